@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-system lint bench clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+help: ## Show what can be made.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+setup: $(STAMP) ## Make .venv with the locked versions.
+
+$(STAMP): requirements.lock bootstrap.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("whyflag needs Python 3.11 or later") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
+	@echo "installing locked dependencies (about a minute when nothing is cached) …"
+	# uv is quick; where it cannot reach the index that pip is set up for, pip does the same
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock \
+	  || $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
+	@$(BIN)/whyflag demo
+
+test: setup ## Run the tests; those that need other programs skip with a reason where these are missing.
+	$(BIN)/python -m pytest -rs
+
+test-system: setup ## Install those programs with apt and run their tests, none skipped.
+	.ci/install-system
+	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m system
+
+lint: setup ## Format and lint, types, layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## Measure speed and print the figures with the machine's description.
+	$(BIN)/python benchmarks/features.py
+
+clean: ## Remove what was made here.
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

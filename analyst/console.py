@@ -1,0 +1,142 @@
+"""
+The analyst's console: the queue, an alert's page, and verdicts.
+
+Pages are complete without JavaScript; htmx refreshes the queue, a few keys move through it.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from fastapi.templating import Jinja2Templates
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
+
+from analyst.pictures import timeline, waterfall
+from analyst.queue import Queue, QueuedAlert
+from core.errors import QueueError
+from core.messages import Finding
+from core.settings import Settings
+from explain.reasons import duration, money
+
+_HERE = Path(__file__).parent
+PAGE = 50
+_OPEN = ("/live", "/ready", "/metrics")  # for probes and Prometheus, which no proxy signs in
+TYPOLOGIES = (
+    "card testing", "stolen card", "compromised terminal", "account takeover", "impossible travel", "slow skimming",
+    "friendly fraud", "other",
+)  # fmt: skip
+_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+
+
+def create_app(queue: Queue, settings: Settings) -> FastAPI:
+    """The console over a queue."""
+    app = FastAPI(title="whyflag", docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    pages = Jinja2Templates(_HERE / "templates")
+    pages.env.filters |= {"money": money, "when": _when, "ago": duration}
+
+    def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+        return pages.TemplateResponse(request, name, {"analyst": _named(request, settings), **values}, status_code=status)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Any) -> Response:
+        """Changes only from pages of ours, nothing loaded from elsewhere, nothing framed, nobody unnamed."""
+        if not _named(request, settings) and request.url.path not in _OPEN:
+            return PlainTextResponse(f"the proxy named no analyst in the header {settings.analyst_header}\n", 401)
+        if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            return PlainTextResponse("a verdict can only be given from the console's own pages\n", 403)
+        response: Response = await call_next(request)
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    @app.exception_handler(QueueError)
+    async def unknown(request: Request, error: QueueError) -> HTMLResponse:
+        return page(request, "error.html", 404, message=str(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> HTMLResponse:
+        return page(request, "error.html", error.status_code, message=error.detail)
+
+    @app.get("/", response_class=HTMLResponse)
+    def show_queue(request: Request, offset: int = 0) -> HTMLResponse:
+        rows = queue.open_alerts(PAGE + 1, max(offset, 0))
+        values: dict[str, Any] = {
+            "rows": rows[:PAGE],
+            "counts": queue.counts(),
+            "offset": max(offset, 0),
+            "more": len(rows) > PAGE,
+            "page": PAGE,
+        }
+        return page(request, "rows.html" if request.headers.get("hx-request") else "queue.html", **values)
+
+    @app.get("/alerts/{alert_id}", response_class=HTMLResponse)
+    def show_alert(request: Request, alert_id: str) -> HTMLResponse:
+        queued = _found(queue, alert_id)
+        explanation = queued.explanation
+        return page(
+            request,
+            "alert.html",
+            queued=queued,
+            alert=queued.alert,
+            explanation=explanation,
+            waterfall=waterfall(explanation.evidence) if explanation else "",
+            timeline=timeline(queued.alert),
+            others=[one for one in queue.of_card(queued.alert.transaction.card_id) if one.alert.alert_id != alert_id],
+            verdicts=queue.verdicts_of(alert_id),
+            typologies=TYPOLOGIES,
+            findings=list(Finding),
+        )
+
+    @app.post("/alerts/{alert_id}/verdict")
+    def give_verdict(
+        request: Request,
+        alert_id: str,
+        finding: Annotated[Finding, Form()],
+        typology: Annotated[str, Form(max_length=64)] = "",
+        note: Annotated[str, Form(max_length=2000)] = "",
+    ) -> RedirectResponse:
+        if typology and typology not in TYPOLOGIES:
+            raise HTTPException(422, f"no typology {typology!r}")
+        queue.decide(alert_id, finding, _named(request, settings), typology or None, note.strip() or None)
+        waiting = queue.open_alerts(1)
+        return RedirectResponse(f"/alerts/{waiting[0].alert.alert_id}" if waiting else "/", status_code=303)
+
+    @app.get("/live", response_class=PlainTextResponse)
+    async def live() -> str:
+        return "live\n"
+
+    @app.get("/ready", response_class=PlainTextResponse)
+    def ready() -> PlainTextResponse:
+        try:
+            queue.counts()
+        except SQLAlchemyError:
+            return PlainTextResponse("the queue's database does not answer\n", 503)
+        return PlainTextResponse("ready\n")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _found(queue: Queue, alert_id: str) -> QueuedAlert:
+    queued = queue.get(alert_id)
+    if queued is None:
+        raise QueueError(f"no alert {alert_id} in the queue")
+    return queued
+
+
+def _named(request: Request, settings: Settings) -> str:
+    """Who is signed in: named by a trusted proxy's header, or by the settings; empty for nobody."""
+    return (request.headers.get(settings.analyst_header, "") if settings.analyst_header else settings.analyst)[:64]
+
+
+def _when(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,105 @@
+"""Pictures of an alert as SVG: what moved the score, and the amount against the card's past. Every number comes from evidence."""
+
+import math
+from datetime import UTC, datetime
+from html import escape
+
+from core.messages import Alert, EvidenceItem
+from explain.reasons import duration, money
+
+_WIDTH = 640
+_ROW = 26
+_LABELS = 250
+
+
+def waterfall(evidence: tuple[EvidenceItem, ...]) -> str:
+    """From the starting point to the score in log-odds: one bar a contribution, red for fraud, blue against. Empty without any."""
+    start = [item for item in evidence if item.kind == "bias"]
+    steps = [item for item in evidence if item.kind in ("contribution", "rest")]
+    if not start or not steps:
+        return ""
+    at = start[0].contribution or 0.0
+    edges = [at]
+    for item in steps:
+        edges.append(edges[-1] + (item.contribution or 0.0))
+    low, high = min(edges), max(edges)
+    span = max(high - low, 1e-6)
+    plot = _WIDTH - _LABELS - 70
+
+    def x(value: float) -> float:
+        return _LABELS + 10 + (value - low) / span * plot
+
+    parts = []
+    for row, item in enumerate(steps):
+        begin, end = edges[row], edges[row + 1]
+        left, width, top = min(x(begin), x(end)), max(abs(x(end) - x(begin)), 1.5), row * _ROW + 6
+        kind = "for" if end >= begin else "against"
+        name = f"{item.evidence_id}  {item.code.replace('_', ' ').capitalize()}"
+        parts.append(
+            f'<g><title>{escape(item.text)}</title><text x="{_LABELS}" y="{top + 13}" class="label">{escape(name)}</text>'
+            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="17" rx="2" class="{kind}"/>'
+            f'<text x="{left + width + 5:.1f}" y="{top + 13}" class="value">{item.contribution or 0:+.2f}</text></g>'
+        )
+    bottom = len(steps) * _ROW + 10
+    parts.append(
+        f'<line x1="{x(edges[0]):.1f}" x2="{x(edges[0]):.1f}" y1="0" y2="{bottom}" class="axis"/>'
+        f'<line x1="{x(edges[-1]):.1f}" x2="{x(edges[-1]):.1f}" y1="0" y2="{bottom}" class="axis end"/>'
+        f'<text x="{x(edges[0]):.1f}" y="{bottom + 14}" class="tick">start {edges[0]:+.2f}</text>'
+        f'<text x="{x(edges[-1]):.1f}" y="{bottom + 14}" class="tick strong">score {edges[-1]:+.2f}</text>'
+    )
+    return _svg("waterfall", bottom + 20, parts, "Contributions to the score in log-odds")
+
+
+def timeline(alert: Alert) -> str:
+    """The card's last transactions and this one: amount (logarithmic) against time before the alert. Empty without a past."""
+    now, currency = alert.transaction.event_time, alert.transaction.currency
+    past = [one for one in alert.recent if one.amount is not None and one.event_time <= now]
+    if not past:
+        return ""
+    amounts = [max(one.amount or 0, 1) for one in past] + [max(alert.transaction.amount, 1)]
+    low, high = math.log(min(amounts)), math.log(max(amounts))
+    span = max(high - low, 0.5)
+    oldest = math.log1p((now - min(one.event_time for one in past)) / 60_000)
+    height, left, right = 190, 70, _WIDTH - 30
+
+    def x(event_time: int) -> float:
+        return right - math.log1p((now - event_time) / 60_000) / max(oldest, 1e-6) * (right - left - 20)
+
+    def y(amount: int) -> float:
+        return 150 - (math.log(max(amount, 1)) - low) / span * 120
+
+    parts = [
+        f'<line x1="{left - 5}" x2="{right + 10}" y1="{y(amount):.1f}" y2="{y(amount):.1f}" class="grid"/>'
+        f'<text x="{left - 9}" y="{y(amount) + 4:.1f}" class="label">{amount / 100:,.2f}</text>'
+        for amount in sorted({min(amounts), max(amounts)})
+    ]
+    ticks: list[float] = []
+    for one in past:
+        ago = (now - one.event_time) / 1000
+        place = x(one.event_time)
+        kind = "online" if one.channel == "online" else "present"
+        where = ", ".join(
+            filter(None, (one.mcc and f"category {one.mcc}", one.country, "this merchant" if one.same_merchant else None))
+        )
+        parts.append(
+            f"<g><title>{money(one.amount or 0, currency)}, {duration(ago)} before{', ' + escape(where) if where else ''}</title>"
+            f'<circle cx="{place:.1f}" cy="{y(one.amount or 0):.1f}" r="6" class="{kind}{" same" if one.same_merchant else ""}"/></g>'
+        )
+        if all(abs(place - other) > 62 for other in (*ticks, right)):
+            ticks.append(place)
+            parts.append(f'<text x="{place:.1f}" y="{height - 14}" class="tick">{duration(ago)}</text>')
+    when = datetime.fromtimestamp(now / 1000, UTC)
+    parts.append(
+        f"<g><title>{money(alert.transaction.amount, currency)}, this transaction</title>"
+        f'<circle cx="{right}" cy="{y(alert.transaction.amount):.1f}" r="8" class="this"/></g>'
+        f'<text x="{right - 12}" y="{height - 14}" class="tick strong">{when:%H:%M}</text>'
+    )
+    return _svg("timeline", height, parts, f"Amount of the card's last transactions in {currency}, by time before this one")
+
+
+def _svg(name: str, height: float, parts: list[str], title: str) -> str:
+    return (
+        f'<svg class="{name}" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        + "".join(parts)
+        + "</svg>"
+    )

@@ -1,0 +1,248 @@
+"""
+The queue of alerts: SQLAlchemy over SQLite or PostgreSQL, the same on both.
+
+Every write is idempotent by id, because the stream may say a thing twice. A verdict, the change of the alert, its audit entry and
+the note that it must still be published are one transaction.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, update
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+
+from analyst.audit import record
+from analyst.tables import alerts, verdicts
+from core.clock import Clock
+from core.errors import QueueError
+from core.messages import (
+    Alert,
+    Explanation,
+    Finding,
+    Verdict,
+    decode_alert,
+    decode_explanation,
+    decode_verdict,
+    encode,
+)  # fmt: skip
+
+_LOCK_SECONDS = 20  # another process may hold SQLite's write lock for one short transaction
+_AUDIT_LOCK = 7_216_482  # any number: the PostgreSQL advisory lock under which the audit chain grows
+
+
+class QueuedAlert(Struct, frozen=True):
+    """An alert of the queue, its explanation if there is one yet, and its finding if it was worked."""
+
+    alert: Alert
+    explanation: Explanation | None
+    finding: Finding | None
+    raised_at: int
+
+
+class Queue:
+    """The analyst's queue in one database."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        """
+        Open and migrate the database at a SQLAlchemy URL.
+
+        Raises:
+            QueueError: if it cannot be opened.
+        """
+        self._clock = clock
+        try:
+            self._engine = _engine(url)
+            _migrate(self._engine)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise QueueError(f"WHYFLAG_DATABASE is no usable SQLAlchemy URL: {error}") from None
+        except SQLAlchemyError as error:
+            raise QueueError(
+                f"the queue's database cannot be opened: {error.__class__.__name__}; check WHYFLAG_DATABASE"
+            ) from None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine underneath."""
+        return self._engine
+
+    def close(self) -> None:
+        """Release the database's connections."""
+        self._engine.dispose()
+
+    def put(self, alert: Alert, explanation: Explanation) -> None:
+        """Add an alert with its explanation; an alert that is there keeps its finding and gets this explanation."""
+        decision = alert.decision
+        words = encode(explanation).decode()
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                update(alerts).where(alerts.c.alert_id == alert.alert_id).values(explanation=words)
+            ).rowcount
+            if changed:
+                return
+            row = {
+                "alert_id": alert.alert_id,
+                "transaction_id": decision.transaction_id,
+                "card_id": decision.card_id,
+                "merchant_id": decision.merchant_id,
+                "event_time": decision.event_time,
+                "amount": decision.amount,
+                "currency": decision.currency,
+                "outcome": decision.outcome.value,
+                "probability": decision.probability,
+                "expected_loss": decision.expected_loss,
+                "bundle": decision.bundle,
+                "raised_at": self._clock.now_ms(),
+                "message": encode(alert).decode(),
+                "explanation": words,
+            }
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(alerts).values(row))
+            except IntegrityError:  # another explainer was faster: the same alert, the same words
+                return
+
+    def get(self, alert_id: str) -> QueuedAlert | None:
+        """One alert, None if there is none of that id."""
+        with self._reading() as connection:
+            row = connection.execute(select(alerts).where(alerts.c.alert_id == alert_id)).mappings().first()
+        return _queued(row) if row else None
+
+    def open_alerts(self, limit: int, offset: int = 0) -> list[QueuedAlert]:
+        """Alerts without a finding, highest expected loss first; of equal ones the older first."""
+        wanted = (
+            select(alerts)
+            .where(alerts.c.finding.is_(None))
+            .order_by(alerts.c.expected_loss.desc(), alerts.c.event_time, alerts.c.alert_id)
+            .limit(limit)
+            .offset(offset)
+        )
+        with self._reading() as connection:
+            return [_queued(row) for row in connection.execute(wanted).mappings()]
+
+    def of_card(self, card_id: str, limit: int = 10) -> list[QueuedAlert]:
+        """A card's alerts, newest first."""
+        wanted = select(alerts).where(alerts.c.card_id == card_id).order_by(alerts.c.event_time.desc()).limit(limit)
+        with self._reading() as connection:
+            return [_queued(row) for row in connection.execute(wanted).mappings()]
+
+    def counts(self) -> dict[str, int]:
+        """Number of alerts that are open, and by finding."""
+        with self._reading() as connection:
+            rows = connection.execute(select(alerts.c.finding, func.count()).group_by(alerts.c.finding)).all()
+        return {finding or "open": count for finding, count in rows}
+
+    def decide(self, alert_id: str, finding: Finding, analyst: str, typology: str | None, note: str | None) -> Verdict:
+        """
+        Record a verdict, to be published. A later verdict on the same alert replaces the finding; both stay in the trail.
+
+        Raises:
+            QueueError: if there is no such alert.
+        """
+        now = self._clock.now_ms()
+        with self._engine.begin() as connection:
+            self._lock(connection)
+            row = connection.execute(select(alerts.c.message).where(alerts.c.alert_id == alert_id)).first()
+            if row is None:
+                raise QueueError(f"no alert {alert_id} in the queue")
+            transaction = decode_alert(row.message.encode()).transaction
+            verdict = Verdict(
+                alert_id=alert_id,
+                transaction_id=transaction.transaction_id,
+                card_id=transaction.card_id,
+                merchant_id=transaction.merchant_id,
+                event_time=transaction.event_time,
+                verdict_time=now,
+                finding=finding,
+                analyst=analyst,
+                typology=typology,
+                note=note,
+            )
+            words = encode(verdict).decode()
+            connection.execute(insert(verdicts).values(alert_id=alert_id, message=words, published=False))
+            connection.execute(update(alerts).where(alerts.c.alert_id == alert_id).values(finding=finding.value))
+            record(connection, now, analyst, "verdict", alert_id, words)
+        return verdict
+
+    def verdicts_of(self, alert_id: str) -> list[Verdict]:
+        """The verdicts on an alert, oldest first."""
+        wanted = select(verdicts.c.message).where(verdicts.c.alert_id == alert_id).order_by(verdicts.c.number)
+        with self._reading() as connection:
+            return [decode_verdict(row.message.encode()) for row in connection.execute(wanted)]
+
+    def unpublished(self, limit: int = 100) -> list[tuple[int, Verdict]]:
+        """Verdicts that Kafka has not acknowledged yet, with their numbers, oldest first."""
+        wanted = (
+            select(verdicts.c.number, verdicts.c.message)
+            .where(verdicts.c.published.is_(False))
+            .order_by(verdicts.c.number)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [(row.number, decode_verdict(row.message.encode())) for row in connection.execute(wanted)]
+
+    def published(self, number: int) -> None:
+        """Kafka has acknowledged a verdict and its label."""
+        with self._engine.begin() as connection:
+            connection.execute(update(verdicts).where(verdicts.c.number == number).values(published=True))
+
+    def worked(self) -> list[tuple[QueuedAlert, Verdict]]:
+        """Every alert with a finding that is not an escalation, and the verdict that gave it: cases to learn from."""
+        wanted = select(alerts).where(alerts.c.finding.in_([Finding.FRAUD.value, Finding.LEGITIMATE.value]))
+        with self._reading() as connection:
+            found = [_queued(row) for row in connection.execute(wanted).mappings()]
+        return [(queued, self.verdicts_of(queued.alert.alert_id)[-1]) for queued in found]
+
+    def _reading(self) -> Connection:
+        return self._engine.connect().execution_options(reading=True)
+
+    def _lock(self, connection: Connection) -> None:
+        """One verdict at a time, so that the audit chain has one end. SQLite's write lock does it by itself."""
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_AUDIT_LOCK)))
+
+
+def _queued(row: Any) -> QueuedAlert:
+    return QueuedAlert(
+        alert=decode_alert(row["message"].encode()),
+        explanation=decode_explanation(row["explanation"].encode()) if row["explanation"] else None,
+        finding=Finding(row["finding"]) if row["finding"] else None,
+        raised_at=row["raised_at"],
+    )
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True)
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _(connection: Any, _: Any) -> None:
+            connection.isolation_level = None  # SQLAlchemy's own BEGIN below decides, not the driver
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}")
+
+        @event.listens_for(engine, "begin")
+        def _(connection: Connection) -> None:
+            # a deferred transaction that turns into a writer cannot wait for the lock: a writer takes it at the beginning
+            reading = connection.get_execution_options().get("reading", False)
+            connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _migrate(engine: Engine) -> None:
+    """Bring the database to the newest schema; two processes may start at once."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_AUDIT_LOCK)))
+        if MigrationContext.configure(connection).get_current_revision() != head:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")

@@ -1,0 +1,49 @@
+"""The tables of the analyst's queue. Migrations in ``analyst/migrations`` make them; a test compares the two."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert_id", String(64), primary_key=True),
+    Column("transaction_id", String(128), nullable=False),
+    Column("card_id", String(128), nullable=False),
+    Column("merchant_id", String(128), nullable=False),
+    Column("event_time", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("probability", Float),
+    Column("expected_loss", BigInteger, nullable=False),
+    Column("bundle", String(64), nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("finding", String(16)),
+    Column("message", Text, nullable=False),
+    Column("explanation", Text),
+    Index("alerts_open_by_loss", "finding", "expected_loss"),
+    Index("alerts_by_card", "card_id", "event_time"),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("alert_id", String(64), nullable=False, index=True),
+    Column("message", Text, nullable=False),
+    Column("published", Boolean, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)

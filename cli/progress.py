@@ -1,0 +1,60 @@
+"""Progress on the terminal's error stream, so that results can be piped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+stderr = Console(stderr=True)
+
+
+class Stages:
+    """Stages of a long run, one line each."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+
+    def stage(self, name: str, steps: int = 0) -> None:
+        """Begin a stage with a number of steps, 0 if that is not known."""
+        self._finish()
+        self._task = self._bars.add_task(name, total=steps or None)
+
+    def advance(self, steps: int) -> None:
+        """Some steps of this stage are done."""
+        if self._task is not None:
+            self._bars.advance(self._task, steps)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            done = self._bars.tasks[self._task].completed
+            self._bars.update(self._task, total=done or 1, completed=done or 1)
+
+    def close(self) -> None:
+        """The last stage is done."""
+        self._finish()
+
+
+@contextmanager
+def stages() -> Iterator[Stages]:
+    """Show stages while the block runs: bars on a terminal, a line for each stage elsewhere."""
+    if not stderr.is_terminal:
+        yield _Lines()
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr) as bars:
+        shown = Stages(bars)
+        yield shown
+        shown.close()
+
+
+class _Lines(Stages):
+    def __init__(self) -> None:
+        pass
+
+    def stage(self, name: str, steps: int = 0) -> None:
+        stderr.print(f"{name} …", highlight=False)
+
+    def advance(self, steps: int) -> None:
+        pass

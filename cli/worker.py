@@ -1,0 +1,101 @@
+"""``whyflag worker``."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from streams.profile import ProfileStage
+    from streams.publishing import Publisher
+    from streams.score import ScoreStage
+    from training.readers import TransactionFile
+
+logger = logging.getLogger("whyflag")
+
+
+@click.group()
+def command() -> None:
+    """Run a worker: score or explain."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logger.setLevel(logging.INFO)
+    # what these say at warning level is how they always work here: no topic leader, no declared topics
+    logging.getLogger("faust").setLevel(logging.ERROR)
+    logging.getLogger("mode").setLevel(logging.ERROR)
+
+
+@command.command()
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+@click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions to start warm from.")
+@click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
+@click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
+def score(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
+    """Profile and score transactions: both hops, decisions, alerts and dead letters."""
+    from core.errors import BundleError
+    from core.metrics import BUNDLE_INFO
+    from core.settings import read_settings
+    from models.bundle import load_bundle
+    from models.features.spec import default_spec
+    from streams.health import Health
+    from streams.profile import ProfileStage
+    from streams.score import ScoreStage
+    from streams.worker import build_app, run
+    from training.mapping import load_mapping
+    from training.readers import TransactionFile
+
+    settings = read_settings()
+    try:
+        loaded = load_bundle(bundle or settings.bundle_dir)
+        spec, version = loaded.spec, loaded.version
+        BUNDLE_INFO.labels(version).set(1)
+    except BundleError as error:
+        loaded, spec, version = None, default_spec(), "none"
+        logger.error("%s. Until the worker is restarted with a good bundle, every transaction goes to review", error)
+    logger.warning(
+        "state is held in memory only: a restart begins with cards and merchants it does not know%s",
+        "" if history is None else f", but for those of {history}",
+    )
+    profile, scored = ProfileStage(spec, settings.pan_key_bytes), ScoreStage(spec, loaded)
+    before = None
+    if history is not None:
+        source = TransactionFile(history, load_mapping(mapping), settings.pan_key_bytes)
+        before = _learner(source, labels, profile, scored, settings.pan_key_bytes)
+    logger.info("scoring by bundle %s from Kafka at %s", version, settings.kafka_bootstrap)
+    run(build_app("whyflag-score", settings, [profile, scored], Health(settings.metrics_port), before))
+
+
+def _learner(
+    source: "TransactionFile", labels: Path | None, profile: "ProfileStage", scored: "ScoreStage", pan_key: bytes
+) -> Callable[["Publisher"], Awaitable[None]]:
+    from streams.history import Past, learn
+    from training.dataset import columns_of
+    from training.readers import read_labels
+
+    def past() -> Iterator[Past]:
+        for chunk in source.chunks():
+            cards, merchants = (chunk.table[name].combine_chunks() for name in ("card_id", "merchant_id"))
+            yield Past(cards, merchants, columns_of(chunk.table, profile.spec))
+
+    async def before(publisher: "Publisher") -> None:
+        known = read_labels(labels, pan_key) if labels else []
+        count = await learn(past(), known, profile, scored, publisher)
+        logger.info("warm from %s: %d transactions, %d labels", source.path, count, len(known))
+
+    return before
+
+
+@command.command()
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+def explain(bundle: Path | None) -> None:
+    """Explain alerts: evidence, similar cases, narrative; into the queue and the topic."""
+    from core.settings import read_settings
+    from streams.explain import explain_stage
+    from streams.health import Health
+    from streams.worker import build_app, run
+
+    settings = read_settings()
+    stage = explain_stage(settings, bundle or settings.bundle_dir)
+    logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
+    run(build_app("whyflag-explain", settings, [stage], Health(settings.metrics_port)))

@@ -1,0 +1,1 @@
+"""Contracts every other package shares: messages, topics, settings, errors, clock, metrics, privacy."""

@@ -1,0 +1,39 @@
+"""Time as a dependency: features never read a clock, edges read this one."""
+
+import time
+from typing import Protocol
+
+MS_PER_SECOND = 1_000
+MS_PER_MINUTE = 60 * MS_PER_SECOND
+MS_PER_HOUR = 60 * MS_PER_MINUTE
+MS_PER_DAY = 24 * MS_PER_HOUR
+
+_UNITS = {"s": MS_PER_SECOND, "m": MS_PER_MINUTE, "h": MS_PER_HOUR, "d": MS_PER_DAY}
+
+
+class Clock(Protocol):
+    """What tells the time."""
+
+    def now_ms(self) -> int:
+        """Epoch milliseconds, UTC."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> int:
+        """Epoch milliseconds, UTC."""
+        return time.time_ns() // 1_000_000
+
+
+def duration_ms(text: str) -> int:
+    """
+    Milliseconds in a duration such as ``"90s"``, ``"15m"``, ``"1h"`` or ``"30d"``.
+
+    Raises:
+        ValueError: if the text is not a whole number followed by s, m, h or d.
+    """
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdigit():
+        raise ValueError(f"{text!r} is not a duration: write a whole number and a unit, such as 90s, 15m, 1h or 30d")
+    return int(number) * _UNITS[unit]

@@ -1,0 +1,51 @@
+"""
+The one error tree of whyflag.
+
+    WhyflagError
+    ├── SettingsError      a setting is missing or has a bad value
+    ├── InputError         a file, flag or mapping that a person gave is wrong
+    │   └── MappingError   a column mapping does not fit the file
+    ├── InvalidEvent       one record cannot be used; it goes to the dead letters
+    ├── BundleError        a model bundle is missing, incomplete or altered
+    ├── QueueError         the analyst's queue cannot do what was asked
+    ├── BrokerError        Kafka cannot be reached or refuses a request
+    └── DeliveryError      an output was not acknowledged; the worker must stop without acking
+
+Every message tells the reader what to do next. The command line prints it without a traceback.
+"""
+
+
+class WhyflagError(Exception):
+    """Base of every error that whyflag raises on purpose."""
+
+
+class SettingsError(WhyflagError):
+    """A setting is missing or has a bad value."""
+
+
+class InputError(WhyflagError):
+    """A file, flag or mapping that a person gave is wrong."""
+
+
+class MappingError(InputError):
+    """A column mapping does not fit the file."""
+
+
+class InvalidEvent(WhyflagError):
+    """One record cannot be used: undecodable, invalid or of an unknown version."""
+
+
+class BundleError(WhyflagError):
+    """A model bundle is missing, incomplete or altered."""
+
+
+class QueueError(WhyflagError):
+    """The analyst's queue cannot do what was asked."""
+
+
+class BrokerError(WhyflagError):
+    """Kafka cannot be reached or refuses a request."""
+
+
+class DeliveryError(WhyflagError):
+    """An output was not acknowledged by Kafka: the worker must stop without acknowledging its input."""

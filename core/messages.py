@@ -1,0 +1,349 @@
+"""
+The messages on the wire: JSON, decoded by msgspec into frozen structs.
+
+Times are epoch milliseconds, UTC. Money is integer minor units (cents) plus an ISO 4217 code. Probabilities are calibrated
+and in [0, 1]. A message of another version, or one that breaks a bound below, is invalid and goes to the dead letters.
+JSON Schemas are exported to ``docs/schemas``.
+"""
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from core.errors import InvalidEvent
+from core.privacy import is_pan, pan_token, redact
+
+EARLIEST = 946_684_800_000  # 2000-01-01
+LATEST = 4_102_444_800_000  # 2100-01-01
+
+Version = Annotated[int, Meta(ge=1, le=1, description="message version")]
+Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+( [!-~]+)*$")]
+EpochMs = Annotated[int, Meta(ge=EARLIEST, le=LATEST, description="epoch milliseconds, UTC")]
+MinorUnits = Annotated[int, Meta(ge=0, le=10**13, description="minor currency units")]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217")]
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+Text = Annotated[str, Meta(max_length=512)]
+Mcc = Annotated[str, Meta(pattern="^[0-9]{4}$", description="ISO 18245 merchant category code")]
+Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
+Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
+
+
+class Channel(StrEnum):
+    """How the card met the merchant."""
+
+    CARD_PRESENT = "card_present"
+    ONLINE = "online"
+
+
+class Outcome(StrEnum):
+    """What the policy decided, from mild to severe."""
+
+    APPROVE = "approve"
+    REVIEW = "review"
+    DECLINE = "decline"
+
+
+class LabelSource(StrEnum):
+    """Who said that a transaction was fraud or not."""
+
+    CHARGEBACK = "chargeback"
+    ANALYST = "analyst"
+    CUSTOMER = "customer"
+
+
+class Finding(StrEnum):
+    """An analyst's verdict."""
+
+    FRAUD = "fraud"
+    LEGITIMATE = "legitimate"
+    ESCALATE = "escalate"
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of all messages: frozen, keyword-only, absent means default."""
+
+
+class Transaction(Message, frozen=True):
+    """One card transaction asking for a decision. Topic ``transactions``, key ``card_id``."""
+
+    transaction_id: Identifier
+    event_time: EpochMs
+    card_id: Identifier
+    merchant_id: Identifier
+    amount: MinorUnits
+    currency: Currency
+    mcc: Mcc | None = None
+    merchant_name: Text | None = None
+    country: Country | None = None
+    channel: Channel | None = None
+    device_id: Identifier | None = None
+    ip: Annotated[str, Meta(max_length=64)] | None = None
+    lat: Latitude | None = None
+    lon: Longitude | None = None
+    memo: Text | None = None
+    v: Version = 1
+
+
+class Label(Message, frozen=True):
+    """What a transaction turned out to be, and when that became known. Topic ``labels``, key ``card_id``."""
+
+    transaction_id: Identifier
+    card_id: Identifier
+    merchant_id: Identifier
+    event_time: EpochMs
+    label_time: EpochMs
+    fraud: bool
+    source: LabelSource
+    v: Version = 1
+
+
+class Origin(Message, frozen=True):
+    """Where in the source topic a record came from."""
+
+    partition: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+
+
+class Profiled(Message, frozen=True):
+    """
+    A transaction with its card's features, or a label on its way to the merchant. Topic ``profiled``, key ``merchant_id``.
+
+    ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``; ``recent`` the
+    card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first.
+    """
+
+    origin: Origin
+    transaction: Transaction | None = None
+    features: bytes = b""
+    recent: bytes = b""
+    spec: str = ""
+    label: Label | None = None
+    v: Version = 1
+
+
+class Decision(Message, frozen=True):
+    """The verdict of the machine on one transaction. Topic ``decisions``, key ``transaction_id``."""
+
+    transaction_id: Identifier
+    card_id: Identifier
+    merchant_id: Identifier
+    event_time: EpochMs
+    amount: MinorUnits
+    currency: Currency
+    outcome: Outcome
+    probability: Probability | None
+    bundle: str
+    reason_codes: tuple[str, ...] = ()
+    rule_hits: tuple[str, ...] = ()
+    expected_loss: int = 0
+    novelty: float | None = None
+    v: Version = 1
+
+
+class RecentTransaction(Message, frozen=True):
+    """One of the card's transactions before (or at) the alert."""
+
+    event_time: int
+    amount: int | None
+    mcc: str | None
+    country: str | None
+    channel: Channel | None
+    same_merchant: bool
+
+
+class Alert(Message, frozen=True):
+    """A flagged decision with all an explanation needs. Topic ``alerts``, key ``alert_id``."""
+
+    alert_id: Identifier
+    transaction: Transaction
+    decision: Decision
+    features: dict[str, float | None]
+    spec: str
+    recent: tuple[RecentTransaction, ...] = ()
+    v: Version = 1
+
+
+class EvidenceItem(Message, frozen=True):
+    """
+    One fact about an alert. Sentences refer to it by ``evidence_id``.
+
+    ``contribution`` is the signed TreeSHAP value in log-odds: above zero speaks for fraud, below zero against. ``normal`` is what
+    is usual for this card or merchant, in the unit of ``value``. A sentence may state only numbers that ``text`` states.
+    """
+
+    evidence_id: Identifier
+    kind: str
+    code: str
+    text: str
+    feature: str = ""
+    value: float | None = None
+    normal: float | None = None
+    contribution: float | None = None
+
+
+class SimilarCase(Message, frozen=True):
+    """A past investigated alert near this one."""
+
+    case_id: Identifier
+    outcome: Finding
+    closed_time: EpochMs
+    similarity: float
+    differences: tuple[str, ...] = ()
+
+
+class Sentence(Message, frozen=True):
+    """One sentence of a narrative, the evidence it rests on and who wrote it."""
+
+    text: str
+    evidence_ids: tuple[str, ...]
+    written_by: str
+
+
+class Verification(Message, frozen=True):
+    """How a narrative was checked."""
+
+    checked: int
+    replaced: int
+    reasons: tuple[str, ...] = ()
+
+
+class Explanation(Message, frozen=True):
+    """Why an alert was raised, in facts and in words. Topic ``explanations``, key ``alert_id``."""
+
+    alert_id: Identifier
+    transaction_id: Identifier
+    evidence: tuple[EvidenceItem, ...]
+    reasons: tuple[str, ...]
+    similar_cases: tuple[SimilarCase, ...]
+    narrative: tuple[Sentence, ...]
+    verification: Verification
+    suggestion: str
+    bundle: str
+    narrator: str
+    prompt: str
+    index: str
+    v: Version = 1
+
+
+class Verdict(Message, frozen=True):
+    """What an analyst found. Topic ``verdicts``, key ``alert_id``."""
+
+    alert_id: Identifier
+    transaction_id: Identifier
+    card_id: Identifier
+    merchant_id: Identifier
+    event_time: EpochMs
+    verdict_time: EpochMs
+    finding: Finding
+    analyst: Annotated[str, Meta(min_length=1, max_length=64)]
+    typology: Annotated[str, Meta(max_length=64)] | None = None
+    note: Annotated[str, Meta(max_length=2000)] | None = None
+    v: Version = 1
+
+
+class DeadLetter(Message, frozen=True):
+    """
+    A record that cannot be used, with why. Topic ``dead-letters``, key that of the source.
+
+    ``raw`` is the record's value with card numbers masked.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    stage: str
+    error: str
+    message: str
+    raw: bytes
+    v: Version = 1
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    Transaction, Label, Profiled, Decision, Alert, Explanation, Verdict, DeadLetter,
+)  # fmt: skip
+
+encode = msgspec.json.Encoder().encode
+decode_transaction_struct = msgspec.json.Decoder(Transaction).decode
+decode_label_struct = msgspec.json.Decoder(Label).decode
+decode_profiled = msgspec.json.Decoder(Profiled).decode
+decode_decision = msgspec.json.Decoder(Decision).decode
+decode_alert = msgspec.json.Decoder(Alert).decode
+decode_explanation = msgspec.json.Decoder(Explanation).decode
+decode_verdict = msgspec.json.Decoder(Verdict).decode
+decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
+
+
+def private_transaction(transaction: Transaction, pan_key: bytes) -> Transaction:
+    """
+    The transaction with its card number tokenised and card numbers in free text masked.
+
+    Raises:
+        InvalidEvent: if ``card_id`` is a raw card number and there is no key.
+    """
+    card_id = transaction.card_id
+    texts = {
+        name: redact(text)
+        for name in ("merchant_name", "memo", "device_id")
+        if (text := getattr(transaction, name)) is not None and len(text) >= 12
+    }
+    if is_pan(card_id):
+        return msgspec.structs.replace(transaction, card_id=pan_token(card_id, pan_key), **texts)
+    return msgspec.structs.replace(transaction, **texts) if texts else transaction
+
+
+def decode_transaction(raw: bytes | None, pan_key: bytes) -> Transaction:
+    """
+    A transaction from the wire, private from here on.
+
+    Raises:
+        InvalidEvent: if the bytes are not one valid transaction.
+    """
+    if raw is None:
+        raise InvalidEvent("the record has no value")
+    try:
+        transaction = decode_transaction_struct(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(redact(str(error))) from None
+    return private_transaction(transaction, pan_key)
+
+
+def decode_label(raw: bytes | None, pan_key: bytes) -> Label:
+    """
+    A label from the wire, its card number tokenised.
+
+    Raises:
+        InvalidEvent: if the bytes are not one valid label.
+    """
+    if raw is None:
+        raise InvalidEvent("the record has no value")
+    try:
+        label = decode_label_struct(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(redact(str(error))) from None
+    if is_pan(label.card_id):
+        return msgspec.structs.replace(label, card_id=pan_token(label.card_id, pan_key))
+    return label
+
+
+def alert_id(transaction_id: str) -> str:
+    """The alert's id: a function of the transaction's id alone, so that no replay raises a second alert."""
+    return "al_" + hashlib.blake2b(transaction_id.encode(), digest_size=12).hexdigest()
+
+
+def label_of(verdict: Verdict) -> Label | None:
+    """The label that a verdict becomes; none for an escalation, which decides nothing."""
+    if verdict.finding is Finding.ESCALATE:
+        return None
+    return Label(
+        transaction_id=verdict.transaction_id,
+        card_id=verdict.card_id,
+        merchant_id=verdict.merchant_id,
+        event_time=verdict.event_time,
+        label_time=max(verdict.verdict_time, verdict.event_time),
+        fraud=verdict.finding is Finding.FRAUD,
+        source=LabelSource.ANALYST,
+    )

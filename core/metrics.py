@@ -1,0 +1,21 @@
+"""Prometheus metrics: prefix ``whyflag_``, base units, labels from small closed sets."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+RECORDS = Counter("whyflag_records", "Records read from Kafka.", ["stage", "topic"])
+DEAD_LETTERS = Counter("whyflag_dead_letters", "Records sent to the dead letters.", ["stage", "error"])
+DUPLICATES = Counter("whyflag_duplicates", "Transactions seen before and not decided again.", ["stage"])
+BATCH_SECONDS = Histogram("whyflag_batch_seconds", "Time to process one batch.", ["stage"], buckets=_SECONDS)
+ACK_SECONDS = Histogram("whyflag_ack_seconds", "Time until Kafka acknowledged a batch.", ["stage"], buckets=_SECONDS)
+DECISIONS = Counter("whyflag_decisions", "Decisions by outcome.", ["outcome"])
+LABELS = Counter("whyflag_labels", "Labels applied, by whether they say fraud.", ["fraud"])
+SCORING_FAILURES = Counter("whyflag_scoring_failures", "Transactions sent to review because the model could not score.")
+KEYS = Gauge("whyflag_state_keys", "Keys held in state.", ["entity"])
+STATE_BYTES = Gauge("whyflag_state_bytes", "Memory held by state.", ["entity"])
+EXPLANATIONS = Counter("whyflag_explanations", "Explanations published, by narrator.", ["narrator"])
+EXPLAIN_SECONDS = Histogram("whyflag_explain_seconds", "Time from alert to verified card.", buckets=_SECONDS)
+SENTENCES = Counter("whyflag_narrative_sentences", "Sentences written by a language model, by result.", ["result"])
+VERDICTS = Counter("whyflag_verdicts", "Verdicts by finding.", ["finding"])
+BUNDLE_INFO = Gauge("whyflag_bundle_info", "The bundle in use; the value is always 1.", ["version"])

@@ -1,0 +1,70 @@
+"""Settings, read once at the entry points from ``WHYFLAG_*`` environment variables."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from core.errors import SettingsError
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Every setting, its default and its meaning.
+
+    A field ``kafka_bootstrap`` is read from ``WHYFLAG_KAFKA_BOOTSTRAP``. Secrets are never logged.
+    """
+
+    kafka_bootstrap: Annotated[str, Meta(min_length=3, description="host:port[,host:port] of Kafka")] = "127.0.0.1:9092"
+    kafka_api_version: Annotated[
+        str, Meta(pattern=r"^(\d+\.\d+)?$", description="protocol version for brokers that cannot negotiate; empty: negotiate")
+    ] = ""
+    pan_key: Annotated[str, Meta(description="secret that turns card numbers into tokens; at least 16 characters")] = ""
+    database: Annotated[str, Meta(description="SQLAlchemy URL of the analyst's queue")] = "sqlite:///whyflag.db"
+    bundle: Annotated[str, Meta(description="folder of the model bundle that scores")] = "bundle"
+    metrics_port: Annotated[Port, Meta(description="Prometheus metrics and health; 0 takes a free port")] = 9464
+    console_host: Annotated[str, Meta(description="address the console listens on")] = "127.0.0.1"
+    console_port: Annotated[Port, Meta(description="port of the console; 0 takes a free one")] = 8080
+    analyst: Annotated[str, Meta(min_length=1, max_length=64, description="name signed under verdicts")] = "analyst"
+    analyst_header: Annotated[
+        str, Meta(description="HTTP header in which a trusted proxy names the analyst; empty: none is trusted")
+    ] = ""
+    llm_url: Annotated[str, Meta(description="base URL of an OpenAI-compatible server; empty: template only")] = ""
+    llm_model: Annotated[str, Meta(description="model name the LLM server knows")] = ""
+    llm_key: Annotated[str, Meta(description="API key for the LLM server")] = "none"
+    llm_timeout: Annotated[float, Meta(gt=0, description="seconds one narrative may take")] = 20.0
+    llm_concurrency: Annotated[int, Meta(ge=1, le=256, description="narratives asked for at once")] = 4
+    max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="records fetched at once")] = 500
+
+    @property
+    def pan_key_bytes(self) -> bytes:
+        """The PAN key as bytes, empty when none is set."""
+        return self.pan_key.encode()
+
+    @property
+    def bundle_dir(self) -> Path:
+        """The bundle's folder."""
+        return Path(self.bundle)
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """
+    Settings from the environment.
+
+    Raises:
+        SettingsError: if a variable has a bad value or a ``WHYFLAG_`` variable is unknown.
+    """
+    given = {name.removeprefix("WHYFLAG_").lower(): value for name, value in environment.items() if name.startswith("WHYFLAG_")}
+    try:
+        settings = msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join(sorted(f"WHYFLAG_{name.upper()}" for name in Settings.__struct_fields__))
+        raise SettingsError(f"a WHYFLAG_ environment variable is wrong: {error}. Known ones: {known}") from None
+    if settings.pan_key and len(settings.pan_key) < 16:
+        raise SettingsError("WHYFLAG_PAN_KEY is too short: use at least 16 characters")
+    return settings

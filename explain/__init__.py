@@ -1,0 +1,1 @@
+"""Evidence, similar cases, narratives and their verification."""

@@ -1,0 +1,187 @@
+"""
+The facts of an alert, each with an id: contributions, what is normal, the timeline, novelty, data quality, the score.
+
+Facts come first. Every sentence that anybody or anything writes about an alert rests on these, and is checked against them.
+"""
+
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from core.messages import Alert, EvidenceItem, Outcome
+from explain.reasons import REASONS, entity_of, money, sentence, shown, usual
+from models.attribution import contributions
+from models.bundle import Bundle
+from models.features.spec import op_of
+from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, NO_BUNDLE, NOVEL
+
+CONTRIBUTIONS = 7  # as many as an analyst reads; the waterfall adds up the rest
+_OPTIONAL = ("mcc", "country", "channel", "device_id")
+
+
+class Evidence(Struct, frozen=True):
+    """
+    Evidence of one alert: ``items`` in reading order; ``x``, ``shap`` float32 [F] and the bias, in log-odds; empty where no
+    model scored.
+    """
+
+    items: tuple[EvidenceItem, ...]
+    x: npt.NDArray[np.float32]
+    shap: npt.NDArray[np.float32]
+    bias: float
+
+    def item(self, evidence_id: str) -> EvidenceItem | None:
+        """The item of an id."""
+        return next((item for item in self.items if item.evidence_id == evidence_id), None)
+
+
+def gather(alert: Alert, bundle: Bundle) -> Evidence:
+    """
+    All evidence of an alert raised by this bundle.
+
+    ``contribution`` values of the items plus the item ``R`` (all other features) plus the bias add up to the margin.
+    """
+    items: list[EvidenceItem] = []
+    names = bundle.spec.feature_names
+    scored = alert.decision.bundle == bundle.version
+    x = np.array([math.nan if (v := alert.features.get(name)) is None else v for name in names], np.float32)
+    shap, bias = np.zeros(len(names), np.float32), 0.0
+    if scored:
+        rows, biases = contributions(bundle.booster, x[None, :])
+        shap, bias = rows[0], float(biases[0])
+        items += _contributions(alert, bundle, shap, bias)
+    elif alert.decision.bundle != NO_BUNDLE:
+        text = f"This alert was raised by bundle {alert.decision.bundle}; contributions need that bundle, and this worker has {bundle.version}."
+        items.append(EvidenceItem(evidence_id="Q2", kind="quality", code="OTHER_BUNDLE", text=text))
+    items.append(_score(alert, bundle))
+    items += _normal(alert, bundle)
+    items.append(_timeline(alert))
+    if NOVEL in alert.decision.reason_codes:
+        items.append(
+            EvidenceItem(
+                evidence_id="N1",
+                kind="novelty",
+                code="NOVEL",
+                text="The whole of this transaction is unlike anything in training.",
+            )
+        )
+    items += _quality(alert)
+    return Evidence(tuple(items), x, shap, bias)
+
+
+def _contributions(alert: Alert, bundle: Bundle, shap: npt.NDArray[np.float32], bias: float) -> list[EvidenceItem]:
+    spec, items = bundle.spec, []
+    order = np.argsort(-np.abs(shap), kind="stable")
+    top = order[:CONTRIBUTIONS]
+    for rank, column in enumerate(top, start=1):
+        name = spec.feature_names[column]
+        entity, feature = entity_of(spec, name)
+        reason, value = REASONS[op_of(feature)], alert.features[name]
+        normal = usual(feature, entity, alert.features)
+        text = sentence(entity, feature, value, spec.currency)
+        if normal is not None and value is not None:
+            text += f" Usual for it: {shown(normal, reason.unit, spec.currency)}."
+        items.append(
+            EvidenceItem(
+                evidence_id=f"E{rank}",
+                kind="contribution",
+                code=f"{entity.name.upper()}_{reason.code}",
+                text=text,
+                feature=name,
+                value=value,
+                normal=normal,
+                contribution=float(shap[column]),
+            )
+        )
+    rest = float(shap[order[CONTRIBUTIONS:]].sum(dtype=np.float64))
+    items.append(
+        EvidenceItem(
+            evidence_id="R",
+            kind="rest",
+            code="ALL_OTHERS",
+            text=f"The other {len(shap) - len(top)} features together.",
+            contribution=rest,
+        )
+    )
+    items.append(
+        EvidenceItem(evidence_id="A", kind="bias", code="STARTING_POINT", text="Where every score starts.", contribution=bias)
+    )
+    return items
+
+
+def _score(alert: Alert, bundle: Bundle) -> EvidenceItem:
+    decision = alert.decision
+    if decision.probability is None:
+        text = "No model could score this transaction, so it was sent to review."
+    else:
+        text = f"The calibrated probability of fraud is {decision.probability * 100:.1f} %."
+        seen = bundle.calibration.bin_of(decision.probability)
+        if decision.bundle == bundle.version:
+            text = f"{text[:-1]}; review starts at {bundle.policy.review * 100:.1f} %."
+        if seen is not None and decision.bundle == bundle.version:
+            text += f" Of {seen.count:,} transactions scored like this in calibration, {seen.frauds:,} were fraud."
+    if CURRENCY_UNKNOWN in decision.reason_codes:
+        text += f" There is no exchange rate for {decision.currency}, so amounts were left out of the score."
+    codes = decision.reason_codes or (MODEL_UNAVAILABLE,)
+    return EvidenceItem(evidence_id="S1", kind="score", code=codes[0].upper(), text=text, value=decision.probability)
+
+
+def _normal(alert: Alert, bundle: Bundle) -> list[EvidenceItem]:
+    """What this card usually does, from its longest window."""
+    currency = bundle.spec.currency
+    features = alert.features
+    count, mean = features.get("card_count_30d"), features.get("card_amount_mean_30d")
+    if count is None or mean is None:
+        return []
+    highest = features.get("card_amount_max_30d")
+    text = f"In 30 days this card made {count:,.0f} transactions, this one included, of {money(mean * 100, currency)} on average"
+    text += f" and at most {money(highest * 100, currency)}." if highest is not None else "."
+    if (online := features.get("card_online_share_30d")) is not None:
+        text += f" {online * 100:.1f} % of those before were online."
+    return [EvidenceItem(evidence_id="B1", kind="baseline", code="CARD_NORMAL", text=text)]
+
+
+def _timeline(alert: Alert) -> EvidenceItem:
+    transaction, recent = alert.transaction, alert.recent
+    when = datetime.fromtimestamp(transaction.event_time / 1000, UTC)
+    text = f"{money(transaction.amount, transaction.currency)} on {when:%Y-%m-%d} at {when:%H:%M} UTC"
+    if transaction.channel is not None:
+        text += ", online" if transaction.channel == "online" else ", card present"
+    if transaction.country is not None:
+        text += f", in {transaction.country}"
+    hour = sum(transaction.event_time - past.event_time < 3_600_000 for past in recent)
+    text += (
+        f". {hour} of the card's last {len(recent)} transactions were in the hour before."
+        if recent
+        else ". No earlier transaction of this card is known."
+    )
+    return EvidenceItem(evidence_id="T1", kind="timeline", code="TIMELINE", text=text)
+
+
+def _quality(alert: Alert) -> list[EvidenceItem]:
+    missing = [name for name in _OPTIONAL if getattr(alert.transaction, name) is None]
+    if "device_id" in missing and alert.transaction.channel != "online":
+        missing.remove("device_id")
+    if not missing:
+        return []
+    text = f"Not given with this transaction: {', '.join(name.removesuffix('_id') for name in missing)}."
+    return [EvidenceItem(evidence_id="Q1", kind="quality", code="MISSING_FIELDS", text=text)]
+
+
+def suggestion(alert: Alert, evidence: Evidence) -> str:
+    """The next step, by rule: chosen from facts, never by a language model."""
+    if alert.decision.probability is None:
+        return "Check by hand: no model has seen this transaction."
+    if alert.decision.outcome is Outcome.DECLINE:
+        return "Block the card and call the customer: the transaction was declined."
+    codes = {item.code for item in evidence.items if (item.contribution or 0) > 0}
+    if "CARD_NEW_DEVICE" in codes:
+        return "Call the customer and ask about the new device before releasing the payment."
+    if "CARD_TRAVEL_SPEED" in codes or "CARD_DISTANCE" in codes:
+        return "Ask the customer where the card is."
+    if "MERCHANT_REPORTS" in codes or "MERCHANT_REPORT_SHARE" in codes:
+        return "Look at the other cards used at this merchant in the last days."
+    return "Ask the customer to confirm the transaction."

@@ -1,0 +1,1 @@
+"""Features: one declared spec, one engine, the same bits in training and in the stream."""

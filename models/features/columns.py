@@ -1,0 +1,265 @@
+"""
+Transactions and labels as columns, the only form the kernels see.
+
+Identifiers become 64-bit hashes: no string is held in state. Two different cards share a hash with a chance below 10^-5 even
+among ten million cards; the hash is our own so that every process and every version agrees on it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from core.messages import Channel, Label, RecentTransaction, Transaction
+
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+
+UNKNOWN_AMOUNT = -1
+COUNTRIES = 26 * 26 + 1
+# Layout of ``attributes``, from the lowest bit: low amount, night, channel (2), country (10), category (14), merchant (32).
+LOW_BIT, NIGHT_BIT, CHANNEL_SHIFT, COUNTRY_SHIFT, CATEGORY_SHIFT, MERCHANT_SHIFT = 1, 2, 2, 4, 14, 28
+CHANNEL_PRESENT, CHANNEL_ONLINE = 1, 2
+_CHANNELS = {None: 0, Channel.CARD_PRESENT: CHANNEL_PRESENT, Channel.ONLINE: CHANNEL_ONLINE}
+
+
+class TransactionColumns(NamedTuple):
+    """
+    n transactions. Hashes are uint64 [n]; a missing device is 0, a missing place NaN, an amount without a known exchange
+    rate ``UNKNOWN_AMOUNT``. ``amount`` is in minor units of the spec's currency, ``attributes`` is packed as laid out above.
+    """
+
+    transaction: UInt64s
+    event_time: Int64s
+    card: UInt64s
+    merchant: UInt64s
+    device: UInt64s
+    amount: Int64s
+    attributes: Int64s
+    lat: Floats
+    lon: Floats
+
+    def key(self, name: str) -> UInt64s:
+        """The column of an entity's key: ``card_id``, ``merchant_id`` or ``device_id``."""
+        return {"card_id": self.card, "merchant_id": self.merchant, "device_id": self.device}[name]
+
+    def rows(self, index: Any) -> "TransactionColumns":
+        """Some of the rows, by slice, mask or indices."""
+        return TransactionColumns(*(np.ascontiguousarray(column[index]) for column in self))
+
+
+class LabelColumns(NamedTuple):
+    """n labels. ``key`` columns as in ``TransactionColumns``; ``fraud`` is bool [n]."""
+
+    transaction: UInt64s
+    card: UInt64s
+    merchant: UInt64s
+    event_time: Int64s
+    label_time: Int64s
+    fraud: npt.NDArray[np.bool_]
+
+    def key(self, name: str) -> UInt64s:
+        """The column of an entity's key: ``card_id`` or ``merchant_id``."""
+        return {"card_id": self.card, "merchant_id": self.merchant}[name]
+
+    def rows(self, index: Any) -> "LabelColumns":
+        """Some of the rows, by slice, mask or indices."""
+        return LabelColumns(*(np.ascontiguousarray(column[index]) for column in self))
+
+
+@njit(cache=True, nogil=True)
+def _hash_bytes(data: npt.NDArray[np.uint8], offsets: Int64s, out: UInt64s) -> None:
+    """Hash each run of bytes: FNV-style multiply over little-endian 8-byte words, finished by MurmurHash3's fmix64."""
+    word_multiplier = np.uint64(0x9FB21C651E98DF25)
+    state_multiplier = np.uint64(0x9E3779B97F4A7C15)
+    for i in range(len(offsets) - 1):
+        begin, end = offsets[i], offsets[i + 1]
+        state = np.uint64(end - begin) * state_multiplier
+        j = begin
+        while j < end:
+            word = np.uint64(0)
+            width = min(8, end - j)
+            for k in range(width):
+                word |= np.uint64(data[j + k]) << np.uint64(8 * k)
+            word *= word_multiplier
+            word ^= word >> np.uint64(32)
+            state = (state ^ word) * state_multiplier
+            state ^= state >> np.uint64(29)
+            j += width
+        state ^= state >> np.uint64(33)
+        state *= np.uint64(0xFF51AFD7ED558CCD)
+        state ^= state >> np.uint64(33)
+        state *= np.uint64(0xC4CEB9FE1A85EC53)
+        state ^= state >> np.uint64(33)
+        out[i] = state if state != np.uint64(0) else np.uint64(1)
+
+
+def hash_strings(values: Sequence[str | None]) -> UInt64s:
+    """64-bit hashes of strings, uint64 [n]; None becomes 0."""
+    encoded = [value.encode() if value is not None else b"" for value in values]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
+    out = np.empty(len(encoded), np.uint64)
+    _hash_bytes(np.frombuffer(b"".join(encoded) or b"\0", np.uint8), offsets, out)
+    if None in values:
+        out[[value is None for value in values]] = 0
+    return out
+
+
+def hash_arrow(values: pa.Array) -> UInt64s:
+    """64-bit hashes of an Arrow string array, uint64 [n]; null becomes 0. Equal to ``hash_strings`` on the same strings."""
+    values = values.cast(pa.large_string())
+    out = np.empty(len(values), np.uint64)
+    _, offset_buffer, data = values.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + len(values) + 1]
+    raw = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
+    _hash_bytes(raw, offsets, out)
+    if values.null_count:
+        out[values.is_null().to_numpy(zero_copy_only=False)] = 0
+    return out
+
+
+def country_code(country: str | None) -> int:
+    """1 to 676 for an ISO 3166-1 alpha-2 code, 0 for none."""
+    return 1 + (ord(country[0]) - 65) * 26 + ord(country[1]) - 65 if country else 0
+
+
+def _attributes(
+    merchant: UInt64s, category: Int64s, country: Int64s, channel: Int64s, event_time: Int64s, amount: Int64s,
+    low_amount: int, night_until: int,
+) -> Int64s:  # fmt: skip
+    hour = event_time // 3_600_000 % 24
+    packed = (merchant & np.uint64(0xFFFFFFFF)).astype(np.int64) << MERCHANT_SHIFT
+    packed |= category << CATEGORY_SHIFT
+    packed |= country << COUNTRY_SHIFT
+    packed |= channel << CHANNEL_SHIFT
+    packed |= np.where(hour <= night_until, NIGHT_BIT, 0)
+    packed |= np.where((amount >= 0) & (amount <= low_amount), LOW_BIT, 0)
+    return packed
+
+
+def transaction_columns(
+    transactions: Sequence[Transaction], currency: str, rates: dict[str, float], low_amount: int, night_until: int
+) -> TransactionColumns:
+    """Columns of a batch of messages; the last four arguments come from the feature spec."""
+    n = len(transactions)
+    merchant = hash_strings([t.merchant_id for t in transactions])
+    event_time = np.fromiter((t.event_time for t in transactions), np.int64, n)
+    amount = np.fromiter((t.amount for t in transactions), np.int64, n)
+    for i, t in enumerate(transactions):
+        if t.currency != currency:
+            amount[i] = converted(t.amount, t.currency, rates)
+    nan = float("nan")
+    return TransactionColumns(
+        transaction=hash_strings([t.transaction_id for t in transactions]),
+        event_time=event_time,
+        card=hash_strings([t.card_id for t in transactions]),
+        merchant=merchant,
+        device=hash_strings([t.device_id for t in transactions]),
+        amount=amount,
+        attributes=_attributes(
+            merchant,
+            np.fromiter((int(t.mcc) + 1 if t.mcc else 0 for t in transactions), np.int64, n),
+            np.fromiter((country_code(t.country) for t in transactions), np.int64, n),
+            np.fromiter((_CHANNELS[t.channel] for t in transactions), np.int64, n),
+            event_time, amount, low_amount, night_until,
+        ),
+        lat=np.fromiter((nan if t.lat is None or t.lon is None else t.lat for t in transactions), np.float64, n),
+        lon=np.fromiter((nan if t.lat is None or t.lon is None else t.lon for t in transactions), np.float64, n),
+    )  # fmt: skip
+
+
+def converted(amount: int, currency: str, rates: dict[str, float]) -> int:
+    """An amount in the spec's minor units, or ``UNKNOWN_AMOUNT`` without a rate."""
+    return round(amount * rates[currency]) if currency in rates else UNKNOWN_AMOUNT
+
+
+def table_columns(
+    table: pa.Table, currency: str, rates: dict[str, float], low_amount: int, night_until: int
+) -> TransactionColumns:
+    """
+    Columns of a table of validated transactions (the columns of ``Transaction``, nulls for what is missing).
+
+    Equal, bit for bit, to ``transaction_columns`` of the same transactions.
+    """
+
+    def mapped(name: str, of: Any) -> Int64s:
+        column = table[name].combine_chunks()
+        encoded = column.dictionary_encode()
+        codes = np.array([of(value) for value in encoded.dictionary.to_pylist()] + [0], np.int64)
+        rows: Int64s = codes[encoded.indices.fill_null(len(codes) - 1).to_numpy(zero_copy_only=False)]
+        return rows
+
+    def floats(name: str) -> Floats:
+        return np.array(table[name].to_numpy(), np.float64)
+
+    merchant = hash_arrow(table["merchant_id"].combine_chunks())
+    event_time = np.array(table["event_time"].to_numpy(), np.int64)  # a copy: kernels are compiled for writable arrays
+    amount = np.array(table["amount"].to_numpy(), np.int64)
+    currencies = table["currency"].combine_chunks().dictionary_encode()
+    names = currencies.dictionary.to_pylist()
+    if names != [currency]:
+        own = currencies.indices.to_numpy()
+        for index, name in enumerate(names):
+            if name != currency:
+                rows = np.flatnonzero(own == index)
+                amount[rows] = [converted(int(value), name, rates) for value in amount[rows]]
+    lat, lon = floats("lat"), floats("lon")
+    nowhere = np.isnan(lat) | np.isnan(lon)
+    lat, lon = np.where(nowhere, np.nan, lat), np.where(nowhere, np.nan, lon)
+    return TransactionColumns(
+        transaction=hash_arrow(table["transaction_id"].combine_chunks()),
+        event_time=event_time,
+        card=hash_arrow(table["card_id"].combine_chunks()),
+        merchant=merchant,
+        device=hash_arrow(table["device_id"].combine_chunks()),
+        amount=amount,
+        attributes=_attributes(
+            merchant,
+            mapped("mcc", lambda mcc: int(mcc) + 1),
+            mapped("country", country_code),
+            mapped("channel", lambda channel: _CHANNELS[Channel(channel)]),
+            event_time, amount, low_amount, night_until,
+        ),
+        lat=lat,
+        lon=lon,
+    )  # fmt: skip
+
+
+def label_columns(labels: Sequence[Label]) -> LabelColumns:
+    """Columns of a batch of label messages."""
+    n = len(labels)
+    return LabelColumns(
+        transaction=hash_strings([label.transaction_id for label in labels]),
+        card=hash_strings([label.card_id for label in labels]),
+        merchant=hash_strings([label.merchant_id for label in labels]),
+        event_time=np.fromiter((label.event_time for label in labels), np.int64, n),
+        label_time=np.fromiter((label.label_time for label in labels), np.int64, n),
+        fraud=np.fromiter((label.fraud for label in labels), np.bool_, n),
+    )
+
+
+def recent_transactions(rows: Iterable[Sequence[int]], merchant: int) -> tuple[RecentTransaction, ...]:
+    """Recent transactions from the engine's rows (time, amount, attributes); ``merchant`` is the present merchant's hash."""
+    recent = []
+    for event_time, amount, attributes in rows:
+        if event_time == 0:
+            continue
+        category = attributes >> CATEGORY_SHIFT & 0x3FFF
+        country = attributes >> COUNTRY_SHIFT & 0x3FF
+        channel = attributes >> CHANNEL_SHIFT & 3
+        recent.append(
+            RecentTransaction(
+                event_time=event_time,
+                amount=amount if amount >= 0 else None,
+                mcc=f"{category - 1:04d}" if category else None,
+                country=chr(65 + (country - 1) // 26) + chr(65 + (country - 1) % 26) if country else None,
+                channel={0: None, CHANNEL_PRESENT: Channel.CARD_PRESENT, CHANNEL_ONLINE: Channel.ONLINE}[channel],
+                same_merchant=attributes >> MERCHANT_SHIFT & 0xFFFFFFFF == merchant & 0xFFFFFFFF,
+            )
+        )
+    return tuple(recent)

@@ -1,0 +1,535 @@
+"""
+The inner loops, compiled by numba: one event at a time, in order, over flat arrays.
+
+An event is looked up, its features are computed from what came before, and then it is remembered. All sums of money are
+integers, so no order of addition and no batch size can change a bit of a result.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from models.features.columns import (
+    CATEGORY_SHIFT,
+    CHANNEL_ONLINE,
+    CHANNEL_SHIFT,
+    COUNTRIES,
+    COUNTRY_SHIFT,
+    LOW_BIT,
+    MERCHANT_SHIFT,
+    NIGHT_BIT,
+)  # fmt: skip
+from models.features.spec import Op
+from models.features.state import CAPACITY, DEVICES, FOREVER, FREE_BLOCKS, N_SLOTS, POOL_USED, SIZE, SMALLEST_BLOCK, START
+
+# numba compiles plain integers, not enumerations
+AMOUNT, HOUR, WEEKDAY, WEEKEND, NIGHT, ONLINE = (int(op) for op in Op if op < 10)
+COUNT, AMOUNT_SUM, AMOUNT_MEAN, AMOUNT_RATIO, LOW_COUNT, LOW_SHARE = (int(op) for op in Op if 10 <= op < 20)
+AMOUNT_MAX, AMOUNT_TO_MAX, AMOUNT_ZSCORE = int(Op.AMOUNT_MAX), int(Op.AMOUNT_TO_MAX), int(Op.AMOUNT_ZSCORE)
+DISTINCT_MERCHANTS, DISTINCT_COUNTRIES = int(Op.DISTINCT_MERCHANTS), int(Op.DISTINCT_COUNTRIES)
+NEW_MERCHANT, NEW_COUNTRY, CATEGORY_SHARE = int(Op.NEW_MERCHANT), int(Op.NEW_COUNTRY), int(Op.CATEGORY_SHARE)
+NIGHT_SHARE, ONLINE_SHARE, BURST = int(Op.NIGHT_SHARE), int(Op.ONLINE_SHARE), int(Op.BURST)
+FRAUD_COUNT, FRAUD_SHARE = int(Op.FRAUD_COUNT), int(Op.FRAUD_SHARE)
+SECONDS_SINCE_LAST, DISTANCE, SPEED, NEW_DEVICE = (int(op) for op in Op if 40 <= op < 50)
+FRAUD_REPORTS, FRAUD_REPORT_SHARE = int(Op.FRAUD_REPORTS), int(Op.FRAUD_REPORT_SHARE)
+
+_MS_PER_HOUR = 3_600_000
+_MS_PER_DAY = 24 * _MS_PER_HOUR
+_EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
+_STAMPS = 1 << 14  # twice the longest history, so that probing stays short
+_JUST_NOW_HOURS = 1 / 60  # two places within a minute: the speed is taken over one minute
+
+# what a window knows of the earlier transactions in it
+W_COUNT, W_PRICED, W_SUM, W_MAX, W_LOW, W_NIGHT = 0, 1, 2, 3, 4, 5
+W_ONLINE, W_CHANNELS, W_SAME_CATEGORY, W_CATEGORIES, W_SAME_MERCHANT, W_SAME_COUNTRY = 6, 7, 8, 9, 10, 11
+W_COUNTRIES_KNOWN, W_MERCHANTS, W_COUNTRIES = 12, 13, 14
+_WINDOW_FIELDS = 15
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _slot(state, key):
+    """The slot of a key, -1 if it has none."""
+    mask = np.uint64(len(state.table_keys) - 1)
+    at = key & mask
+    while state.table_slots[at] >= 0:
+        if state.table_keys[at] == key:
+            return np.int64(state.table_slots[at])
+        at = (at + np.uint64(1)) & mask
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _new_slot(state, key):
+    """A slot for a key that has none. The caller has made sure of room."""
+    mask = np.uint64(len(state.table_keys) - 1)
+    at = key & mask
+    while state.table_slots[at] >= 0:
+        at = (at + np.uint64(1)) & mask
+    slot = state.meta[N_SLOTS]
+    state.meta[N_SLOTS] = slot + 1
+    state.table_keys[at] = key
+    state.table_slots[at] = slot
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _make_room(state, block, expired, history):
+    """
+    Give a full block room for one more row: forget the first ``expired`` rows, or take a block twice as long, or, at
+    ``history`` rows, forget the first.
+    """
+    start, size, capacity = block[START], block[SIZE], block[CAPACITY]
+    pool = state.pool
+    if expired * 4 >= size > 0 or (expired > 0 and capacity >= history):
+        pool[start : start + size - expired] = pool[start + expired : start + size].copy()
+        block[SIZE] = size - expired
+        return
+    if capacity >= history:
+        pool[start : start + size - 1] = pool[start + 1 : start + size].copy()
+        block[SIZE] = size - 1
+        return
+    wanted = min(max(SMALLEST_BLOCK, 2 * capacity), history)  # a block of ``history`` rows is never given back
+    power = FREE_BLOCKS
+    while (1 << (power - FREE_BLOCKS)) < wanted:
+        power += 1
+    if state.meta[power] >= 0:
+        fresh = state.meta[power]
+        state.meta[power] = pool[fresh, 0]
+    else:
+        fresh = state.meta[POOL_USED]
+        state.meta[POOL_USED] = fresh + wanted
+    pool[fresh : fresh + size] = pool[start : start + size]
+    if capacity > 0:
+        power = FREE_BLOCKS
+        while (1 << (power - FREE_BLOCKS)) < capacity:
+            power += 1
+        pool[start, 0] = state.meta[power]
+        state.meta[power] = start
+    block[START], block[CAPACITY] = fresh, wanted
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _no_room(state, history):
+    """Whether the engine must grow the state before one more event."""
+    return state.meta[N_SLOTS] + 1 >= len(state.newest) or len(state.pool) - state.meta[POOL_USED] < 4 * history
+
+
+@njit(cache=True, nogil=True)
+def _insert(state, block, position, expired, history, first, second, third, fourth):
+    """Put a row at ``position`` of a sorted block."""
+    if block[SIZE] == block[CAPACITY]:
+        if position == 0 and expired == 0 and block[CAPACITY] >= history:
+            return  # older than all that is kept
+        before = block[SIZE]
+        _make_room(state, block, expired, history)
+        position -= before - block[SIZE]
+    start, size = block[START], block[SIZE]
+    at = start + size
+    while at > start + position:
+        for column in range(4):
+            state.pool[at, column] = state.pool[at - 1, column]
+        at -= 1
+    state.pool[at, 0] = first
+    state.pool[at, 1] = second
+    state.pool[at, 2] = third
+    state.pool[at, 3] = fourth
+    block[SIZE] = size + 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _event_feature(op, event_time, amount, attributes):
+    """Features of the transaction itself. The epoch began on a Thursday, weekday 3."""
+    if op == AMOUNT:
+        return amount / 100.0 if amount >= 0 else math.nan
+    if op == HOUR:
+        return event_time % _MS_PER_DAY / _MS_PER_HOUR
+    if op == WEEKDAY:
+        return float((event_time // _MS_PER_DAY + 3) % 7)
+    if op == WEEKEND:
+        return 1.0 if (event_time // _MS_PER_DAY + 3) % 7 >= 5 else 0.0
+    if op == NIGHT:
+        return 1.0 if attributes & NIGHT_BIT else 0.0
+    channel = attributes >> CHANNEL_SHIFT & 3
+    if channel == 0:
+        return math.nan
+    return 1.0 if channel == CHANNEL_ONLINE else 0.0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _share(part, whole):
+    return part / whole if whole > 0 else math.nan
+
+
+@njit(cache=True, nogil=True)
+def _known_frauds(state, slot, begin, end, now, by_label_time):
+    """Fraud reports of a key known at ``now``, with event time (or label time) in (begin, end]."""
+    start, size = state.reports[slot, START], state.reports[slot, SIZE]
+    found = 0
+    for row in range(start, start + size):
+        label_time, event_time, retracted = state.pool[row, 0], state.pool[row, 1], state.pool[row, 3]
+        if label_time > now:
+            break
+        when = label_time if by_label_time else event_time
+        if begin < when <= end and retracted > now:
+            found += 1
+    return found
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _kilometres(lat1, lon1, lat2, lon2):
+    """Great-circle distance by the haversine formula."""
+    p1, p2 = math.radians(lat1), math.radians(lat2)
+    half_lat, half_lon = (p2 - p1) / 2.0, math.radians(lon2 - lon1) / 2.0
+    a = math.sin(half_lat) ** 2 + math.cos(p1) * math.cos(p2) * math.sin(half_lon) ** 2
+    return 2.0 * _EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(a)))
+
+
+@njit(cache=True, nogil=True)
+def update_exact(state, columns, keys, begin, windows, retention, delay, history, ops, op_windows, out, duplicate, recent):
+    """
+    Features of events ``begin..`` from exact state, which then remembers them.
+
+    ``out`` float32 [n, F], ``duplicate`` bool [n] and ``recent`` int64 [n, K, 3] are filled in place; a duplicate's row is
+    all NaN and changes nothing. Returns the index of the first event that was not processed: n, or fewer where the state
+    needs room.
+    """
+    n, n_ops, n_windows, n_recent = len(keys), len(ops), len(windows), recent.shape[1]
+    seen = np.zeros((n_windows, _WINDOW_FIELDS), np.int64)
+    squares = np.zeros(n_windows)
+    running = np.zeros(_WINDOW_FIELDS, np.int64)
+    merchant_stamp = np.full(_STAMPS, -1, np.int64)
+    merchant_at = np.zeros(_STAMPS, np.int64)
+    country_stamp = np.full(COUNTRIES, -1, np.int64)
+    longest = windows[n_windows - 1]
+    for i in range(begin, n):
+        if _no_room(state, history):
+            return i
+        key, t, amount, attributes = keys[i], columns.event_time[i], columns.amount[i], columns.attributes[i]
+        transaction = np.int64(columns.transaction[i])
+        slot = _slot(state, key)
+        if slot < 0:
+            slot = _new_slot(state, key)
+        block = state.ring[slot]
+        start, size = block[START], block[SIZE]
+
+        # 1. a transaction seen before changes nothing
+        horizon = state.newest[slot] - retention
+        again = False
+        for row in range(start + size - 1, start - 1, -1):
+            if state.pool[row, 0] <= horizon:
+                break
+            if state.pool[row, 1] == transaction:
+                again = True
+                break
+        duplicate[i] = again
+        if again:
+            out[i, :] = math.nan
+            continue
+
+        # 2. walk back over the windows, from the newest earlier transaction
+        if t > state.newest[slot]:
+            state.newest[slot] = t
+        horizon = state.newest[slot] - retention
+        position = size
+        while position > 0 and state.pool[start + position - 1, 0] > t:
+            position -= 1
+        row = start + position - 1
+        previous_time = FOREVER
+        if row >= start and state.pool[row, 0] > horizon:
+            previous_time = state.pool[row, 0]
+        for k in range(n_recent):
+            at = row - k
+            if at >= start and state.pool[at, 0] > horizon:
+                recent[i, n_recent - 1 - k, 0] = state.pool[at, 0]
+                recent[i, n_recent - 1 - k, 1] = state.pool[at, 2]
+                recent[i, n_recent - 1 - k, 2] = state.pool[at, 3]
+        end = t - delay
+        while row >= start and state.pool[row, 0] > end:
+            row -= 1
+        merchant, category = attributes >> MERCHANT_SHIFT, attributes >> CATEGORY_SHIFT & 0x3FFF
+        country = attributes >> COUNTRY_SHIFT & 0x3FF
+        running[:] = 0
+        running[W_MAX] = -1
+        square = 0.0
+        if delay == 0:
+            at = np.int64(np.uint64(merchant) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(50))
+            merchant_stamp[at] = i
+            merchant_at[at] = merchant
+            running[W_MERCHANTS] = 1
+            if country > 0:
+                country_stamp[country] = i
+                running[W_COUNTRIES] = 1
+        w = 0
+        while row >= start and w < n_windows:
+            past = state.pool[row, 0]
+            if past <= horizon:
+                break
+            while w < n_windows and past <= end - windows[w]:
+                seen[w] = running
+                squares[w] = square
+                w += 1
+            if w == n_windows:
+                break
+            past_amount, past_attributes = state.pool[row, 2], state.pool[row, 3]
+            running[W_COUNT] += 1
+            if past_amount >= 0:
+                running[W_PRICED] += 1
+                running[W_SUM] += past_amount
+                square += float(past_amount) * float(past_amount)
+                if past_amount > running[W_MAX]:
+                    running[W_MAX] = past_amount
+            running[W_LOW] += past_attributes & LOW_BIT
+            if past_attributes & NIGHT_BIT:
+                running[W_NIGHT] += 1
+            past_channel = past_attributes >> CHANNEL_SHIFT & 3
+            if past_channel > 0:
+                running[W_CHANNELS] += 1
+                if past_channel == CHANNEL_ONLINE:
+                    running[W_ONLINE] += 1
+            past_category = past_attributes >> CATEGORY_SHIFT & 0x3FFF
+            if past_category > 0:
+                running[W_CATEGORIES] += 1
+                if past_category == category:
+                    running[W_SAME_CATEGORY] += 1
+            past_country = past_attributes >> COUNTRY_SHIFT & 0x3FF
+            if past_country > 0:
+                running[W_COUNTRIES_KNOWN] += 1
+                if past_country == country:
+                    running[W_SAME_COUNTRY] += 1
+                if country_stamp[past_country] != i:
+                    country_stamp[past_country] = i
+                    running[W_COUNTRIES] += 1
+            past_merchant = past_attributes >> MERCHANT_SHIFT
+            if past_merchant == merchant:
+                running[W_SAME_MERCHANT] += 1
+            at = np.int64(np.uint64(past_merchant) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(50))
+            while merchant_stamp[at] == i and merchant_at[at] != past_merchant:
+                at = (at + 1) & (_STAMPS - 1)
+            if merchant_stamp[at] != i:
+                merchant_stamp[at] = i
+                merchant_at[at] = past_merchant
+                running[W_MERCHANTS] += 1
+            row -= 1
+        while w < n_windows:
+            seen[w] = running
+            squares[w] = square
+            w += 1
+
+        # 3. the features
+        lat, lon = columns.lat[i], columns.lon[i]
+        placed = not math.isnan(lat) and attributes >> CHANNEL_SHIFT & 3 != CHANNEL_ONLINE
+        kilometres = math.nan
+        if placed and state.place_time[slot] > -FOREVER:
+            kilometres = _kilometres(state.place[slot, 0], state.place[slot, 1], lat, lon)
+        self_counted = 1 if delay == 0 else 0
+        self_priced = 1 if delay == 0 and amount >= 0 else 0
+        for f in range(n_ops):
+            op, w = ops[f], op_windows[f]
+            value = math.nan
+            if op < 10:
+                value = _event_feature(op, t, amount, attributes)
+            elif op == COUNT:
+                value = float(seen[w, W_COUNT] + self_counted)
+            elif op == AMOUNT_SUM:
+                value = (seen[w, W_SUM] + self_priced * amount) / 100.0
+            elif op == AMOUNT_MEAN:
+                priced = seen[w, W_PRICED] + self_priced
+                value = (seen[w, W_SUM] + self_priced * amount) / priced / 100.0 if priced > 0 else math.nan
+            elif op == AMOUNT_MAX:
+                biggest = max(seen[w, W_MAX], amount) if delay == 0 else seen[w, W_MAX]
+                value = biggest / 100.0 if biggest >= 0 else math.nan
+            elif op == AMOUNT_RATIO:
+                if amount >= 0 and seen[w, W_SUM] > 0:
+                    value = amount * float(seen[w, W_PRICED]) / seen[w, W_SUM]
+            elif op == AMOUNT_TO_MAX:
+                if amount >= 0 and seen[w, W_MAX] > 0:
+                    value = amount / float(seen[w, W_MAX])
+            elif op == AMOUNT_ZSCORE:
+                priced = seen[w, W_PRICED]
+                if amount >= 0 and priced >= 2:
+                    mean = seen[w, W_SUM] / priced
+                    variance = max(0.0, squares[w] / priced - mean * mean)
+                    value = (amount - mean) / (math.sqrt(variance) + 100.0)
+            elif op == LOW_COUNT:
+                value = float(seen[w, W_LOW] + self_counted * (attributes & LOW_BIT))
+            elif op == LOW_SHARE:
+                value = _share(seen[w, W_LOW] + self_counted * (attributes & LOW_BIT), seen[w, W_COUNT] + self_counted)
+            elif op == DISTINCT_MERCHANTS:
+                value = float(seen[w, W_MERCHANTS])
+            elif op == DISTINCT_COUNTRIES:
+                value = float(seen[w, W_COUNTRIES])
+            elif op == NEW_MERCHANT:
+                if seen[w, W_COUNT] > 0:
+                    value = 0.0 if seen[w, W_SAME_MERCHANT] > 0 else 1.0
+            elif op == NEW_COUNTRY:
+                if country > 0 and seen[w, W_COUNTRIES_KNOWN] > 0:
+                    value = 0.0 if seen[w, W_SAME_COUNTRY] > 0 else 1.0
+            elif op == CATEGORY_SHARE:
+                if category > 0:
+                    value = _share(seen[w, W_SAME_CATEGORY], seen[w, W_CATEGORIES])
+            elif op == NIGHT_SHARE:
+                value = _share(seen[w, W_NIGHT], seen[w, W_COUNT])
+            elif op == ONLINE_SHARE:
+                value = _share(seen[w, W_ONLINE], seen[w, W_CHANNELS])
+            elif op == BURST:
+                whole = (seen[n_windows - 1, W_COUNT] + self_counted) * float(windows[w])
+                value = (seen[w, W_COUNT] + self_counted) * float(longest) / whole if whole > 0 else math.nan
+            elif op == FRAUD_COUNT:
+                value = float(_known_frauds(state, slot, end - windows[w], end, t, False))
+            elif op == FRAUD_SHARE:
+                count = seen[w, W_COUNT] + self_counted
+                value = _known_frauds(state, slot, end - windows[w], end, t, False) / count if count > 0 else 0.0
+            elif op == SECONDS_SINCE_LAST:
+                value = (t - previous_time) / 1000.0 if previous_time != FOREVER else math.nan
+            elif op == DISTANCE:
+                value = kilometres
+            elif op == SPEED:
+                if not math.isnan(kilometres):
+                    value = kilometres / max(abs(t - state.place_time[slot]) / _MS_PER_HOUR, _JUST_NOW_HOURS)
+            elif op == NEW_DEVICE and columns.device[i] != 0 and state.devices[slot, 0] != 0:
+                value = 1.0
+                for d in range(DEVICES):
+                    if state.devices[slot, d] == columns.device[i]:
+                        value = 0.0
+            out[i, f] = value
+
+        # 4. remember it
+        if t > horizon:
+            expired = 0
+            if block[SIZE] == block[CAPACITY]:
+                while expired < size and state.pool[start + expired, 0] <= horizon:
+                    expired += 1
+            _insert(state, block, position, expired, history, t, transaction, amount, attributes)
+        if placed and t >= state.place_time[slot]:
+            state.place_time[slot], state.place[slot, 0], state.place[slot, 1] = t, lat, lon
+        device = columns.device[i]
+        if device != 0:
+            at = 0
+            while at < DEVICES - 1 and state.devices[slot, at] != device:
+                at += 1
+            while at > 0:
+                state.devices[slot, at] = state.devices[slot, at - 1]
+                at -= 1
+            state.devices[slot, 0] = device
+    return n
+
+
+@njit(cache=True, nogil=True)
+def update_bucketed(
+    state, columns, keys, begin, windows, level_of, resolutions, level_begin, history, prior, prior_weight, ops, op_windows, out
+):
+    """
+    Features of events ``begin..`` from bucketed state, which then counts them.
+
+    Level l keeps buckets of ``resolutions[l]`` ms in places ``level_begin[l]`` to ``level_begin[l + 1]`` of a key's row, bucket
+    b in place b modulo the level's length. Fills ``out`` float32 [n, F]; returns as ``update_exact``.
+    """
+    n, n_ops, n_windows = len(keys), len(ops), len(windows)
+    count, priced = np.zeros(n_windows, np.int64), np.zeros(n_windows, np.int64)
+    low, total = np.zeros(n_windows, np.int64), np.zeros(n_windows, np.int64)
+    for i in range(begin, n):
+        if _no_room(state, history):
+            return i
+        key, t, amount, attributes = keys[i], columns.event_time[i], columns.amount[i], columns.attributes[i]
+        slot = _slot(state, key)
+        if slot < 0:
+            slot = _new_slot(state, key)
+
+        # 1. add up the complete buckets of each window, walking each level back once from the bucket before this one
+        for level in range(len(resolutions)):
+            first, length = level_begin[level], level_begin[level + 1] - level_begin[level]
+            bucket = t // resolutions[level]
+            place, steps = first + bucket % length, 0
+            n_seen, n_priced, n_low, sum_seen = 0, 0, 0, 0
+            for w in range(n_windows):
+                if level_of[w] != level:
+                    continue
+                wanted = windows[w] // resolutions[level]
+                while steps < wanted:
+                    steps += 1
+                    place = place - 1 if place > first else first + length - 1
+                    if state.bucket_ids[slot, place] == bucket - steps:
+                        n_seen += state.bucket_counts[slot, place, 0]
+                        n_priced += state.bucket_counts[slot, place, 1]
+                        n_low += state.bucket_counts[slot, place, 2]
+                        sum_seen += state.bucket_sums[slot, place]
+                count[w], priced[w], low[w], total[w] = n_seen, n_priced, n_low, sum_seen
+
+        # 2. the features
+        for f in range(n_ops):
+            op, w = ops[f], op_windows[f]
+            value = math.nan
+            if op < 10:
+                value = _event_feature(op, t, amount, attributes)
+            elif op == COUNT:
+                value = float(count[w])
+            elif op == AMOUNT_SUM:
+                value = total[w] / 100.0
+            elif op == AMOUNT_MEAN:
+                value = total[w] / priced[w] / 100.0 if priced[w] > 0 else math.nan
+            elif op == AMOUNT_RATIO:
+                value = amount * float(priced[w]) / total[w] if amount >= 0 and total[w] > 0 else math.nan
+            elif op == LOW_COUNT:
+                value = float(low[w])
+            elif op == LOW_SHARE:
+                value = _share(low[w], count[w])
+            elif op == FRAUD_REPORTS:
+                value = float(_known_frauds(state, slot, t - windows[w], t, t, True))
+            elif op == FRAUD_REPORT_SHARE:
+                reports = _known_frauds(state, slot, t - windows[w], t, t, True)
+                value = (reports + prior * prior_weight) / (count[w] + prior_weight)
+            out[i, f] = value
+
+        # 3. count it, unless its bucket has been given to a newer one
+        for level in range(len(resolutions)):
+            first, length = level_begin[level], level_begin[level + 1] - level_begin[level]
+            bucket = t // resolutions[level]
+            place = first + bucket % length
+            if state.bucket_ids[slot, place] > bucket:
+                continue
+            if state.bucket_ids[slot, place] < bucket:
+                state.bucket_ids[slot, place] = bucket
+                state.bucket_counts[slot, place, :] = 0
+                state.bucket_sums[slot, place] = 0
+            state.bucket_counts[slot, place, 0] += 1
+            if amount >= 0:
+                state.bucket_counts[slot, place, 1] += 1
+                state.bucket_sums[slot, place] += amount
+            state.bucket_counts[slot, place, 2] += attributes & LOW_BIT
+    return n
+
+
+@njit(cache=True, nogil=True)
+def apply_labels(state, labels, keys, begin, history):
+    """
+    Remember what labels ``begin..`` say. Returns as ``update_exact``.
+
+    A fraud label counts from its label time on; a later label that says otherwise retracts it from that label's time on, for
+    good. The same label twice is the same as once.
+    """
+    for i in range(begin, len(keys)):
+        if _no_room(state, history):
+            return i
+        slot = _slot(state, keys[i])
+        if slot < 0:
+            if not labels.fraud[i]:
+                continue
+            slot = _new_slot(state, keys[i])
+        block = state.reports[slot]
+        start, size = block[START], block[SIZE]
+        transaction, label_time = np.int64(labels.transaction[i]), labels.label_time[i]
+        found = False
+        for row in range(start, start + size):
+            if state.pool[row, 2] == transaction:
+                found = True
+                if not labels.fraud[i]:
+                    state.pool[row, 3] = min(state.pool[row, 3], label_time)
+                break
+        if found or not labels.fraud[i]:
+            continue
+        position = size
+        while position > 0 and state.pool[start + position - 1, 0] > label_time:
+            position -= 1
+        _insert(state, block, position, 0, history, label_time, labels.event_time[i], transaction, FOREVER)
+    return len(keys)

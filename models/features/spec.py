@@ -1,0 +1,286 @@
+"""
+What is computed: entities, windows and aggregates, declared once and stored in the model bundle.
+
+An entity (card, merchant, later device) is a key of the transaction with state of one of two kinds:
+
+``exact``
+    keeps the key's newest transactions, at most ``history`` of them and none older than the longest window plus ``delay``
+    plus ``lateness``, counted back from the key's newest event time. A window of length w seen from time t is
+    (t - delay - w, t - delay]; it includes the transaction itself when ``delay`` is zero.
+``bucketed``
+    keeps counts and amounts in buckets of each window's ``resolution``, for keys too busy to keep every transaction.
+    A window covers the complete buckets before the bucket of t, so that what other partitions are doing at this
+    very moment cannot change a feature.
+
+Fraud is known by labels, and a label counts at time t only if its ``label_time`` is not after t.
+"""
+
+import hashlib
+from enum import IntEnum, StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from core.clock import duration_ms
+from core.errors import InputError
+
+
+class StateKind(StrEnum):
+    """How an entity's past is held."""
+
+    EXACT = "exact"
+    BUCKETED = "bucketed"
+
+
+class Op(IntEnum):
+    """What a feature is. Kernels branch on the number; a spec names it by its lower-case name."""
+
+    # of the transaction itself
+    AMOUNT = 0
+    HOUR = 1
+    WEEKDAY = 2
+    WEEKEND = 3
+    NIGHT = 4
+    ONLINE = 5
+    # of a window, both kinds of state
+    COUNT = 10
+    AMOUNT_SUM = 11
+    AMOUNT_MEAN = 12
+    AMOUNT_RATIO = 13  # amount over the mean of the window's earlier transactions
+    LOW_COUNT = 14  # transactions of at most ``low_amount``
+    LOW_SHARE = 15
+    # of a window, exact state only
+    AMOUNT_MAX = 20
+    AMOUNT_TO_MAX = 21
+    AMOUNT_ZSCORE = 22
+    DISTINCT_MERCHANTS = 23
+    DISTINCT_COUNTRIES = 24
+    NEW_MERCHANT = 25
+    NEW_COUNTRY = 26
+    CATEGORY_SHARE = 27
+    NIGHT_SHARE = 28
+    ONLINE_SHARE = 29
+    BURST = 30  # rate in the window over the rate in the entity's longest window
+    FRAUD_COUNT = 31  # transactions of the window known to be fraud
+    FRAUD_SHARE = 32
+    # of the exact state, without a window
+    SECONDS_SINCE_LAST = 40
+    DISTANCE = 41  # km from the card's last known place (great circle)
+    SPEED = 42  # km/h from there
+    NEW_DEVICE = 43
+    # of the bucketed state
+    FRAUD_REPORTS = 50  # fraud labels that became known in the window
+    FRAUD_REPORT_SHARE = 51  # the same over the window's transactions, smoothed towards ``fraud_prior``
+
+
+EVENT_OPS = frozenset(op for op in Op if op < 10)
+WINDOWLESS_OPS = EVENT_OPS | {Op.SECONDS_SINCE_LAST, Op.DISTANCE, Op.SPEED, Op.NEW_DEVICE}
+_BOTH_OPS = frozenset(op for op in Op if op < 20)
+ALLOWED_OPS = {
+    StateKind.EXACT: _BOTH_OPS | {op for op in Op if 20 <= op < 50},
+    StateKind.BUCKETED: _BOTH_OPS | {op for op in Op if op >= 50},
+}
+
+
+class Feature(Struct, frozen=True, omit_defaults=True):
+    """One column of X: an operation over one of its entity's windows."""
+
+    name: str
+    op: str
+    window: str = ""
+
+
+class Window(Struct, frozen=True, omit_defaults=True):
+    """A window's length and, for bucketed state, the resolution of its buckets."""
+
+    length: str
+    resolution: str = ""
+
+
+class Entity(Struct, frozen=True, omit_defaults=True):
+    """A key of the transaction, its state and its features."""
+
+    name: str
+    key: str
+    state: StateKind
+    windows: tuple[Window, ...]
+    features: tuple[Feature, ...]
+    delay: str = "0s"
+    lateness: str = "1d"
+    history: int = 512
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns this entity computes, in order."""
+        return tuple(feature.name for feature in self.features)
+
+
+class FeatureSpec(Struct, frozen=True, omit_defaults=True):
+    """The whole of what is computed for a transaction. Its ``version`` is a hash of its content."""
+
+    name: str
+    currency: str
+    entities: tuple[Entity, ...]
+    rates: dict[str, float] = {}
+    low_amount: int = 500
+    night_until: int = 5
+    fraud_prior: float = 0.005
+    prior_weight: float = 20.0
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of all columns of X, in order."""
+        return tuple(name for entity in self.entities for name in entity.feature_names)
+
+    @property
+    def version(self) -> str:
+        """Name and content hash, such as ``default-3f9c2a41``."""
+        return f"{self.name}-{hashlib.sha256(encode_spec(self)).hexdigest()[:8]}"
+
+    def entity(self, name: str) -> Entity:
+        """
+        The entity of a name.
+
+        Raises:
+            InputError: if the spec has none of that name.
+        """
+        for entity in self.entities:
+            if entity.name == name:
+                return entity
+        raise InputError(f"feature spec {self.name} has no entity {name!r}")
+
+
+def op_of(feature: Feature) -> Op:
+    """The operation a feature names."""
+    return Op[feature.op.upper()]
+
+
+def encode_spec(spec: FeatureSpec) -> bytes:
+    """The spec as canonical JSON."""
+    return msgspec.json.encode(spec, order="sorted")
+
+
+def decode_spec(raw: bytes) -> FeatureSpec:
+    """
+    The spec from JSON, checked.
+
+    Raises:
+        InputError: if it is not a spec, or a feature asks for what its entity cannot compute.
+    """
+    try:
+        spec = msgspec.json.decode(raw, type=FeatureSpec)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"not a feature spec: {error}") from None
+    check_spec(spec)
+    return spec
+
+
+def check_spec(spec: FeatureSpec) -> None:
+    """
+    Refuse a spec that cannot be computed.
+
+    Raises:
+        InputError: naming the entity and feature at fault.
+    """
+    names = spec.feature_names
+    if len(set(names)) != len(names):
+        raise InputError(f"feature spec {spec.name}: feature names must be unique")
+    for entity in spec.entities:
+        lengths = [window.length for window in entity.windows]
+        if sorted(lengths, key=duration_ms) != lengths:
+            raise InputError(f"entity {entity.name}: list the windows from short to long")
+        for feature in entity.features:
+            if feature.op.upper() not in Op.__members__ or op_of(feature) not in ALLOWED_OPS[entity.state]:
+                raise InputError(f"feature {feature.name}: {entity.state} state has no operation {feature.op!r}")
+            if (op_of(feature) in WINDOWLESS_OPS) == bool(feature.window):
+                raise InputError(f"feature {feature.name}: operation {feature.op} takes {'no' if feature.window else 'a'} window")
+            if feature.window and feature.window not in lengths:
+                raise InputError(f"feature {feature.name}: entity {entity.name} has no window {feature.window!r}")
+
+
+def _features(entity: str, *wanted: str) -> tuple[Feature, ...]:
+    """Features from words such as ``count:1h,1d`` (an operation over windows) or ``speed``."""
+    made = []
+    for word in wanted:
+        op, _, windows = word.partition(":")
+        made += [Feature(f"{entity}_{op}_{window}", op, window) for window in windows.split(",") if window]
+        if not windows:
+            made.append(Feature(op if Op[op.upper()] in EVENT_OPS else f"{entity}_{op}", op))
+    return tuple(made)
+
+
+def default_spec(currency: str = "EUR") -> FeatureSpec:
+    """
+    The spec ``whyflag train`` uses: velocity, amounts, places, devices and habits of the card; traffic and fraud
+    reports of the merchant.
+    """
+    card = Entity(
+        name="card",
+        key="card_id",
+        state=StateKind.EXACT,
+        windows=(Window("1h"), Window("1d"), Window("7d"), Window("30d")),
+        features=_features(
+            "card",
+            *("amount", "hour", "weekday", "night", "online"),
+            "count:1h,1d,7d,30d",
+            "amount_sum:1h,1d,7d",
+            "amount_mean:7d,30d",
+            "amount_max:1d,30d",
+            "amount_ratio:30d",
+            "amount_zscore:30d",
+            "amount_to_max:30d",
+            "low_count:1h,1d",
+            "distinct_merchants:1h,1d,7d",
+            "distinct_countries:1d",
+            "burst:1h,1d",
+            "new_merchant:30d",
+            "new_country:30d",
+            "category_share:30d",
+            "night_share:30d",
+            "online_share:30d",
+            *("seconds_since_last", "distance", "speed", "new_device"),
+        ),
+    )
+    merchant = Entity(
+        name="merchant",
+        key="merchant_id",
+        state=StateKind.BUCKETED,
+        windows=(Window("1h", "5m"), Window("1d", "1h"), Window("7d", "1d"), Window("30d", "1d")),
+        history=1024,
+        features=_features(
+            "merchant",
+            "count:1h,1d,30d",
+            "amount_mean:30d",
+            "amount_ratio:30d",
+            "low_share:1h,1d",
+            "fraud_reports:7d,30d",
+            "fraud_report_share:30d",
+        ),
+    )
+    return FeatureSpec(name="default", currency=currency, entities=(card, merchant))
+
+
+def handbook_spec(currency: str = "EUR") -> FeatureSpec:
+    """The 15 features of the Fraud Detection Handbook (Le Borgne et al., chapter 3), under the names it gives them."""
+    days = ("1d", "7d", "30d")
+    customer = [Feature("TX_AMOUNT", "amount"), Feature("TX_DURING_WEEKEND", "weekend"), Feature("TX_DURING_NIGHT", "night")]
+    terminal = []
+    for day in days:
+        book = f"{day[:-1]}DAY_WINDOW"
+        customer.append(Feature(f"CUSTOMER_ID_NB_TX_{book}", "count", day))
+        customer.append(Feature(f"CUSTOMER_ID_AVG_AMOUNT_{book}", "amount_mean", day))
+        terminal.append(Feature(f"TERMINAL_ID_NB_TX_{book}", "count", day))
+        terminal.append(Feature(f"TERMINAL_ID_RISK_{book}", "fraud_share", day))
+    windows = tuple(Window(day) for day in days)
+    return FeatureSpec(
+        name="handbook",
+        currency=currency,
+        night_until=6,
+        entities=(
+            Entity("card", "card_id", StateKind.EXACT, windows, tuple(customer)),
+            Entity("merchant", "merchant_id", StateKind.EXACT, windows, tuple(terminal), delay="7d", history=4096),
+        ),
+    )
+
+
+SPECS = {"default": default_spec, "handbook": handbook_spec}

@@ -1,0 +1,1 @@
+"""Everything that touches Kafka: transport, operator, the hops, publishing, health."""

@@ -1,0 +1,141 @@
+"""The last hop: alerts become explanations, in the queue and on their topic; verdicts become cases."""
+
+import asyncio
+import logging
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from analyst.queue import Queue
+from core.clock import SystemClock
+from core.errors import InvalidEvent
+from core.messages import Alert, Explanation, Finding, Verdict, decode_alert, decode_verdict, encode
+from core.metrics import EXPLAIN_SECONDS, EXPLANATIONS
+from core.settings import Settings
+from core.topics import ALERTS, VERDICTS
+from core.topics import EXPLANATIONS as EXPLANATION_TOPIC
+from streams.publishing import Output, Publisher
+from streams.stage import dead_letter
+
+if TYPE_CHECKING:
+    from explain.casebook import Case
+    from explain.explainer import Explainer
+
+logger = logging.getLogger(__name__)
+
+
+class ExplainStage:
+    """Explains alerts. The template's words are in the queue before the alert is acknowledged; a language model's follow."""
+
+    name = "explain"
+    topics = (ALERTS, VERDICTS)
+
+    def __init__(self, explainer: "Explainer", queue: Queue, narratives_at_once: int) -> None:
+        self._explainer, self._queue = explainer, queue
+        self._places = asyncio.Semaphore(narratives_at_once)
+        self._narrating: set[asyncio.Task[None]] = set()
+        self._publisher: Publisher | None = None
+
+    async def start(self, publisher: Publisher) -> None:
+        """Keep the publisher for narratives that come later."""
+        self._publisher = publisher
+
+    async def stop(self) -> None:
+        """Give up narratives under way: the template's words stand."""
+        for task in self._narrating:
+            task.cancel()
+        await asyncio.gather(*self._narrating, return_exceptions=True)
+        self._queue.close()
+
+    def assigned(self, partitions: dict[str, set[int]]) -> None:
+        """Nothing is held by partition."""
+
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
+        """Explain a chunk of alerts, or learn from a chunk of verdicts."""
+        outputs: list[Output] = []
+        for record in records:
+            try:
+                if topic == ALERTS:
+                    outputs.append(await self._explained(_decoded(record.value, decode_alert)))
+                else:
+                    self._learn(_decoded(record.value, decode_verdict))
+            except InvalidEvent as error:
+                outputs.append(dead_letter(self.name, record, error))
+        return outputs
+
+    async def _explained(self, alert: Alert) -> Output:
+        begin = perf_counter()
+        explanation = self._explainer.explain(alert)
+        await asyncio.to_thread(self._queue.put, alert, explanation)
+        EXPLAIN_SECONDS.observe(perf_counter() - begin)
+        EXPLANATIONS.labels(explanation.narrator).inc()
+        if self._explainer.has_language_model:
+            task = asyncio.create_task(self._narrate(alert, explanation))
+            self._narrating.add(task)
+            task.add_done_callback(self._narrating.discard)
+        return _output(explanation)
+
+    async def _narrate(self, alert: Alert, explanation: Explanation) -> None:
+        async with self._places:
+            narrated = await self._explainer.narrate(explanation)
+        if narrated is None or self._publisher is None:
+            return
+        try:
+            await asyncio.to_thread(self._queue.put, alert, narrated)
+            await self._publisher.publish([_output(narrated)])
+            EXPLANATIONS.labels("language-model").inc()
+        except Exception:  # only the wording is lost
+            logger.exception("the narrative of %s could not be kept", alert.alert_id)
+
+    def _learn(self, verdict: Verdict) -> None:
+        """A verdict becomes a case, closed at the time of the verdict, if its alert is known and was raised by this bundle."""
+        queued = self._queue.get(verdict.alert_id)
+        if queued is not None and (case := case_of(queued.alert, verdict, self._explainer)):
+            self._explainer.casebook.add_all([case])
+
+
+def _decoded(raw: bytes | None, decode: Any) -> Any:
+    try:
+        return decode(raw or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(str(error)) from None
+
+
+def _output(explanation: Explanation) -> Output:
+    return Output(EXPLANATION_TOPIC, explanation.alert_id.encode(), encode(explanation))
+
+
+def case_of(alert: Alert, verdict: Verdict, explainer: "Explainer") -> "Case | None":
+    """The case that a verdict makes of an alert; None for an escalation or another bundle's alert."""
+    from explain.casebook import Case
+    from explain.evidence import gather
+
+    if verdict.finding is Finding.ESCALATE or alert.decision.bundle != explainer.bundle.version:
+        return None
+    evidence = gather(alert, explainer.bundle)
+    return Case(alert.alert_id, verdict.finding, verdict.verdict_time, np.asarray(evidence.x), evidence.shap)
+
+
+def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
+    """
+    The stage with all it needs: bundle, casebook from the bundle's cases and the queue's verdicts, language model, queue.
+
+    Raises:
+        BundleError: if the bundle cannot be loaded.
+        QueueError: if the database cannot be opened.
+        SettingsError: if the language model's settings are wrong.
+    """
+    from explain.casebook import Casebook, bundle_cases
+    from explain.explainer import Explainer
+    from explain.narrator import language_model
+    from models.bundle import load_bundle
+
+    bundle = load_bundle(bundle_dir)
+    queue = Queue(settings.database, SystemClock())
+    explainer = Explainer(bundle, Casebook(bundle, bundle_cases(bundle)), language_model(settings), settings.llm_timeout)
+    learned = [case for queued, verdict in queue.worked() if (case := case_of(queued.alert, verdict, explainer))]
+    explainer.casebook.add_all(learned)
+    return ExplainStage(explainer, queue, settings.llm_concurrency)

@@ -1,0 +1,60 @@
+"""
+State from past transactions, so that a worker does not meet every card as a stranger.
+
+Until state has a log of its own, this is how a worker starts warm: it reads a file of history into its engines before the first
+chunk. Each row goes to the engine of the partition that its key has in Kafka.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from aiokafka.partitioner import DefaultPartitioner
+
+from core.messages import Label
+from core.topics import PROFILED, TRANSACTIONS
+from models.features.columns import TransactionColumns, label_columns
+from streams.profile import ProfileStage
+from streams.publishing import Publisher, partition_of
+from streams.score import ScoreStage
+
+_murmur2 = DefaultPartitioner()
+
+
+class Past(NamedTuple):
+    """Some past transactions, in order: the ids that decide their partitions, and their columns."""
+
+    card_ids: pa.Array
+    merchant_ids: pa.Array
+    columns: TransactionColumns
+
+
+def _by_partition(keys: pa.Array, partition: Callable[[bytes], int]) -> npt.NDArray[np.int64]:
+    encoded = keys.dictionary_encode()
+    of_key = np.array([partition(key.encode()) for key in encoded.dictionary.to_pylist()], np.int64)
+    rows: npt.NDArray[np.int64] = of_key[encoded.indices.to_numpy()]
+    return rows
+
+
+async def learn(
+    history: Iterable[Past], labels: Sequence[Label], profile: ProfileStage, score: ScoreStage, publisher: Publisher
+) -> int:
+    """Read a history into the stages' state; returns the number of transactions. Labels count from their label times on."""
+    sources = list(range(await publisher.partitions(TRANSACTIONS)))
+    merchants = await publisher.partitions(PROFILED)
+    for label in labels:
+        for engine in score.engines(partition_of(label.merchant_id.encode(), merchants)):
+            engine.apply_labels(label_columns([label]))
+    total = 0
+    for past in history:
+        own = _by_partition(past.card_ids, lambda key: _murmur2(key, sources, sources))
+        for partition in np.unique(own):
+            profile.engine(int(partition)).update(past.columns.rows(own == partition))
+        own = _by_partition(past.merchant_ids, lambda key: partition_of(key, merchants))
+        for partition in np.unique(own):
+            for engine in score.engines(int(partition)):
+                engine.update(past.columns.rows(own == partition))
+        total += len(past.columns.event_time)
+    return total

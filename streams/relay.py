@@ -1,0 +1,60 @@
+"""
+Verdicts from the queue to Kafka: each becomes a message of its own and a label for the stream.
+
+The verdict waits in the database until Kafka has acknowledged both, so that none is lost; if the process ends in between, both
+are sent again, and every reader of them takes the second for what it is.
+"""
+
+import logging
+import threading
+
+from analyst.queue import Queue
+from core.errors import BrokerError
+from core.messages import encode, label_of
+from core.metrics import VERDICTS
+from core.settings import Settings
+from core.topics import LABELS
+from core.topics import VERDICTS as VERDICT_TOPIC
+from streams.clients import Sender
+
+logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 0.5  # a verdict reaches the stream within about this
+_RETRY_SECONDS = 5.0  # how long to leave a broker alone that does not answer
+
+
+class Relay:
+    """A thread that publishes verdicts while the console runs."""
+
+    def __init__(self, queue: Queue, settings: Settings) -> None:
+        self._queue, self._settings = queue, settings
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="verdict-relay", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the verdict under way."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            waiting = self._queue.unpublished()
+            if not waiting:
+                self._stop.wait(_IDLE_SECONDS)
+                continue
+            try:
+                for number, verdict in waiting:
+                    sender = Sender(self._settings, 0)
+                    sender.send(VERDICT_TOPIC, verdict.alert_id.encode(), encode(verdict))
+                    if label := label_of(verdict):
+                        sender.send(LABELS, label.card_id.encode(), encode(label))
+                    sender.close()
+                    self._queue.published(number)
+                    VERDICTS.labels(verdict.finding.value).inc()
+            except BrokerError as error:
+                logger.warning("verdicts wait in the queue: %s", error)
+                self._stop.wait(_RETRY_SECONDS)

@@ -1,0 +1,52 @@
+"""What a hop is to the operator: records in, outputs out, state of its own."""
+
+from typing import Any, Protocol
+
+from core.errors import InvalidEvent, WhyflagError
+from core.messages import DeadLetter, encode
+from core.metrics import DEAD_LETTERS
+from core.privacy import redact, redact_bytes
+from core.topics import DEAD_LETTERS as DEAD_LETTER_TOPIC
+from streams.publishing import Output, Publisher
+
+_RAW_KEPT = 65_536  # bytes of a dead letter's record that are kept: enough to see what it was, and never too large to publish
+
+
+class Stage(Protocol):
+    """One hop. ``process`` is called with the chunks of its topics, one at a time, in order within each partition."""
+
+    @property
+    def name(self) -> str:
+        """The hop's name in metrics and dead letters."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What it reads."""
+
+    async def start(self, publisher: Publisher) -> None:
+        """Called once before the first chunk."""
+
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
+        """The outputs of some records. An exception stops the worker without acknowledging them."""
+
+    def assigned(self, partitions: dict[str, set[int]]) -> None:
+        """The partitions this worker owns from now on, by topic: state of all others is dropped."""
+
+    async def stop(self) -> None:
+        """Called once after the last chunk."""
+
+
+def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> Output:
+    """A record that cannot be used, on its way to the dead letters with source, offset and reason."""
+    kind = type(error).__name__
+    DEAD_LETTERS.labels(stage, kind).inc()
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        stage=stage,
+        error=kind,
+        message=redact(str(error)),
+        raw=redact_bytes((record.value or b"")[:_RAW_KEPT]),
+    )
+    return Output(DEAD_LETTER_TOPIC, redact_bytes(record.key or b""), encode(letter))

@@ -1,0 +1,92 @@
+"""What many tests share: a small simulated world and a bundle trained on it, made once a run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from models.bundle import Bundle, load_bundle
+from models.features.spec import default_spec
+from training.mapping import load_mapping
+from training.readers import TransactionFile
+from training.simulator import SimulationSpec, simulate
+from training.train import Progress, train
+
+ROOT = Path(__file__).parents[1]
+HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
+DAY = 86_400_000
+
+
+def needs(program: str) -> str:
+    """The path of a program from outside Python; skips without it, fails where nothing may be skipped."""
+    found = shutil.which(program)
+    if found is None:
+        message = f"{program} is not installed: `make test-system` installs it"
+        if os.environ.get("WHYFLAG_TEST_SYSTEM"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    for name in os.environ:
+        if name.startswith("WHYFLAG_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """A folder with 60,000 simulated transactions over 45 days, their labels and truth."""
+    folder = tmp_path_factory.mktemp("world")
+    made = simulate(SimulationSpec(transactions=60_000, days=45, fraud_share=0.02, seed=3))
+    for name in ("transactions", "labels", "truth"):
+        pq.write_table(getattr(made, name), folder / f"{name}.parquet")
+    return folder
+
+
+def transactions_file(world: Path) -> TransactionFile:
+    return TransactionFile(world / "transactions.parquet", load_mapping("whyflag"))
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(world, tmp_path_factory) -> Path:
+    """A bundle trained on the world."""
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    train(
+        transactions_file(world),
+        default_spec(),
+        labels=world / "labels.parquet",
+        alerts_per_day=30,
+        label_delay_ms=5 * DAY,
+        out=out,
+        seed=1,
+        pan_key=b"",
+        progress=Progress(lambda name, steps: None, lambda steps: None),
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_dir) -> Bundle:
+    return load_bundle(bundle_dir)
+
+
+@pytest.fixture(scope="session")
+def replayed(world, bundle, tmp_path_factory):
+    """The world replayed: (folder with decisions.jsonl and alerts.jsonl, summary)."""
+    from training.replay import replay
+
+    out = tmp_path_factory.mktemp("replayed")
+    summary = replay(
+        transactions_file(world),
+        bundle,
+        labels=world / "labels.parquet",
+        out=out,
+        form="jsonl",
+        pan_key=b"",
+        progress=lambda n: None,
+    )
+    return out, summary

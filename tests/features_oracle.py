@@ -1,0 +1,394 @@
+"""
+What the features mean, in plain Python: slow, and built from the semantics rather than from the kernels.
+
+Nothing is ever forgotten here. Every arrival is kept in a list, and each feature filters that list anew; what an engine with
+bounded state may still know is a condition of the filter (``ExactKey.visible``, ``BucketedKey.window``). Amounts and counts are
+exact rationals, rounded once.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+from core.messages import Channel, Label, RecentTransaction, Transaction
+from models.features.spec import Entity, FeatureSpec, StateKind
+
+NAN = float("nan")
+UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+EARTH_RADIUS_KM = 6371.0088
+
+
+def milliseconds(text: str) -> int:
+    return int(text[:-1]) * UNITS[text[-1]]
+
+
+@dataclass(frozen=True)
+class Past:
+    """One arrival, its amount in the currency of the spec."""
+
+    arrival: int
+    transaction: Transaction
+    amount: int | None
+    low: bool
+    night: bool
+
+    @property
+    def time(self) -> int:
+        return self.transaction.event_time
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.time, self.arrival
+
+
+@dataclass
+class Row:
+    """What one transaction gets: features in the order of the spec, whether it is a duplicate, its card's earlier ones."""
+
+    features: list[float]
+    duplicate: bool
+    recent: tuple[RecentTransaction, ...]
+
+
+def ratio(part: int | Fraction, whole: int | Fraction) -> float:
+    return float(Fraction(part) / Fraction(whole)) if whole else NAN
+
+
+def share(members: list[Past], holds) -> float:
+    return ratio(sum(1 for past in members if holds(past)), len(members))
+
+
+def instant(event_time: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=event_time)
+
+
+def kilometres(here: tuple[float, float], there: tuple[float, float]) -> float:
+    """Great-circle distance as the angle between two unit vectors."""
+
+    def unit(place: tuple[float, float]) -> tuple[float, float, float]:
+        lat, lon = math.radians(place[0]), math.radians(place[1])
+        return math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)
+
+    (a, b, c), (x, y, z) = unit(here), unit(there)
+    cross = math.sqrt((b * z - c * y) ** 2 + (c * x - a * z) ** 2 + (a * y - b * x) ** 2)
+    return EARTH_RADIUS_KM * math.atan2(cross, a * x + b * y + c * z)
+
+
+class Reports:
+    """The labels of one key, as they arrived."""
+
+    def __init__(self, history: int) -> None:
+        self.history = history
+        self.arrived: list[Label] = []
+
+    def known(self, now: int) -> list[Label]:
+        """Fraud labels that count at ``now``: known by then, not taken back by then."""
+        held: dict[str, tuple[int, Label]] = {}
+        retracted: dict[str, int] = {}
+        for arrival, label in enumerate(self.arrived):
+            name = label.transaction_id
+            if name not in held:
+                if label.fraud:
+                    held[name] = (arrival, label)
+                    retracted.pop(name, None)
+            elif not label.fraud:
+                retracted[name] = min(label.label_time, retracted.get(name, label.label_time))
+            while len(held) > self.history:
+                del held[min(held, key=lambda other: (held[other][1].label_time, held[other][0]))]
+        return [label for name, (_, label) in held.items() if label.label_time <= now < retracted.get(name, now + 1)]
+
+
+class ExactKey:
+    """One key of an exact entity: all that ever arrived for it."""
+
+    def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
+        self.spec, self.entity = spec, entity
+        self.arrived: list[Past] = []
+        self.reports = Reports(entity.history)
+        self.delay = milliseconds(entity.delay)
+        self.longest = max(milliseconds(window.length) for window in entity.windows)
+        self.retention = self.longest + self.delay + milliseconds(entity.lateness)
+
+    def visible(self, newest: int | None) -> list[Past]:
+        """Arrivals that may still be known, oldest first: the newest ``history`` of those within the retention."""
+        if newest is None:
+            return []
+        ranked = sorted(self.arrived, key=lambda past: past.rank)[-self.entity.history :]
+        return [past for past in ranked if past.time > newest - self.retention]
+
+    def newest(self) -> int | None:
+        return max((past.time for past in self.arrived), default=None)
+
+    def is_duplicate(self, transaction: Transaction) -> bool:
+        return any(past.transaction.transaction_id == transaction.transaction_id for past in self.visible(self.newest()))
+
+    def update(self, current: Past, recent: int) -> Row:
+        count = len(self.entity.features)
+        if self.is_duplicate(current.transaction):
+            return Row([NAN] * count, True, ())
+        visible = self.visible(max(current.time, self.newest() or current.time))
+        row = [self._feature(f.op, milliseconds(f.window) if f.window else 0, current, visible) for f in self.entity.features]
+        before = [past for past in visible if past.time <= current.time]
+        self.arrived.append(current)
+        return Row(row, False, tuple(as_recent(past, current) for past in before[max(0, len(before) - recent) :]))
+
+    def _feature(self, op: str, length: int, current: Past, visible: list[Past]) -> float:
+        own = of_itself(op, current)
+        if own is not None:
+            return own
+        t = current.time
+        end = t - self.delay
+
+        def window(length: int) -> list[Past]:
+            return [past for past in visible if end - length < past.time <= end]
+
+        earlier = window(length)
+        counted = [*earlier, current] if self.delay == 0 else earlier
+        paid = [past.amount for past in earlier if past.amount is not None]
+        paid_counted = [past.amount for past in counted if past.amount is not None]
+        match op:
+            case "count":
+                return float(len(counted))
+            case "amount_sum":
+                return ratio(sum(paid_counted), 100)
+            case "amount_mean":
+                return ratio(sum(paid_counted), 100 * len(paid_counted))
+            case "amount_max":
+                return ratio(max(paid_counted), 100) if paid_counted else NAN
+            case "low_count":
+                return float(sum(past.low for past in counted))
+            case "low_share":
+                return share(counted, lambda past: past.low)
+            case "amount_ratio":
+                return NAN if current.amount is None else ratio(current.amount * len(paid), sum(paid))
+            case "amount_to_max":
+                return NAN if current.amount is None else ratio(current.amount, max(paid, default=0))
+            case "amount_zscore":
+                if current.amount is None or len(paid) < 2:
+                    return NAN
+                mean = Fraction(sum(paid), len(paid))
+                variance = sum((amount - mean) ** 2 for amount in paid) / len(paid)
+                return float(current.amount - mean) / (math.sqrt(variance) + 100.0)
+            case "distinct_merchants":
+                return float(len({past.transaction.merchant_id for past in counted}))
+            case "distinct_countries":
+                return float(len({past.transaction.country for past in counted} - {None}))
+            case "new_merchant":
+                merchants = {past.transaction.merchant_id for past in earlier}
+                return float(current.transaction.merchant_id not in merchants) if earlier else NAN
+            case "new_country":
+                countries = {past.transaction.country for past in earlier} - {None}
+                known = countries and current.transaction.country
+                return float(current.transaction.country not in countries) if known else NAN
+            case "category_share":
+                if current.transaction.mcc is None:
+                    return NAN
+                categories = [past for past in earlier if past.transaction.mcc is not None]
+                return share(categories, lambda past: past.transaction.mcc == current.transaction.mcc)
+            case "night_share":
+                return share(earlier, lambda past: past.night)
+            case "online_share":
+                channels = [past for past in earlier if past.transaction.channel is not None]
+                return share(channels, lambda past: past.transaction.channel is Channel.ONLINE)
+            case "burst":
+                whole = len(window(self.longest)) + (self.delay == 0)
+                return ratio(Fraction(len(counted), length), Fraction(whole, self.longest))
+            case "fraud_count" | "fraud_share":
+                frauds = sum(1 for label in self.reports.known(t) if end - length < label.event_time <= end)
+                if op == "fraud_count":
+                    return float(frauds)
+                return ratio(frauds, len(counted)) if counted else 0.0
+            case "seconds_since_last":
+                before = [past.time for past in visible if past.time <= t]
+                return ratio(t - max(before), 1000) if before else NAN
+            case "distance" | "speed":
+                return self._movement(op, current)
+            case "new_device":
+                return self._new_device(current)
+        raise AssertionError(f"the oracle knows no exact {op}")
+
+    def _movement(self, op: str, current: Past) -> float:
+        last = max((past for past in self.arrived if place_of(past)), key=lambda past: past.rank, default=None)
+        here = place_of(current)
+        if last is None or here is None:
+            return NAN
+        gone = kilometres(place_of(last), here)
+        minutes = max(1.0, abs(current.time - last.time) / 60_000)
+        return gone if op == "distance" else gone / minutes * 60
+
+    def _new_device(self, current: Past) -> float:
+        newest_first = [past.transaction.device_id for past in reversed(self.arrived) if past.transaction.device_id is not None]
+        last_four = list(dict.fromkeys(newest_first))[:4]
+        device = current.transaction.device_id
+        return float(device not in last_four) if device is not None and last_four else NAN
+
+
+class BucketedKey:
+    """One key of a bucketed entity."""
+
+    def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
+        self.spec, self.entity = spec, entity
+        self.arrived: list[Past] = []
+        self.reports = Reports(entity.history)
+        self.windows = {
+            window.length: (milliseconds(window.length), milliseconds(window.resolution)) for window in entity.windows
+        }
+
+    def window(self, name: str, t: int) -> list[Past]:
+        """What is counted in the complete buckets before that of ``t``, unless a newer bucket has taken over their place."""
+        length, resolution = self.windows[name]
+        places = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
+        bucket_now = t // resolution
+        holders: dict[int, int] = {}
+        for past in self.arrived:
+            bucket = past.time // resolution
+            holders[bucket % places] = max(bucket, holders.get(bucket % places, bucket))
+        wanted = {bucket for bucket in holders.values() if bucket_now - length // resolution <= bucket < bucket_now}
+        return [past for past in self.arrived if past.time // resolution in wanted]
+
+    def is_duplicate(self, transaction: Transaction) -> bool:
+        return False
+
+    def update(self, current: Past, recent: int) -> Row:
+        row = [self._feature(feature.op, feature.window, current) for feature in self.entity.features]
+        self.arrived.append(current)
+        return Row(row, False, ())
+
+    def _feature(self, op: str, window: str, current: Past) -> float:
+        own = of_itself(op, current)
+        if own is not None:
+            return own
+        t = current.time
+        counted = self.window(window, t)
+        paid = [past.amount for past in counted if past.amount is not None]
+        match op:
+            case "count":
+                return float(len(counted))
+            case "amount_sum":
+                return ratio(sum(paid), 100)
+            case "amount_mean":
+                return ratio(sum(paid), 100 * len(paid))
+            case "amount_ratio":
+                return NAN if current.amount is None else ratio(current.amount * len(paid), sum(paid))
+            case "low_count":
+                return float(sum(past.low for past in counted))
+            case "low_share":
+                return share(counted, lambda past: past.low)
+            case "fraud_reports" | "fraud_report_share":
+                length = self.windows[window][0]
+                reports = sum(1 for label in self.reports.known(t) if t - length < label.label_time <= t)
+                if op == "fraud_reports":
+                    return float(reports)
+                prior, weight = Fraction(self.spec.fraud_prior), Fraction(self.spec.prior_weight)
+                return ratio(reports + prior * weight, len(counted) + weight)
+        raise AssertionError(f"the oracle knows no bucketed {op}")
+
+
+def place_of(past: Past) -> tuple[float, float] | None:
+    """Where the card itself was: an online purchase says nothing of that."""
+    transaction = past.transaction
+    if transaction.lat is None or transaction.lon is None or transaction.channel is Channel.ONLINE:
+        return None
+    return transaction.lat, transaction.lon
+
+
+def of_itself(op: str, current: Past) -> float | None:
+    """A feature of the transaction alone; None if ``op`` is none."""
+    when = instant(current.time)
+    midnight = when.replace(hour=0, minute=0, second=0, microsecond=0)
+    match op:
+        case "amount":
+            return NAN if current.amount is None else ratio(current.amount, 100)
+        case "hour":
+            return ratio((when - midnight) // timedelta(milliseconds=1), 3_600_000)
+        case "weekday":
+            return float(when.weekday())
+        case "weekend":
+            return float(when.weekday() in (5, 6))
+        case "night":
+            return float(current.night)
+        case "online":
+            channel = current.transaction.channel
+            return NAN if channel is None else float(channel is Channel.ONLINE)
+    return None
+
+
+def as_recent(past: Past, current: Past) -> RecentTransaction:
+    transaction = past.transaction
+    return RecentTransaction(
+        event_time=past.time,
+        amount=past.amount,
+        mcc=transaction.mcc,
+        country=transaction.country,
+        channel=transaction.channel,
+        same_merchant=transaction.merchant_id == current.transaction.merchant_id,
+    )
+
+
+class EntityOracle:
+    """One entity of a spec; ``labelled`` says whether it is handed labels."""
+
+    def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
+        self.spec, self.entity = spec, entity
+        self.keys: dict[str, ExactKey | BucketedKey] = {}
+        self.labelled = any(feature.op.startswith("fraud") for feature in entity.features)
+        self.arrivals = 0
+
+    def _of(self, message: Transaction | Label) -> ExactKey | BucketedKey:
+        key = getattr(message, self.entity.key)
+        if key not in self.keys:
+            self.keys[key] = (ExactKey if self.entity.state is StateKind.EXACT else BucketedKey)(self.spec, self.entity)
+        return self.keys[key]
+
+    def label(self, label: Label) -> None:
+        self._of(label).reports.arrived.append(label)
+
+    def transaction(self, transaction: Transaction, recent: int = 0) -> Row:
+        spec, amount = self.spec, None
+        if transaction.currency == spec.currency:
+            amount = transaction.amount
+        elif transaction.currency in spec.rates:
+            amount = round(transaction.amount * spec.rates[transaction.currency])
+        self.arrivals += 1
+        past = Past(
+            arrival=self.arrivals,
+            transaction=transaction,
+            amount=amount,
+            low=amount is not None and amount <= spec.low_amount,
+            night=instant(transaction.event_time).hour <= spec.night_until,
+        )
+        return self._of(transaction).update(past, recent)
+
+
+class Oracle:
+    """All entities of a spec. Those after the first do not see what is a duplicate to the first."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self.spec = spec
+        self.entities = [EntityOracle(spec, entity) for entity in spec.entities]
+
+    def label(self, label: Label) -> None:
+        for entity in self.entities:
+            if entity.labelled:
+                entity.label(label)
+
+    def transaction(self, transaction: Transaction, recent: int = 0) -> Row:
+        row = self.entities[0].transaction(transaction, recent)
+        if row.duplicate:
+            return Row([NAN] * len(self.spec.feature_names), True, ())
+        for entity in self.entities[1:]:
+            row.features += entity.transaction(transaction).features
+        return row
+
+
+def rows_of(spec: FeatureSpec, stream: Iterable[Transaction | Label], recent: int = 0) -> list[Row]:
+    """Rows of the transactions of a stream of transactions and labels, in order of arrival."""
+    oracle, rows = Oracle(spec), []
+    for message in stream:
+        if isinstance(message, Label):
+            oracle.label(message)
+        else:
+            rows.append(oracle.transaction(message, recent))
+    return rows

@@ -1,0 +1,219 @@
+import threading
+import time
+
+import msgspec
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from analyst.console import create_app
+from analyst.pictures import timeline, waterfall
+from analyst.queue import Queue
+from cli.demo import _free_ports
+from core.clock import SystemClock
+from core.messages import Finding, decode_alert, decode_label, decode_verdict
+from core.settings import Settings
+from core.topics import LABELS, VERDICTS
+from explain.casebook import Casebook, bundle_cases
+from explain.explainer import Explainer
+from streams.embedded import API_VERSION, EmbeddedBroker
+from streams.relay import Relay
+from tests.conftest import needs
+from tests.workers import collect
+
+
+@pytest.fixture(scope="module")
+def explainer(bundle):
+    return Explainer(bundle, Casebook(bundle, bundle_cases(bundle)), None, 5)
+
+
+@pytest.fixture
+def queue(tmp_path, replayed, explainer):
+    """A queue with 20 alerts."""
+    out, _ = replayed
+    opened = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
+    for line in (out / "alerts.jsonl").read_bytes().splitlines()[-20:]:
+        alert = decode_alert(line)
+        opened.put(alert, explainer.explain(alert))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(queue):
+    with TestClient(create_app(queue, Settings(analyst="ann"))) as client:
+        yield client
+
+
+def test_the_queue_is_ordered_and_says_why(client, queue):
+    page = client.get("/").text
+    ids = [queued.alert.alert_id for queued in queue.open_alerts(50)]
+    places = [page.index(f"/alerts/{alert_id}") for alert_id in ids]
+    assert places == sorted(places)
+    assert "Ordered by expected loss: probability of fraud times amount." in page
+    rows = client.get("/", headers={"hx-request": "true"}).text
+    assert "<html" not in rows
+    assert "table" in rows
+
+
+def test_an_alert_page_shows_all_its_evidence(client, queue):
+    for queued in queue.open_alerts(5):
+        page = client.get(f"/alerts/{queued.alert.alert_id}").text
+        for item in queued.explanation.evidence:
+            if item.kind not in ("rest", "bias"):
+                assert f'id="{item.evidence_id}"' in page
+        assert page.count("<svg") == 2
+        for case in queued.explanation.similar_cases:
+            assert case.case_id in page
+
+
+def test_hostile_text_is_shown_as_text(queue, client, replayed, explainer):
+    out, _ = replayed
+    alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[0])
+    evil = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+    alert = msgspec.structs.replace(alert, transaction=msgspec.structs.replace(alert.transaction, merchant_name=evil, memo=evil))
+    queue.put(alert, explainer.explain(alert))
+    queue.decide(alert.alert_id, Finding.ESCALATE, "ann", None, evil)
+    page = client.get(f"/alerts/{alert.alert_id}").text
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
+    assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
+
+
+def test_a_verdict_is_recorded_under_the_analysts_name_and_leads_on(client, queue):
+    first, second = (queued.alert.alert_id for queued in queue.open_alerts(2))
+    answer = client.post(
+        f"/alerts/{first}/verdict", data={"finding": "fraud", "typology": "stolen card", "note": "x"}, follow_redirects=False
+    )
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/alerts/{second}")
+    (verdict,) = queue.verdicts_of(first)
+    assert (verdict.finding, verdict.typology, verdict.note, verdict.analyst) == (Finding.FRAUD, "stolen card", "x", "ann")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        ({"finding": "perhaps"}, 422),
+        ({}, 422),
+        ({"finding": "fraud", "typology": "magic"}, 422),
+        ({"finding": "fraud", "note": "x" * 2001}, 422),
+    ],
+)
+def test_a_wrong_verdict_is_refused(client, queue, data, status):
+    alert_id = queue.open_alerts(1)[0].alert.alert_id
+    assert client.post(f"/alerts/{alert_id}/verdict", data=data).status_code == status
+    assert queue.verdicts_of(alert_id) == []
+
+
+def test_other_sites_cannot_give_verdicts(client, queue):
+    alert_id = queue.open_alerts(1)[0].alert.alert_id
+    answer = client.post(f"/alerts/{alert_id}/verdict", data={"finding": "fraud"}, headers={"sec-fetch-site": "cross-site"})
+    assert answer.status_code == 403
+    assert queue.verdicts_of(alert_id) == []
+
+
+def test_an_unknown_alert_is_a_page_not_a_traceback(client):
+    answer = client.get("/alerts/al_none")
+    assert answer.status_code == 404
+    assert "no alert al_none" in answer.text
+    assert client.post("/alerts/al_none/verdict", data={"finding": "fraud"}).status_code == 404
+
+
+def test_the_trusted_proxy_names_the_analyst(queue):
+    with TestClient(create_app(queue, Settings(analyst_header="x-user"))) as client:
+        assert client.get("/").status_code == 401
+        assert "carol" in client.get("/", headers={"x-user": "carol"}).text
+
+
+def test_probes_and_metrics_answer(client):
+    assert client.get("/live").text == "live\n"
+    assert client.get("/ready").text == "ready\n"
+    names = {family.name for family in text_string_to_metric_families(client.get("/metrics").text)}
+    assert "whyflag_verdicts" in names
+
+
+def test_pictures_hold_only_numbers_of_the_evidence(queue):
+    for queued in queue.open_alerts(20):
+        drawn = waterfall(queued.explanation.evidence)
+        for item in queued.explanation.evidence:
+            if item.kind in ("contribution", "rest"):
+                assert f"{item.contribution:+.2f}" in drawn
+        assert timeline(queued.alert).count("<circle") == 1 + sum(r.amount is not None for r in queued.alert.recent)
+
+
+def test_there_is_no_picture_without_facts(queue):
+    alert = queue.open_alerts(1)[0].alert
+    assert waterfall(()) == ""
+    assert timeline(msgspec.structs.replace(alert, recent=())) == ""
+
+
+def test_the_relay_publishes_every_verdict_and_its_label_once_kafka_answers(queue):
+    ids = [queued.alert.alert_id for queued in queue.open_alerts(3)]
+    for alert_id, finding in zip(ids, Finding, strict=True):
+        queue.decide(alert_id, finding, "ann", None, None)
+    with EmbeddedBroker() as broker:
+        kafka = Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
+        relay = Relay(queue, kafka)
+        relay.start()
+        try:
+            got = collect(kafka, {VERDICTS: 3, LABELS: 2})
+        finally:
+            relay.stop()
+    assert {(v := decode_verdict(record.value)).alert_id: v.finding for record in got[VERDICTS]} == dict(
+        zip(ids, Finding, strict=True)
+    )
+    assert sorted(decode_label(record.value, b"").fraud for record in got[LABELS]) == [False, True]
+    assert queue.unpublished() == []
+
+
+@pytest.mark.system
+def test_an_analyst_works_the_queue_in_a_real_browser(queue):
+    chromium = needs("chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    (port,) = _free_ports(1)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(queue, Settings(analyst="ann")), port=port, log_level="warning", access_log=False)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.05)
+        with sync_playwright() as playwright:
+            switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
+            browser = playwright.chromium.launch(executable_path=chromium, args=switches)
+            page = browser.new_page(viewport={"width": 1360, "height": 900})
+            problems = []
+            page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            first, second = (queued.alert.alert_id for queued in queue.open_alerts(2))
+            page.goto(f"http://127.0.0.1:{port}/")
+            assert page.locator("table.queue tbody tr").count() == 20
+            page.keyboard.press("j")
+            page.keyboard.press("k")
+            page.keyboard.press("Enter")
+            page.wait_for_url(f"**/alerts/{first}")
+            assert page.locator("svg.waterfall rect").count() == 8
+            assert page.locator("svg.waterfall").bounding_box()["height"] > 100
+            page.select_option("select[name=typology]", "stolen card")
+            page.fill("textarea", "the customer did not know the merchant")
+            page.click("button.fraud")
+            page.wait_for_url(f"**/alerts/{second}")
+            page.keyboard.press("l")
+            page.wait_for_url(lambda url: not url.endswith(second))
+            page.keyboard.press("q")
+            page.wait_for_url(f"http://127.0.0.1:{port}/")
+            assert page.locator("table.queue tbody tr").count() == 18
+            # a third verdict, given elsewhere, disappears from the page by itself
+            queue.decide(queue.open_alerts(1)[0].alert.alert_id, Finding.ESCALATE, "bob", None, None)
+            expect(page.locator("table.queue tbody tr")).to_have_count(17, timeout=8000)
+            browser.close()
+        assert problems == []
+    finally:
+        server.should_exit = True
+        thread.join()
+    assert queue.verdicts_of(first)[0].finding is Finding.FRAUD
+    assert queue.verdicts_of(second)[0].finding is Finding.LEGITIMATE

@@ -1,0 +1,244 @@
+import json
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score
+
+from core.errors import InputError
+from core.messages import Outcome, decode_alert, decode_decision
+from models.bundle import CARD, CASES
+from models.features.spec import default_spec, handbook_spec
+from tests.conftest import DAY, HANDBOOK, transactions_file
+from training.dataset import LabelledReplay, load_dataset
+from training.evaluate import evaluate
+from training.mapping import load_mapping
+from training.readers import TransactionFile
+from training.replay import replay
+from training.splits import split_by_time
+from training.train import Progress, train
+
+QUIET = Progress(lambda name, steps: None, lambda steps: None)
+
+
+def test_the_periods_follow_each_other_with_the_delay_between():
+    time = np.arange(0, 60 * DAY, DAY // 10) + 1_700_000_000_000
+    split = split_by_time(time, 7 * DAY)
+    assert time.min() < split.train_begin < split.train_end
+    assert split.calibration_begin - split.train_end == 7 * DAY
+    assert split.test_begin - split.calibration_end == 7 * DAY
+    assert split.test_end == time.max() + 1
+    masks = [split.train(time), split.calibration(time), split.test(time)]
+    assert sum(mask.astype(int) for mask in masks).max() == 1
+    assert all(mask.any() for mask in masks)
+
+
+def test_too_short_a_history_is_told():
+    with pytest.raises(InputError, match="give more history or a shorter --label-delay"):
+        split_by_time(np.array([1_700_000_000_000, 1_700_000_000_000 + 10 * DAY]), 7 * DAY)
+
+
+def test_labels_are_known_from_their_time_on_until_retracted(world):
+    dataset = load_dataset(transactions_file(world), default_spec(), world / "labels.parquet", b"", lambda n: None)
+    rows = pq.read_table(world / "labels.parquet").to_pylist()
+    ids = {name: i for i, name in enumerate(dataset.transaction_ids.to_pylist())}
+    moment = int(np.median([row["label_time"] for row in rows]))
+    expected = np.zeros(len(ids), np.bool_)
+    for row in rows:  # sorted by label time
+        if row["label_time"] <= moment:
+            expected[ids[row["transaction_id"]]] = row["fraud"]
+    np.testing.assert_array_equal(dataset.known.fraud(moment), expected)
+    assert not dataset.known.fraud(0).any()
+
+
+def test_training_never_sees_a_label_that_was_not_known_yet(world, tmp_path, monkeypatch):
+    """Frauds that are reported only after calibration began are legitimate to the booster."""
+    import training.train as module
+
+    seen = {}
+
+    def spy(X, y, *rest):
+        seen["y"] = y
+        raise InputError("enough")
+
+    monkeypatch.setattr(module, "fit_booster", spy)
+    dataset = load_dataset(transactions_file(world), default_spec(), world / "labels.parquet", b"", lambda n: None)
+    split = split_by_time(dataset.columns.event_time, 5 * DAY)
+    with pytest.raises(InputError, match="enough"):
+        train(
+            transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
+            out=tmp_path / "b", seed=1, pan_key=b"", progress=QUIET,
+        )  # fmt: skip
+    rows = split.train(dataset.columns.event_time)
+    np.testing.assert_array_equal(seen["y"], dataset.known.fraud(split.calibration_begin)[rows])
+    assert seen["y"].sum() < dataset.known.final[rows].sum()
+
+
+def test_the_bundle_finds_fraud_it_has_not_seen(bundle):
+    test = bundle.metrics["test"]
+    assert test["auc"] > 0.75
+    assert test["average_precision"] > 8 * test["frauds"] / test["transactions"]
+    assert test["alerts_per_day"] < 3 * bundle.policy.alerts_per_day
+
+
+def test_the_model_card_has_the_usual_headings(bundle_dir):
+    card = (bundle_dir / CARD).read_text()
+    for heading in (
+        "Model details", "Intended use", "Factors", "Metrics", "Training data", "Evaluation data", "Ethical considerations", "Caveats",
+    ):  # fmt: skip
+        assert f"## {heading}" in card
+
+
+def test_cases_were_closed_after_they_happened_and_have_both_outcomes(bundle_dir):
+    cases = pq.read_table(bundle_dir / CASES).to_pylist()
+    assert {case["outcome"] for case in cases} == {"fraud", "legitimate"}
+    assert all(case["closed_time"] > case["event_time"] for case in cases)
+
+
+def test_a_bundle_is_never_overwritten(world, bundle_dir):
+    with pytest.raises(InputError, match="never overwritten"):
+        train(
+            transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
+            out=bundle_dir, seed=1, pan_key=b"", progress=QUIET,
+        )  # fmt: skip
+
+
+def test_training_without_labels_says_what_to_give(world, tmp_path):
+    with pytest.raises(InputError, match="give --labels FILE"):
+        train(
+            transactions_file(world), default_spec(), labels=None, alerts_per_day=10, label_delay_ms=5 * DAY, out=tmp_path / "b",
+            seed=1, pan_key=b"", progress=QUIET,
+        )  # fmt: skip
+
+
+def test_training_on_an_unsorted_file_is_refused(world, tmp_path):
+    table = pq.read_table(world / "transactions.parquet")
+    pq.write_table(table.take(list(range(len(table)))[::-1]), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="not sorted by event time"):
+        train(
+            TransactionFile(tmp_path / "t.parquet", load_mapping("whyflag")), default_spec(), labels=world / "labels.parquet",
+            alerts_per_day=10, label_delay_ms=5 * DAY, out=tmp_path / "b", seed=1, pan_key=b"", progress=QUIET,
+        )  # fmt: skip
+
+
+def test_training_is_reproducible_by_seed(world, bundle, tmp_path):
+    version, _ = train(
+        transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
+        out=tmp_path / "b", seed=1, pan_key=b"", progress=QUIET,
+    )  # fmt: skip
+    assert version == bundle.version
+
+
+def test_a_replay_decides_every_transaction_once(world, replayed):
+    out, summary = replayed
+    decisions = [decode_decision(line) for line in (out / "decisions.jsonl").read_bytes().splitlines()]
+    ids = pq.read_table(world / "transactions.parquet")["transaction_id"].to_pylist()
+    assert [d.transaction_id for d in decisions] == ids
+    counts = {o.value: sum(d.outcome is o for d in decisions) for o in Outcome}
+    assert {name: summary[name] for name in counts} == counts
+    assert summary["decided"] == summary["read"] == len(ids)
+
+
+def test_a_replay_raises_an_alert_for_every_flagged_decision(replayed):
+    out, _ = replayed
+    flagged = [
+        d for line in (out / "decisions.jsonl").read_bytes().splitlines() if (d := decode_decision(line)).outcome != "approve"
+    ]
+    alerts = [decode_alert(line) for line in (out / "alerts.jsonl").read_bytes().splitlines()]
+    assert [a.decision for a in alerts] == flagged
+    for alert in alerts[:50]:
+        assert set(alert.features) == set(default_spec().feature_names)
+        assert [r.event_time for r in alert.recent] == sorted(r.event_time for r in alert.recent)
+        assert all(r.event_time <= alert.transaction.event_time for r in alert.recent)
+
+
+def test_the_summary_is_what_the_decisions_say(world, replayed):
+    out, summary = replayed
+    p, flagged = [], []
+    for line in (out / "decisions.jsonl").read_bytes().splitlines():
+        d = decode_decision(line)
+        p.append(d.probability)
+        flagged.append(d.outcome != "approve")
+    final = {}
+    for row in pq.read_table(world / "labels.parquet").to_pylist():
+        final[row["transaction_id"]] = row["fraud"]
+    fraud = np.array([final.get(i, False) for i in pq.read_table(world / "transactions.parquet")["transaction_id"].to_pylist()])
+    flagged = np.array(flagged)
+    assert summary["recall"] == pytest.approx((flagged & fraud).sum() / fraud.sum(), abs=1e-4)
+    assert summary["precision"] == pytest.approx((flagged & fraud).sum() / flagged.sum(), abs=1e-4)
+    assert summary["average_precision"] == pytest.approx(average_precision_score(fraud, p), abs=1e-4)
+
+
+@pytest.mark.parametrize("batch", [257, 4096])
+def test_batch_size_and_format_do_not_change_a_decision(world, bundle, replayed, tmp_path, batch):
+    out, summary = replayed
+    again = replay(
+        transactions_file(world), bundle, labels=world / "labels.parquet", out=tmp_path, form="parquet", pan_key=b"",
+        progress=lambda n: None, batch=batch,
+    )  # fmt: skip
+    assert again == summary
+    rows = pq.read_table(tmp_path / "decisions.parquet").to_pylist()
+    lines = [decode_decision(line) for line in (out / "decisions.jsonl").read_bytes().splitlines()]
+    for row, decided in zip(rows, lines, strict=True):
+        assert row == {**msgspec.to_builtins(decided), **{n: getattr(decided, n) for n in row if n in type(decided).__struct_fields__},
+                       "reason_codes": list(decided.reason_codes), "rule_hits": []}  # fmt: skip
+    assert (tmp_path / "alerts.jsonl").read_bytes() == (out / "alerts.jsonl").read_bytes()
+
+
+def test_a_planted_label_leak_is_caught(world, bundle):
+    """With labels told at once instead of late, features of the past change: the delay is what keeps the future out."""
+    from models.features.engine import FeatureEngine
+
+    dataset = load_dataset(transactions_file(world), bundle.spec, world / "labels.parquet", b"", lambda n: None)
+    leaked = dataset.labels._replace(label_time=dataset.labels.event_time)
+    names = list(bundle.spec.feature_names)
+    told, honest = (
+        LabelledReplay(FeatureEngine(bundle.spec), labels).update(dataset.columns)[0] for labels in (leaked, dataset.labels)
+    )
+    reports = names.index("merchant_fraud_reports_30d")
+    assert (told[:, reports] > honest[:, reports]).any()
+    early = dataset.columns.event_time < dataset.labels.label_time.min()
+    assert early.any()
+    assert (honest[early, reports] == 0).all()
+    others = [i for i, name in enumerate(names) if "fraud" not in name]
+    np.testing.assert_array_equal(told[:, others], honest[:, others])
+
+
+def test_measures_of_a_worked_example():
+    p = np.array([0.9, 0.8, 0.3, 0.1])
+    fraud = np.array([True, False, True, False])
+    got = evaluate(p, p > 0.5, fraud, np.array([100, 50, 300, 10]), days=2)
+    assert got["precision"] == 0.5
+    assert got["recall"] == 0.5
+    assert got["amount_caught"] == 0.25
+    assert got["alerts_per_day"] == 1.0
+    assert got["auc"] == 0.75
+
+
+def test_measures_without_fraud_are_unknown_not_wrong():
+    got = evaluate(np.array([0.1, 0.2]), np.array([False, False]), np.array([False, False]), np.array([1, 1]), days=1)
+    assert got["precision"] is None
+    assert got["recall"] is None
+    assert got["auc"] is None
+
+
+def test_the_handbook_file_goes_from_training_to_alerts(tmp_path):
+    if not HANDBOOK.exists():
+        pytest.skip(f"the handbook's data is not in {HANDBOOK}")
+    source = TransactionFile(HANDBOOK / "transactions.parquet", load_mapping("handbook"))
+    from models.bundle import load_bundle
+
+    train(
+        source, handbook_spec(), labels=None, alerts_per_day=300, label_delay_ms=7 * DAY, out=tmp_path / "b", seed=1, pan_key=b"",
+        progress=QUIET,
+    )  # fmt: skip
+    bundle = load_bundle(tmp_path / "b")
+    summary = replay(
+        TransactionFile(HANDBOOK / "transactions.parquet", load_mapping("handbook")), bundle, labels=None, out=tmp_path / "r",
+        form="parquet", pan_key=b"", progress=lambda n: None,
+    )  # fmt: skip
+    assert summary["decided"] == 1_600_653
+    assert summary["frauds"] == 13_339
+    assert bundle.metrics["test"]["auc"] > 0.8
+    assert json.loads((tmp_path / "r" / "alerts.jsonl").read_text().split("\n", 1)[0])["alert_id"].startswith("al_")

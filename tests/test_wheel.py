@@ -1,0 +1,65 @@
+"""The wheel: what is in it, and that it works in an empty environment, away from the source."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = {"core", "models", "explain", "analyst", "training", "streams", "cli"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(out),
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (made,) = out.glob("*.whl")
+    return made
+
+
+def test_the_wheel_holds_our_packages_with_their_data_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == PACKAGES
+    for wanted in (
+        "training/mappings/sparkov.toml", "explain/prompts/narrative-1.txt", "analyst/templates/alert.html", "analyst/static/htmx.min.js",
+        "analyst/static/htmx.LICENSE", "analyst/migrations/versions/0001_queue.py",
+    ):  # fmt: skip
+        assert wanted in names
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_the_wheel_works_in_an_empty_environment(wheel, world, bundle_dir, tmp_path):
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        pytest.skip("uv is not in this environment: `make setup` puts it there")
+    environment = tmp_path / "empty"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", environment / "bin" / "python", "--no-deps"]
+    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements.lock"], check=True, capture_output=True)
+    subprocess.run([*install, wheel], check=True, capture_output=True)
+
+    def whyflag(*arguments):
+        command = [environment / "bin" / "whyflag", *arguments]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}
+        ).stdout
+
+    assert "replay" in whyflag("--help")
+    files = ["--transactions", world / "transactions.parquet", "--labels", world / "labels.parquet"]
+    assert "decided" in whyflag("replay", "--bundle", bundle_dir, *files, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "decisions.parquet").stat().st_size > 10_000

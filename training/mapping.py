@@ -1,0 +1,104 @@
+"""How the columns of somebody's file become the fields of a transaction."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from core.clock import duration_ms
+from core.errors import MappingError
+from core.messages import Transaction
+
+REQUIRED = ("transaction_id", "event_time", "card_id", "merchant_id", "amount", "currency")
+FIELDS = tuple(field for field in Transaction.__struct_fields__ if field != "v")
+
+
+class LabelColumn(Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of the file that says fraud (1, true) or not, and how long after the event it became known."""
+
+    column: str
+    delay: str
+
+
+class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    A mapping file.
+
+    ``columns`` names the file's column of each field; a name that starts with ``?`` may be missing from the file. ``constants``
+    gives a field one value for all rows; ``values`` translates a column's values. ``amount`` is in major or minor units;
+    ``time`` is a date and time, or seconds or milliseconds since 1970.
+    """
+
+    columns: dict[str, str]
+    amount: Literal["major", "minor"]
+    time: Literal["datetime", "s", "ms"]
+    constants: dict[str, str] = {}
+    values: dict[str, dict[str, str]] = {}
+    label: LabelColumn | None = None
+
+    def column(self, field: str) -> str | None:
+        """The file's column for a field, without the mark of an optional one."""
+        name = self.columns.get(field)
+        return name.removeprefix("?") if name else None
+
+    def names(self) -> list[str]:
+        """Every column the mapping reads, whether the file must have it or not."""
+        label = {self.label.column} if self.label else set()
+        return sorted({name.removeprefix("?") for name in self.columns.values()} | label)
+
+    def wanted(self, present: list[str], where: Path) -> list[str]:
+        """
+        The columns to read from a file that has ``present``.
+
+        Raises:
+            MappingError: naming each missing column and what there is.
+        """
+        needed = {name for name in self.columns.values() if not name.startswith("?")}
+        if self.label:
+            needed.add(self.label.column)
+        missing = sorted(needed - set(present))
+        if missing:
+            raise MappingError(
+                f"{where} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, present))}. "
+                "Choose another --mapping, or write one (docs/mappings.md)"
+            )
+        optional = {name.removeprefix("?") for name in self.columns.values()} & set(present)
+        return sorted(needed | optional)
+
+
+def included_mappings() -> list[str]:
+    """Names of the mappings that come with whyflag."""
+    return sorted(path.name.removesuffix(".toml") for path in resources.files("training").joinpath("mappings").iterdir())
+
+
+def load_mapping(name: str) -> Mapping:
+    """
+    A mapping by the name of an included one or the path of a TOML file.
+
+    Raises:
+        MappingError: if there is none, or it is wrong; the message names the place.
+    """
+    if name in included_mappings():
+        raw = resources.files("training").joinpath("mappings", f"{name}.toml").read_text()
+    elif Path(name).is_file():
+        raw = Path(name).read_text()
+    else:
+        raise MappingError(
+            f"no mapping {name!r}: give the path of a TOML file or one of the included ones: {', '.join(included_mappings())}"
+        )
+    try:
+        mapping = msgspec.convert(tomllib.loads(raw), Mapping)
+        if mapping.label:
+            duration_ms(mapping.label.delay)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        raise MappingError(f"mapping {name}: {error}") from None
+    unknown = sorted((mapping.columns.keys() | mapping.constants.keys() | mapping.values.keys()) - set(FIELDS))
+    if unknown:
+        raise MappingError(f"mapping {name}: no such field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
+    absent = [field for field in REQUIRED if field not in mapping.columns and field not in mapping.constants]
+    if absent:
+        raise MappingError(f"mapping {name}: the required field {', '.join(absent)} has neither a column nor a constant")
+    return mapping

@@ -1,0 +1,180 @@
+"""A file through the whole of scoring, without Kafka: the same engine, scorer and policy as the stream."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet
+
+from core.clock import MS_PER_DAY
+from core.errors import InputError
+from core.messages import Alert, Decision, Transaction, encode
+from models.bundle import Bundle
+from models.features.columns import UNKNOWN_AMOUNT, label_columns, recent_transactions
+from models.features.engine import RECENT, FeatureEngine
+from models.policy import APPROVE, DECLINE, REVIEW
+from models.scorer import OUTCOMES, Scores, alert, decision, expected_loss, reason_codes, score
+from training.dataset import LabelledReplay, column_labels, columns_of, known_labels
+from training.evaluate import evaluate
+from training.readers import TransactionFile, read_labels
+
+Progress = Callable[[int], None]
+
+_DECISION_SCHEMA = pa.schema(
+    [
+        ("transaction_id", pa.string()), ("card_id", pa.string()), ("merchant_id", pa.string()), ("event_time", pa.int64()),
+        ("amount", pa.int64()), ("currency", pa.string()), ("outcome", pa.string()), ("probability", pa.float64()),
+        ("bundle", pa.string()), ("reason_codes", pa.list_(pa.string())), ("rule_hits", pa.list_(pa.string())),
+        ("expected_loss", pa.int64()), ("novelty", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+def transaction_of(table: pa.Table, row: int) -> Transaction:
+    """One row of a reader's table as a message."""
+    return _message(table.slice(row, 1).to_pylist()[0])
+
+
+def _message(values: dict[str, Any]) -> Transaction:
+    for field in ("lat", "lon"):
+        if values[field] is not None and np.isnan(values[field]):
+            values[field] = None
+    return msgspec.convert(values, Transaction)
+
+
+def transactions_of(source: TransactionFile, rows: int = 2_048) -> Iterator[Transaction]:
+    """Every usable transaction of a file as a message."""
+    for chunk in source.chunks(rows):
+        yield from map(_message, chunk.table.to_pylist())
+
+
+class _Writer:
+    """Decisions and alerts to a folder, as Parquet or JSON Lines."""
+
+    def __init__(self, out: Path, form: str) -> None:
+        self._form = form
+        out.mkdir(parents=True, exist_ok=True)
+        self._alerts = (out / "alerts.jsonl").open("wb")
+        if form == "parquet":
+            self._table = pyarrow.parquet.ParquetWriter(out / "decisions.parquet", _DECISION_SCHEMA)
+        else:
+            self._lines = (out / "decisions.jsonl").open("wb")
+
+    def decisions(self, table: pa.Table, scores: Scores, rows: npt.NDArray[np.int64]) -> None:
+        """Decisions of all rows of a table; ``rows`` are their places in the scores."""
+        if self._form == "jsonl":
+            for place, transaction in enumerate(map(_message, table.take(pa.array(rows)).to_pylist())):
+                self._lines.write(encode(decision(transaction, scores, place)) + b"\n")
+            return
+        taken = table if len(rows) == len(table) else table.take(pa.array(rows))
+        amounts = taken["amount"].to_numpy()
+        self._table.write_table(
+            pa.table(
+                [
+                    *(taken[name] for name in ("transaction_id", "card_id", "merchant_id", "event_time", "amount", "currency")),
+                    pa.array([OUTCOMES[code] for code in scores.outcome.tolist()], pa.string()),
+                    pa.array(scores.probability),
+                    pa.array([scores.bundle] * len(rows)),
+                    pa.array([list(reason_codes(scores, i)) for i in range(len(rows))], pa.list_(pa.string())),
+                    pa.array([[]] * len(rows), pa.list_(pa.string())),
+                    pa.array([expected_loss(p, a) for p, a in zip(scores.probability.tolist(), amounts.tolist(), strict=True)]),
+                    pa.array(scores.novelty.round(6)),
+                ],
+                schema=_DECISION_SCHEMA,
+            )
+        )
+
+    def alert(self, raised: Alert) -> None:
+        """One alert."""
+        self._alerts.write(encode(raised) + b"\n")
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._alerts.close()
+        if self._form == "parquet":
+            self._table.close()
+        else:
+            self._lines.close()
+
+
+def replay(
+    source: TransactionFile, bundle: Bundle, *, labels: Path | None, out: Path, form: str, pan_key: bytes, progress: Progress,
+    batch: int = 65_536,
+) -> dict[str, Any]:  # fmt: skip
+    """
+    Decide every transaction of a file in its order; write ``decisions`` and ``alerts``; return the summary.
+
+    ``form`` is ``parquet`` or ``jsonl`` (alerts are always JSON Lines).
+
+    Raises:
+        InputError: if the file cannot be used.
+    """
+    spec = bundle.spec
+    reports = label_columns(read_labels(labels, pan_key)) if labels else None
+    feed = LabelledReplay(FeatureEngine(spec), reports)
+    writer = _Writer(out, form)
+    names = spec.feature_names
+    counts = {APPROVE: 0, REVIEW: 0, DECLINE: 0}
+    seen: dict[str, list[npt.NDArray[Any]]] = {"hash": [], "p": [], "flagged": [], "amount": [], "fraud": [], "time": []}
+    duplicates = novel = 0
+    try:
+        for chunk in source.chunks(batch):
+            columns = columns_of(chunk.table, spec)
+            if reports is None and chunk.fraud is not None:
+                feed.add_labels(column_labels(columns, chunk, source.label_delay_ms))
+            X, duplicate, recent = feed.update(columns, RECENT)
+            rows = np.flatnonzero(~duplicate)
+            duplicates += int(duplicate.sum())
+            if len(rows):
+                scores = score(bundle, X[rows], columns.amount[rows] == UNKNOWN_AMOUNT)
+                writer.decisions(chunk.table, scores, rows)
+                for place in np.flatnonzero(scores.outcome != APPROVE):
+                    row = int(rows[place])
+                    transaction = transaction_of(chunk.table, row)
+                    earlier = recent_transactions(recent[row].tolist(), int(columns.merchant[row]))
+                    decided: Decision = decision(transaction, scores, int(place))
+                    writer.alert(alert(transaction, decided, names, X[row], spec.version, earlier))
+                for code in counts:
+                    counts[code] += int((scores.outcome == code).sum())
+                novel += int(scores.novel.sum())
+                seen["hash"].append(columns.transaction[rows])
+                seen["p"].append(scores.probability)
+                seen["flagged"].append(scores.outcome != APPROVE)
+                seen["amount"].append(columns.amount[rows])
+                seen["time"].append(columns.event_time[rows])
+                if chunk.fraud is not None:
+                    seen["fraud"].append(chunk.fraud[rows])
+            progress(len(chunk.table))
+    finally:
+        writer.close()
+    if not seen["p"]:
+        raise InputError(f"{source.path} holds no transactions")
+    time = np.concatenate(seen["time"])
+    days = max((int(time.max()) - int(time.min())) / MS_PER_DAY, 1 / 24)
+    flagged = np.concatenate(seen["flagged"])
+    summary: dict[str, Any] = {
+        "read": source.read,
+        "rejected": source.rejected,
+        "duplicates": duplicates,
+        "decided": len(time),
+        **{OUTCOMES[code].value: counts[code] for code in counts},
+        "novel": novel,
+        "days": round(days, 2),
+        "alerts_per_day": round(float(flagged.sum()) / days, 2),
+        "bundle": bundle.version,
+    }
+    fraud = None
+    if reports is not None:
+        fraud = known_labels(np.concatenate(seen["hash"]), reports).final
+    elif seen["fraud"]:
+        fraud = np.concatenate(seen["fraud"])
+    if fraud is not None:
+        measured = evaluate(np.concatenate(seen["p"]), flagged, fraud, np.concatenate(seen["amount"]), days)
+        summary |= {
+            name: measured[name] for name in ("frauds", "precision", "recall", "average_precision", "auc", "amount_caught")
+        }
+    return summary

@@ -1,0 +1,182 @@
+"""
+How cards are misused: six typologies, each overlapping with what honest people do.
+
+Every function returns the events of some incidents: who, when, where and how much. The typology stays with the truth and is
+never written beside what a model may see.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from training.simulator.population import CATEGORIES, CITIES, MS_PER_DAY, Customers, Floats, Ints, Merchants
+
+_MINUTE = 60_000
+_HOUR = 60 * _MINUTE
+
+
+class Events(Struct, frozen=True):
+    """n raw transactions. ``device`` is 0 for none, 1 and 2 for the customer's own, above for a stranger's."""
+
+    customer: Ints
+    time: Ints
+    merchant: Ints
+    amount: Floats
+    online: npt.NDArray[np.bool_]
+    device: Ints
+    typology: Ints
+
+    @staticmethod
+    def joined(parts: "list[Events]") -> "Events":
+        """All events of several sets."""
+        return Events(*(np.concatenate([getattr(part, name) for part in parts]) for name in Events.__struct_fields__))
+
+
+class Scene(Struct, frozen=True):
+    """What a typology needs: the world, its random numbers and the span of time."""
+
+    rng: np.random.Generator
+    customers: Customers
+    merchants: Merchants
+    begin: int
+    end: int
+
+    def victims(self, count: int) -> Ints:
+        """Customers, those who pay more often being hit more often."""
+        share = self.customers.rate / self.customers.rate.sum()
+        return self.rng.choice(len(share), count, p=share)
+
+    def moments(self, count: int) -> Ints:
+        """Moments of the span, uniform."""
+        return self.rng.integers(self.begin, self.end, count)
+
+    def spread(self, sizes: Ints) -> tuple[Ints, Ints]:
+        """For incidents of given sizes: the incident and the place in it of every event."""
+        incident = np.repeat(np.arange(len(sizes)), sizes)
+        return incident, np.arange(len(incident)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+    def amounts(self, merchant: Ints, factor: float) -> Floats:
+        """Amounts as the merchant's category has them, times a factor."""
+        category = self.merchants.category[merchant]
+        median = np.array([c.median for c in CATEGORIES])[category]
+        sigma = np.array([c.sigma for c in CATEGORIES])[category]
+        usual: Floats = median * self.merchants.price[merchant] * np.exp(self.rng.normal(0, 1, len(merchant)) * sigma)
+        return usual * factor
+
+    def shops(self, names: tuple[str, ...], online: npt.NDArray[np.bool_], city: Ints) -> Ints:
+        """Merchants of some categories."""
+        wanted = np.array([i for i, c in enumerate(CATEGORIES) if c.name in names])
+        category = wanted[self.rng.integers(0, len(wanted), len(city))]
+        return self.merchants.choose(category, online, city, self.rng.random(len(city)))
+
+
+def card_testing(scene: Scene, incidents: int) -> Events:
+    """A stolen number tried with small online amounts within an hour, and, if it works, one large purchase."""
+    rng = scene.rng
+    sizes = rng.integers(4, 16, incidents)
+    incident, place = scene.spread(sizes)
+    customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
+    n = len(incident)
+    online = np.ones(n, np.bool_)
+    favourite = scene.shops(("Games", "Streaming", "Marketplace"), np.ones(incidents, np.bool_), np.zeros(incidents, np.int64))
+    last = place == sizes[incident] - 1
+    cash_out = scene.shops(("Electronics", "Marketplace", "Exchange"), online, np.zeros(n, np.int64))
+    merchant = np.where(last, cash_out, favourite[incident])
+    amount = np.where(last, scene.amounts(merchant, 2.0), rng.uniform(0.5, 6.0, n))
+    time = start + (place * rng.uniform(0.5, 6.0, incidents)[incident] * _MINUTE).astype(np.int64)
+    return _events(customer, time, merchant, amount, online, 3 + customer)
+
+
+def stolen_card(scene: Scene, incidents: int) -> Events:
+    """A stolen card used in shops around its owner's city, fast and for more than usual, until it is blocked."""
+    rng = scene.rng
+    incident, place = scene.spread(rng.integers(3, 11, incidents))
+    customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
+    time = start + (place * rng.uniform(8, 70, incidents)[incident] * _MINUTE).astype(np.int64)
+    city = scene.customers.where(customer, time)
+    online = np.zeros(len(time), np.bool_)
+    merchant = scene.shops(("Electronics", "Department Store", "Fuel", "Jeweller", "Clothing", "Grocer"), online, city)
+    return _events(customer, time, merchant, scene.amounts(merchant, 1.7), online, np.zeros(len(time), np.int64))
+
+
+def compromised_terminal(scene: Scene, incidents: int) -> Events:
+    """A terminal that skims cards for up to four weeks: copies of its customers' cards are used there again."""
+    rng, merchants = scene.rng, scene.merchants
+    present = np.flatnonzero(~merchants.online)
+    terminal = present[rng.integers(0, len(present), incidents)]
+    incident, _ = scene.spread(rng.integers(6, 30, incidents))
+    start = scene.moments(incidents)[incident]
+    time = start + rng.integers(0, 28 * MS_PER_DAY, len(incident))
+    merchant = terminal[incident]
+    nearby = scene.customers.city
+    order = np.argsort(nearby, kind="stable")
+    low = np.searchsorted(nearby[order], merchants.city[merchant], side="left")
+    high = np.searchsorted(nearby[order], merchants.city[merchant], side="right")
+    pick = np.minimum(low + (rng.random(len(merchant)) * (high - low)).astype(np.int64), len(order) - 1)
+    customer = np.where(high > low, order[pick], scene.victims(len(merchant)))
+    online = np.zeros(len(time), np.bool_)
+    return _events(customer, time, merchant, scene.amounts(merchant, 1.25), online, np.zeros(len(time), np.int64))
+
+
+def account_takeover(scene: Scene, incidents: int) -> Events:
+    """Somebody else's device on the customer's account: online, dear, over a day or two."""
+    rng = scene.rng
+    incident, place = scene.spread(rng.integers(2, 8, incidents))
+    customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
+    time = start + (place * rng.uniform(0.2, 9, incidents)[incident] * _HOUR).astype(np.int64)
+    online = np.ones(len(time), np.bool_)
+    merchant = scene.shops(
+        ("Electronics", "Airline", "Exchange", "Marketplace", "Clothing"), online, np.zeros(len(time), np.int64)
+    )
+    return _events(customer, time, merchant, scene.amounts(merchant, 1.6), online, 3 + customer)
+
+
+def impossible_travel(scene: Scene, incidents: int) -> Events:
+    """A copy of the card used in a far city while its owner pays at home."""
+    rng = scene.rng
+    incident, place = scene.spread(rng.integers(1, 6, incidents))
+    customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
+    time = start + (place * rng.uniform(5, 50, incidents)[incident] * _MINUTE).astype(np.int64)
+    city = rng.integers(0, len(CITIES), incidents)[incident]
+    online = np.zeros(len(time), np.bool_)
+    merchant = scene.shops(("Electronics", "Restaurant", "Hotel", "Jeweller", "Department Store", "Grocer"), online, city)
+    return _events(customer, time, merchant, scene.amounts(merchant, 1.4), online, np.zeros(len(time), np.int64))
+
+
+def slow_skimming(scene: Scene, incidents: int) -> Events:
+    """A small charge every few days from a shop the customer has never used, for weeks."""
+    rng = scene.rng
+    incident, place = scene.spread(rng.integers(3, 12, incidents))
+    customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
+    gap = rng.uniform(1.5, 6, incidents)[incident] * MS_PER_DAY
+    time = start + (place * gap + rng.integers(0, 8 * _HOUR, len(incident))).astype(np.int64)
+    ones = np.ones(incidents, np.bool_)
+    merchant = scene.shops(("Games", "Streaming", "Marketplace"), ones, np.zeros(incidents, np.int64))[incident]
+    amount = rng.uniform(4, 25, incidents)[incident] * np.where(rng.random(len(time)) < 0.7, 1.0, 1.3)
+    return _events(customer, time, merchant, amount, np.ones(len(time), np.bool_), 3 + customer)
+
+
+def _events(customer: Ints, time: Ints, merchant: Ints, amount: Floats, online: npt.NDArray[np.bool_], device: Ints) -> Events:
+    return Events(customer, time, merchant, amount, online, device, np.zeros(len(time), np.int64))
+
+
+class Typology(Struct, frozen=True):
+    """A way to misuse cards: its share of fraudulent transactions, how often it is reported and how it happens."""
+
+    name: str
+    share: float
+    reported: float
+    make: Callable[[Scene, int], Events]
+    mean_size: float
+
+
+TYPOLOGIES = (
+    Typology("card_testing", 0.22, 0.90, card_testing, 9.5),
+    Typology("stolen_card", 0.20, 0.97, stolen_card, 6.5),
+    Typology("compromised_terminal", 0.18, 0.85, compromised_terminal, 17.5),
+    Typology("account_takeover", 0.16, 0.95, account_takeover, 4.5),
+    Typology("impossible_travel", 0.14, 0.95, impossible_travel, 3.0),
+    Typology("slow_skimming", 0.10, 0.55, slow_skimming, 7.0),
+)
