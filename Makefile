@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-system lint bench clean
+.PHONY: help setup demo test test-system kafka lint bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,6 +30,9 @@ test: setup ## Run the tests; those that need other programs skip with a reason 
 test-system: setup ## Install those programs with apt and run their tests, none skipped.
 	.ci/install-system
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m system
+
+kafka: setup ## Start Apache Kafka for development (Java and Maven); Ctrl-C stops.
+	@$(BIN)/python -m tests.kafka
 
 lint: setup ## Format and lint, types, layers.
 	$(BIN)/ruff format --check .

@@ -67,7 +67,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
     from streams.embedded import API_VERSION, EmbeddedBroker
 
     _prepare(folder, seed)
-    ports = dict(zip(("score", "explain", "console"), _free_ports(3), strict=True))
+    ports = dict(zip(("score", "explain", "console"), free_ports(3), strict=True))
     with EmbeddedBroker() as broker, contextlib.ExitStack() as stack:
         settings = Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
         environment = (
@@ -151,7 +151,8 @@ def _whyflag(arguments: list[str], quiet: bool = False) -> None:
         raise WhyflagError(f"`whyflag {arguments[0]}` failed; its message is above")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

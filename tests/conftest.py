@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from core.settings import Settings
 from models.bundle import Bundle, load_bundle
 from models.features.spec import default_spec
 from training.mapping import load_mapping
@@ -17,6 +18,7 @@ from training.train import Progress, train
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 DAY = 86_400_000
+_BOOTSTRAP = os.environ.get("WHYFLAG_KAFKA_BOOTSTRAP", "")
 
 
 def needs(program: str) -> str:
@@ -28,6 +30,28 @@ def needs(program: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return found
+
+
+@pytest.fixture(scope="session")
+def _apache(tmp_path_factory):
+    """One Apache Kafka for the run; ``WHYFLAG_KAFKA_BOOTSTRAP`` names another that may be used up."""
+    if _BOOTSTRAP:
+        yield _BOOTSTRAP
+        return
+    needs("java"), needs("mvn")
+    from tests.kafka import KafkaCluster
+
+    with KafkaCluster(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster.bootstrap
+
+
+@pytest.fixture
+def apache(_apache) -> Settings:
+    """Apache Kafka without a topic and without a group."""
+    from tests.kafka import emptied
+
+    emptied(_apache)
+    return Settings(kafka_bootstrap=_apache)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from analyst.console import create_app
 from analyst.pictures import timeline, waterfall
 from analyst.queue import Queue
-from cli.demo import _free_ports
+from cli.demo import free_ports
 from core.clock import SystemClock
 from core.messages import Finding, decode_alert, decode_label, decode_verdict
 from core.settings import Settings
@@ -173,7 +173,7 @@ def test_an_analyst_works_the_queue_in_a_real_browser(queue):
     chromium = needs("chromium")
     from playwright.sync_api import expect, sync_playwright
 
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     server = uvicorn.Server(
         uvicorn.Config(create_app(queue, Settings(analyst="ann")), port=port, log_level="warning", access_log=False)
     )

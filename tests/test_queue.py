@@ -16,7 +16,7 @@ from sqlalchemy import text
 from analyst.audit import first_broken
 from analyst.queue import Queue
 from analyst.tables import metadata
-from cli.demo import _free_ports
+from cli.demo import free_ports
 from core.clock import SystemClock
 from core.errors import QueueError
 from core.messages import Finding, LabelSource, Outcome, alert_id, decode_alert, label_of
@@ -43,7 +43,7 @@ def postgres():
         needs("initdb")
     bin_dir = servers[-1].parent
     folder = tempfile.mkdtemp(prefix="whyflag-pg-")
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         user = "postgres"

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import random
+import subprocess
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -26,14 +27,14 @@ from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANS
 from models.bundle import load_bundle
 from models.features.spec import default_spec
 from models.scorer import MODEL_UNAVAILABLE
-from streams.clients import Sender
+from streams.clients import Sender, create_topics
 from streams.embedded import API_VERSION, EmbeddedBroker
 from streams.history import Past, learn
 from streams.profile import ProfileStage
 from streams.publishing import Output, Publisher, partition_of
 from streams.score import ScoreStage
 from streams.transport import Chunk, Consumer
-from tests.conftest import transactions_file
+from tests.conftest import needs, transactions_file
 from tests.strategies import transactions
 from tests.workers import Worker, collect
 from training.dataset import columns_of
@@ -45,9 +46,18 @@ N = 2_500
 
 
 @pytest.fixture
-def kafka():
+def embedded():
     with EmbeddedBroker() as broker:
         yield Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
+
+
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.system)])
+def kafka(request):
+    """The embedded broker, and Apache Kafka where Java and Maven are there."""
+    settings = request.getfixturevalue(request.param)
+    if request.param == "apache":
+        create_topics(settings, partitions=4, replication=1)
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +135,16 @@ def test_a_worker_says_that_its_state_is_in_memory_and_serves_health_and_metrics
         assert worker.get("ready") == "ready\n"
         assert f'whyflag_bundle_info{{version="{load_bundle(bundle_dir).version}"}} 1.0' in worker.get("metrics")
         assert "state is held in memory only" in worker.stop()
+
+
+@pytest.mark.system
+def test_promtool_finds_nothing_wrong_with_the_metrics(embedded, bundle_dir):
+    promtool = needs("promtool")
+    with Worker("score", embedded, bundle=bundle_dir) as worker:
+        checked = subprocess.run([promtool, "check", "metrics"], input=worker.get("metrics"), capture_output=True, text=True)
+    ours = [line for line in checked.stderr.splitlines() if line.startswith("whyflag_")]
+    assert checked.returncode in (0, 3), checked.stderr  # 3: the linter complains of some metric
+    assert not ours
 
 
 def test_a_worker_continues_where_it_stopped(kafka, part, bundle_dir):

@@ -8,7 +8,7 @@ import urllib.request
 from collections import defaultdict
 from pathlib import Path
 
-from cli.demo import _free_ports
+from cli.demo import free_ports
 from core.settings import Settings
 from streams.clients import Observer
 
@@ -18,7 +18,7 @@ class Worker:
 
     def __init__(self, kind: str, settings: Settings, *options: str, bundle: Path | None = None, database: str = "") -> None:
         self.kind, self.options = kind, options
-        (self.port,) = _free_ports(1)
+        (self.port,) = free_ports(1)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WHYFLAG_")} | {
             "WHYFLAG_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "WHYFLAG_KAFKA_API_VERSION": settings.kafka_api_version,

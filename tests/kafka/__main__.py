@@ -1,0 +1,31 @@
+"""``python -m tests.kafka``: a broker with whyflag's topics for development, until Ctrl-C."""
+
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from core.settings import Settings
+from streams.clients import create_topics
+from tests.kafka import KafkaCluster
+
+
+def main() -> None:
+    """Run until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    print("starting Apache Kafka (its jars are fetched by Maven the first time) …", flush=True)
+    with tempfile.TemporaryDirectory(prefix="whyflag-kafka-") as folder:
+        try:
+            with KafkaCluster(Path(folder)) as kafka:
+                create_topics(Settings(kafka_bootstrap=kafka.bootstrap), partitions=4, replication=1)
+                print(f"Kafka is at {kafka.bootstrap}, with all topics; Ctrl-C stops it and forgets its data.")
+                print(f"  export WHYFLAG_KAFKA_BOOTSTRAP={kafka.bootstrap}", flush=True)
+                signal.pause()
+        except KeyboardInterrupt:
+            print("\nstopped")
+        except RuntimeError as error:
+            sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""
+Kafka brokers in KRaft mode on loopback, each in a folder of its own, that can be killed, paused and started again.
+
+The jars come from Maven once and are kept in the user's cache. A node is broker and controller at once.
+"""
+
+import base64
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from cli.demo import free_ports
+from core.topics import TOPICS
+
+POM = Path(__file__).with_name("pom.xml")
+_START_SECONDS = 60.0  # a node takes about 5 s on an idle core
+
+
+def obtain_jars() -> Path:
+    """
+    The folder of the broker's jars, fetched by Maven when this pom is new here.
+
+    Raises:
+        RuntimeError: if Java or Maven is missing or Maven fails; says which.
+    """
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            raise RuntimeError(f"{program} is not installed: Apache Kafka needs Java 17 or later, and Maven to fetch it")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whyflag"
+    jars = cache / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+    if not jars.is_dir():
+        partial = jars.with_suffix(f".{os.getpid()}")
+        fetched = subprocess.run(
+            ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime",
+             f"-DoutputDirectory={partial}"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if fetched.returncode:
+            raise RuntimeError(f"Maven could not fetch Kafka's jars: {fetched.stdout[-2000:]}{fetched.stderr[-2000:]}")
+        try:
+            partial.rename(jars)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return jars
+
+
+class Node:
+    """One broker process."""
+
+    def __init__(self, number: int, folder: Path, jars: Path, voters: list[tuple[int, int]], port: int, advertised: int) -> None:
+        """``voters`` are (number, controller port) of all nodes; clients are told to come to ``advertised``."""
+        self.port, self._jars, self.folder = port, jars, folder
+        folder.mkdir()
+        self.log = folder / "broker.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        replicas = min(3, len(voters))
+        own = dict(voters)[number]
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": number,
+            "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p}" for n, p in voters),
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT",
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{own}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised}",
+            "log.dirs": folder / "data",
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": replicas,
+            "offsets.topic.num.partitions": 1,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 2000,
+            "log.cleaner.backoff.ms": 1000,  # compaction soon, so that tests meet compacted logs
+        }
+        self._settings = folder / "server.properties"
+        self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    def _java(self, main: str, *arguments: str, heap: str = "-Xmx512m") -> list[str]:
+        return [
+            "java", heap, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-cp", f"{self._jars}/*", main, *arguments,
+        ]  # fmt: skip
+
+    def format(self, cluster: str) -> None:
+        """Give the node its identity; once."""
+        subprocess.run(
+            self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings)),
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the process; it answers some seconds later."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._java("kafka.Kafka", str(self._settings)), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self._signal(signal.SIGKILL)
+        self.process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """An orderly end, or a kill after 30 s."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.resume()
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class KafkaCluster:
+    """``with KafkaCluster(folder) as kafka: ... kafka.bootstrap``; ``kafka.nodes`` can be killed, paused and started again."""
+
+    def __init__(self, folder: Path, nodes: int = 1, advertised: list[int] | None = None) -> None:
+        """``advertised`` ports, one a node, put a proxy between clients and brokers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(2 * nodes)
+        voters = [(n + 1, ports[n]) for n in range(nodes)]
+        self._jars = obtain_jars()
+        self.nodes = [
+            Node(n + 1, folder / f"node-{n + 1}", self._jars, voters, ports[nodes + n], (advertised or ports[nodes:])[n])
+            for n in range(nodes)
+        ]
+        self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in advertised or ports[nodes:])
+        self.behind = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def __enter__(self) -> "KafkaCluster":
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        for node in self.nodes:
+            node.format(cluster)
+            node.start()
+        try:
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def wait(self) -> None:
+        """Until the brokers answer."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            for node in self.nodes:
+                if node.process is not None and node.process.poll() is not None:
+                    raise RuntimeError(f"a Kafka node ended at its start:\n{node.log.read_text()[-3000:]}")
+            try:
+                for node in self.nodes:  # kafka-python leaks its socket where nobody listens yet
+                    socket.create_connection(("127.0.0.1", node.port), timeout=1).close()
+                admin = KafkaAdminClient(bootstrap_servers=self.behind.split(","), bootstrap_timeout_ms=2000)
+                try:
+                    if len(admin.describe_cluster()["brokers"]) == len(self.nodes):
+                        return
+                finally:
+                    admin.close()
+            except (KafkaError, OSError):
+                pass
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Kafka did not answer in time:\n{self.nodes[0].log.read_text()[-3000:]}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End every node."""
+        for node in self.nodes:
+            node.stop()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def emptied(bootstrap: str) -> None:
+    """Delete our topics and all groups, and wait until they are gone: a cluster as good as new."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
+    try:
+        ours = {topic.name for topic in TOPICS}
+        if found := ours.intersection(admin.list_topics()):
+            admin.delete_topics(sorted(found))
+        deadline = time.monotonic() + 30
+        while ours.intersection(admin.list_topics()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        groups = [group["group_id"] for group in admin.list_groups()]
+        if groups:
+            admin.delete_groups(groups)
+    finally:
+        admin.close()

@@ -1,0 +1,72 @@
+"""What only Apache Kafka itself can show."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+from kafka import KafkaAdminClient
+
+from core.errors import DeliveryError
+from core.messages import decode_transaction_struct
+from core.topics import DEAD_LETTERS, DECISIONS, TOPICS, TRANSACTIONS
+from streams.clients import create_topics
+from streams.publishing import Output, Publisher
+from tests.workers import collect
+
+pytestmark = pytest.mark.system
+
+
+def _whyflag(settings, *arguments):
+    environment = os.environ | {"WHYFLAG_KAFKA_BOOTSTRAP": settings.kafka_bootstrap}
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_topics_are_made_once_and_never_changed(apache):
+    first = _whyflag(apache, "topics", "create", "--partitions", 3)
+    assert first.returncode == 0, first.stderr
+    again = _whyflag(apache, "topics", "create", "--partitions", 5)
+    assert "made: none" in again.stdout
+    admin = KafkaAdminClient(bootstrap_servers=apache.kafka_bootstrap)
+    try:
+        described = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([t.name for t in TOPICS])}
+    finally:
+        admin.close()
+    assert described == {topic.name: 3 for topic in TOPICS}
+
+
+def test_too_high_a_replication_is_refused_with_the_brokers_reason(apache):
+    refused = _whyflag(apache, "topics", "create", "--replication", 3)
+    assert refused.returncode == 1
+    assert "replication" in refused.stderr.lower()
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_file_is_produced_in_order(apache, world):
+    create_topics(apache, partitions=1, replication=1)
+    produced = _whyflag(apache, "produce", "--transactions", world / "transactions.parquet", "--limit", 500)
+    assert produced.returncode == 0, produced.stderr
+    records = collect(apache, {TRANSACTIONS: 500})[TRANSACTIONS]
+    times = [decode_transaction_struct(record.value).event_time for record in records]
+    assert times == sorted(times)
+
+
+def test_an_output_that_kafka_refuses_is_a_delivery_error(apache):
+    """Larger than any topic takes: nothing may count as published."""
+    create_topics(apache, partitions=1, replication=1)
+
+    async def publish(value):
+        publisher = Publisher(apache.kafka_bootstrap)
+        await publisher.start()
+        try:
+            await publisher.publish([Output(DEAD_LETTERS, b"k", b"before"), Output(DECISIONS, b"k", value)])
+        finally:
+            await publisher.stop()
+
+    with pytest.raises(DeliveryError, match="TooLarge"):
+        asyncio.run(publish(os.urandom(1_900_000)))
+    asyncio.run(publish(b"small"))
+    assert [record.value for record in collect(apache, {DECISIONS: 1})[DECISIONS]] == [b"small"]
