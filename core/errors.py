@@ -8,6 +8,7 @@ The one error tree of whyflag.
     ├── InvalidEvent       one record cannot be used; it goes to the dead letters
     ├── BundleError        a model bundle is missing, incomplete or altered
     ├── QueueError         the analyst's queue cannot do what was asked
+    ├── StateError         the log of a partition's state cannot be used
     ├── BrokerError        Kafka cannot be reached or refuses a request
     └── DeliveryError      an output was not acknowledged; the worker must stop without acking
 
@@ -41,6 +42,10 @@ class BundleError(WhyflagError):
 
 class QueueError(WhyflagError):
     """The analyst's queue cannot do what was asked."""
+
+
+class StateError(WhyflagError):
+    """The log of a partition's state is damaged, or was written for something else."""
 
 
 class BrokerError(WhyflagError):

@@ -1,17 +1,29 @@
 """The feature engine: the same code computes features for training, replay and the stream."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from core.clock import duration_ms
+from core.errors import StateError
 from core.messages import Transaction
-from models.features import kernels
+from models.features import kernels, rows
 from models.features.columns import LabelColumns, TransactionColumns, transaction_columns
 from models.features.spec import Entity, FeatureSpec, StateKind, check_spec, op_of
 from models.features.state import N_SLOTS, empty_state, grow
 
 Matrix = npt.NDArray[np.float32]
 RECENT = 8
+
+
+class Rows(NamedTuple):
+    """Rows of n keys: row i is ``words[offsets[i] : offsets[i + 1]]``, int64, and its key ``keys[i]``."""
+
+    keys: npt.NDArray[np.uint64]
+    offsets: npt.NDArray[np.int64]
+    words: npt.NDArray[np.int64]
 
 
 class EntityEngine:
@@ -89,6 +101,48 @@ class EntityEngine:
         keys, done = labels.key(self.entity.key), 0
         while (done := kernels.apply_labels(self._state, labels, keys, done, self.entity.history)) < len(keys):
             self._state = grow(self._state, 4 * self.entity.history)
+
+    @property
+    def digest(self) -> int:
+        """
+        A 64-bit digest of all keys' rows as they were written or loaded last, the same in whatever order keys came.
+
+        Bellare and Micciancio, "A new paradigm for collision-free hashing" (1997): a set is hashed by the sum of its members' hashes.
+        """
+        return int(self._state.digests[: self.keys].sum(dtype=np.uint64))
+
+    def changed(self) -> Rows:
+        """The rows of all keys that changed since the last call; these count as written from here on."""
+        state = self._state
+        slots = np.flatnonzero(state.dirty[: self.keys])
+        offsets = rows.lengths(state, slots, self._retention)
+        words = np.empty(offsets[-1], np.int64)
+        rows.pack(state, state.place.view(np.int64), state.devices.view(np.int64), slots, self._retention, offsets, words)
+        return Rows(state.keys[slots], offsets, words)
+
+    def load(self, written: Sequence[bytes]) -> None:
+        """
+        Read rows back, in the order in which they were written: a later row of a key replaces an earlier one.
+
+        Raises:
+            StateError: if one is damaged.
+        """
+        offsets = np.zeros(len(written) + 1, np.int64)
+        np.cumsum([len(row) for row in written], out=offsets[1:])
+        if (offsets & 7).any():
+            raise StateError("a row of the state's log has an odd length: the log is damaged")
+        words = np.frombuffer(b"".join(written), "<i8")
+        offsets >>= 3
+        done = 0
+        while done < len(written):
+            state = self._state
+            done = rows.unpack(
+                state, state.place.view(np.int64), state.devices.view(np.int64), words, offsets, done, self.entity.history
+            )
+            if done < 0:
+                raise StateError("a row of the state's log is damaged")
+            if done < len(written):
+                self._state = grow(state, 4 * self.entity.history)
 
 
 class FeatureEngine:

@@ -21,7 +21,18 @@ from models.features.columns import (
     NIGHT_BIT,
 )  # fmt: skip
 from models.features.spec import Op
-from models.features.state import CAPACITY, DEVICES, FOREVER, FREE_BLOCKS, N_SLOTS, POOL_USED, SIZE, SMALLEST_BLOCK, START
+from models.features.state import (
+    CAPACITY,
+    DEVICES,
+    FOREVER,
+    N_SLOTS,
+    POOL_USED,
+    SIZE,
+    SMALLEST_BLOCK,
+    START,
+    free_block,
+    take_block,
+)
 
 # numba compiles plain integers, not enumerations
 AMOUNT, HOUR, WEEKDAY, WEEKEND, NIGHT, ONLINE = (int(op) for op in Op if op < 10)
@@ -48,7 +59,7 @@ _WINDOW_FIELDS = 15
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _slot(state, key):
+def slot_of(state, key):
     """The slot of a key, -1 if it has none."""
     mask = np.uint64(len(state.table_keys) - 1)
     at = key & mask
@@ -60,7 +71,7 @@ def _slot(state, key):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _new_slot(state, key):
+def new_slot(state, key):
     """A slot for a key that has none. The caller has made sure of room."""
     mask = np.uint64(len(state.table_keys) - 1)
     at = key & mask
@@ -70,6 +81,7 @@ def _new_slot(state, key):
     state.meta[N_SLOTS] = slot + 1
     state.table_keys[at] = key
     state.table_slots[at] = slot
+    state.keys[slot] = key
     return slot
 
 
@@ -90,27 +102,15 @@ def _make_room(state, block, expired, history):
         block[SIZE] = size - 1
         return
     wanted = min(max(SMALLEST_BLOCK, 2 * capacity), history)  # a block of ``history`` rows is never given back
-    power = FREE_BLOCKS
-    while (1 << (power - FREE_BLOCKS)) < wanted:
-        power += 1
-    if state.meta[power] >= 0:
-        fresh = state.meta[power]
-        state.meta[power] = pool[fresh, 0]
-    else:
-        fresh = state.meta[POOL_USED]
-        state.meta[POOL_USED] = fresh + wanted
+    fresh = take_block(state, wanted)
     pool[fresh : fresh + size] = pool[start : start + size]
     if capacity > 0:
-        power = FREE_BLOCKS
-        while (1 << (power - FREE_BLOCKS)) < capacity:
-            power += 1
-        pool[start, 0] = state.meta[power]
-        state.meta[power] = start
+        free_block(state, start, capacity)
     block[START], block[CAPACITY] = fresh, wanted
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _no_room(state, history):
+def no_room(state, history):
     """Whether the engine must grow the state before one more event."""
     return state.meta[N_SLOTS] + 1 >= len(state.newest) or len(state.pool) - state.meta[POOL_USED] < 4 * history
 
@@ -203,13 +203,13 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
     country_stamp = np.full(COUNTRIES, -1, np.int64)
     longest = windows[n_windows - 1]
     for i in range(begin, n):
-        if _no_room(state, history):
+        if no_room(state, history):
             return i
         key, t, amount, attributes = keys[i], columns.event_time[i], columns.amount[i], columns.attributes[i]
         transaction = np.int64(columns.transaction[i])
-        slot = _slot(state, key)
+        slot = slot_of(state, key)
         if slot < 0:
-            slot = _new_slot(state, key)
+            slot = new_slot(state, key)
         block = state.ring[slot]
         start, size = block[START], block[SIZE]
 
@@ -395,6 +395,7 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
             out[i, f] = value
 
         # 4. remember it
+        state.dirty[slot] = 1
         if t > horizon:
             expired = 0
             if block[SIZE] == block[CAPACITY]:
@@ -429,12 +430,12 @@ def update_bucketed(
     count, priced = np.zeros(n_windows, np.int64), np.zeros(n_windows, np.int64)
     low, total = np.zeros(n_windows, np.int64), np.zeros(n_windows, np.int64)
     for i in range(begin, n):
-        if _no_room(state, history):
+        if no_room(state, history):
             return i
         key, t, amount, attributes = keys[i], columns.event_time[i], columns.amount[i], columns.attributes[i]
-        slot = _slot(state, key)
+        slot = slot_of(state, key)
         if slot < 0:
-            slot = _new_slot(state, key)
+            slot = new_slot(state, key)
 
         # 1. add up the complete buckets of each window, walking each level back once from the bucket before this one
         for level in range(len(resolutions)):
@@ -482,6 +483,7 @@ def update_bucketed(
             out[i, f] = value
 
         # 3. count it, unless its bucket has been given to a newer one
+        state.dirty[slot] = 1
         for level in range(len(resolutions)):
             first, length = level_begin[level], level_begin[level + 1] - level_begin[level]
             bucket = t // resolutions[level]
@@ -509,13 +511,14 @@ def apply_labels(state, labels, keys, begin, history):
     good. The same label twice is the same as once.
     """
     for i in range(begin, len(keys)):
-        if _no_room(state, history):
+        if no_room(state, history):
             return i
-        slot = _slot(state, keys[i])
+        slot = slot_of(state, keys[i])
         if slot < 0:
             if not labels.fraud[i]:
                 continue
-            slot = _new_slot(state, keys[i])
+            slot = new_slot(state, keys[i])
+        state.dirty[slot] = 1
         block = state.reports[slot]
         start, size = block[START], block[SIZE]
         transaction, label_time = np.int64(labels.transaction[i]), labels.label_time[i]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from models.features.columns import Floats, Int64s, UInt64s
 
@@ -28,12 +29,16 @@ class State(NamedTuple):
 
     ``pool`` [P, 4] holds blocks of rows. A key's *ring* is its block of transactions, sorted by event time: (event time,
     transaction hash, amount, attributes). Its *reports* are its block of fraud labels, sorted by label time: (label time,
-    event time, transaction hash, retraction time). ``buckets`` [S, B] count transactions of bucketed entities.
+    event time, transaction hash, retraction time). ``buckets`` [S, B] count transactions of bucketed entities. ``dirty`` [S] marks
+    keys that changed since their row was written last; ``digests`` [S] are the hashes of those rows.
     """
 
     meta: Int64s
     table_keys: UInt64s
     table_slots: Int32s
+    keys: UInt64s
+    dirty: npt.NDArray[np.uint8]
+    digests: UInt64s
     newest: Int64s
     place_time: Int64s
     place: Floats
@@ -57,6 +62,9 @@ def empty_state(slots: int, pool: int, buckets: int) -> State:
         meta=meta,
         table_keys=np.zeros(2 * slots, np.uint64),
         table_slots=np.full(2 * slots, -1, np.int32),
+        keys=np.zeros(slots, np.uint64),
+        dirty=np.zeros(slots, np.uint8),
+        digests=np.zeros(slots, np.uint64),
         newest=np.full(slots, NEVER, np.int64),
         place_time=np.full(slots, NEVER, np.int64),
         place=np.zeros((slots, 2)),
@@ -89,8 +97,10 @@ def grow(state: State, pool_room: int) -> State:
                 at = (at + 1) & int(mask)
             keys[at], places[at] = key, slot
         fills = {"newest": int(NEVER), "place_time": int(NEVER), "bucket_ids": -1}
-        per_slot = {"newest", "place_time", "place", "devices", "ring", "reports", "bucket_ids", "bucket_counts", "bucket_sums"}
-        resized: dict[str, Any] = {name: _grown(getattr(state, name), slots, fills.get(name, 0)) for name in per_slot}
+        shared = {"meta", "table_keys", "table_slots", "pool"}
+        resized: dict[str, Any] = {
+            name: _grown(getattr(state, name), slots, fills.get(name, 0)) for name in State._fields if name not in shared
+        }
         state = state._replace(table_keys=keys, table_slots=places, **resized)
     used_rows = int(state.meta[POOL_USED])
     if len(state.pool) - used_rows < pool_room:
@@ -101,3 +111,28 @@ def grow(state: State, pool_room: int) -> State:
 def _entries(state: State) -> tuple[UInt64s, Int32s]:
     held = state.table_slots >= 0
     return state.table_keys[held], state.table_slots[held]
+
+
+@njit(cache=True, nogil=True)
+def take_block(state: State, rows: int) -> int:
+    """The start of a free block of the pool. The caller has made sure of room."""
+    power = FREE_BLOCKS
+    while (1 << (power - FREE_BLOCKS)) < rows:
+        power += 1
+    if state.meta[power] >= 0:
+        start = state.meta[power]
+        state.meta[power] = state.pool[start, 0]
+    else:
+        start = state.meta[POOL_USED]
+        state.meta[POOL_USED] = start + rows
+    return start
+
+
+@njit(cache=True, nogil=True)
+def free_block(state: State, start: int, rows: int) -> None:
+    """Give a block back. Blocks of one power of two share a list."""
+    power = FREE_BLOCKS
+    while (1 << (power - FREE_BLOCKS)) < rows:
+        power += 1
+    state.pool[start, 0] = state.meta[power]
+    state.meta[power] = start
