@@ -75,6 +75,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
             | {
                 "WHYFLAG_KAFKA_BOOTSTRAP": broker.bootstrap,
                 "WHYFLAG_KAFKA_API_VERSION": API_VERSION,
+                "WHYFLAG_CHECKPOINTS": "false",  # the embedded broker has no transactions to trust, and forgets
                 "WHYFLAG_DATABASE": f"sqlite:///{folder}/queue.db",
                 "WHYFLAG_BUNDLE": str(folder / "bundle"),
                 "WHYFLAG_CONSOLE_PORT": str(ports["console"]),

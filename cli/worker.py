@@ -21,6 +21,7 @@ def command() -> None:
     """Run a worker: score or explain."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger.setLevel(logging.INFO)
+    logging.getLogger("streams").setLevel(logging.INFO)
     # what these say at warning level is how they always work here: no topic leader, no declared topics
     logging.getLogger("faust").setLevel(logging.ERROR)
     logging.getLogger("mode").setLevel(logging.ERROR)
@@ -33,7 +34,7 @@ def command() -> None:
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
 def score(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
     """Profile and score transactions: both hops, decisions, alerts and dead letters."""
-    from core.errors import BundleError
+    from core.errors import BundleError, SettingsError
     from core.metrics import BUNDLE_INFO
     from core.settings import read_settings
     from models.bundle import load_bundle
@@ -53,10 +54,15 @@ def score(bundle: Path | None, history: Path | None, mapping: str, labels: Path 
     except BundleError as error:
         loaded, spec, version = None, default_spec(), "none"
         logger.error("%s. Until the worker is restarted with a good bundle, every transaction goes to review", error)
-    logger.warning(
-        "state is held in memory only: a restart begins with cards and merchants it does not know%s",
-        "" if history is None else f", but for those of {history}",
-    )
+    if settings.checkpoints and history is not None:
+        raise SettingsError(
+            "--history warms state that is held in memory; with checkpoints, `whyflag state rebuild --history` writes it to their log"
+        )
+    if not settings.checkpoints:
+        logger.warning(
+            "state is held in memory only: a restart begins with cards and merchants it does not know%s",
+            "" if history is None else f", but for those of {history}",
+        )
     profile, scored = ProfileStage(spec, settings.pan_key_bytes), ScoreStage(spec, loaded)
     before = None
     if history is not None:

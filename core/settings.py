@@ -39,6 +39,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     llm_key: Annotated[str, Meta(description="API key for the LLM server")] = "none"
     llm_timeout: Annotated[float, Meta(gt=0, description="seconds one narrative may take")] = 20.0
     llm_concurrency: Annotated[int, Meta(ge=1, le=256, description="narratives asked for at once")] = 4
+    checkpoints: Annotated[
+        bool, Meta(description="keep state in checkpoint logs; false: in memory only, lost with the worker")
+    ] = True
+    checkpoint_seconds: Annotated[
+        float, Meta(gt=0, le=600, description="seconds between checkpoints: what a successor replays at most")
+    ] = 1.0
+    session_seconds: Annotated[
+        float, Meta(ge=1, le=300, description="after so many seconds without a sign of life a worker's partitions go to others")
+    ] = 15.0
+    stalled_seconds: Annotated[
+        float, Meta(gt=0, description="a worker leaves when records wait and it has processed none for so long")
+    ] = 120.0
     max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="records fetched at once")] = 500
 
     @property

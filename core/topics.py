@@ -12,24 +12,36 @@ ALERTS: Final = "alerts"
 EXPLANATIONS: Final = "explanations"
 VERDICTS: Final = "verdicts"
 DEAD_LETTERS: Final = "dead-letters"
+PROFILE_CHECKPOINTS: Final = "profile-checkpoints"
+SCORE_CHECKPOINTS: Final = "score-checkpoints"
 
 _DAY_MS = 86_400_000
 
 
 class Topic(Struct, frozen=True):
-    """A topic as ``whyflag topics create`` makes it."""
+    """A topic as ``whyflag topics create`` makes it. A compacted one keeps the newest record of each key for ever."""
 
     name: str
-    retention_ms: int
+    retention_ms: int = -1
+    compacted: bool = False
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Kafka's topic settings. Compaction works on closed segments: small ones keep the log near the size of the state."""
+        if self.compacted:
+            return {"cleanup.policy": "compact", "segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.3"}
+        return {"retention.ms": str(self.retention_ms)}
 
 
 TOPICS: Final = (
     Topic(TRANSACTIONS, 7 * _DAY_MS),
-    Topic(LABELS, -1),  # the training set of tomorrow: kept for ever
+    Topic(LABELS),  # the training set of tomorrow: kept for ever
     Topic(PROFILED, 2 * _DAY_MS),
     Topic(DECISIONS, 30 * _DAY_MS),
     Topic(ALERTS, 30 * _DAY_MS),
     Topic(EXPLANATIONS, 30 * _DAY_MS),
-    Topic(VERDICTS, -1),
+    Topic(VERDICTS),
     Topic(DEAD_LETTERS, 30 * _DAY_MS),
+    Topic(PROFILE_CHECKPOINTS, compacted=True),
+    Topic(SCORE_CHECKPOINTS, compacted=True),
 )

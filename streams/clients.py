@@ -42,7 +42,7 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> tupl
                     name=topic.name,
                     num_partitions=partitions,
                     replication_factor=replication,
-                    topic_configs={"retention.ms": str(topic.retention_ms)},
+                    topic_configs=topic.config,
                 )
                 try:
                     admin.create_topics([wanted])

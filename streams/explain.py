@@ -19,6 +19,7 @@ from core.topics import ALERTS, VERDICTS
 from core.topics import EXPLANATIONS as EXPLANATION_TOPIC
 from streams.publishing import Output, Publisher
 from streams.stage import dead_letter
+from streams.state import PartitionState
 
 if TYPE_CHECKING:
     from explain.casebook import Case
@@ -32,9 +33,12 @@ class ExplainStage:
 
     name = "explain"
     topics = (ALERTS, VERDICTS)
+    checkpoints = version = ""  # what it knows is in the queue
 
     def __init__(self, explainer: "Explainer", queue: Queue, narratives_at_once: int) -> None:
         self._explainer, self._queue = explainer, queue
+        self.bundle = explainer.bundle.version
+        self.states: dict[int, PartitionState] = {}
         self._places = asyncio.Semaphore(narratives_at_once)
         self._narrating: set[asyncio.Task[None]] = set()
         self._publisher: Publisher | None = None
@@ -50,8 +54,9 @@ class ExplainStage:
         await asyncio.gather(*self._narrating, return_exceptions=True)
         self._queue.close()
 
-    def assigned(self, partitions: dict[str, set[int]]) -> None:
-        """Nothing is held by partition."""
+    def new_state(self) -> PartitionState:
+        """Never asked for: nothing is held by partition."""
+        raise NotImplementedError
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
         """Explain a chunk of alerts, or learn from a chunk of verdicts."""

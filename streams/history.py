@@ -45,7 +45,7 @@ async def learn(
     sources = list(range(await publisher.partitions(TRANSACTIONS)))
     merchants = await publisher.partitions(PROFILED)
     for label in labels:
-        for engine in score.engines(partition_of(label.merchant_id.encode(), merchants)):
+        for engine in score.state(partition_of(label.merchant_id.encode(), merchants)).engines:
             engine.apply_labels(label_columns([label]))
     total = 0
     for past in history:
@@ -54,7 +54,7 @@ async def learn(
             profile.engine(int(partition)).update(past.columns.rows(own == partition))
         own = _by_partition(past.merchant_ids, lambda key: partition_of(key, merchants))
         for partition in np.unique(own):
-            for engine in score.engines(int(partition)):
+            for engine in score.state(int(partition)).engines:
                 engine.update(past.columns.rows(own == partition))
         total += len(past.columns.event_time)
     return total

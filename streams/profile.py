@@ -6,12 +6,13 @@ import numpy as np
 
 from core.errors import InvalidEvent
 from core.messages import Label, Origin, Profiled, Transaction, decode_label, decode_transaction, encode
-from core.metrics import DUPLICATES, KEYS, STATE_BYTES
-from core.topics import LABELS, PROFILED, TRANSACTIONS
+from core.metrics import DUPLICATES
+from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
 from models.features.engine import RECENT, EntityEngine
 from models.features.spec import FeatureSpec
 from streams.publishing import Output, Publisher
 from streams.stage import dead_letter
+from streams.state import PartitionState
 
 
 class ProfileStage:
@@ -19,11 +20,13 @@ class ProfileStage:
 
     name = "profile"
     topics = (TRANSACTIONS, LABELS)
+    checkpoints = PROFILE_CHECKPOINTS
+    bundle = ""
 
     def __init__(self, spec: FeatureSpec, pan_key: bytes) -> None:
-        self.spec, self._version, self._entity = spec, spec.version, spec.entities[0]
+        self.spec, self.version = spec, spec.version
         self._pan_key = pan_key
-        self._engines: dict[int, EntityEngine] = {}
+        self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
         """Nothing to open."""
@@ -31,16 +34,15 @@ class ProfileStage:
     async def stop(self) -> None:
         """Nothing to close."""
 
-    def assigned(self, partitions: dict[str, set[int]]) -> None:
-        """Drop the cards of partitions that belong to others now."""
-        owned = partitions.get(TRANSACTIONS, set())
-        self._engines = {partition: engine for partition, engine in self._engines.items() if partition in owned}
+    def new_state(self) -> PartitionState:
+        """One engine: the card's."""
+        return PartitionState(self.spec, self.spec.entities[:1])
 
     def engine(self, partition: int) -> EntityEngine:
-        """The state of a partition's cards."""
-        if partition not in self._engines:
-            self._engines[partition] = EntityEngine(self.spec, self._entity)
-        return self._engines[partition]
+        """The engine of a partition's cards."""
+        if partition not in self.states:
+            self.states[partition] = self.new_state()
+        return self.states[partition].engines[0]
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
         """Profile a chunk of transactions, or forward a chunk of labels."""
@@ -63,8 +65,6 @@ class ProfileStage:
         engine = self.engine(partition)
         X, duplicate, recent = engine.update(engine.columns(transactions), RECENT)
         DUPLICATES.labels(self.name).inc(int(duplicate.sum()))
-        KEYS.labels("card").set(sum(e.keys for e in self._engines.values()))
-        STATE_BYTES.labels("card").set(sum(e.nbytes for e in self._engines.values()))
         features = np.ascontiguousarray(X, "<f4")
         earlier = np.ascontiguousarray(recent, "<i8")
         return [
@@ -77,7 +77,7 @@ class ProfileStage:
                         transaction=transactions[i],
                         features=features[i].tobytes(),
                         recent=earlier[i].tobytes(),
-                        spec=self._version,
+                        spec=self.version,
                     )
                 ),
             )

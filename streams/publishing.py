@@ -16,10 +16,11 @@ from aiokafka.errors import KafkaError
 
 from core.errors import DeliveryError
 
-# An acknowledgement takes milliseconds; after this long the broker is as good as gone and a restart is the better cure.
-_ACK_SECONDS = 60.0
+# An acknowledgement takes milliseconds. A broker that is away is waited for this long, as Kafka's own producers do by default;
+# then the worker leaves, and its successor begins where the last checkpoint ended.
+_ACK_SECONDS = 120.0
 _LARGEST_MESSAGE = 1 << 20
-_BATCH_BYTES = 256 << 10
+_BATCH_BYTES = 512 << 10  # a topic takes 1 MiB by default
 
 
 class Output(NamedTuple):
@@ -62,7 +63,7 @@ class Publisher:
             acks="all",
             max_batch_size=_BATCH_BYTES,
             max_request_size=_LARGEST_MESSAGE * 2,
-            request_timeout_ms=30_000,
+            request_timeout_ms=int(_ACK_SECONDS * 1000),
         )
         await self._producer.start()
 
@@ -79,6 +80,12 @@ class Publisher:
             self._partitions[topic] = len(await self._producer.partitions_for(topic))
         return self._partitions[topic]
 
+    async def counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """Number of partitions of topics as Kafka has them now; 0 for a topic that is missing."""
+        assert self._producer is not None
+        cluster = await self._producer.client.fetch_all_metadata()
+        return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+
     async def publish(self, outputs: Iterable[Output]) -> None:
         """
         Write messages, in order within each partition, and return when all are acknowledged.
@@ -93,23 +100,26 @@ class Publisher:
                 partition = partition_of(output.key, await self.partitions(output.topic))
             runs[output.topic, partition].append(output)
         try:
-            waiting = [future for place, run in runs.items() for future in await self._send(*place, run)]
-            if waiting:
-                await asyncio.wait_for(asyncio.gather(*waiting), _ACK_SECONDS)
+            async with asyncio.timeout(_ACK_SECONDS):
+                await asyncio.gather(*(self._send(topic, partition, run) for (topic, partition), run in runs.items()))
         except (KafkaError, TimeoutError) as error:
             raise DeliveryError(f"Kafka did not acknowledge an output: {error!r}") from error
 
-    async def _send(self, topic: str, partition: int, run: list[Output]) -> list["asyncio.Future[Any]"]:
+    async def _send(self, topic: str, partition: int, run: list[Output]) -> None:
+        """
+        One batch after the other: none may be written after one that failed, because whoever reads the partition takes what is
+        behind an origin offset as proof that all before it came.
+        """
         assert self._producer is not None
-        futures = []
         batch = self._producer.create_batch()
-        for output in run:
-            if batch.append(key=output.key, value=output.value, timestamp=None) is None:  # full; an empty one takes any size
-                batch.close()
-                futures.append(await self._producer.send_batch(batch, topic, partition=partition))
+        for key, value in [(output.key, output.value) for output in run]:
+            if batch.append(key=key, value=value, timestamp=None) is None:  # full; an empty one takes any size
+                await self._acknowledged(batch, topic, partition)
                 batch = self._producer.create_batch()
-                batch.append(key=output.key, value=output.value, timestamp=None)
-        if batch.record_count():
-            batch.close()
-            futures.append(await self._producer.send_batch(batch, topic, partition=partition))
-        return futures
+                batch.append(key=key, value=value, timestamp=None)
+        await self._acknowledged(batch, topic, partition)
+
+    async def _acknowledged(self, batch: Any, topic: str, partition: int) -> None:
+        assert self._producer is not None
+        batch.close()
+        await (await self._producer.send_batch(batch, topic, partition=partition))

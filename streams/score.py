@@ -11,8 +11,9 @@ import numpy as np
 
 from core.errors import InvalidEvent
 from core.messages import Label, Outcome, Profiled, decode_profiled, encode
-from core.metrics import DECISIONS, KEYS, LABELS, SCORING_FAILURES, STATE_BYTES
-from core.topics import ALERTS, PROFILED
+from core.metrics import DECISIONS, REPLAYED, SCORING_FAILURES
+from core.metrics import LABELS as LABELS_APPLIED
+from core.topics import ALERTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
 from core.topics import DECISIONS as DECISION_TOPIC
 from models.bundle import Bundle
 from models.features.columns import UNKNOWN_AMOUNT, label_columns, recent_transactions
@@ -21,6 +22,7 @@ from models.features.spec import FeatureSpec
 from models.scorer import Scores, alert, decision, score, unscored
 from streams.publishing import Output, Publisher
 from streams.stage import dead_letter
+from streams.state import PartitionState
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +32,16 @@ class ScoreStage:
 
     name = "score"
     topics = (PROFILED,)
+    checkpoints = SCORE_CHECKPOINTS
 
     def __init__(self, spec: FeatureSpec, bundle: Bundle | None) -> None:
         """Without a bundle every transaction goes to review: never a silent approval."""
-        self._spec, self._version, self._bundle = spec, spec.version, bundle
+        self._spec, self.version, self._bundle = spec, spec.version, bundle
+        self.bundle = bundle.version if bundle else ""
         self._names = spec.feature_names
         self._card_features = len(spec.entities[0].features)
         self._columns = EntityEngine(spec, spec.entities[0]).columns
-        self._engines: dict[int, list[EntityEngine]] = {}
+        self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
         """Nothing to open."""
@@ -45,37 +49,36 @@ class ScoreStage:
     async def stop(self) -> None:
         """Nothing to close."""
 
-    def assigned(self, partitions: dict[str, set[int]]) -> None:
-        """Drop the merchants of partitions that belong to others now."""
-        owned = partitions.get(PROFILED, set())
-        self._engines = {partition: engines for partition, engines in self._engines.items() if partition in owned}
+    def new_state(self) -> PartitionState:
+        """The engines of the merchant and of whatever other entities the spec has."""
+        return PartitionState(self._spec, self._spec.entities[1:])
 
-    def engines(self, partition: int) -> list[EntityEngine]:
-        """The state of a partition's merchants."""
-        if partition not in self._engines:
-            self._engines[partition] = [EntityEngine(self._spec, entity) for entity in self._spec.entities[1:]]
-        return self._engines[partition]
+    def state(self, partition: int) -> PartitionState:
+        """What is known of a partition."""
+        if partition not in self.states:
+            self.states[partition] = self.new_state()
+        return self.states[partition]
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
         """Decide a chunk, run by run: a label takes effect for what comes after it in the log, wherever chunks are cut."""
         outputs: list[Output] = []
         run: list[Profiled] = []
+        state = self.state(partition)
         for record in records:
             try:
                 profiled = self._decoded(record.value)
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
                 continue
-            if profiled.label is None:
+            if not state.is_new(LABELS if profiled.label else TRANSACTIONS, profiled.origin):
+                REPLAYED.inc()
+            elif profiled.label is None:
                 run.append(profiled)
-                continue
-            outputs += self._decided(partition, run)
-            run = []
-            self._apply(partition, profiled.label)
-        outputs += self._decided(partition, run)
-        for engines in zip(*self._engines.values(), strict=True):
-            KEYS.labels(engines[0].entity.name).set(sum(engine.keys for engine in engines))
-            STATE_BYTES.labels(engines[0].entity.name).set(sum(engine.nbytes for engine in engines))
+            else:
+                outputs += self._decided(state, run)
+                run = []
+                self._apply(state, profiled.label)
+        outputs += self._decided(state, run)
         return outputs
 
     def _decoded(self, raw: bytes | None) -> Profiled:
@@ -86,27 +89,26 @@ class ScoreStage:
         if (profiled.transaction is None) == (profiled.label is None):
             raise InvalidEvent("a profiled record holds either a transaction or a label")
         if profiled.transaction is not None:
-            if profiled.spec != self._version:
+            if profiled.spec != self.version:
                 raise InvalidEvent(
-                    f"profiled by feature spec {profiled.spec!r}, but this worker scores by {self._version!r}: run one spec at a time"
+                    f"profiled by feature spec {profiled.spec!r}, but this worker scores by {self.version!r}: run one spec at a time"
                 )
             if len(profiled.features) != 4 * self._card_features or len(profiled.recent) != 24 * RECENT:
                 raise InvalidEvent("features or recent transactions have the wrong length")
         return profiled
 
-    def _apply(self, partition: int, label: Label) -> None:
-        for engine in self.engines(partition):
+    def _apply(self, state: PartitionState, label: Label) -> None:
+        for engine in state.engines:
             engine.apply_labels(label_columns([label]))
-        LABELS.labels(str(label.fraud).lower()).inc()
+        LABELS_APPLIED.labels(str(label.fraud).lower()).inc()
 
-    def _decided(self, partition: int, run: list[Profiled]) -> list[Output]:
+    def _decided(self, state: PartitionState, run: list[Profiled]) -> list[Output]:
         if not run:
             return []
-        engines = self.engines(partition)
         transactions = [profiled.transaction for profiled in run if profiled.transaction is not None]
         columns = self._columns(transactions)
         card = np.frombuffer(b"".join(profiled.features for profiled in run), "<f4").reshape(len(run), -1)
-        X = np.hstack([card, *(engine.update(columns)[0] for engine in engines)])
+        X = np.hstack([card, *(engine.update(columns)[0] for engine in state.engines)])
         scores = self._scored(X, columns.amount == UNKNOWN_AMOUNT)
         outputs = []
         for i, transaction in enumerate(transactions):
@@ -116,7 +118,7 @@ class ScoreStage:
             if decided.outcome is not Outcome.APPROVE:
                 rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
                 recent = recent_transactions(rows, int(columns.merchant[i]))
-                raised = alert(transaction, decided, self._names, X[i], self._version, recent)
+                raised = alert(transaction, decided, self._names, X[i], self.version, recent)
                 outputs.append(Output(ALERTS, raised.alert_id.encode(), encode(raised)))
         return outputs
 

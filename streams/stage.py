@@ -8,6 +8,7 @@ from core.metrics import DEAD_LETTERS
 from core.privacy import redact, redact_bytes
 from core.topics import DEAD_LETTERS as DEAD_LETTER_TOPIC
 from streams.publishing import Output, Publisher
+from streams.state import PartitionState
 
 _RAW_KEPT = 65_536  # bytes of a dead letter's record that are kept: enough to see what it was, and never too large to publish
 
@@ -21,16 +22,32 @@ class Stage(Protocol):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """What it reads."""
+        """What it reads. Partition p of each belongs together: one worker has them all."""
+
+    @property
+    def checkpoints(self) -> str:
+        """The topic of its checkpoint log; empty for a stage without state."""
+
+    @property
+    def version(self) -> str:
+        """The version of the feature spec that its state belongs to."""
+
+    @property
+    def bundle(self) -> str:
+        """The version of the bundle that decides its outputs; empty where none does."""
+
+    @property
+    def states(self) -> dict[int, PartitionState]:
+        """Its state by partition: the operator puts in what it restored and takes out what moved away."""
+
+    def new_state(self) -> PartitionState:
+        """The state of a partition that nothing is known of."""
 
     async def start(self, publisher: Publisher) -> None:
         """Called once before the first chunk."""
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
         """The outputs of some records. An exception stops the worker without acknowledging them."""
-
-    def assigned(self, partitions: dict[str, set[int]]) -> None:
-        """The partitions this worker owns from now on, by topic: state of all others is dropped."""
 
     async def stop(self) -> None:
         """Called once after the last chunk."""

@@ -6,8 +6,9 @@ records fetched from a partition: its value is the ``Chunk``, its offset that of
 the entry point ``whyflag`` in the group ``faust.transports``.
 """
 
+import asyncio
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -19,7 +20,11 @@ _FETCH_WAIT_MS = 20
 
 
 class Chunk:
-    """Records of one partition, in order. ``done`` is set once every output of theirs is acknowledged by Kafka."""
+    """
+    Records of one partition, in order: all that there are from offset ``begin`` up to the last.
+
+    ``done`` is set once every output of theirs is acknowledged by Kafka.
+    """
 
     # what Faust and aiokafka read of a record
     headers: Sequence[Any] = ()
@@ -27,8 +32,9 @@ class Chunk:
     checksum = None
     serialized_key_size = serialized_value_size = 0
 
-    def __init__(self, tp: TP, records: list[Any]) -> None:
+    def __init__(self, tp: TP, records: list[Any], begin: int) -> None:
         last = records[-1]
+        self.begin = begin
         self.topic, self.partition, self.offset = tp.topic, tp.partition, last.offset
         self.timestamp, self.timestamp_type = last.timestamp, last.timestamp_type
         self.records = records
@@ -38,6 +44,15 @@ class Chunk:
     def value(self) -> "Chunk":
         """The chunk is its own value."""
         return self
+
+
+class Host(Protocol):
+    """The Faust app as this transport knows it: it opens partitions, and says whose positions count."""
+
+    keeps_positions: bool
+
+    async def open_partitions(self, assigned: set[tuple[str, int]], source: "Consumer") -> None:
+        """Called after a rebalance, before anything is fetched."""
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -52,12 +67,66 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 class Consumer(driver.Consumer):
     """Faust's aiokafka consumer, with chunks for records and its own, stricter way to acknowledge them."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._next: dict[TP, int] = {}  # the offset behind the last chunk, or the one sought
+        self._sought: dict[TP, int] = {}  # seeks to carry out before the next fetch
+        self._opening: asyncio.Future[None] | None = None
+
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Mapping[TP, list[Any]]:
-        fetched = await super()._getmany(active_partitions, timeout)
-        return {tp: [Chunk(tp, records)] for tp, records in (fetched or {}).items() if records}
+        # Seeks take place between two fetches and nowhere else, so that a chunk's ``begin`` is true: a fetch under way while one is
+        # asked for may have read on from the old place or the new
+        if self._sought:
+            sought, self._sought = self._sought, {}
+            owned = self.assignment()
+            sought = {tp: offset for tp, offset in sought.items() if tp in owned}
+            await self._thread.seek_wait(sought)
+            self._next |= sought
+        fetched = await super()._getmany(active_partitions, timeout) or {}
+        chunks = {}
+        for tp, records in fetched.items():
+            if records and tp not in self._sought:
+                chunks[tp] = [Chunk(tp, records, self._next.get(tp, records[0].offset))]
+                self._next[tp] = records[-1].offset + 1
+        return chunks
+
+    async def bounds(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+        """First and next offset of partitions, as Kafka has them now."""
+        tps = [TP(*place) for place in places]
+        begins, ends = await self.earliest_offsets(*tps), await self.highwaters(*tps)
+        return {(tp.topic, tp.partition): (begins[tp], ends[tp]) for tp in tps}
+
+    def read_from(self, place: tuple[str, int], offset: int) -> None:
+        """Read a partition from this offset on; whatever was fetched for it before is dropped."""
+        self._sought[TP(*place)] = offset
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Before a rebalance."""
+        self._opening = None
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """After a rebalance: the worker opens its partitions before anything is fetched from them."""
+        self._next.clear()
+        self._sought.clear()
+        self._opening = asyncio.ensure_future(self._open(assigned))
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def _open(self, assigned: set[TP]) -> None:
+        await cast(Host, self.app).open_partitions({(tp.topic, tp.partition) for tp in assigned}, self)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """
+        Where Faust lets fetching go on.
+
+        With checkpoints the positions are the worker's own; a chunk that Faust drops shows as a gap and is read again.
+        """
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+        return {} if cast(Host, self.app).keeps_positions else await super().seek_to_committed()
 
     def ack(self, message: Any) -> bool:
         """

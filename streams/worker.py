@@ -1,13 +1,8 @@
 """
-A worker: one Faust app with one agent a stage, which runs the stage over its chunks, and nothing else.
+A worker: one Faust app with one agent a stage, which hands the stage's chunks to its operator, and nothing else.
 
-Numbered steps of a chunk, in ``_handle``:
-
-1. the stage computes the outputs and changes its state;
-2. every output is published and acknowledged by Kafka;
-3. only then the chunk counts as done, and Faust may commit its offset.
-
-Whatever goes wrong in between ends the process at once, without acknowledging: the chunk is read again.
+What happens to a chunk and when a checkpoint is written is in ``operator.py``. An error ends the process at once and
+acknowledges nothing; SIGTERM finishes the chunk under way, writes a last checkpoint and leaves the group.
 """
 
 import asyncio
@@ -16,19 +11,19 @@ import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
-from time import perf_counter
 from typing import Any
 
 import faust
 from faust.serializers.schemas import Schema
-from faust.types import TP
 
-from core.metrics import ACK_SECONDS, BATCH_SECONDS, RECORDS
+from core.errors import WhyflagError
 from core.settings import Settings
+from streams.checkpoints import CheckpointLog
 from streams.health import Health
+from streams.operator import Operator, Place, Source
 from streams.publishing import Publisher
 from streams.stage import Stage
-from streams.transport import Chunk
+from streams.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +51,39 @@ def build_app(
     before: Callable[[Publisher], Awaitable[None]] | None = None,
 ) -> faust.App:
     """A Faust app for some stages, in the consumer group ``group``; ``before`` runs once before the first chunk."""
-    app = faust.App(
+    publisher = Publisher(settings.kafka_bootstrap)
+    log = (lambda topic, partition: CheckpointLog(settings.kafka_bootstrap, topic, partition)) if settings.checkpoints else None
+    operators = [Operator(stage, publisher, log, settings.checkpoint_seconds, _leave) for stage in stages]
+    watchdog = Watchdog(settings.kafka_bootstrap, operators, settings.stalled_seconds, _leave)
+    running: list[asyncio.Task[None]] = []
+
+    class App(faust.App):
+        keeps_positions = any(operator.seeks for operator in operators)
+
+        async def on_start(self) -> None:
+            # before anything of Faust's: partitions may be assigned as soon as its consumer runs
+            try:
+                await health.start()
+                await publisher.start()
+                for stage in stages:
+                    await stage.start(publisher)
+                if before:
+                    await before(publisher)
+            except BaseException as error:
+                _leave(error)
+            running.extend(asyncio.create_task(operator.tick()) for operator in operators if operator.seeks)
+            running.append(asyncio.create_task(watchdog.run()))
+            await super().on_start()
+
+        async def open_partitions(self, assigned: set[Place], source: Source) -> None:
+            try:
+                for operator in operators:
+                    await operator.open({place for place in assigned if place[0] in operator.stage.topics}, source)
+            except BaseException as error:
+                _leave(error)
+            health.ready = True
+
+    app = App(
         group,
         broker=[f"whyflag://{server}" for server in settings.kafka_bootstrap.split(",")],
         store="memory://",
@@ -64,8 +91,8 @@ def build_app(
         consumer_auto_offset_reset="earliest",
         broker_max_poll_records=settings.max_poll_records,
         broker_commit_interval=1.0,
-        # a worker that vanished is missed after this long; heartbeats come from the consumer's own thread every 3 s
-        broker_session_timeout=15.0,
+        broker_session_timeout=settings.session_seconds,
+        broker_heartbeat_interval=settings.session_seconds / 5,  # from the consumer's own thread
         stream_buffer_maxsize=_CHUNKS_BUFFERED,
         stream_wait_empty=False,
         topic_disable_leader=True,
@@ -75,77 +102,54 @@ def build_app(
         autodiscover=False,
         origin=None,
     )
-    publisher = Publisher(settings.kafka_bootstrap)
-    started = asyncio.Event()
 
-    async def _handle(stage: Stage, chunk: Chunk) -> None:
-        begin = perf_counter()
-        outputs = await stage.process(chunk.topic, chunk.partition, chunk.records)  # 1
-        computed = perf_counter()
-        await publisher.publish(outputs)  # 2
-        chunk.done = True  # 3
-        RECORDS.labels(stage.name, chunk.topic).inc(len(chunk.records))
-        BATCH_SECONDS.labels(stage.name).observe(computed - begin)
-        ACK_SECONDS.labels(stage.name).observe(perf_counter() - computed)
-
-    def _operate(stage: Stage) -> None:
+    def _operate(operator: Operator) -> None:
         # one agent a stage and one chunk at a time in it: a stage's state changes in the order of its partitions, while the other
         # stage computes during its acknowledgements
-        @app.agent(app.topic(*stage.topics, schema=ChunkSchema()), name=f"{group}-{stage.name}")
+        @app.agent(app.topic(*operator.stage.topics, schema=ChunkSchema()), name=f"{group}-{operator.stage.name}")
         async def operate(chunks: Any) -> None:
-            await started.wait()
             async for chunk in chunks:
                 try:
-                    await _handle(stage, chunk)
+                    await operator.handle(chunk)
                 except asyncio.CancelledError:
                     raise
-                except BaseException:
+                except BaseException as error:
                     # Faust would acknowledge the chunk and go on: nothing but leaving keeps it
-                    logger.critical("worker %s stops without acknowledging a chunk of %s", group, chunk.topic, exc_info=True)
-                    _leave()
+                    _leave(error)
 
-    for stage in stages:
-        _operate(stage)
+    for operator in operators:
+        _operate(operator)
 
-    @app.task()  # type: ignore[untyped-decorator]
-    async def open_stages(_: Any = None) -> None:
+    @app.on_partitions_revoked.connect
+    async def revoked(*_: Any, **kwargs: Any) -> None:
+        health.ready = False
         try:
-            await publisher.start()
-            await health.start()
-            for stage in stages:
-                await stage.start(publisher)
-            if before:
-                await before(publisher)
-        except BaseException:
-            logger.critical("worker %s cannot start", group, exc_info=True)
-            _leave()
-        started.set()
+            for operator in operators:
+                await operator.revoke()
+        except BaseException as error:
+            _leave(error)
 
-    @app.on_partitions_assigned.connect  # type: ignore[arg-type]
-    async def assigned(_: Any, assigned: set[TP], **kwargs: Any) -> None:
-        partitions: dict[str, set[int]] = {}
-        for tp in assigned:
-            partitions.setdefault(tp.topic, set()).add(tp.partition)
-        for stage in stages:
-            stage.assigned(partitions)
-        health.ready = True
-
-    @app.on_partitions_revoked.connect  # type: ignore[arg-type]
-    async def revoked(_: Any, revoked: set[TP], **kwargs: Any) -> None:
+    @app.on_before_shutdown.connect
+    async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
-
-    @app.on_before_shutdown.connect  # type: ignore[arg-type]
-    async def close(_: Any, **kwargs: Any) -> None:
-        health.ready = False
-        for stage in stages:
-            await stage.stop()
+        for task in running:
+            task.cancel()
+        try:
+            for operator in operators:
+                await operator.stop()
+        except BaseException as error:
+            _leave(error)
         await publisher.stop()
         await health.stop()
 
     return app
 
 
-def _leave() -> None:
+def _leave(error: BaseException) -> None:
+    if isinstance(error, WhyflagError):
+        logger.critical("the worker stops without acknowledging what it could not finish: %s", error)
+    else:
+        logger.critical("the worker stops without acknowledging what it could not finish", exc_info=error)
     sys.stdout.flush()
     logging.shutdown()
     os._exit(EXIT_FAILED)

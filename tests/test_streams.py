@@ -48,7 +48,7 @@ N = 2_500
 @pytest.fixture
 def embedded():
     with EmbeddedBroker() as broker:
-        yield Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
+        yield Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION, checkpoints=False)
 
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.system)])
@@ -129,8 +129,8 @@ def test_without_a_bundle_every_transaction_is_reviewed(kafka, part):
     assert "every transaction goes to review" in output
 
 
-def test_a_worker_says_that_its_state_is_in_memory_and_serves_health_and_metrics(kafka, bundle_dir):
-    with Worker("score", kafka, bundle=bundle_dir) as worker:
+def test_a_worker_says_that_its_state_is_in_memory_and_serves_health_and_metrics(embedded, bundle_dir):
+    with Worker("score", embedded, bundle=bundle_dir) as worker:
         assert worker.get("live") == "live\n"
         assert worker.get("ready") == "ready\n"
         assert f'whyflag_bundle_info{{version="{load_bundle(bundle_dir).version}"}} 1.0' in worker.get("metrics")
@@ -295,23 +295,12 @@ def test_a_scorer_that_fails_sends_the_batch_to_review(bundle, world, monkeypatc
     assert len(outputs[ALERTS]) == 1
 
 
-def test_state_of_partitions_that_moved_away_is_dropped(bundle, world):
-    profile, scored = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, bundle)
-    profile.engine(0), profile.engine(1), scored.engines(0), scored.engines(1)
-    kept = profile.engine(1)
-    profile.assigned({TRANSACTIONS: {1}})
-    scored.assigned({PROFILED: {0}})
-    assert profile.engine(1) is kept
-    assert list(profile._engines) == [1]
-    assert list(scored._engines) == [0]
-
-
 # -- the transport and the publisher ----------------------------------------------------------------------------------------------
 
 
 def _chunk(first, last):
     records = [SimpleNamespace(offset=o, timestamp=1, timestamp_type=0) for o in range(first, last + 1)]
-    return Chunk(TP("t", 0), records)
+    return Chunk(TP("t", 0), records, first)
 
 
 def _consumer(generation=1):

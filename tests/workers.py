@@ -22,6 +22,10 @@ class Worker:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WHYFLAG_")} | {
             "WHYFLAG_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "WHYFLAG_KAFKA_API_VERSION": settings.kafka_api_version,
+            "WHYFLAG_CHECKPOINTS": str(settings.checkpoints).lower(),
+            "WHYFLAG_CHECKPOINT_SECONDS": str(settings.checkpoint_seconds),
+            "WHYFLAG_SESSION_SECONDS": str(settings.session_seconds),
+            "WHYFLAG_STALLED_SECONDS": str(settings.stalled_seconds),
             "WHYFLAG_METRICS_PORT": str(self.port),
             "WHYFLAG_BUNDLE": str(bundle or "/no/bundle"),
             "WHYFLAG_LLM_URL": settings.llm_url,
@@ -50,6 +54,11 @@ class Worker:
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
             return answer.read().decode()
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.process.kill()
+        self.process.wait()
 
     def stop(self) -> str:
         """SIGTERM; the worker must leave with 0 in time. Returns what it printed."""

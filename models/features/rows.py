@@ -82,7 +82,9 @@ def pack(state, place_bits, devices, slots, retention, offsets, words):
         for place in range(state.bucket_ids.shape[1]):
             if state.bucket_ids[slot, place] >= 0:
                 words[put] = np.int64(place) << 32 | np.int64(state.bucket_ids[slot, place])
-                words[put + 1] = np.int64(state.bucket_counts[slot, place, 0]) << 32 | np.int64(state.bucket_counts[slot, place, 1])
+                words[put + 1] = np.int64(state.bucket_counts[slot, place, 0]) << 32 | np.int64(
+                    state.bucket_counts[slot, place, 1]
+                )
                 words[put + 2] = state.bucket_counts[slot, place, 2]
                 words[put + 3] = state.bucket_sums[slot, place]
                 put += 4

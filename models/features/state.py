@@ -114,7 +114,7 @@ def _entries(state: State) -> tuple[UInt64s, Int32s]:
 
 
 @njit(cache=True, nogil=True)
-def take_block(state: State, rows: int) -> int:
+def take_block(state: State, rows: int) -> Any:
     """The start of a free block of the pool. The caller has made sure of room."""
     power = FREE_BLOCKS
     while (1 << (power - FREE_BLOCKS)) < rows:

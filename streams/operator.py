@@ -1,0 +1,328 @@
+"""
+The operator: runs one stage over its chunks and keeps its checkpoints. There is one for each stage of a worker.
+
+Numbered steps of a chunk, in ``handle``:
+
+1. only records at the partition's position count: a replay is dropped, a gap is read again;
+2. the stage computes the outputs and changes its state;
+3. every output is published and acknowledged by Kafka;
+4. the position moves on, and the chunk counts as done;
+5. if the epoch is over, a checkpoint follows.
+
+Numbered steps of a checkpoint, in ``_checkpoint``:
+
+1. the one before it is committed (and by step 3 above every output is acknowledged);
+2. the rows that changed, the positions and the digest are taken at this moment;
+3. they are written in one transaction, while the next epoch goes on.
+
+Whatever goes wrong ends the process without acknowledging: what is read again meets the state it met the first time, and
+the same records with the same ids come out.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic, perf_counter
+from typing import Any, Protocol
+
+from core.errors import StateError
+from core.metrics import (
+    ACK_SECONDS,
+    BATCH_SECONDS,
+    CHECKPOINT_BYTES,
+    CHECKPOINT_SECONDS,
+    KEYS,
+    RECORDS,
+    RESTORE_SECONDS,
+    STATE_BYTES,
+)
+from streams.checkpoints import Checkpoint, CheckpointLog
+from streams.publishing import Publisher
+from streams.stage import Stage
+from streams.transport import Chunk
+
+logger = logging.getLogger(__name__)
+
+# An epoch also ends after this many records, so that a fast partition replays seconds after a crash, not minutes.
+_EPOCH_RECORDS = 100_000
+_TICK_SECONDS = 0.1  # how late a checkpoint may be when no more records come
+_RESTORES_AT_ONCE = 4  # each holds a connection and some megabytes of the log
+
+Place = tuple[str, int]  # topic, partition
+
+
+class Source(Protocol):
+    """What the operator asks of the consumer that feeds it."""
+
+    async def bounds(self, places: list[Place]) -> Mapping[Place, tuple[int, int]]:
+        """First and next offset of partitions, as Kafka has them now."""
+
+    def read_from(self, place: Place, offset: int) -> None:
+        """Read a partition from this offset on; whatever was fetched for it before is dropped."""
+
+
+class Operator:
+    """One stage in this worker. Its chunks, checkpoints and rebalances take turns."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        publisher: Publisher,
+        log: Callable[[str, int], CheckpointLog] | None,
+        epoch_seconds: float,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """``log`` makes the log of (topic, partition); None keeps state in memory. ``failed`` ends the process."""
+        self.stage = stage
+        self._publisher = publisher
+        self._make_log = log if stage.checkpoints else None
+        self._epoch_seconds = epoch_seconds
+        self._failed = failed
+        self._turn = asyncio.Lock()
+        self._positions: dict[Place, int] = {}
+        self._owned: set[int] = set()
+        self._logs: dict[int, CheckpointLog] = {}
+        self._writes: dict[int, asyncio.Task[None]] = {}
+        self._epochs: dict[int, tuple[float, int]] = {}  # when the epoch began, records in it
+        self._source: Source | None = None
+        self._partitions = 0
+
+    @property
+    def seeks(self) -> bool:
+        """Whether positions come from the checkpoint log rather than from the consumer group."""
+        return self._make_log is not None
+
+    @property
+    def positions(self) -> dict[Place, int]:
+        """The next offset to process of each partition that is owned and restored."""
+        return {place: offset for place, offset in self._positions.items() if place[1] in self._owned}
+
+    # -- assignment -----------------------------------------------------------------------------------------------------------
+
+    async def open(self, assigned: set[Place], source: Source) -> None:
+        """
+        Own the partitions of an assignment: drop the state of others, restore what is new, and read on from its position.
+
+        Raises:
+            StateError: if a partition's log cannot be used.
+            KafkaError: if no broker answers.
+        """
+        async with self._turn:
+            owned = {partition for topic, partition in assigned if topic in self.stage.topics}
+            await self._drop(set(self.stage.states) - owned)
+            if self._make_log is not None:
+                self._source = source
+                await self._check_partitions(assigned, owned)
+                at_once = asyncio.Semaphore(_RESTORES_AT_ONCE)
+                async with asyncio.TaskGroup() as group:
+                    for partition in owned:
+                        group.create_task(self._restore(partition, at_once))
+                for place, offset in self._positions.items():
+                    source.read_from(place, offset)
+            self._owned = owned
+
+    async def _check_partitions(self, assigned: set[Place], owned: set[int]) -> None:
+        counts = await self._publisher.counts([*self.stage.topics, self.stage.checkpoints])
+        missing = [topic for topic, count in counts.items() if not count]
+        if missing:
+            raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
+        if len(set(counts.values())) > 1:
+            raise StateError(
+                f"these topics must have the same number of partitions, but have {counts}: see 'Adding partitions' in docs/delivery.md"
+            )
+        if apart := {(topic, partition) for topic in self.stage.topics for partition in owned} - assigned:
+            raise StateError(f"the group gave this worker some partitions without their twins: {sorted(apart)}")
+        self._partitions = counts[self.stage.topics[0]] or 0
+
+    async def _restore(self, partition: int, at_once: asyncio.Semaphore) -> None:
+        assert self._make_log is not None
+        async with at_once:
+            if partition in self._logs:
+                if await self._logs[partition].unchanged():
+                    return  # nobody else has owned it since
+                await self._drop({partition})
+            began = perf_counter()
+            log = self._logs[partition] = self._make_log(self.stage.checkpoints, partition)
+            await log.claim()
+            state = self.stage.new_state()
+            checkpoint = await log.read(state.load)
+            self._positions |= await self._start(partition, checkpoint)
+            if checkpoint is not None:
+                if (checkpoint.digest, checkpoint.keys) != (state.digest, state.keys):
+                    raise StateError(
+                        f"the checkpoint log {self.stage.checkpoints}/{partition} is damaged: it holds {state.keys} keys with digest "
+                        f"{state.digest}, its marker says {checkpoint.keys} and {checkpoint.digest}. Run `whyflag state rebuild`"
+                    )
+                state.origins = dict(checkpoint.origins)
+            self.stage.states[partition] = state
+            self._epochs[partition] = (monotonic(), 0)
+            RESTORE_SECONDS.labels(self.stage.name).observe(perf_counter() - began)
+            logger.info("%s %d restored: %d keys in %.1f s", self.stage.name, partition, state.keys, perf_counter() - began)
+
+    async def _start(self, partition: int, checkpoint: Checkpoint | None) -> dict[Place, int]:
+        """Where to read on, after a check that the checkpoint fits this worker and that Kafka still has what follows it."""
+        assert self._source is not None
+        places = [(topic, partition) for topic in self.stage.topics]
+        bounds = await self._source.bounds(places)
+        if checkpoint is None:
+            return {place: bounds[place][0] for place in places}
+        name = f"{self.stage.checkpoints}/{partition}"
+        if checkpoint.spec != self.stage.version:
+            raise StateError(
+                f"the state in {name} is of feature spec {checkpoint.spec!r}, this worker's is {self.stage.version!r}: start the bundle it "
+                "belongs to, or run `whyflag state rebuild` to compute the state of the new spec"
+            )
+        if checkpoint.partitions != self._partitions:
+            raise StateError(
+                f"the state in {name} was kept when there were {checkpoint.partitions} partitions, now there are {self._partitions}: "
+                "see 'Adding partitions' in docs/delivery.md"
+            )
+        if checkpoint.bundle != self.stage.bundle and not checkpoint.clean:
+            raise StateError(
+                f"the worker that wrote {name} did not stop in order and used bundle {checkpoint.bundle or 'none'}; what it had begun must "
+                "be decided by the same bundle: start that one once, stop it by SIGTERM, then start the new one"
+            )
+        for topic, partition in places:
+            begin, end = bounds[topic, partition]
+            position = checkpoint.positions[topic]
+            if position < begin:
+                raise StateError(
+                    f"{begin - position} records of {topic}/{partition} were deleted by retention before they were read (read up to "
+                    f"{position}, kept from {begin}): run `whyflag state rebuild`, which goes on from what is left"
+                )
+            if position > end:
+                raise StateError(
+                    f"{topic}/{partition} ends at {end} but was read up to {position}: the topic was made anew or has lost its end. "
+                    f"Run `whyflag state rebuild`, which begins with what is there"
+                )
+        return {place: checkpoint.positions[place[0]] for place in places}
+
+    async def revoke(self) -> None:
+        """Another worker may own any partition from now on: finish, write a last checkpoint, process nothing more."""
+        async with self._turn:
+            for partition in self._owned if self._make_log else ():
+                await self._checkpoint(partition, clean=True)
+            await self._written()
+            self._owned = set()
+
+    async def stop(self) -> None:
+        """As ``revoke``, for good."""
+        await self.revoke()
+        async with self._turn:
+            await self.stage.stop()
+            for log in self._logs.values():
+                await log.close()
+
+    async def _drop(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            self.stage.states.pop(partition, None)
+            self._epochs.pop(partition, None)
+            for topic in self.stage.topics:
+                self._positions.pop((topic, partition), None)
+            if log := self._logs.pop(partition, None):
+                await log.close()
+
+    # -- chunks ---------------------------------------------------------------------------------------------------------------
+
+    async def handle(self, chunk: Chunk) -> None:
+        """
+        Process a chunk.
+
+        Raises:
+            WhyflagError: if it could not be finished; the process must end.
+        """
+        async with self._turn:
+            place = (chunk.topic, chunk.partition)
+            if chunk.partition not in self._owned:
+                return  # its owner reads it again
+            records = chunk.records
+            if self._make_log is not None:  # 1
+                position = self._positions[place]
+                if chunk.begin > position:
+                    assert self._source is not None
+                    self._source.read_from(place, position)
+                    return
+                if records[0].offset < position:
+                    records = [record for record in records if record.offset >= position]
+                elif records[0].offset > position:
+                    await self._check_gap(place, position)
+            if records:
+                await self._process(chunk, records)
+            chunk.done = True  # 4
+            if self._make_log is not None:
+                self._positions[place] = chunk.offset + 1
+                began, count = self._epochs[chunk.partition]
+                self._epochs[chunk.partition] = (began, count + len(records))
+                if self._over(chunk.partition):
+                    await self._checkpoint(chunk.partition)  # 5
+
+    async def _process(self, chunk: Chunk, records: list[Any]) -> None:
+        began = perf_counter()
+        outputs = await self.stage.process(chunk.topic, chunk.partition, records)  # 2
+        computed = perf_counter()
+        await self._publisher.publish(outputs)  # 3
+        RECORDS.labels(self.stage.name, chunk.topic).inc(len(records))
+        BATCH_SECONDS.labels(self.stage.name).observe(computed - began)
+        ACK_SECONDS.labels(self.stage.name).observe(perf_counter() - computed)
+
+    async def _check_gap(self, place: Place, position: int) -> None:
+        """Offsets may be missing where a producer used transactions. Where retention deleted records, that must be said."""
+        assert self._source is not None
+        begin, _ = (await self._source.bounds([place]))[place]
+        if begin > position:
+            raise StateError(
+                f"{begin - position} records of {place[0]}/{place[1]} were deleted by retention before they were read"
+            )
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------------------
+
+    def _over(self, partition: int) -> bool:
+        began, count = self._epochs[partition]
+        return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
+
+    async def tick(self) -> None:
+        """Ends epochs in which no more records come. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            if any(self._over(partition) for partition in self._owned if partition in self._epochs):
+                async with self._turn:
+                    for partition in self._owned:
+                        if self._over(partition):
+                            await self._checkpoint(partition)
+
+    async def _checkpoint(self, partition: int, clean: bool = False) -> None:
+        if not clean and not self._epochs[partition][1]:
+            return
+        if partition in self._writes:  # 1
+            await self._writes.pop(partition)
+        state = self.stage.states[partition]  # 2
+        rows = state.changed()
+        checkpoint = Checkpoint(
+            spec=self.stage.version,
+            bundle=self.stage.bundle,
+            partitions=self._partitions,
+            positions={topic: self._positions[topic, partition] for topic in self.stage.topics},
+            origins=dict(state.origins),
+            keys=state.keys,
+            digest=state.digest,
+            clean=clean,
+        )
+        self._epochs[partition] = (monotonic(), 0)
+        self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint))  # 3
+
+    async def _write(self, partition: int, rows: list[tuple[bytes, bytes]], checkpoint: Checkpoint) -> None:
+        began = perf_counter()
+        try:
+            await self._logs[partition].write(rows, checkpoint)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._failed(error)
+        CHECKPOINT_SECONDS.labels(self.stage.name).observe(perf_counter() - began)
+        CHECKPOINT_BYTES.labels(self.stage.name).inc(sum(len(row) for _, row in rows))
+        KEYS.labels(self.stage.name).set(sum(state.keys for state in self.stage.states.values()))
+        STATE_BYTES.labels(self.stage.name).set(sum(state.nbytes for state in self.stage.states.values()))
+
+    async def _written(self) -> None:
+        await asyncio.gather(*self._writes.values())
+        self._writes.clear()

@@ -1,0 +1,68 @@
+"""What one hop knows of one partition, and how it is written to the checkpoint log."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.errors import StateError
+from core.messages import Origin
+from models.features.engine import EntityEngine
+from models.features.spec import Entity, FeatureSpec
+
+_KEY_BYTES = 9  # the entity's place in the spec, then the key's hash
+
+
+class PartitionState:
+    """The engines of a hop's entities, and the highest origin offset seen from each origin: what comes below it is a replay."""
+
+    def __init__(self, spec: FeatureSpec, entities: Sequence[Entity]) -> None:
+        self.engines = [EntityEngine(spec, entity) for entity in entities]
+        self.origins: dict[str, int] = {}
+
+    @property
+    def keys(self) -> int:
+        """Number of keys held."""
+        return sum(engine.keys for engine in self.engines)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what was written or loaded last, 16 hexadecimal digits an entity."""
+        return "".join(f"{engine.digest:016x}" for engine in self.engines)
+
+    def is_new(self, topic: str, origin: Origin) -> bool:
+        """Whether this origin was not seen before; it is from here on. Rests on the order within an origin partition."""
+        place = f"{topic}/{origin.partition}"
+        if origin.offset <= self.origins.get(place, -1):
+            return False
+        self.origins[place] = origin.offset
+        return True
+
+    def changed(self) -> list[tuple[bytes, bytes]]:
+        """Log records (key, row) of all keys that changed since the last call."""
+        records = []
+        for number, engine in enumerate(self.engines):
+            keys, offsets, words = engine.changed()
+            prefix, rows, begin = bytes([number]), words.astype("<i8", copy=False).tobytes(), 0
+            encoded = keys.astype("<u8", copy=False).tobytes()
+            for i, end in enumerate((offsets[1:] * 8).tolist()):
+                records.append((prefix + encoded[8 * i : 8 * i + 8], rows[begin:end]))
+                begin = end
+        return records
+
+    def load(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        """
+        Take records of the log, in its order.
+
+        Raises:
+            StateError: if one is damaged.
+        """
+        for number, engine in enumerate(self.engines):
+            prefix = bytes([number])
+            engine.load([row for key, row in records if key.startswith(prefix)])
+        if any(len(key) != _KEY_BYTES or key[0] >= len(self.engines) for key, _ in records):
+            raise StateError("the checkpoint log holds a record of an unknown entity: the log is damaged")
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, bytes."""
+        return int(np.sum([engine.nbytes for engine in self.engines]))
