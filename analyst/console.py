@@ -4,11 +4,15 @@ The analyst's console: the queue, an alert's page, and verdicts.
 Pages are complete without JavaScript; htmx refreshes the queue, a few keys move through it.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Form, HTTPException, Request
+from fastapi import FastAPI, Form, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
@@ -19,11 +23,14 @@ from analyst.pictures import timeline, waterfall
 from analyst.queue import Queue, QueuedAlert
 from core.errors import QueueError
 from core.messages import Finding
+from core.money import money
+from core.privacy import redact
 from core.settings import Settings
-from explain.reasons import duration, money
+from explain.reasons import duration
 
 _HERE = Path(__file__).parent
 PAGE = 50
+_LOOPBACK = ("127.0.0.1", "localhost")
 _OPEN = ("/live", "/ready", "/metrics")  # for probes and Prometheus, which no proxy signs in
 TYPOLOGIES = (
     "card testing", "stolen card", "compromised terminal", "account takeover", "impossible travel", "slow skimming",
@@ -32,10 +39,11 @@ TYPOLOGIES = (
 _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 
-def create_app(queue: Queue, settings: Settings) -> FastAPI:
-    """The console over a queue."""
+def create_app(queue: Queue, settings: Settings, publishing: Callable[[], bool] = lambda: True) -> FastAPI:
+    """The console over a queue; ``publishing`` tells whether verdicts are on their way to Kafka."""
     app = FastAPI(title="whyflag", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings))
     pages = Jinja2Templates(_HERE / "templates")
     pages.env.filters |= {"money": money, "when": _when, "ago": duration}
 
@@ -47,7 +55,7 @@ def create_app(queue: Queue, settings: Settings) -> FastAPI:
         """Changes only from pages of ours, nothing loaded from elsewhere, nothing framed, nobody unnamed."""
         if not _named(request, settings) and request.url.path not in _OPEN:
             return PlainTextResponse(f"the proxy named no analyst in the header {settings.analyst_header}\n", 401)
-        if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        if request.method not in ("GET", "HEAD") and not _same_origin(request):
             return PlainTextResponse("a verdict can only be given from the console's own pages\n", 403)
         response: Response = await call_next(request)
         response.headers["Content-Security-Policy"] = _POLICY
@@ -63,13 +71,18 @@ def create_app(queue: Queue, settings: Settings) -> FastAPI:
     async def refused(request: Request, error: HTTPException) -> HTMLResponse:
         return page(request, "error.html", error.status_code, message=error.detail)
 
+    @app.exception_handler(RequestValidationError)
+    async def misspelt(request: Request, error: RequestValidationError) -> HTMLResponse:
+        told = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+        return page(request, "error.html", 422, message=told)
+
     @app.get("/", response_class=HTMLResponse)
-    def show_queue(request: Request, offset: int = 0) -> HTMLResponse:
-        rows = queue.open_alerts(PAGE + 1, max(offset, 0))
+    def show_queue(request: Request, offset: Annotated[int, Query(ge=0, le=10**9)] = 0) -> HTMLResponse:
+        rows = queue.open_alerts(PAGE + 1, offset)
         values: dict[str, Any] = {
             "rows": rows[:PAGE],
             "counts": queue.counts(),
-            "offset": max(offset, 0),
+            "offset": offset,
             "more": len(rows) > PAGE,
             "page": PAGE,
         }
@@ -103,7 +116,7 @@ def create_app(queue: Queue, settings: Settings) -> FastAPI:
     ) -> RedirectResponse:
         if typology and typology not in TYPOLOGIES:
             raise HTTPException(422, f"no typology {typology!r}")
-        queue.decide(alert_id, finding, _named(request, settings), typology or None, note.strip() or None)
+        queue.decide(alert_id, finding, _named(request, settings), typology or None, redact(note.strip()) or None)
         waiting = queue.open_alerts(1)
         return RedirectResponse(f"/alerts/{waiting[0].alert.alert_id}" if waiting else "/", status_code=303)
 
@@ -117,6 +130,8 @@ def create_app(queue: Queue, settings: Settings) -> FastAPI:
             queue.counts()
         except SQLAlchemyError:
             return PlainTextResponse("the queue's database does not answer\n", 503)
+        if not publishing():
+            return PlainTextResponse("verdicts are not being published\n", 503)
         return PlainTextResponse("ready\n")
 
     @app.get("/metrics")
@@ -131,6 +146,21 @@ def _found(queue: Queue, alert_id: str) -> QueuedAlert:
     if queued is None:
         raise QueueError(f"no alert {alert_id} in the queue")
     return queued
+
+
+def _same_origin(request: Request) -> bool:
+    """Whether a change comes from a page of ours, by what the browser says of it. Browsers send ``Origin`` with every change."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return False
+    return request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
+
+
+def _hosts(settings: Settings) -> list[str]:
+    """Names the console answers to, so that no other site's name can be made to point here (DNS rebinding)."""
+    if settings.console_hosts:
+        return settings.console_hosts.split(",")
+    return ["127.0.0.1", "localhost"] if settings.console_host in _LOOPBACK else ["*"]
 
 
 def _named(request: Request, settings: Settings) -> str:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from html import escape
 
 from core.messages import Alert, EvidenceItem
-from explain.reasons import duration, money
+from core.money import exponent, money
+from explain.reasons import duration
 
 _WIDTH = 640
 _ROW = 26
@@ -52,11 +53,13 @@ def waterfall(evidence: tuple[EvidenceItem, ...]) -> str:
 
 def timeline(alert: Alert) -> str:
     """The card's last transactions and this one: amount (logarithmic) against time before the alert. Empty without a past."""
-    now, currency = alert.transaction.event_time, alert.transaction.currency
+    now, currency = alert.transaction.event_time, alert.currency or alert.transaction.currency
+    price = alert.features.get("amount")
+    own = round(price * 100) if price is not None else None  # in the currency of the past ones
     past = [one for one in alert.recent if one.amount is not None and one.event_time <= now]
     if not past:
         return ""
-    amounts = [max(one.amount or 0, 1) for one in past] + [max(alert.transaction.amount, 1)]
+    amounts = [max(one.amount or 0, 1) for one in past] + ([max(own, 1)] if own is not None else [])
     low, high = math.log(min(amounts)), math.log(max(amounts))
     span = max(high - low, 0.5)
     oldest = math.log1p((now - min(one.event_time for one in past)) / 60_000)
@@ -70,7 +73,7 @@ def timeline(alert: Alert) -> str:
 
     parts = [
         f'<line x1="{left - 5}" x2="{right + 10}" y1="{y(amount):.1f}" y2="{y(amount):.1f}" class="grid"/>'
-        f'<text x="{left - 9}" y="{y(amount) + 4:.1f}" class="label">{amount / 100:,.2f}</text>'
+        f'<text x="{left - 9}" y="{y(amount) + 4:.1f}" class="label">{amount / 10 ** exponent(currency):,.{exponent(currency)}f}</text>'
         for amount in sorted({min(amounts), max(amounts)})
     ]
     ticks: list[float] = []
@@ -89,11 +92,12 @@ def timeline(alert: Alert) -> str:
             ticks.append(place)
             parts.append(f'<text x="{place:.1f}" y="{height - 14}" class="tick">{duration(ago)}</text>')
     when = datetime.fromtimestamp(now / 1000, UTC)
-    parts.append(
-        f"<g><title>{money(alert.transaction.amount, currency)}, this transaction</title>"
-        f'<circle cx="{right}" cy="{y(alert.transaction.amount):.1f}" r="8" class="this"/></g>'
-        f'<text x="{right - 12}" y="{height - 14}" class="tick strong">{when:%H:%M}</text>'
-    )
+    if own is not None:
+        parts.append(
+            f"<g><title>{money(own, currency)}, this transaction</title>"
+            f'<circle cx="{right}" cy="{y(own):.1f}" r="8" class="this"/></g>'
+        )
+    parts.append(f'<text x="{right - 12}" y="{height - 14}" class="tick strong">{when:%H:%M}</text>')
     return _svg("timeline", height, parts, f"Amount of the card's last transactions in {currency}, by time before this one")
 
 

@@ -1,6 +1,7 @@
 """``whyflag console``."""
 
 import logging
+import socket
 
 import click
 
@@ -13,6 +14,7 @@ def command() -> None:
     from analyst.console import create_app
     from analyst.queue import Queue
     from core.clock import SystemClock
+    from core.errors import SettingsError
     from core.settings import read_settings
     from streams.relay import Relay
 
@@ -20,19 +22,20 @@ def command() -> None:
     settings = read_settings()
     queue = Queue(settings.database, SystemClock())
     relay = Relay(queue, settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(queue, settings),
-            host=settings.console_host,
-            port=settings.console_port,
-            log_level="warning",
-            access_log=False,
-        )
-    )
-    relay.start()
-    click.echo(f"console on http://{settings.console_host}:{settings.console_port}", err=True)
+    app = create_app(queue, settings, lambda: relay.alive)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:
-        server.run()
+        listening = socket.create_server((settings.console_host, settings.console_port))
+    except OSError as error:
+        queue.close()
+        raise SettingsError(
+            f"the console cannot listen on {settings.console_host}:{settings.console_port} ({error.strerror}): choose another "
+            "WHYFLAG_CONSOLE_PORT or WHYFLAG_CONSOLE_HOST"
+        ) from None
+    relay.start()
+    click.echo(f"console on http://{settings.console_host}:{listening.getsockname()[1]}", err=True)
+    try:
+        server.run(sockets=[listening])
     finally:
         relay.stop()
         queue.close()

@@ -22,6 +22,7 @@ import click
 
 from cli.progress import stderr
 from core.errors import WhyflagError
+from core.money import money
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -98,12 +99,13 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
 
 
 def _prepare(folder: Path, seed: int) -> None:
-    """Simulate a history that ends today and a future that is streamed; train on the history."""
+    """Simulate a history, and the days after it that are streamed; train on the history."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    begin, now = today - timedelta(days=HISTORY_DAYS), int(today.timestamp() * 1000)
+    # what is streamed lies in the past too: the pipeline refuses events from the future
+    live = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=LIVE_DAYS)
+    begin, now = live - timedelta(days=HISTORY_DAYS), int(live.timestamp() * 1000)
     days = HISTORY_DAYS + LIVE_DAYS
     _whyflag(
         [
@@ -432,7 +434,7 @@ def _screen(watch: _Watch, feed: _Feed, address: str, elapsed: float) -> "Render
         alerts.add_row(
             Text(decision.outcome, style),
             f"{(decision.probability or 0) * 100:.1f} %",
-            f"{decision.currency} {decision.amount / 100:,.2f}",
+            money(decision.amount, decision.currency),
             reason,
         )
     return Group(

@@ -37,3 +37,6 @@ def command(transactions: Path, mapping: str, rate: float, limit: int | None, re
     finally:
         sender.close()
     stderr.print(f"{sender.sent:,} transactions produced, {source.rejected:,} rows rejected", highlight=False)
+    if source.rejected:
+        where = f"see {rejects}" if rejects else "--rejects FILE writes them all"
+        stderr.print(f"the first rejected: {source.first_reject}; {where}", highlight=False)

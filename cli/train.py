@@ -1,6 +1,7 @@
 """``whyflag train``."""
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -43,9 +44,14 @@ def command(
     except ValueError as error:
         raise InputError(f"--label-delay: {error}") from None
     budget = parse_budget(review_budget)
+    if currency is not None and not re.fullmatch("[A-Z]{3}", currency):
+        raise InputError(f"--currency {currency!r} is no ISO 4217 code such as EUR")
     source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
     if currency is None:
-        currency = next(source.chunks(1_000)).table["currency"][0].as_py()
+        first = next(source.chunks(1_000), None)
+        if first is None:
+            raise InputError(f"{transactions} holds no transactions")
+        currency = first.table["currency"][0].as_py()
         source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
     with stages() as progress:
         version, metrics = train(

@@ -20,14 +20,14 @@ EARLIEST = 946_684_800_000  # 2000-01-01
 LATEST = 4_102_444_800_000  # 2100-01-01
 
 Version = Annotated[int, Meta(ge=1, le=1, description="message version")]
-Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+( [!-~]+)*$")]
+Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+( [!-~]+)*$(?!\n)")]
 EpochMs = Annotated[int, Meta(ge=EARLIEST, le=LATEST, description="epoch milliseconds, UTC")]
 MinorUnits = Annotated[int, Meta(ge=0, le=10**13, description="minor currency units")]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", description="ISO 4217")]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Text = Annotated[str, Meta(max_length=512)]
-Mcc = Annotated[str, Meta(pattern="^[0-9]{4}$", description="ISO 18245 merchant category code")]
-Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+Mcc = Annotated[str, Meta(pattern=r"^[0-9]{4}$(?!\n)", description="ISO 18245 merchant category code")]
+Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)", description="ISO 3166-1 alpha-2")]
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
 
@@ -156,7 +156,11 @@ class RecentTransaction(Message, frozen=True):
 
 
 class Alert(Message, frozen=True):
-    """A flagged decision with all an explanation needs. Topic ``alerts``, key ``alert_id``."""
+    """
+    A flagged decision with all an explanation needs. Topic ``alerts``, key ``alert_id``.
+
+    ``currency`` is that of the money features and of the recent amounts: the feature spec's, whatever the transaction's own.
+    """
 
     alert_id: Identifier
     transaction: Transaction
@@ -164,6 +168,7 @@ class Alert(Message, frozen=True):
     features: dict[str, float | None]
     spec: str
     recent: tuple[RecentTransaction, ...] = ()
+    currency: str = ""
     v: Version = 1
 
 

@@ -12,8 +12,10 @@ import re
 
 from core.errors import InvalidEvent
 
-_DIGIT_RUN = re.compile(r"(?<!\d)\d(?:[ \-]?\d){11,18}(?!\d)")
-_DIGIT_RUN_BYTES = re.compile(rb"(?<!\d)\d(?:[ \-]?\d){11,18}(?!\d)")
+# groups of digits with one space or dash between them; at least twelve digits in all
+_DIGIT_RUN = re.compile(r"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
+_DIGIT_RUN_BYTES = re.compile(rb"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
+_GROUP = re.compile(r"[0-9]+")
 _DOUBLED = str.maketrans("0123456789", "0246813579")
 
 
@@ -48,8 +50,26 @@ def pan_token(pan: str, key: bytes) -> str:
 
 
 def _mask(run: str) -> str:
-    digits = run.replace(" ", "").replace("-", "")
-    return f"[card ending {digits[-4:]}]" if luhn(digits) else run
+    """
+    A run of digit groups with its card numbers masked.
+
+    A card number may stand between other numbers ("order 1 4111 1111 1111 1111 12/25"), so every row of neighbouring groups is
+    tried, the longest first.
+    """
+    groups = _GROUP.findall(run)
+    for length in range(len(groups), 0, -1):
+        for first in range(len(groups) - length + 1):
+            digits = "".join(groups[first : first + length])
+            if 12 <= len(digits) <= 19 and luhn(digits):
+                begin = _place(run, groups, first)
+                end = _place(run, groups, first + length - 1) + len(groups[first + length - 1])
+                return f"{_mask(run[:begin])}[card ending {digits[-4:]}]{_mask(run[end:])}"
+    return run
+
+
+def _place(run: str, groups: list[str], number: int) -> int:
+    """Where a group begins in its run: one separator stands between two groups."""
+    return run.index(groups[0]) + sum(len(group) + 1 for group in groups[:number])
 
 
 def redact(text: str) -> str:

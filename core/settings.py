@@ -20,7 +20,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     A field ``kafka_bootstrap`` is read from ``WHYFLAG_KAFKA_BOOTSTRAP``. Secrets are never logged.
     """
 
-    kafka_bootstrap: Annotated[str, Meta(min_length=3, description="host:port[,host:port] of Kafka")] = "127.0.0.1:9092"
+    kafka_bootstrap: Annotated[
+        str, Meta(pattern=r"^[^\s,:]+:[0-9]{1,5}(,[^\s,:]+:[0-9]{1,5})*$", description="host:port[,host:port] of Kafka")
+    ] = "127.0.0.1:9092"
     kafka_api_version: Annotated[
         str, Meta(pattern=r"^(\d+\.\d+)?$", description="protocol version for brokers that cannot negotiate; empty: negotiate")
     ] = ""
@@ -30,6 +32,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metrics_port: Annotated[Port, Meta(description="Prometheus metrics and health; 0 takes a free port")] = 9464
     console_host: Annotated[str, Meta(description="address the console listens on")] = "127.0.0.1"
     console_port: Annotated[Port, Meta(description="port of the console; 0 takes a free one")] = 8080
+    console_hosts: Annotated[
+        str,
+        Meta(description="host names the console answers to, separated by commas; empty: loopback names, or any behind a proxy"),
+    ] = ""
     analyst: Annotated[str, Meta(min_length=1, max_length=64, description="name signed under verdicts")] = "analyst"
     analyst_header: Annotated[
         str, Meta(description="HTTP header in which a trusted proxy names the analyst; empty: none is trusted")

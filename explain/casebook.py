@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from core.messages import EvidenceItem, Finding, SimilarCase
 from explain.reasons import REASONS, entity_of, label, shown
@@ -27,6 +27,7 @@ Vector = npt.NDArray[np.float32]
 SIMILAR = 5
 _CLIP = 4.0  # standard deviations beyond which a feature is simply extreme
 _DIFFERENCES = 2
+_NEVER = 1 << 62
 
 
 class Case(Struct, frozen=True):
@@ -88,18 +89,24 @@ class Casebook:
         return np.concatenate(parts).astype(np.float32) / np.float32(np.sqrt(2))
 
     def add_all(self, cases: Iterable[Case]) -> None:
-        """Add cases; one whose id is there already is left as it is."""
+        """Add cases; one whose id is there already takes the new outcome and time, its vector stays."""
         from llama_index.core.schema import TextNode
 
         nodes = []
         for case in cases:
-            if case.case_id in self._cases:
-                continue
+            known = case.case_id in self._cases
             self._cases[case.case_id] = case
+            if known:
+                continue
             embedding = self.vector(case.features, case.contributions).tolist()
             nodes.append(TextNode(id_=case.case_id, text=case.outcome.value, embedding=embedding))
         if nodes:
             self._index.insert_nodes(nodes)
+
+    def withdraw(self, case_id: str) -> None:
+        """A case that is open again is nobody's example; its vector is passed over."""
+        if case := self._cases.get(case_id):
+            self._cases[case_id] = structs.replace(case, closed_time=_NEVER)
 
     def similar(self, features: Vector, contributions: Vector, before: int, own_id: str) -> list[SimilarCase]:
         """The nearest cases closed before a time (epoch ms), nearest first; never the alert itself."""

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from core.errors import InvalidEvent
 from core.messages import Alert, EvidenceItem, Outcome
-from explain.reasons import REASONS, entity_of, money, sentence, shown, usual
+from core.money import money
+from explain.reasons import REASONS, entity_of, sentence, shown, usual
 from models.attribution import contributions
 from models.bundle import Bundle
 from models.features.spec import op_of
@@ -43,10 +45,15 @@ def gather(alert: Alert, bundle: Bundle) -> Evidence:
     All evidence of an alert raised by this bundle.
 
     ``contribution`` values of the items plus the item ``R`` (all other features) plus the bias add up to the margin.
+
+    Raises:
+        InvalidEvent: if the alert lacks features of the bundle it names.
     """
     items: list[EvidenceItem] = []
     names = bundle.spec.feature_names
     scored = alert.decision.bundle == bundle.version
+    if scored and alert.features.keys() != set(names):
+        raise InvalidEvent("the alert's features are not those of the bundle that it names")
     x = np.array([math.nan if (v := alert.features.get(name)) is None else v for name in names], np.float32)
     shap, bias = np.zeros(len(names), np.float32), 0.0
     if scored:

@@ -10,6 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from core.clock import MS_PER_HOUR, MS_PER_MINUTE, duration_ms
+from core.money import money
 from models.features.spec import Entity, Feature, FeatureSpec, Op, op_of
 
 CATALOGUE: Final = "reasons-1"
@@ -82,11 +83,6 @@ def window_words(window: str) -> str:
     """``"1 hour"``, ``"30 days"``."""
     number, unit = int(window[:-1]), _WINDOWS[window[-1]]
     return f"{number} {unit}{'' if number == 1 else 's'}"
-
-
-def money(minor: float, currency: str) -> str:
-    """``"EUR 1,234.50"`` from minor units; two decimals, as all amounts of a spec have."""
-    return f"{currency} {minor / 100:,.2f}"
 
 
 def shown(value: float | None, unit: str, currency: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,10 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(
             f"no model bundle in {folder} ({Path(error.filename).name} is missing): train one with `whyflag train --out {folder}`"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"the bundle in {folder} cannot be read: {error}") from None
+    if not isinstance(manifest["files"], dict):
+        raise BundleError(f"the bundle in {folder} cannot be read: its manifest has no table of files")
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     altered = [name for name, digest in digests.items() if manifest["files"][name] != digest]
     if altered or _version(digests) != manifest.get("version"):
@@ -115,8 +118,16 @@ def load_bundle(folder: Path) -> Bundle:
             reference=Reference(**_read_arrays(files[REFERENCE])),
             metrics=json.loads(files[METRICS]),
         )
-    except (KeyError, TypeError, ValueError, InputError, xgb.core.XGBoostError, msgspec.MsgspecError) as error:
-        raise BundleError(f"the bundle in {folder} cannot be used: {error}") from None
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        InputError,
+        zipfile.BadZipFile,
+        xgb.core.XGBoostError,
+        msgspec.MsgspecError,
+    ) as error:
+        raise BundleError(f"the bundle in {folder} cannot be used: {str(error).splitlines()[0]}") from None
     if tuple(booster.feature_names or ()) != bundle.spec.feature_names:
         raise BundleError(f"the bundle in {folder} mixes a model and a feature spec that do not belong together: train again")
     return bundle

@@ -36,7 +36,7 @@ def parse_budget(text: str) -> float:
     Raises:
         InputError: if the text is no budget.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)/(day|week)", text.strip())
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)/(day|week)", text.strip())
     if match is None or float(match[1]) <= 0:
         raise InputError(f"{text!r} is not a review budget: write for example 300/day or 2000/week")
     return float(match[1]) / (7 if match[2] == "week" else 1)

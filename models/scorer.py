@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from core.messages import Alert, Decision, Outcome, RecentTransaction, Transaction, alert_id
 from models.bundle import Bundle
+from models.features.spec import FeatureSpec
 from models.novelty import novelty
 from models.policy import APPROVE, DECLINE, REVIEW
 
@@ -86,7 +87,7 @@ def decision(transaction: Transaction, scores: Scores, i: int) -> Decision:
 
 
 def alert(
-    transaction: Transaction, decided: Decision, names: tuple[str, ...], x: npt.NDArray[np.float32], spec: str,
+    transaction: Transaction, decided: Decision, names: tuple[str, ...], x: npt.NDArray[np.float32], spec: FeatureSpec,
     recent: tuple[RecentTransaction, ...],
 ) -> Alert:  # fmt: skip
     """The alert message of a flagged decision; ``x`` float32 [F] are its features."""
@@ -95,6 +96,7 @@ def alert(
         transaction=transaction,
         decision=decided,
         features={name: None if np.isnan(value) else float(value) for name, value in zip(names, x, strict=True)},
-        spec=spec,
+        spec=spec.version,
         recent=recent,
+        currency=spec.currency,
     )

@@ -73,7 +73,13 @@ class ExplainStage:
 
     async def _explained(self, alert: Alert) -> Output:
         begin = perf_counter()
-        explanation = self._explainer.explain(alert)
+        try:
+            explanation = self._explainer.explain(alert)
+        except InvalidEvent:
+            raise
+        except Exception as error:  # it touches nothing but the alert: another try would end the same way
+            logger.exception("the alert %s cannot be explained", alert.alert_id)
+            raise InvalidEvent(f"the alert cannot be explained: {error!r}") from None
         await asyncio.to_thread(self._queue.put, alert, explanation)
         EXPLAIN_SECONDS.observe(perf_counter() - begin)
         EXPLANATIONS.labels(explanation.narrator).inc()
@@ -98,7 +104,9 @@ class ExplainStage:
     def _learn(self, verdict: Verdict) -> None:
         """A verdict becomes a case, closed at the time of the verdict, if its alert is known and was raised by this bundle."""
         queued = self._queue.get(verdict.alert_id)
-        if queued is not None and (case := case_of(queued.alert, verdict, self._explainer)):
+        if verdict.finding is Finding.ESCALATE:
+            self._explainer.casebook.withdraw(verdict.alert_id)
+        elif queued is not None and (case := case_of(queued.alert, verdict, self._explainer)):
             self._explainer.casebook.add_all([case])
 
 

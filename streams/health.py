@@ -3,6 +3,8 @@
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from core.errors import SettingsError
+
 
 class Health:
     """``/live`` answers while the loop turns, ``/ready`` while partitions are assigned, ``/metrics`` what Prometheus reads."""
@@ -18,7 +20,7 @@ class Health:
         Listen.
 
         Raises:
-            OSError: if the port is taken.
+            SettingsError: if the port is taken.
         """
         app = web.Application()
         app.router.add_get("/live", self._live)
@@ -26,7 +28,12 @@ class Health:
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            raise SettingsError(
+                f"health and metrics cannot listen on port {self._port} ({error.strerror}): choose another WHYFLAG_METRICS_PORT"
+            ) from None
 
     async def stop(self) -> None:
         """Close."""

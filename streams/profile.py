@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from core.clock import MS_PER_DAY
 from core.errors import InvalidEvent
 from core.messages import Label, Origin, Profiled, Transaction, decode_label, decode_transaction, encode
 from core.metrics import DUPLICATES
@@ -13,6 +14,9 @@ from models.features.spec import FeatureSpec
 from streams.publishing import Output, Publisher
 from streams.stage import dead_letter
 from streams.state import PartitionState
+
+# An event from the future would make all that the card does from now on look long past. Clocks and time zones err by less than this.
+_AHEAD_MS = MS_PER_DAY
 
 
 class ProfileStage:
@@ -53,7 +57,12 @@ class ProfileStage:
         origins: list[Origin] = []
         for record in records:
             try:
-                transactions.append(decode_transaction(record.value, self._pan_key))
+                transaction = decode_transaction(record.value, self._pan_key)
+                if record.timestamp > 0 and transaction.event_time > record.timestamp + _AHEAD_MS:
+                    raise InvalidEvent(
+                        f"event_time is {(transaction.event_time - record.timestamp) / _AHEAD_MS:.1f} days after the record was written"
+                    )
+                transactions.append(transaction)
                 origins.append(Origin(partition=partition, offset=record.offset))
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))

@@ -14,7 +14,7 @@ from zlib import crc32
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from core.errors import DeliveryError
+from core.errors import BrokerError, DeliveryError
 
 # An acknowledgement takes milliseconds. A broker that is away is waited for this long, as Kafka's own producers do by default;
 # then the worker leaves, and its successor begins where the last checkpoint ended.
@@ -55,7 +55,7 @@ class Publisher:
         Connect.
 
         Raises:
-            KafkaError: if no broker answers.
+            BrokerError: if no broker answers.
         """
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
@@ -65,7 +65,13 @@ class Publisher:
             max_request_size=_LARGEST_MESSAGE * 2,
             request_timeout_ms=int(_ACK_SECONDS * 1000),
         )
-        await self._producer.start()
+        try:
+            await self._producer.start()
+        except KafkaError as error:
+            await self._producer.stop()
+            raise BrokerError(
+                f"Kafka at {self._bootstrap} does not answer ({error}): is it running, and is WHYFLAG_KAFKA_BOOTSTRAP right?"
+            ) from None
 
     async def stop(self) -> None:
         """Disconnect."""

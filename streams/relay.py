@@ -9,7 +9,6 @@ import logging
 import threading
 
 from analyst.queue import Queue
-from core.errors import BrokerError
 from core.messages import encode, label_of
 from core.metrics import VERDICTS
 from core.settings import Settings
@@ -40,21 +39,29 @@ class Relay:
         self._stop.set()
         self._thread.join(timeout=10)
 
+    @property
+    def alive(self) -> bool:
+        """Whether verdicts are on their way."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         while not self._stop.is_set():
-            waiting = self._queue.unpublished()
-            if not waiting:
-                self._stop.wait(_IDLE_SECONDS)
-                continue
             try:
-                for number, verdict in waiting:
-                    sender = Sender(self._settings, 0)
-                    sender.send(VERDICT_TOPIC, verdict.alert_id.encode(), encode(verdict))
-                    if label := label_of(verdict):
-                        sender.send(LABELS, label.card_id.encode(), encode(label))
-                    sender.close()
-                    self._queue.published(number)
-                    VERDICTS.labels(verdict.finding.value).inc()
-            except BrokerError as error:
+                if not self._publish():
+                    self._stop.wait(_IDLE_SECONDS)
+            except Exception as error:  # a broker or database that is away; nothing is lost, and the next try may succeed
                 logger.warning("verdicts wait in the queue: %s", error)
                 self._stop.wait(_RETRY_SECONDS)
+
+    def _publish(self) -> bool:
+        """Publish what waits; False if nothing did."""
+        waiting = self._queue.unpublished()
+        for number, verdict in waiting:
+            sender = Sender(self._settings, 0)
+            sender.send(VERDICT_TOPIC, verdict.alert_id.encode(), encode(verdict))
+            if label := label_of(verdict):
+                sender.send(LABELS, label.card_id.encode(), encode(label))
+            sender.close()
+            self._queue.published(number)
+            VERDICTS.labels(verdict.finding.value).inc()
+        return bool(waiting)

@@ -118,7 +118,7 @@ class ScoreStage:
             if decided.outcome is not Outcome.APPROVE:
                 rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
                 recent = recent_transactions(rows, int(columns.merchant[i]))
-                raised = alert(transaction, decided, self._names, X[i], self.version, recent)
+                raised = alert(transaction, decided, self._names, X[i], self._spec, recent)
                 outputs.append(Output(ALERTS, raised.alert_id.encode(), encode(raised)))
         return outputs
 

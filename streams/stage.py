@@ -12,6 +12,8 @@ from streams.state import PartitionState
 
 _RAW_KEPT = 65_536  # bytes of a dead letter's record that are kept: enough to see what it was, and never too large to publish
 
+_KEY_KEPT = 1_024
+
 
 class Stage(Protocol):
     """One hop. ``process`` is called with the chunks of its topics, one at a time, in order within each partition."""
@@ -64,6 +66,6 @@ def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> 
         stage=stage,
         error=kind,
         message=redact(str(error)),
-        raw=redact_bytes((record.value or b"")[:_RAW_KEPT]),
+        raw=redact_bytes(record.value or b"")[:_RAW_KEPT],
     )
-    return Output(DEAD_LETTER_TOPIC, redact_bytes(record.key or b""), encode(letter))
+    return Output(DEAD_LETTER_TOPIC, redact_bytes(record.key or b"")[:_KEY_KEPT], encode(letter))

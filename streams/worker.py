@@ -146,6 +146,8 @@ def build_app(
 
 
 def _leave(error: BaseException) -> None:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     if isinstance(error, WhyflagError):
         logger.critical("the worker stops without acknowledging what it could not finish: %s", error)
     else:

@@ -83,21 +83,26 @@ class Reports:
         self.history = history
         self.arrived: list[Label] = []
 
-    def known(self, now: int) -> list[Label]:
-        """Fraud labels that count at ``now``: known by then, not taken back by then."""
-        held: dict[str, tuple[int, Label]] = {}
-        retracted: dict[str, int] = {}
+    def known(self, now: int, own: str) -> list[Label]:
+        """Fraud labels that count at ``now``: known by then, not taken back by then, and not of the transaction itself."""
+        held: list[tuple[int, Label]] = []
+        retracted: dict[int, int] = {}  # by arrival of the fraud label
         for arrival, label in enumerate(self.arrived):
-            name = label.transaction_id
-            if name not in held:
-                if label.fraud:
-                    held[name] = (arrival, label)
-                    retracted.pop(name, None)
-            elif not label.fraud:
-                retracted[name] = min(label.label_time, retracted.get(name, label.label_time))
+            same = [(number, other) for number, other in held if other.transaction_id == label.transaction_id]
+            if label.fraud:
+                if all(retracted.get(number, label.label_time + 1) <= label.label_time for number, _ in same):
+                    held.append((arrival, label))
+            else:
+                for number, other in same:
+                    if other.label_time < label.label_time:
+                        retracted[number] = min(label.label_time, retracted.get(number, label.label_time))
             while len(held) > self.history:
-                del held[min(held, key=lambda other: (held[other][1].label_time, held[other][0]))]
-        return [label for name, (_, label) in held.items() if label.label_time <= now < retracted.get(name, now + 1)]
+                held.remove(min(held, key=lambda entry: (entry[1].label_time, entry[0])))
+        return [
+            label
+            for number, label in held
+            if label.label_time <= now < retracted.get(number, now + 1) and label.transaction_id != own
+        ]
 
 
 class ExactKey:
@@ -196,7 +201,11 @@ class ExactKey:
                 whole = len(window(self.longest)) + (self.delay == 0)
                 return ratio(Fraction(len(counted), length), Fraction(whole, self.longest))
             case "fraud_count" | "fraud_share":
-                frauds = sum(1 for label in self.reports.known(t) if end - length < label.event_time <= end)
+                frauds = sum(
+                    1
+                    for label in self.reports.known(t, current.transaction.transaction_id)
+                    if end - length < label.event_time <= end
+                )
                 if op == "fraud_count":
                     return float(frauds)
                 return ratio(frauds, len(counted)) if counted else 0.0
@@ -278,7 +287,9 @@ class BucketedKey:
                 return share(counted, lambda past: past.low)
             case "fraud_reports" | "fraud_report_share":
                 length = self.windows[window][0]
-                reports = sum(1 for label in self.reports.known(t) if t - length < label.label_time <= t)
+                reports = sum(
+                    1 for label in self.reports.known(t, current.transaction.transaction_id) if t - length < label.label_time <= t
+                )
                 if op == "fraud_reports":
                     return float(reports)
                 prior, weight = Fraction(self.spec.fraud_prior), Fraction(self.spec.prior_weight)

@@ -13,6 +13,7 @@ from analyst.queue import Queue
 from cli.demo import free_ports
 from core.clock import SystemClock
 from core.messages import Finding, decode_alert, decode_label, decode_verdict
+from core.money import money
 from core.settings import Settings
 from core.topics import LABELS, VERDICTS
 from explain.casebook import Casebook, bundle_cases
@@ -42,7 +43,7 @@ def queue(tmp_path, replayed, explainer):
 
 @pytest.fixture
 def client(queue):
-    with TestClient(create_app(queue, Settings(analyst="ann"))) as client:
+    with TestClient(create_app(queue, Settings(analyst="ann")), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -107,11 +108,44 @@ def test_a_wrong_verdict_is_refused(client, queue, data, status):
     assert queue.verdicts_of(alert_id) == []
 
 
-def test_other_sites_cannot_give_verdicts(client, queue):
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "evil.example", "origin": "http://evil.example"}, 400),
+    ],
+)
+def test_other_sites_cannot_give_verdicts(client, queue, headers, status):
     alert_id = queue.open_alerts(1)[0].alert.alert_id
-    answer = client.post(f"/alerts/{alert_id}/verdict", data={"finding": "fraud"}, headers={"sec-fetch-site": "cross-site"})
-    assert answer.status_code == 403
+    answer = client.post(f"/alerts/{alert_id}/verdict", data={"finding": "fraud"}, headers=headers)
+    assert answer.status_code == status
     assert queue.verdicts_of(alert_id) == []
+
+
+def test_a_card_number_in_a_note_is_kept_by_its_last_four_alone(client, queue):
+    alert_id = queue.open_alerts(1)[0].alert.alert_id
+    client.post(f"/alerts/{alert_id}/verdict", data={"finding": "fraud", "note": "called, card 4111 1111 1111 1111 12/25"})
+    (verdict,) = queue.verdicts_of(alert_id)
+    assert verdict.note == "called, card [card ending 1111] 12/25"
+
+
+@pytest.mark.parametrize("offset", ["-1", "abc", "9" * 25])
+def test_a_wrong_offset_is_a_page_that_says_so(client, offset):
+    answer = client.get(f"/?offset={offset}")
+    assert answer.status_code == 422
+    assert "offset" in answer.text
+    assert "<html" in answer.text
+
+
+def test_the_console_is_not_ready_while_verdicts_do_not_go_out(queue):
+    with TestClient(create_app(queue, Settings(), lambda: False), base_url="http://127.0.0.1") as client:
+        assert client.get("/ready").status_code == 503
+
+
+def test_amounts_have_the_decimals_of_their_currency():
+    assert [money(100_050, currency) for currency in ("EUR", "JPY", "KWD")] == ["EUR 1,000.50", "JPY 100,050", "KWD 100.050"]
 
 
 def test_an_unknown_alert_is_a_page_not_a_traceback(client):
@@ -122,7 +156,7 @@ def test_an_unknown_alert_is_a_page_not_a_traceback(client):
 
 
 def test_the_trusted_proxy_names_the_analyst(queue):
-    with TestClient(create_app(queue, Settings(analyst_header="x-user"))) as client:
+    with TestClient(create_app(queue, Settings(analyst_header="x-user")), base_url="http://127.0.0.1") as client:
         assert client.get("/").status_code == 401
         assert "carol" in client.get("/", headers={"x-user": "carol"}).text
 

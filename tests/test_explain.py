@@ -1,7 +1,9 @@
+import asyncio
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -10,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyst.queue import Queue
+from core.clock import SystemClock
 from core.errors import SettingsError
-from core.messages import EvidenceItem, Finding, decode_alert
+from core.messages import EvidenceItem, Finding, decode_alert, decode_dead_letter, encode
 from core.settings import Settings
+from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
 from explain.casebook import SIMILAR, Case, Casebook, bundle_cases
 from explain.evidence import gather
 from explain.explainer import Explainer
@@ -31,6 +36,7 @@ from explain.narrator import (
 from explain.reasons import REASONS, label, sentence, shown
 from explain.verification import fault, verified
 from models.features.spec import SPECS, Op
+from streams.explain import ExplainStage
 
 
 @pytest.fixture(scope="module")
@@ -377,3 +383,48 @@ def test_a_server_without_a_model_is_a_wrong_setting():
     with pytest.raises(SettingsError, match="WHYFLAG_LLM_MODEL"):
         language_model(Settings(llm_url="http://127.0.0.1:1/v1"))
     assert language_model(Settings()) is None
+
+
+def _damaged(alert, kind):
+    name = next(iter(alert.features))
+    return {
+        "a feature is missing": msgspec.structs.replace(alert, features={k: v for k, v in alert.features.items() if k != name}),
+        "a feature is huge": msgspec.structs.replace(alert, features=alert.features | {name: 1e308}),
+        "a feature is of another spec": msgspec.structs.replace(alert, features={"other": 1.0}),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["a feature is missing", "a feature is huge", "a feature is of another spec"])
+def test_an_alert_that_cannot_be_explained_is_a_dead_letter_and_stops_nothing(explainer, alerts, kind, tmp_path):
+    queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
+    stage = ExplainStage(explainer, queue, 1)
+    values = [encode(_damaged(alerts[0], kind)), encode(alerts[1]), b"\xff", b'{"alert_id": 1}', encode(alerts[2])[:-9]]
+    records = [SimpleNamespace(topic=ALERTS, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
+    outputs = asyncio.run(stage.process(ALERTS, 0, records))
+    assert [output.topic for output in outputs].count(EXPLANATIONS) == 1
+    letters = [decode_dead_letter(output.value) for output in outputs if output.topic == DEAD_LETTERS]
+    assert [letter.offset for letter in letters] == [0, 2, 3, 4]
+    assert all(letter.stage == "explain" and letter.message for letter in letters)
+    queue.close()
+
+
+@given(st.lists(st.binary(max_size=100), max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_the_last_hop_survives_any_bytes(explainer, values):
+    stage = ExplainStage(explainer, None, 1)
+    for topic in (ALERTS, VERDICTS):
+        records = [SimpleNamespace(topic=topic, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
+        outputs = asyncio.run(stage.process(topic, 0, records))
+        assert [output.topic for output in outputs] == [DEAD_LETTERS] * len(values)
+
+
+def test_a_new_verdict_changes_its_case(bundle):
+    case, *others = bundle_cases(bundle)[:40]
+    casebook = Casebook(bundle, [case, *others])
+    mine = (case.features, case.contributions, 1 << 60, "another")
+    assert casebook.similar(*mine)[0].outcome == case.outcome
+    other = Finding.FRAUD if case.outcome is Finding.LEGITIMATE else Finding.LEGITIMATE
+    casebook.add_all([msgspec.structs.replace(case, outcome=other)])
+    assert casebook.similar(*mine)[0].outcome == other
+    casebook.withdraw(case.case_id)
+    assert case.case_id not in [similar.case_id for similar in casebook.similar(*mine)]

@@ -438,10 +438,29 @@ def test_a_fraud_leaves_the_window_of_its_event_time_and_a_report_that_of_its_la
     assert labelled([(30, True)], [59, 89, 90, 91], "merchant_fraud_reports_1m", bucketed_entity()) == [1, 1, 0, 0]
 
 
-def test_a_retraction_counts_from_its_label_time_on_and_for_good():
-    reports = [(10, True), (20, False), (25, True)]
-    assert labelled(reports, [5, 15, 19, 20, 30], "merchant_fraud_count_5m", EXACT_MERCHANT) == [0, 1, 1, 0, 0]
-    assert labelled(reports, [5, 15, 19, 20, 30], "merchant_fraud_reports_1m", bucketed_entity()) == [0, 1, 1, 0, 0]
+@pytest.mark.parametrize(
+    ("reports", "counted"),
+    [
+        ([(10, True), (20, False)], [0, 1, 1, 0, 0]),
+        ([(10, True), (20, False), (25, True)], [0, 1, 1, 0, 1]),
+        ([(10, True), (5, False)], [0, 1, 1, 1, 1]),  # what an older label says is overruled already
+        ([(5, False), (10, True)], [0, 1, 1, 1, 1]),
+    ],
+)
+def test_a_retraction_counts_from_its_label_time_until_a_newer_report(reports, counted):
+    times = [5, 15, 19, 20, 30]
+    assert labelled(reports, times, "merchant_fraud_count_5m", EXACT_MERCHANT) == counted
+    assert labelled(reports, times, "merchant_fraud_reports_1m", bucketed_entity()) == counted
+
+
+@pytest.mark.parametrize(
+    ("entity", "name"), [(EXACT_MERCHANT, "merchant_fraud_count_5m"), (bucketed_entity(), "merchant_fraud_reports_1m")]
+)
+def test_a_label_known_at_once_does_not_count_for_its_own_transaction(entity, name):
+    spec, own = small_spec(entity), transaction("own", FRIDAY_MIDNIGHT)
+    stream = [label(own, own.event_time), own, transaction("next", own.event_time + 1)]
+    check_against_oracle(spec, stream)
+    assert column(spec, engine_rows(FeatureEngine(spec), stream)[0], name) == [0, 1]
 
 
 def test_the_same_label_twice_is_the_same_as_once():

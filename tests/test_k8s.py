@@ -51,6 +51,7 @@ def test_every_workload_is_restricted_probed_and_bounded():
     for deployment in deployments:
         pod = deployment["spec"]["template"]["spec"]
         (container,) = pod["containers"]
+        assert pod["enableServiceLinks"] is False  # WHYFLAG_CONSOLE_PORT=tcp://... would be no setting of ours
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert container["securityContext"] == {

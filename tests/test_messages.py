@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from core import messages as m
 from core.errors import InputError, InvalidEvent
+from core.privacy import redact, redact_bytes
 from core.schemas import breaking_changes, export, file_name, schema_of
 from tests.conftest import ROOT
 from tests.strategies import every_message, identifiers, transactions
@@ -137,6 +138,30 @@ def test_card_numbers_in_free_text_are_masked():
     assert VISA not in str(decoded)
     assert decoded.memo == "paid with [card ending 1111] ok"
     assert decoded.merchant_name == "[card ending 1111]"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("pay 4111111111111111 12/25", "pay [card ending 1111] 12/25"),
+        ("4111 1111 1111 1111 123", "[card ending 1111] 123"),
+        ("order 1 4111111111111111", "order 1 [card ending 1111]"),
+        ("1 4111111111111111 2 378282246310005 3", "1 [card ending 1111] 2 [card ending 0005] 3"),
+        ("from 130.125.165.212", "from 130.125.165.212"),
+        ("4111 1111 1111 1112", "4111 1111 1111 1112"),
+    ],
+)
+def test_a_card_number_is_found_among_other_numbers(text, masked):
+    assert redact(text) == masked
+    assert redact_bytes(text.encode()) == masked.encode()
+
+
+@pytest.mark.parametrize("field", ["currency", "mcc", "country", "card_id", "merchant_id", "transaction_id"])
+def test_a_final_newline_is_no_part_of_an_identifier(field):
+    value = {"currency": "EUR", "mcc": "5411", "country": "FR"}.get(field, "c")
+    m.decode_transaction(_transaction(**{field: value}), KEY)
+    with pytest.raises(InvalidEvent):
+        m.decode_transaction(_transaction(**{field: value + "\n"}), KEY)
 
 
 def test_labels_carry_the_same_token_as_transactions():

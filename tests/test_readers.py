@@ -238,3 +238,51 @@ def test_a_large_file_is_streamed(tmp_path, world):
     assert n_large == 20 * n_small
     assert large.stat().st_size > 60 << 20
     assert (peak_large - peak_small) * 1024 < large.stat().st_size
+
+
+def test_an_open_quote_does_not_swallow_rows_silently(tmp_path):
+    rows = ["transaction_id,event_time,card_id,merchant_id,amount,currency,memo"]
+    rows += [f"t{i},{1_750_000_000_000 + i},c,m,100,EUR,fine" for i in range(1, 5)]
+    rows[2] = rows[2].replace("fine", '"not closed')
+    rows[4] += '"'
+    path = tmp_path / "open.csv"
+    path.write_text("\n".join(rows) + "\n")
+    source = TransactionFile(path, load_mapping("whyflag"), KEY)
+    assert [t.transaction_id for t in transactions_of(source)] == ["t1"]
+    assert source.rejected == 1
+    assert "quote" in source.first_reject
+
+
+def test_identifiers_that_became_floats_are_whole_again(tmp_path):
+    table = pa.table(
+        {
+            "transaction_id": [1.0, 2.0, 3.0, 4.0], "event_time": [1_750_000_000_000] * 4,
+            "card_id": [4111111111111111.0, None, float("nan"), 17.5], "merchant_id": ["m"] * 4, "amount": [100] * 4,
+            "currency": ["EUR"] * 4,
+        }
+    )  # fmt: skip
+    pq.write_table(table, tmp_path / "floats.parquet")
+    source = TransactionFile(tmp_path / "floats.parquet", load_mapping("whyflag"), KEY)
+    (read,) = transactions_of(source)
+    assert read.transaction_id == "1"
+    assert read.card_id.startswith("pan_")
+    assert source.rejected == 3
+
+
+def test_rejects_do_not_overwrite_the_file_itself(world):
+    path = world / "transactions.parquet"
+    with pytest.raises(InputError, match="overwrite"):
+        TransactionFile(path, load_mapping("whyflag"), KEY, path)
+
+
+def test_a_label_column_must_be_late(tmp_path):
+    path = tmp_path / "leak.toml"
+    path.write_text(
+        'amount = "major"\ntime = "datetime"\n[columns]\ntransaction_id = "a"\nevent_time = "b"\ncard_id = "c"\nmerchant_id = "d"\n'
+        'amount = "e"\n[constants]\ncurrency = "EUR"\n[label]\ncolumn = "f"\ndelay = "0d"\n'
+    )
+    with pytest.raises(MappingError, match="longer than nothing"):
+        load_mapping(str(path))
+    path.write_bytes(b"amount = '\xe9'")
+    with pytest.raises(MappingError):
+        load_mapping(str(path))

@@ -34,7 +34,7 @@ from streams.profile import ProfileStage
 from streams.publishing import Output, Publisher, partition_of
 from streams.score import ScoreStage
 from streams.transport import Chunk, Consumer
-from tests.conftest import needs, transactions_file
+from tests.conftest import DAY, needs, transactions_file
 from tests.strategies import transactions
 from tests.workers import Worker, collect
 from training.dataset import columns_of
@@ -177,9 +177,9 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
     )
     assert asyncio.run(learn(past, labels, profile, scored, SimpleNamespace(partitions=count))) == 2000
     kafkas = DefaultPartitioner()
-    for transaction in every[2000:]:
+    for offset, transaction in enumerate(every[2000:]):
         own = kafkas(transaction.card_id.encode(), range(4), range(4))
-        (profiled,) = asyncio.run(profile.process(TRANSACTIONS, own, [_record(encode(transaction))]))
+        (profiled,) = asyncio.run(profile.process(TRANSACTIONS, own, [_record(encode(transaction), offset)]))
         own = partition_of(transaction.merchant_id.encode(), 3)
         outputs = asyncio.run(scored.process(PROFILED, own, [_record(profiled.value, topic=PROFILED)]))
         assert decode_decision(_by_topic(outputs)[DECISIONS][0].value) == wanted[transaction.transaction_id]
@@ -188,8 +188,8 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
 # -- stages alone: every kind of bad input, without a broker ----------------------------------------------------------------------
 
 
-def _record(value, offset=0, key=b"k", topic=TRANSACTIONS):
-    return SimpleNamespace(topic=topic, partition=0, offset=offset, key=key, value=value)
+def _record(value, offset=0, key=b"k", topic=TRANSACTIONS, timestamp=-1):
+    return SimpleNamespace(topic=topic, partition=0, offset=offset, key=key, value=value, timestamp=timestamp)
 
 
 def _process(stage, topic, records):
@@ -239,15 +239,48 @@ def test_the_second_hop_survives_any_bytes(values):
         b"\x00" * 100,
         json.dumps({"transaction_id": "t", "event_time": 1e999, "amount": float("nan")}).encode(),
         b'{"transaction_id":"t1","event_time":1700000000000,"card_id":"4111111111111111","merchant_id":"m","amount":1}',
+        b"x" * 65_530 + b" 4111111111111111",
     ],
 )
 def test_huge_deep_and_strange_records_are_dead_letters_of_bounded_size_without_card_numbers(value):
-    outputs = _process(ProfileStage(default_spec(), b"k" * 16), TRANSACTIONS, [_record(value, key=b"4111111111111111")])
+    outputs = _process(
+        ProfileStage(default_spec(), b"k" * 16), TRANSACTIONS, [_record(value, key=b"4111111111111111 " + b"k" * 900_000)]
+    )
     (letter,) = outputs
     assert letter.topic == DEAD_LETTERS
     assert len(letter.value) < 200_000
     assert b"4111111111111111" not in letter.value + letter.key
     assert b"4111111111111111" not in decode_dead_letter(letter.value).raw
+
+
+def test_an_event_from_the_future_is_a_dead_letter():
+    """It would make all that the card does from now on look long past."""
+    written, transaction = (
+        1_750_000_000_000,
+        b'{"transaction_id":"t%d","event_time":%d,"card_id":"c","merchant_id":"m","amount":1,"currency":"EUR"}',
+    )
+    stage = ProfileStage(default_spec(), b"")
+    outputs = [
+        _process(stage, TRANSACTIONS, [_record(transaction % (ahead, written + ahead), timestamp=stamp)])[0]
+        for ahead, stamp in ((DAY + 1, written), (DAY, written), (10 * DAY, -1))
+    ]
+    assert [output.topic for output in outputs] == [DEAD_LETTERS, PROFILED, PROFILED]
+    assert "after the record was written" in decode_dead_letter(outputs[0].value).message
+
+
+def test_the_second_hop_drops_what_it_has_seen(bundle, world):
+    """A replay of the first hop after a crash counts nothing twice, and neither does a label."""
+    profile, stage = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, bundle)
+    some = list(transactions_of(transactions_file(world)))[:50]
+    profiled = [_process(profile, TRANSACTIONS, [_record(encode(t), i)])[0].value for i, t in enumerate(some)]
+    first = _process(stage, PROFILED, [_record(value, i, topic=PROFILED) for i, value in enumerate(profiled)])
+    stage.states[0].changed()
+    digest = stage.states[0].digest
+    again = _process(stage, PROFILED, [_record(value, 50 + i, topic=PROFILED) for i, value in enumerate(profiled[20:])])
+    stage.states[0].changed()
+    assert len(first) >= 50
+    assert again == []
+    assert stage.states[0].digest == digest
 
 
 def test_labels_are_cut_at_their_place_in_the_log_wherever_chunks_are_cut(world, bundle):

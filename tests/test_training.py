@@ -1,13 +1,11 @@
-import json
-
 import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score
 
-from core.errors import InputError
-from core.messages import Outcome, decode_alert, decode_decision
+from core.errors import InputError, WhyflagError
+from core.messages import Alert, Outcome, decode_alert, decode_decision
 from models.bundle import CARD, CASES
 from models.features.spec import default_spec, handbook_spec
 from tests.conftest import DAY, HANDBOOK, transactions_file
@@ -183,7 +181,29 @@ def test_batch_size_and_format_do_not_change_a_decision(world, bundle, replayed,
     for row, decided in zip(rows, lines, strict=True):
         assert row == {**msgspec.to_builtins(decided), **{n: getattr(decided, n) for n in row if n in type(decided).__struct_fields__},
                        "reason_codes": list(decided.reason_codes), "rule_hits": []}  # fmt: skip
-    assert (tmp_path / "alerts.jsonl").read_bytes() == (out / "alerts.jsonl").read_bytes()
+    raised = [msgspec.convert(_given(row), Alert) for row in pq.read_table(tmp_path / "alerts.parquet").to_pylist()]
+    assert raised == [decode_alert(line) for line in (out / "alerts.jsonl").read_bytes().splitlines()]
+
+
+def _given(row):
+    """A row of nested columns as the message it was: what is absent there is null here."""
+    if isinstance(row, list):
+        return [_given(one) for one in row]
+    if not isinstance(row, dict):
+        return row
+    return {name: value if name == "features" else _given(value) for name, value in row.items() if value is not None}
+
+
+def test_a_replay_that_fails_leaves_what_was_there(world, bundle, tmp_path):
+    (tmp_path / "decisions.parquet").write_bytes(b"of an earlier replay")
+    (tmp_path / "few.csv").write_text("transaction_id,event_time\nt1,2025-01-01T00:00:00\n")
+    with pytest.raises(WhyflagError):
+        replay(
+            TransactionFile(tmp_path / "few.csv", load_mapping("whyflag")), bundle, labels=None, out=tmp_path, form="parquet",
+            pan_key=b"", progress=lambda n: None,
+        )  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decisions.parquet", "few.csv"]
+    assert (tmp_path / "decisions.parquet").read_bytes() == b"of an earlier replay"
 
 
 def test_a_planted_label_leak_is_caught(world, bundle):
@@ -241,4 +261,4 @@ def test_the_handbook_file_goes_from_training_to_alerts(tmp_path):
     assert summary["decided"] == 1_600_653
     assert summary["frauds"] == 13_339
     assert bundle.metrics["test"]["auc"] > 0.8
-    assert json.loads((tmp_path / "r" / "alerts.jsonl").read_text().split("\n", 1)[0])["alert_id"].startswith("al_")
+    assert pq.read_table(tmp_path / "r" / "alerts.parquet").num_rows == summary["review"] + summary["decline"]

@@ -80,12 +80,15 @@ def known_labels(transaction: npt.NDArray[np.uint64], labels: LabelColumns) -> K
     order = np.argsort(transaction, kind="stable")
     ranked = transaction[order]
     places = np.minimum(np.searchsorted(ranked, labels.transaction), max(len(ranked) - 1, 0))
-    for k in np.flatnonzero(ranked[places] == labels.transaction) if len(ranked) else ():
+    known = ranked[places] == labels.transaction if len(ranked) else np.zeros(len(places), np.bool_)
+    for k in np.lexsort((labels.fraud, labels.label_time)):  # the newest label has the last word
+        if not known[k]:
+            continue
         row, when = order[places[k]], labels.label_time[k]
-        if labels.fraud[k]:
-            reported[row] = min(reported[row], when)
-        elif when > reported[row]:
-            retracted[row] = min(retracted[row], when)
+        if not labels.fraud[k]:
+            retracted[row] = min(retracted[row], when) if reported[row] < FOREVER else FOREVER
+        elif retracted[row] < FOREVER or reported[row] == FOREVER:
+            reported[row], retracted[row] = when, FOREVER
     return KnownLabels(reported, retracted)
 
 

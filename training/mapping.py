@@ -82,17 +82,17 @@ def load_mapping(name: str) -> Mapping:
         MappingError: if there is none, or it is wrong; the message names the place.
     """
     if name in included_mappings():
-        raw = resources.files("training").joinpath("mappings", f"{name}.toml").read_text()
+        raw = resources.files("training").joinpath("mappings", f"{name}.toml").read_bytes()
     elif Path(name).is_file():
-        raw = Path(name).read_text()
+        raw = Path(name).read_bytes()
     else:
         raise MappingError(
             f"no mapping {name!r}: give the path of a TOML file or one of the included ones: {', '.join(included_mappings())}"
         )
     try:
-        mapping = msgspec.convert(tomllib.loads(raw), Mapping)
-        if mapping.label:
-            duration_ms(mapping.label.delay)
+        mapping = msgspec.convert(tomllib.loads(raw.decode()), Mapping)
+        if mapping.label and duration_ms(mapping.label.delay) <= 0:
+            raise ValueError("label.delay must be longer than nothing: a label is not known when its transaction is scored")
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
         raise MappingError(f"mapping {name}: {error}") from None
     unknown = sorted((mapping.columns.keys() | mapping.constants.keys() | mapping.values.keys()) - set(FIELDS))

@@ -23,6 +23,7 @@ from msgspec import Struct
 from core.clock import duration_ms
 from core.errors import InputError, InvalidEvent
 from core.messages import EARLIEST, LATEST, Channel, Label
+from core.money import exponent
 from core.privacy import is_pan, pan_token, redact, redact_bytes
 from training.mapping import FIELDS, REQUIRED, Mapping
 
@@ -37,7 +38,6 @@ SCHEMA = pa.schema(
     ]
 )
 _IDENTIFIER = r"^[!-~]+( [!-~]+)*$"
-_EXPONENTS = {"JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "ISK": 0, "BHD": 3, "KWD": 3, "OMR": 3, "TND": 3, "JOD": 3}  # ISO 4217
 _LARGEST = 10**13
 
 Mask = npt.NDArray[np.bool_]
@@ -65,6 +65,8 @@ class TransactionFile:
         suffix = path.suffix.lower()
         if suffix not in {".csv", ".parquet", ".jsonl", ".ndjson"}:
             raise InputError(f"{path}: cannot tell what it holds; name it .csv, .parquet or .jsonl")
+        if rejects is not None and rejects.resolve() == path.resolve():
+            raise InputError(f"the rejects would overwrite {path}: give them a file of their own")
         self.path, self.mapping, self.suffix = path, mapping, suffix
         self.read = self.rejected = 0
         self.first_reject = ""
@@ -96,7 +98,7 @@ class TransactionFile:
                 chunk = self._conform(raw, lines)
                 if len(chunk.table):
                     yield chunk
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {error}") from None
         finally:
             if self._rejects:
@@ -173,6 +175,8 @@ class TransactionFile:
                 records: list[dict[str, str | None]] = []
                 places = []
                 present: set[str] = set()
+                if number == 0:
+                    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
                 for line in lines:
                     number += 1
                     if not line.strip():
@@ -215,6 +219,8 @@ class TransactionFile:
             if field in self.mapping.values:
                 column = _translated(column, self.mapping.values[field])
             columns[field] = column
+        swallowed = _swallowed(columns, len(raw.column_names))
+        refuse(swallowed, "a value holds whole lines of the file: is a quote left open?")
         for field in ("transaction_id", "card_id", "merchant_id", "device_id"):
             columns[field] = self._identifiers(field, columns[field], refuse)
         columns["event_time"] = _times(columns["event_time"], self.mapping.time, refuse)
@@ -237,6 +243,8 @@ class TransactionFile:
 
     def _identifiers(self, field: str, column: pa.Array, refuse: Any) -> pa.Array:
         """Identifiers as strings, card numbers among the cards as tokens."""
+        if pa.types.is_floating(column.type):
+            column = _whole(field, column, refuse)
         encoded = column.cast(pa.string()).dictionary_encode()
         values: list[str | None] = []
         reasons: list[str | None] = []
@@ -267,6 +275,27 @@ def _text(column: pa.Array) -> pa.Array:
         return column.cast(pa.string())
     except pa.ArrowInvalid:
         return pa.array([None if cell is None else cell.decode("utf-8", "replace") for cell in column.to_pylist()], pa.string())
+
+
+def _swallowed(columns: dict[str, pa.Array], width: int) -> Mask:
+    """Rows, bool [n], with a text of several lines of which one has as many commas as a row of the file."""
+    found = np.zeros(len(columns["event_time"]), np.bool_)
+    for field in ("merchant_name", "memo"):
+        text = columns[field].cast(pa.string())
+        lined = pc.match_substring(text, "\n").fill_null(False).to_numpy(zero_copy_only=False)
+        for i in np.flatnonzero(lined):
+            found[i] |= any(line.count(",") >= width - 1 > 0 for line in text[int(i)].as_py().splitlines()[1:])
+    return found
+
+
+def _whole(field: str, column: pa.Array, refuse: Any) -> pa.Array:
+    """Identifiers that a tool has made into floats because some were missing: whole numbers again, NaN missing."""
+    numbers = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    missing = np.isnan(numbers)
+    exact = missing | ((np.abs(numbers) < 2**53) & (numbers == np.floor(np.where(missing, 0, numbers))))
+    refuse(~exact, f"{field} is a number that is not whole, or too large to be exact: write it as text")
+    whole = np.where(exact & ~missing, numbers, 0).astype(np.int64)
+    return pa.array(whole, pa.int64(), mask=missing | ~exact)
 
 
 def _scalar(name: str, value: Any) -> str | None:
@@ -326,7 +355,7 @@ def _degrees(field: str, column: pa.Array, limit: float, refuse: Any) -> pa.Arra
 def _amounts(column: pa.Array, currency: pa.Array, unit: str, refuse: Any) -> pa.Array:
     numbers = _numbers(column)
     if unit == "major":
-        exponents = {name: 10 ** _EXPONENTS.get(name or "", 2) for name in currency.unique().to_pylist()}
+        exponents = {name: 10 ** exponent(name or "") for name in currency.unique().to_pylist()}
         if set(exponents.values()) <= {100}:
             numbers = np.round(numbers * 100)
         else:

@@ -20,7 +20,7 @@ from models.policy import APPROVE, DECLINE, REVIEW
 from models.scorer import OUTCOMES, Scores, alert, decision, expected_loss, reason_codes, score
 from training.dataset import LabelledReplay, column_labels, columns_of, known_labels
 from training.evaluate import evaluate
-from training.readers import TransactionFile, read_labels
+from training.readers import SCHEMA, TransactionFile, read_labels
 
 Progress = Callable[[int], None]
 
@@ -32,6 +32,28 @@ _DECISION_SCHEMA = pa.schema(
         ("expected_loss", pa.int64()), ("novelty", pa.float64()),
     ]
 )  # fmt: skip
+
+
+_ALERTS_AT_ONCE = 2_000
+
+
+def _alert_schema(names: tuple[str, ...]) -> pa.Schema:
+    """Alerts as a table: nested as their messages are."""
+    past = [
+        ("event_time", pa.int64()), ("amount", pa.int64()), ("mcc", pa.string()), ("country", pa.string()), ("channel", pa.string()),
+        ("same_merchant", pa.bool_()),
+    ]  # fmt: skip
+    return pa.schema(
+        [
+            ("alert_id", pa.string()),
+            ("transaction", pa.struct(list(SCHEMA))),
+            ("decision", pa.struct(list(_DECISION_SCHEMA))),
+            ("features", pa.struct([(name, pa.float64()) for name in names])),
+            ("spec", pa.string()),
+            ("recent", pa.list_(pa.struct(past))),
+            ("currency", pa.string()),
+        ]
+    )
 
 
 def transaction_of(table: pa.Table, row: int) -> Transaction:
@@ -53,16 +75,22 @@ def transactions_of(source: TransactionFile, rows: int = 2_048) -> Iterator[Tran
 
 
 class _Writer:
-    """Decisions and alerts to a folder, as Parquet or JSON Lines."""
+    """Decisions and alerts to a folder, as Parquet or JSON Lines. They take their names when all is written."""
 
-    def __init__(self, out: Path, form: str) -> None:
-        self._form = form
+    def __init__(self, out: Path, form: str, names: tuple[str, ...]) -> None:
+        """``names`` are the features of an alert."""
+        self._form, self._out = form, out
         out.mkdir(parents=True, exist_ok=True)
-        self._alerts = (out / "alerts.jsonl").open("wb")
         if form == "parquet":
-            self._table = pyarrow.parquet.ParquetWriter(out / "decisions.parquet", _DECISION_SCHEMA)
+            self._table = pyarrow.parquet.ParquetWriter(self._partial("decisions"), _DECISION_SCHEMA)
+            self._alert_schema = _alert_schema(names)
+            self._alert_table = pyarrow.parquet.ParquetWriter(self._partial("alerts"), self._alert_schema)
+            self._raised: list[dict[str, Any]] = []
         else:
-            self._lines = (out / "decisions.jsonl").open("wb")
+            self._lines, self._alerts = self._partial("decisions").open("wb"), self._partial("alerts").open("wb")
+
+    def _partial(self, name: str) -> Path:
+        return self._out / f".{name}.{self._form}.partial"
 
     def decisions(self, table: pa.Table, scores: Scores, rows: npt.NDArray[np.int64]) -> None:
         """Decisions of all rows of a table; ``rows`` are their places in the scores."""
@@ -90,15 +118,31 @@ class _Writer:
 
     def alert(self, raised: Alert) -> None:
         """One alert."""
-        self._alerts.write(encode(raised) + b"\n")
-
-    def close(self) -> None:
-        """Finish all files."""
-        self._alerts.close()
         if self._form == "parquet":
+            self._raised.append(msgspec.to_builtins(raised))
+            if len(self._raised) == _ALERTS_AT_ONCE:
+                self._write_alerts()
+        else:
+            self._alerts.write(encode(raised) + b"\n")
+
+    def _write_alerts(self) -> None:
+        self._alert_table.write_table(pa.Table.from_pylist(self._raised, self._alert_schema))
+        self._raised.clear()
+
+    def close(self, complete: bool) -> None:
+        """Finish all files, or forget them."""
+        if self._form == "parquet":
+            self._write_alerts()
             self._table.close()
+            self._alert_table.close()
         else:
             self._lines.close()
+            self._alerts.close()
+        for name in ("decisions", "alerts"):
+            if complete:
+                self._partial(name).replace(self._out / f"{name}.{self._form}")
+            else:
+                self._partial(name).unlink(missing_ok=True)
 
 
 def replay(
@@ -108,7 +152,7 @@ def replay(
     """
     Decide every transaction of a file in its order; write ``decisions`` and ``alerts``; return the summary.
 
-    ``form`` is ``parquet`` or ``jsonl`` (alerts are always JSON Lines).
+    ``form`` is ``parquet`` or ``jsonl``. What is in ``out`` already stays until the new files are complete.
 
     Raises:
         InputError: if the file cannot be used.
@@ -116,7 +160,7 @@ def replay(
     spec = bundle.spec
     reports = label_columns(read_labels(labels, pan_key)) if labels else None
     feed = LabelledReplay(FeatureEngine(spec), reports)
-    writer = _Writer(out, form)
+    writer = _Writer(out, form, spec.feature_names)
     names = spec.feature_names
     counts = {APPROVE: 0, REVIEW: 0, DECLINE: 0}
     seen: dict[str, list[npt.NDArray[Any]]] = {"hash": [], "p": [], "flagged": [], "amount": [], "fraud": [], "time": []}
@@ -137,7 +181,7 @@ def replay(
                     transaction = transaction_of(chunk.table, row)
                     earlier = recent_transactions(recent[row].tolist(), int(columns.merchant[row]))
                     decided: Decision = decision(transaction, scores, int(place))
-                    writer.alert(alert(transaction, decided, names, X[row], spec.version, earlier))
+                    writer.alert(alert(transaction, decided, names, X[row], spec, earlier))
                 for code in counts:
                     counts[code] += int((scores.outcome == code).sum())
                 novel += int(scores.novel.sum())
@@ -149,10 +193,12 @@ def replay(
                 if chunk.fraud is not None:
                     seen["fraud"].append(chunk.fraud[rows])
             progress(len(chunk.table))
-    finally:
-        writer.close()
-    if not seen["p"]:
-        raise InputError(f"{source.path} holds no transactions")
+        if not seen["p"]:
+            raise InputError(f"{source.path} holds no transactions")
+    except BaseException:
+        writer.close(complete=False)
+        raise
+    writer.close(complete=True)
     time = np.concatenate(seen["time"])
     days = max((int(time.max()) - int(time.min())) / MS_PER_DAY, 1 / 24)
     flagged = np.concatenate(seen["flagged"])

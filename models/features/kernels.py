@@ -162,8 +162,8 @@ def _share(part, whole):
 
 
 @njit(cache=True, nogil=True)
-def _known_frauds(state, slot, begin, end, now, by_label_time):
-    """Fraud reports of a key known at ``now``, with event time (or label time) in (begin, end]."""
+def _known_frauds(state, slot, begin, end, now, own, by_label_time):
+    """Fraud reports of a key known at ``now``, with event time (or label time) in (begin, end]; never one of ``own`` transaction."""
     start, size = state.reports[slot, START], state.reports[slot, SIZE]
     found = 0
     for row in range(start, start + size):
@@ -171,7 +171,7 @@ def _known_frauds(state, slot, begin, end, now, by_label_time):
         if label_time > now:
             break
         when = label_time if by_label_time else event_time
-        if begin < when <= end and retracted > now:
+        if begin < when <= end and retracted > now and state.pool[row, 2] != own:
             found += 1
     return found
 
@@ -376,10 +376,10 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
                 whole = (seen[n_windows - 1, W_COUNT] + self_counted) * float(windows[w])
                 value = (seen[w, W_COUNT] + self_counted) * float(longest) / whole if whole > 0 else math.nan
             elif op == FRAUD_COUNT:
-                value = float(_known_frauds(state, slot, end - windows[w], end, t, False))
+                value = float(_known_frauds(state, slot, end - windows[w], end, t, transaction, False))
             elif op == FRAUD_SHARE:
                 count = seen[w, W_COUNT] + self_counted
-                value = _known_frauds(state, slot, end - windows[w], end, t, False) / count if count > 0 else 0.0
+                value = _known_frauds(state, slot, end - windows[w], end, t, transaction, False) / count if count > 0 else 0.0
             elif op == SECONDS_SINCE_LAST:
                 value = (t - previous_time) / 1000.0 if previous_time != FOREVER else math.nan
             elif op == DISTANCE:
@@ -433,6 +433,7 @@ def update_bucketed(
         if no_room(state, history):
             return i
         key, t, amount, attributes = keys[i], columns.event_time[i], columns.amount[i], columns.attributes[i]
+        transaction = np.int64(columns.transaction[i])
         slot = slot_of(state, key)
         if slot < 0:
             slot = new_slot(state, key)
@@ -476,9 +477,9 @@ def update_bucketed(
             elif op == LOW_SHARE:
                 value = _share(low[w], count[w])
             elif op == FRAUD_REPORTS:
-                value = float(_known_frauds(state, slot, t - windows[w], t, t, True))
+                value = float(_known_frauds(state, slot, t - windows[w], t, t, transaction, True))
             elif op == FRAUD_REPORT_SHARE:
-                reports = _known_frauds(state, slot, t - windows[w], t, t, True)
+                reports = _known_frauds(state, slot, t - windows[w], t, t, transaction, True)
                 value = (reports + prior * prior_weight) / (count[w] + prior_weight)
             out[i, f] = value
 
@@ -507,8 +508,9 @@ def apply_labels(state, labels, keys, begin, history):
     """
     Remember what labels ``begin..`` say. Returns as ``update_exact``.
 
-    A fraud label counts from its label time on; a later label that says otherwise retracts it from that label's time on, for
-    good. The same label twice is the same as once.
+    A fraud label counts from its label time on; a later label that says otherwise retracts it from that label's time on, and a
+    still later one that says fraud counts anew. An older label changes nothing that a newer one has said. The same label twice is
+    the same as once.
     """
     for i in range(begin, len(keys)):
         if no_room(state, history):
@@ -525,10 +527,10 @@ def apply_labels(state, labels, keys, begin, history):
         found = False
         for row in range(start, start + size):
             if state.pool[row, 2] == transaction:
-                found = True
-                if not labels.fraud[i]:
+                if labels.fraud[i]:
+                    found = found or state.pool[row, 3] > label_time
+                elif state.pool[row, 0] < label_time:
                     state.pool[row, 3] = min(state.pool[row, 3], label_time)
-                break
         if found or not labels.fraud[i]:
             continue
         position = size
