@@ -59,7 +59,7 @@ def create_app(queue: Queue, settings: Settings, publishing: Callable[[], bool] 
             return PlainTextResponse("a verdict can only be given from the console's own pages\n", 403)
         response: Response = await call_next(request)
         response.headers["Content-Security-Policy"] = _POLICY
-        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Referrer-Policy"] = "same-origin"  # with no-referrer a browser hides the origin of our own forms too
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "replay": "Decide every transaction of a file, without Kafka.",
     "topics": "Make the Kafka topics.",
     "produce": "Write a file of transactions into Kafka.",
+    "state": "Look after the state that workers keep in Kafka.",
     "worker": "Run a worker: score or explain.",
     "console": "Serve the analyst's queue and pages.",
     "schemas": "Write the JSON Schemas of the messages.",

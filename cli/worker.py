@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from models.features.spec import FeatureSpec
+    from streams.history import Past
     from streams.profile import ProfileStage
     from streams.publishing import Publisher
     from streams.score import ScoreStage
@@ -16,12 +18,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger("whyflag")
 
 
+class _Seldom(logging.Filter):
+    """One line each ten seconds for what a client says again and again while a broker is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        what = (record.name, str(record.msg))
+        if record.created - self._said.get(what, 0.0) < 10:
+            return False
+        self._said[what] = record.created
+        return True
+
+
 @click.group()
 def command() -> None:
     """Run a worker: score or explain."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger.setLevel(logging.INFO)
     logging.getLogger("streams").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Seldom())
     # what these say at warning level is how they always work here: no topic leader, no declared topics
     logging.getLogger("faust").setLevel(logging.ERROR)
     logging.getLogger("mode").setLevel(logging.ERROR)
@@ -72,21 +93,25 @@ def score(bundle: Path | None, history: Path | None, mapping: str, labels: Path 
     run(build_app("whyflag-score", settings, [profile, scored], Health(settings.metrics_port), before))
 
 
+def past_of(source: "TransactionFile", spec: "FeatureSpec") -> "Iterator[Past]":
+    """A file of past transactions, in pieces."""
+    from streams.history import Past
+    from training.dataset import columns_of
+
+    for chunk in source.chunks():
+        cards, merchants = (chunk.table[name].combine_chunks() for name in ("card_id", "merchant_id"))
+        yield Past(cards, merchants, columns_of(chunk.table, spec))
+
+
 def _learner(
     source: "TransactionFile", labels: Path | None, profile: "ProfileStage", scored: "ScoreStage", pan_key: bytes
 ) -> Callable[["Publisher"], Awaitable[None]]:
-    from streams.history import Past, learn
-    from training.dataset import columns_of
+    from streams.history import learn
     from training.readers import read_labels
-
-    def past() -> Iterator[Past]:
-        for chunk in source.chunks():
-            cards, merchants = (chunk.table[name].combine_chunks() for name in ("card_id", "merchant_id"))
-            yield Past(cards, merchants, columns_of(chunk.table, profile.spec))
 
     async def before(publisher: "Publisher") -> None:
         known = read_labels(labels, pan_key) if labels else []
-        count = await learn(past(), known, profile, scored, publisher)
+        count = await learn(past_of(source, profile.spec), known, profile, scored, publisher)
         logger.info("warm from %s: %d transactions, %d labels", source.path, count, len(known))
 
     return before

@@ -7,14 +7,15 @@ a row, and a later owner's claim makes the broker refuse whatever an earlier one
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from core.errors import DeliveryError, StateError
 
@@ -34,7 +35,8 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     The marker at the end of a checkpoint.
 
     ``positions`` are the next offsets to read, by source topic; ``origins`` the highest origin offsets seen; ``digest`` and
-    ``keys`` those of the state. ``clean`` says that nothing was read after it: its writer stopped in order.
+    ``keys`` those of the state. ``clean`` says that nothing was read after it: its writer stopped in order. Rows of another
+    ``lineage`` are left over from before a rebuild.
     """
 
     spec: str
@@ -45,6 +47,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     keys: int
     digest: str
     clean: bool = False
+    lineage: int = 0
     v: int = 1
 
 
@@ -54,8 +57,11 @@ class CheckpointLog:
     def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
         """``bootstrap`` is host:port[,host:port]."""
         self._bootstrap, self._tp = bootstrap, TopicPartition(topic, partition)
+        self._name = f"{topic}/{partition}"
         self._producer: AIOKafkaProducer | None = None
         self._end = 0
+        self._lineage = 0
+        self._stale: set[bytes] = set()
 
     async def claim(self) -> None:
         """
@@ -86,43 +92,80 @@ class CheckpointLog:
 
         Raises:
             KafkaError: if no broker answers.
-            StateError: if a marker cannot be understood, or rows follow the last one.
+            StateError: if the log does not end with a marker that can be understood.
         """
-        checkpoint, torn, begin = None, False, None
-        async with AIOKafkaConsumer(
+        async with self._reader() as consumer:
+            begin, end = await self._bounds(consumer)
+            last = await self._last(consumer, begin, end)
+            self._end = end
+            if last is None:
+                return None
+            if last.key != _MARKER:
+                raise StateError(
+                    f"the checkpoint log {self._name} does not end with a marker: it was cut off. Run `whyflag state rebuild`"
+                )
+            checkpoint = _decoded(last.value)
+            self._lineage = checkpoint.lineage
+            prefix = bytes([self._lineage])
+            async for records in self._records(consumer, begin, end):
+                load([(r.key[1:], r.value) for r in records if r.key != _MARKER and r.key[:1] == prefix and r.value is not None])
+        return checkpoint
+
+    async def start_over(self) -> Checkpoint | None:
+        """
+        Forget all rows: those written from here on are of a new lineage, and the next ``write`` removes the old ones.
+
+        Returns the last marker that can be understood, if there is one.
+        """
+        checkpoint, lineages = None, {0}
+        async with self._reader() as consumer:
+            begin, end = await self._bounds(consumer)
+            async for records in self._records(consumer, begin, end):
+                for record in records:
+                    if record.key == _MARKER:
+                        with contextlib.suppress(StateError):
+                            checkpoint = _decoded(record.value)
+                    else:
+                        lineages.add(record.key[0])
+                        self._stale.add(record.key)
+        self._lineage = (max(lineages) + 1) % 256
+        return checkpoint
+
+    def _reader(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             group_id=None,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             fetch_max_wait_ms=_POLL_MS,
             max_partition_fetch_bytes=8 << 20,
-        ) as consumer:
-            consumer.assign([self._tp])
-            end = (await consumer.end_offsets([self._tp]))[self._tp]
-            await consumer.seek_to_beginning(self._tp)
-            begin = await consumer.position(self._tp)
-            while await consumer.position(self._tp) < end:
-                for records in (await consumer.getmany(self._tp, timeout_ms=_POLL_MS)).values():
-                    rows = [(record.key, record.value) for record in records if record.key != _MARKER]
-                    if rows:
-                        load(rows)
-                    torn = records[-1].key != _MARKER
-                    for record in reversed(records):
-                        if record.key == _MARKER:
-                            checkpoint = _decoded(record.value)
-                            break
-        if torn or (checkpoint is None and end > begin):
-            raise StateError(
-                f"the checkpoint log {self._tp.topic}/{self._tp.partition} has rows without a marker: it was cut off"
-            )
-        self._end = end
-        return checkpoint
+        )
+
+    async def _bounds(self, consumer: AIOKafkaConsumer) -> tuple[int, int]:
+        consumer.assign([self._tp])
+        begins, ends = await consumer.beginning_offsets([self._tp]), await consumer.end_offsets([self._tp])
+        return begins[self._tp], ends[self._tp]
+
+    async def _last(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> Any:
+        """The last committed record; behind it may be what was rolled back, and the transactions' own records."""
+        reach, last = 2, None
+        while last is None and reach // 4 < end - begin:
+            async for records in self._records(consumer, max(begin, end - reach), end):
+                last = records[-1]
+            reach *= 4
+        return last
+
+    async def _records(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> AsyncIterator[list[Any]]:
+        consumer.seek(self._tp, begin)
+        while await consumer.position(self._tp) < end:
+            for records in (await consumer.getmany(self._tp, timeout_ms=_POLL_MS)).values():
+                if records:
+                    yield records
 
     async def unchanged(self) -> bool:
         """Whether nobody has written since this owner did, read from the log itself."""
-        async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap, group_id=None) as consumer:
-            consumer.assign([self._tp])
-            return bool((await consumer.end_offsets([self._tp]))[self._tp] == self._end)
+        async with self._reader() as consumer:
+            return (await self._bounds(consumer))[1] == self._end
 
     async def write(self, rows: Sequence[tuple[bytes, bytes]], checkpoint: Checkpoint) -> None:
         """
@@ -135,18 +178,19 @@ class CheckpointLog:
         try:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._producer.begin_transaction()  # 1
-                await self._append(rows)  # 2
-                marker = await self._append([(_MARKER, msgspec.json.encode(checkpoint))])  # 3
+                prefix = bytes([self._lineage])
+                await self._append([*((key, None) for key in self._stale), *((prefix + key, row) for key, row in rows)])  # 2
+                marked = structs.replace(checkpoint, lineage=self._lineage)
+                marker = await self._append([(_MARKER, msgspec.json.encode(marked))])  # 3
                 await self._producer.commit_transaction()  # 4
         except ProducerFenced:
-            raise DeliveryError(
-                f"{self._tp.topic}/{self._tp.partition} has a new owner: this worker was taken for dead and must start again"
-            ) from None
+            raise DeliveryError(f"{self._name} has a new owner: this worker was taken for dead and must start again") from None
         except (KafkaError, TimeoutError) as error:
-            raise DeliveryError(f"Kafka did not take a checkpoint of {self._tp.topic}/{self._tp.partition}: {error!r}") from error
+            raise DeliveryError(f"Kafka did not take a checkpoint of {self._name}: {error!r}") from error
+        self._stale.clear()
         self._end = marker + 2  # behind the marker and the transaction's own record
 
-    async def _append(self, records: Sequence[tuple[bytes, bytes]]) -> int:
+    async def _append(self, records: Sequence[tuple[bytes, bytes | None]]) -> int:
         assert self._producer is not None
         waiting = []
         batch = self._producer.create_batch()

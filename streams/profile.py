@@ -1,5 +1,6 @@
 """The first hop: what this card usually does. Owns card state, one engine a partition of ``transactions``."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,31 @@ class ProfileStage:
         origins: list[Origin] = []
         for record in records:
             try:
-                transaction = decode_transaction(record.value, self._pan_key)
-                if record.timestamp > 0 and transaction.event_time > record.timestamp + _AHEAD_MS:
-                    raise InvalidEvent(
-                        f"event_time is {(transaction.event_time - record.timestamp) / _AHEAD_MS:.1f} days after the record was written"
-                    )
-                transactions.append(transaction)
+                transactions.append(self._decoded(record))
                 origins.append(Origin(partition=partition, offset=record.offset))
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
         if transactions:
             outputs += self._profiled(partition, transactions, origins)
         return outputs
+
+    def remember(self, topic: str, partition: int, records: list[Any]) -> None:
+        """Take records into the state and publish nothing. Labels are the merchant's: they pass through here."""
+        if topic == TRANSACTIONS:
+            transactions = []
+            for record in records:
+                with suppress(InvalidEvent):
+                    transactions.append(self._decoded(record))
+            engine = self.engine(partition)
+            engine.update(engine.columns(transactions))
+
+    def _decoded(self, record: Any) -> Transaction:
+        transaction = decode_transaction(record.value, self._pan_key)
+        if record.timestamp > 0 and transaction.event_time > record.timestamp + _AHEAD_MS:
+            raise InvalidEvent(
+                f"event_time is {(transaction.event_time - record.timestamp) / _AHEAD_MS:.1f} days after the record was written"
+            )
+        return transaction
 
     def _profiled(self, partition: int, transactions: list[Transaction], origins: list[Origin]) -> list[Output]:
         engine = self.engine(partition)

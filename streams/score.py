@@ -4,6 +4,7 @@ The second hop: what this merchant usually sees, the score and the outcome. Owns
 """
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -62,36 +63,55 @@ class ScoreStage:
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
         """Decide a chunk, run by run: a label takes effect for what comes after it in the log, wherever chunks are cut."""
         outputs: list[Output] = []
-        run: list[Profiled] = []
         state = self.state(partition)
+        for run, label in self._runs(state, records, outputs, self.version):
+            outputs += self._decided(state, run)
+            if label:
+                self._apply(state, label)
+        return outputs
+
+    def remember(self, topic: str, partition: int, records: list[Any]) -> None:
+        """Take records into the state and decide nothing: of a transaction profiled by any spec, the merchant's past is the same."""
+        state = self.state(partition)
+        for run, label in self._runs(state, records, [], None):
+            if run:
+                columns = self._columns([profiled.transaction for profiled in run if profiled.transaction is not None])
+                for engine in state.engines:
+                    engine.update(columns)
+            if label:
+                self._apply(state, label)
+
+    def _runs(
+        self, state: PartitionState, records: list[Any], letters: list[Output], spec: str | None
+    ) -> Iterator[tuple[list[Profiled], Label | None]]:
+        """What is new among some records: runs of transactions, each up to a label. What cannot be used is a dead letter."""
+        run: list[Profiled] = []
         for record in records:
             try:
-                profiled = self._decoded(record.value)
+                profiled = self._decoded(record.value, spec)
             except InvalidEvent as error:
-                outputs.append(dead_letter(self.name, record, error))
+                letters.append(dead_letter(self.name, record, error))
                 continue
             if not state.is_new(LABELS if profiled.label else TRANSACTIONS, profiled.origin):
                 REPLAYED.inc()
             elif profiled.label is None:
                 run.append(profiled)
             else:
-                outputs += self._decided(state, run)
+                yield run, profiled.label
                 run = []
-                self._apply(state, profiled.label)
-        outputs += self._decided(state, run)
-        return outputs
+        yield run, None
 
-    def _decoded(self, raw: bytes | None) -> Profiled:
+    def _decoded(self, raw: bytes | None, spec: str | None) -> Profiled:
         try:
             profiled = decode_profiled(raw or b"")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidEvent(str(error)) from None
         if (profiled.transaction is None) == (profiled.label is None):
             raise InvalidEvent("a profiled record holds either a transaction or a label")
-        if profiled.transaction is not None:
-            if profiled.spec != self.version:
+        if profiled.transaction is not None and spec is not None:
+            if profiled.spec != spec:
                 raise InvalidEvent(
-                    f"profiled by feature spec {profiled.spec!r}, but this worker scores by {self.version!r}: run one spec at a time"
+                    f"profiled by feature spec {profiled.spec!r}, but this worker scores by {spec!r}: run one spec at a time"
                 )
             if len(profiled.features) != 4 * self._card_features or len(profiled.recent) != 24 * RECENT:
                 raise InvalidEvent("features or recent transactions have the wrong length")

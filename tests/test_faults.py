@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from kafka import KafkaAdminClient
+from kafka.admin import NewPartitions
 
 from core.messages import decode_decision, encode
 from core.settings import Settings
-from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
+from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TOPICS, TRANSACTIONS
 from models.bundle import Bundle
 from models.features.spec import default_spec
 from streams.checkpoints import Checkpoint, CheckpointLog
@@ -26,11 +28,14 @@ from streams.clients import Sender, create_topics
 from streams.profile import ProfileStage
 from streams.score import ScoreStage
 from streams.state import PartitionState
-from tests.conftest import DAY
+from tests.conftest import DAY, needs, transactions_file
+from tests.kafka import KafkaCluster
+from tests.test_kafka import _whyflag
 from tests.workers import Worker
 from training.mapping import load_mapping
 from training.readers import TransactionFile, read_labels
 from training.replay import transactions_of
+from training.train import Progress, train
 
 pytestmark = pytest.mark.system
 
@@ -97,6 +102,11 @@ class Input:
 @pytest.fixture(scope="module")
 def stream_input(world) -> Input:
     return Input(world, N)
+
+
+@pytest.fixture(scope="module")
+def short_input(world) -> Input:
+    return Input(world, 3_000, seed=1)
 
 
 @pytest.fixture
@@ -235,3 +245,255 @@ def test_kill_9_at_random(kafka, stream_input, bundle, bundle_dir):
     twice = check(kafka, bundle)
     print("came twice:", twice)
     assert twice[PROFILED] > 0, "no crash made anything come twice: the test proves nothing"
+
+
+def _finish(kafka: Settings, load: Load, bundle: Bundle, bundle_dir: Path) -> dict[str, int]:
+    """A worker comes to the end of the input and stops in order; then everything is compared."""
+    with Worker("score", kafka, bundle=bundle_dir):
+        while load.running:
+            time.sleep(0.2)
+        settle(kafka)
+    return check(kafka, bundle)
+
+
+# Where a worker dies, by what it calls at that moment: ``before`` or ``after`` a step, in the n-th time
+STEPS = {
+    "before the outputs are published": ("streams.publishing", "Publisher.publish", "before"),
+    "between two batches of outputs": ("streams.publishing", "Publisher._acknowledged", "after"),
+    "after the outputs are acknowledged": ("streams.publishing", "Publisher.publish", "after"),
+    "before a checkpoint": ("streams.checkpoints", "CheckpointLog.write", "before"),
+    "between rows and marker": ("streams.checkpoints", "CheckpointLog._append", "after"),
+    "before the commit": ("aiokafka", "AIOKafkaProducer.commit_transaction", "before"),
+    "after the commit": ("aiokafka", "AIOKafkaProducer.commit_transaction", "after"),
+    "during a restore": ("streams.checkpoints", "CheckpointLog.read", "before"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_kill_9_at_a_step(kafka, short_input, bundle, bundle_dir, tmp_path, step):
+    module, name, when = STEPS[step]
+    owner, method = name.split(".")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, random, signal\n"
+        f"import {module} as module\n"
+        f"original = module.{owner}.{method}\n"
+        "left = random.Random(1).randint(15, 40)\n"
+        "async def dying(self, *args, **kwargs):\n"
+        "    global left\n"
+        "    left -= 1\n"
+        f"    if left <= 0 and {when == 'before'}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    result = await original(self, *args, **kwargs)\n"
+        "    if left <= 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return result\n".replace("randint(15, 40)", "randint(3, 6)" if "restore" in step else "randint(15, 40)")
+        + f"module.{owner}.{method} = dying\n"
+    )
+    with Load(kafka, short_input, 1000) as load:
+        with Worker("score", kafka, bundle=bundle_dir, environment={"PYTHONPATH": f"{tmp_path}:."}, ready=False) as worker:
+            status, output = worker.ended()
+            assert status == -9, output
+        twice = _finish(kafka, load, bundle, bundle_dir)
+    if step == "after the outputs are acknowledged":
+        assert twice[PROFILED] + twice[DECISIONS] > 0
+
+
+def test_sigterm_in_the_middle_reprocesses_nothing(kafka, short_input, bundle, bundle_dir):
+    with Load(kafka, short_input, 600) as load:
+        for _ in range(2):
+            with Worker("score", kafka, bundle=bundle_dir) as worker:
+                time.sleep(1.5)
+                began = time.monotonic()
+                worker.stop()
+                assert time.monotonic() - began < 10
+        twice = _finish(kafka, load, bundle, bundle_dir)
+    assert not any(twice.values())
+
+
+def test_workers_come_and_go_under_load(kafka, short_input, bundle, bundle_dir):
+    """One, two, three, one: partitions move with their state, and a clean move repeats nothing."""
+    with Load(kafka, short_input, 350) as load:
+        with Worker("score", kafka, bundle=bundle_dir):
+            time.sleep(1)
+            with Worker("score", kafka, bundle=bundle_dir):
+                time.sleep(1)
+                with Worker("score", kafka, bundle=bundle_dir):
+                    time.sleep(3)
+            time.sleep(1)
+            while load.running:
+                time.sleep(0.2)
+            settle(kafka)
+        twice = check(kafka, bundle)
+    assert not any(twice.values())
+
+
+def test_a_paused_worker_wakes_up_as_a_zombie(kafka, short_input, bundle, bundle_dir):
+    with Load(kafka, short_input, 300) as load:
+        with Worker("score", kafka, bundle=bundle_dir) as zombie:
+            time.sleep(1.5)
+            zombie.pause()
+            with Worker("score", kafka, bundle=bundle_dir):
+                time.sleep(3)  # it has taken over and written checkpoints
+                zombie.resume()
+                time.sleep(3)
+                zombie.kill()
+                while load.running:
+                    time.sleep(0.2)
+                settle(kafka)
+        check(kafka, bundle)
+
+
+@pytest.fixture
+def own_kafka(tmp_path):
+    """A cluster of this test's own, to be ill-treated."""
+    needs("java"), needs("mvn")
+    with KafkaCluster(tmp_path / "kafka") as cluster:
+        settings = Settings(kafka_bootstrap=cluster.bootstrap, session_seconds=3, checkpoint_seconds=0.3)
+        create_topics(settings, partitions=PARTITIONS, replication=1)
+        yield cluster, settings
+
+
+@pytest.mark.parametrize("fault", ["pause", "kill -9"])
+def test_the_broker_is_away(own_kafka, short_input, bundle, bundle_dir, fault):
+    """The worker lives through it, reconnects and goes on."""
+    cluster, kafka = own_kafka
+    (node,) = cluster.nodes
+    with Load(kafka, short_input, 0):
+        pass
+    slow = Settings(**{**_fields(kafka), "max_poll_records": 20})
+    with Worker("score", slow, bundle=bundle_dir) as worker:
+        for _ in range(2):
+            time.sleep(1.0)
+            if fault == "pause":
+                node.pause()
+                time.sleep(5)
+                node.resume()
+            else:
+                node.kill()
+                time.sleep(3)
+                node.start()
+                cluster.wait()
+        settle(kafka)
+        assert worker.process.poll() is None
+    check(kafka, bundle)
+
+
+def _fields(settings: Settings) -> dict:
+    return {name: getattr(settings, name) for name in settings.__struct_fields__}
+
+
+# -- what a worker refuses ----------------------------------------------------------------------------------------------------------
+
+
+def _fed(kafka: Settings, made: Input, bundle_dir: Path, count: int = 400) -> None:
+    sender = Sender(kafka, 0)
+    for topic, key, value in made.records[:count]:
+        sender.send(topic, key, value)
+    sender.close()
+    with Worker("score", kafka, bundle=bundle_dir):
+        settle(kafka)
+
+
+def _refusal(kafka: Settings, bundle_dir: Path) -> str:
+    with Worker("score", kafka, bundle=bundle_dir, ready=False) as worker:
+        status, output = worker.ended()
+    assert status == 70, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_another_feature_spec_is_refused_until_the_state_is_rebuilt(kafka, short_input, world, bundle_dir, tmp_path):
+    _fed(kafka, short_input, bundle_dir)
+    other = tmp_path / "other"
+    train(
+        transactions_file(world), default_spec("USD"), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
+        out=other, seed=1, pan_key=b"", progress=Progress(lambda name, steps: None, lambda steps: None),
+    )  # fmt: skip
+    assert "whyflag state rebuild" in _refusal(kafka, other)
+    done = _whyflag(kafka, "state", "rebuild", "--bundle", other)
+    assert done.returncode == 0, done.stderr
+    _fed(kafka, short_input, other, 700)
+    decisions = asyncio.run(_logs(kafka, DECISIONS))[DECISIONS]
+    versions = defaultdict(list)
+    for records in decisions.values():
+        for record in records:
+            versions[(decided := decode_decision(record.value)).bundle].append(decided.transaction_id)
+    assert len(versions) == 2
+    ids = [transaction_id for decided in versions.values() for transaction_id in decided]
+    assert len(set(ids)) == len(ids), "what the old bundle had decided was decided again"
+
+
+def test_a_rebuilt_state_is_the_state(kafka, short_input, bundle, bundle_dir):
+    """A log that lost a row is refused; the rebuilt state is to the bit what it was, and the stream goes on."""
+    _fed(kafka, short_input, bundle_dir)
+    stage = ProfileStage(bundle.spec, b"")
+    before = {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()}
+
+    async def damage():
+        log = CheckpointLog(kafka.kafka_bootstrap, stage.checkpoints, 0)
+        await log.claim()
+        state = stage.new_state()
+        checkpoint = await log.read(state.load)
+        state.engines[0]._state.dirty[:1] = 1
+        key, row = state.changed()[0]
+        await log.write([(key, row[:8] + bytes(8) + row[16:])], checkpoint)
+        await log.close()
+
+    asyncio.run(damage())
+    assert "damaged" in _refusal(kafka, bundle_dir)
+    assert _whyflag(kafka, "state", "rebuild", "--bundle", bundle_dir).returncode == 0
+    assert {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()} == before
+    _fed(kafka, short_input, bundle_dir, 600)
+
+
+def test_a_log_that_was_cut_off_is_refused(kafka, short_input, bundle, bundle_dir):
+    _fed(kafka, short_input, bundle_dir)
+
+    async def cut():
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.kafka_bootstrap)
+        async with producer:
+            await producer.send_and_wait(ProfileStage.checkpoints, b"torn", key=b"\x00" * 10, partition=1)
+
+    asyncio.run(cut())
+    assert "whyflag state rebuild" in _refusal(kafka, bundle_dir)
+
+
+def test_more_partitions_are_noticed(kafka, short_input, bundle_dir):
+    _fed(kafka, short_input, bundle_dir)
+    admin = KafkaAdminClient(bootstrap_servers=kafka.kafka_bootstrap)
+    try:
+        admin.create_partitions({TRANSACTIONS: NewPartitions(PARTITIONS + 2)})
+        assert "same number of partitions" in _refusal(kafka, bundle_dir)
+        for topic in TOPICS:
+            if topic.name != TRANSACTIONS:
+                admin.create_partitions({topic.name: NewPartitions(PARTITIONS + 2)})
+    finally:
+        admin.close()
+    assert "Adding partitions" in _refusal(kafka, bundle_dir)
+
+
+def test_a_topic_made_anew_is_noticed(kafka, short_input, bundle_dir):
+    _fed(kafka, short_input, bundle_dir)
+    admin = KafkaAdminClient(bootstrap_servers=kafka.kafka_bootstrap)
+    try:
+        admin.delete_topics([TRANSACTIONS])
+        time.sleep(1)
+    finally:
+        admin.close()
+    create_topics(kafka, partitions=PARTITIONS, replication=1)
+    assert "made anew" in _refusal(kafka, bundle_dir)
+
+
+def test_a_crash_and_another_bundle_do_not_mix(kafka, short_input, world, bundle_dir, tmp_path):
+    other = tmp_path / "other"
+    train(
+        transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
+        out=other, seed=2, pan_key=b"", progress=Progress(lambda name, steps: None, lambda steps: None),
+    )  # fmt: skip
+    with Load(kafka, short_input, 500):
+        with Worker("score", kafka, bundle=bundle_dir) as worker:
+            time.sleep(2)
+            worker.kill()
+        assert "start that one once" in _refusal(kafka, other)
+        with Worker("score", kafka, bundle=bundle_dir):
+            time.sleep(1)
+        with Worker("score", kafka, bundle=other):  # it stopped in order: the new one may go on
+            time.sleep(1)

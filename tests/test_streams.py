@@ -395,8 +395,8 @@ def test_an_operator_error_ends_the_process_without_acknowledging(kafka, part, b
     worker.environment["PYTHONPATH"] = f"{tmp_path}:."
     with worker:
         _send(kafka, [(TRANSACTIONS, t.card_id.encode(), encode(t)) for t in some])
-        output, _ = worker.process.communicate(timeout=60)
-        assert worker.process.returncode == 70, output
+        status, output = worker.ended()
+        assert status == 70, output
         assert "stops without acknowledging" in output
     with Worker("score", kafka, bundle=bundle_dir):
         got = collect(kafka, {DECISIONS: 30})

@@ -1,8 +1,10 @@
 """Real workers against a real protocol: child processes of the command line, on the embedded broker or on Apache Kafka."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import defaultdict
@@ -16,8 +18,12 @@ from streams.clients import Observer
 class Worker:
     """``with Worker(...)``: a worker process, ready when the block begins and stopped by SIGTERM when it ends."""
 
-    def __init__(self, kind: str, settings: Settings, *options: str, bundle: Path | None = None, database: str = "") -> None:
-        self.kind, self.options = kind, options
+    def __init__(
+        self, kind: str, settings: Settings, *options: str, bundle: Path | None = None, database: str = "",
+        environment: dict[str, str] | None = None, ready: bool = True,
+    ) -> None:  # fmt: skip
+        """With ``ready`` false the block begins at once."""
+        self.kind, self.options, self._wait = kind, options, ready
         (self.port,) = free_ports(1)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WHYFLAG_")} | {
             "WHYFLAG_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
@@ -26,30 +32,43 @@ class Worker:
             "WHYFLAG_CHECKPOINT_SECONDS": str(settings.checkpoint_seconds),
             "WHYFLAG_SESSION_SECONDS": str(settings.session_seconds),
             "WHYFLAG_STALLED_SECONDS": str(settings.stalled_seconds),
+            "WHYFLAG_MAX_POLL_RECORDS": str(settings.max_poll_records),
             "WHYFLAG_METRICS_PORT": str(self.port),
             "WHYFLAG_BUNDLE": str(bundle or "/no/bundle"),
             "WHYFLAG_LLM_URL": settings.llm_url,
             "WHYFLAG_LLM_MODEL": settings.llm_model,
         }
+        self.environment |= environment or {}
         if database:
             self.environment["WHYFLAG_DATABASE"] = database
 
     def __enter__(self) -> "Worker":
+        self._printed = tempfile.TemporaryFile()  # a pipe that nobody reads would stop the worker when it is full
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", "worker", self.kind, *self.options],
-            env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self.environment, stdout=self._printed, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        if not self._wait:
+            return self
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise AssertionError(f"the worker ended: {self.process.stdout.read()}")
+                raise AssertionError(f"the worker ended: {self.printed()}")
             try:
                 self.get("ready")
                 return self
             except OSError:
                 time.sleep(0.1)
-        self.process.kill()
-        raise AssertionError(f"the worker was not ready in time: {self.process.stdout.read()}")
+        self.kill()
+        raise AssertionError(f"the worker was not ready in time: {self.printed()}")
+
+    def printed(self) -> str:
+        """All it has printed."""
+        return os.pread(self._printed.fileno(), 1 << 24, 0).decode("utf-8", "replace")
+
+    def ended(self, seconds: float = 60) -> tuple[int, str]:
+        """Wait for its end: exit status and what it printed."""
+        return self.process.wait(seconds), self.printed()
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
@@ -60,25 +79,33 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> str:
         """SIGTERM; the worker must leave with 0 in time. Returns what it printed."""
         self.process.terminate()
         try:
-            output, _ = self.process.communicate(timeout=30)
+            status, output = self.ended(30)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise AssertionError("the worker did not stop in 30 s") from None
-        assert self.process.returncode == 0, output
+            self.kill()
+            raise AssertionError(f"the worker did not stop in 30 s: {self.printed()}") from None
+        assert status == 0, output
         return output
 
     def __exit__(self, kind, error, trace) -> None:
-        if self.process.returncode is None:
+        if self.process.poll() is None:
             if kind is None:
                 self.stop()
             else:
-                self.process.kill()
-                print(self.process.communicate()[0])
-        self.process.stdout.close()
+                self.kill()
+                print(self.printed())
+        self._printed.close()
 
 
 def collect(settings: Settings, wanted: dict[str, int], seconds: float = 60) -> dict[str, list]:
