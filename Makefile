@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-system kafka lint bench clean
+.PHONY: help setup demo test test-system test-faults kafka lint bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,11 +25,14 @@ demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
 
 test: setup ## Run the tests; those that need other programs skip with a reason where these are missing.
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -m "not faults"
 
 test-system: setup ## Install those programs with apt and run their tests, none skipped.
 	.ci/install-system
-	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m system
+	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "system or faults"
+
+test-faults: setup ## The fault suite on Apache Kafka with fifty kills (Java and Maven).
+	WHYFLAG_FAULT_KILLS=50 $(BIN)/python -m pytest -rs -m faults
 
 kafka: setup ## Start Apache Kafka for development (Java and Maven); Ctrl-C stops.
 	@$(BIN)/python -m tests.kafka

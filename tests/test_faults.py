@@ -37,7 +37,7 @@ from training.readers import TransactionFile, read_labels
 from training.replay import transactions_of
 from training.train import Progress, train
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.faults
 
 PARTITIONS = 4
 KILLS = int(os.environ.get("WHYFLAG_FAULT_KILLS", "6"))  # `make test-faults` sets 50
