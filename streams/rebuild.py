@@ -80,7 +80,9 @@ async def _rebuild(
     for topic in stage.topics:
         stopped = checkpoint.positions.get(topic) if checkpoint else 0  # without a checkpoint nothing was decided yet
         positions[topic] = stopped or 0
-        async for records in _records(settings, topic, partition, 0, stopped):
+        # among another number of partitions the records of this one are of other keys: the history has to tell their past
+        kept = stopped if checkpoint and checkpoint.partitions == partitions else 0
+        async for records in _records(settings, topic, partition, 0, kept):
             stage.remember(topic, partition, records)
             progress(f"{topic} {partition}", len(records))
         begin, end = await _bounds(settings, topic, partition)

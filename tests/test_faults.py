@@ -456,7 +456,7 @@ def test_a_log_that_was_cut_off_is_refused(kafka, short_input, bundle, bundle_di
     assert "whyflag state rebuild" in _refusal(kafka, bundle_dir)
 
 
-def test_more_partitions_are_noticed(kafka, short_input, bundle_dir):
+def test_more_partitions_are_noticed_and_the_state_moves_by_a_rebuild(kafka, short_input, world, bundle_dir):
     _fed(kafka, short_input, bundle_dir)
     admin = KafkaAdminClient(bootstrap_servers=kafka.kafka_bootstrap)
     try:
@@ -468,6 +468,12 @@ def test_more_partitions_are_noticed(kafka, short_input, bundle_dir):
     finally:
         admin.close()
     assert "Adding partitions" in _refusal(kafka, bundle_dir)
+    history = ("--history", world / "transactions.parquet", "--labels", world / "labels.parquet")
+    done = _whyflag(kafka, "state", "rebuild", "--bundle", bundle_dir, *history)
+    assert done.returncode == 0, done.stderr
+    with Worker("score", kafka, bundle=bundle_dir) as worker:
+        time.sleep(2)
+        assert "_total{stage=" not in worker.get("metrics"), "what was decided before was read again"
 
 
 def test_a_topic_made_anew_is_noticed(kafka, short_input, bundle_dir):
