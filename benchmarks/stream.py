@@ -125,6 +125,7 @@ def stock_rate(bootstrap: str, count: int) -> float:
         script.flush()
         done = subprocess.run(
             ["taskset", "-c", "0", sys.executable, script.name, bootstrap, str(count), "worker"],
+            check=True,
             capture_output=True,
             text=True,
             timeout=300,
