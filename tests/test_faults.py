@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 
+from cli.demo import free_ports
 from core.messages import decode_decision, encode
 from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TOPICS, TRANSACTIONS
@@ -30,6 +31,7 @@ from streams.score import ScoreStage
 from streams.state import PartitionState
 from tests.conftest import DAY, needs, transactions_file
 from tests.kafka import KafkaCluster
+from tests.kafka.proxy import Proxy
 from tests.test_kafka import _whyflag
 from tests.workers import Worker
 from training.mapping import load_mapping
@@ -373,6 +375,56 @@ def test_the_broker_is_away(own_kafka, short_input, bundle, bundle_dir, fault):
                 cluster.wait()
         settle(kafka)
         assert worker.process.poll() is None
+    check(kafka, bundle)
+
+
+@pytest.fixture
+def proxied_kafka(tmp_path):
+    """A cluster of this test's own behind a proxy; what the test itself asks goes past the proxy."""
+    needs("java"), needs("mvn")
+    (port,) = free_ports(1)
+    cluster = KafkaCluster(tmp_path / "kafka", advertised=[port])
+    with Proxy(port, cluster.nodes[0].port) as proxy, cluster:
+        settings = Settings(kafka_bootstrap=cluster.bootstrap, session_seconds=3, checkpoint_seconds=0.3, max_poll_records=20)
+        create_topics(settings, partitions=PARTITIONS, replication=1)
+        yield proxy, settings
+
+
+def test_connections_are_cut_and_delayed_and_replies_are_lost(proxied_kafka, short_input, bundle, bundle_dir):
+    """A write whose acknowledgement is lost is written once: the producer is idempotent."""
+    proxy, kafka = proxied_kafka
+    with Load(kafka, short_input, 0):
+        pass
+    with Worker("score", kafka, bundle=bundle_dir) as worker:
+        for _ in range(5):
+            time.sleep(0.5)
+            proxy.cut()
+        proxy.delay = 0.05
+        time.sleep(2)
+        proxy.delay = 0.0
+        for _ in range(3):
+            proxy.swallow_replies = True
+            time.sleep(0.3)
+            proxy.cut()
+            proxy.swallow_replies = False
+            time.sleep(0.5)
+        settle(kafka)
+        assert worker.process.poll() is None
+    check(kafka, bundle)
+
+
+def test_dead_letters_that_cannot_be_written_stop_the_stream_and_lose_nothing(kafka, short_input, bundle, bundle_dir):
+    admin = KafkaAdminClient(bootstrap_servers=kafka.kafka_bootstrap)
+    try:
+        with Load(kafka, short_input, 0):
+            admin.delete_topics([DEAD_LETTERS])
+        with Worker("score", kafka, bundle=bundle_dir) as worker:
+            time.sleep(3)
+            assert worker.process.poll() is None
+            create_topics(kafka, partitions=PARTITIONS, replication=1)
+            settle(kafka)
+    finally:
+        admin.close()
     check(kafka, bundle)
 
 

@@ -95,7 +95,7 @@ class Node:
     def format(self, cluster: str) -> None:
         """Give the node its identity; once."""
         subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings)),
+            self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._settings)),
             check=True, capture_output=True,
         )  # fmt: skip
 
