@@ -46,6 +46,7 @@ lint: setup ## Format and lint, types, layers.
 bench: setup ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/restore.py
 
 clean: ## Remove what was made here.
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

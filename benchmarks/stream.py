@@ -87,7 +87,7 @@ async def load(bootstrap: str, path: Path) -> None:
     await publisher.stop()
 
 
-def worker_rate(kafka: Settings, bundle: Path) -> tuple[float, dict[str, float], float]:
+def worker_rate(kafka: Settings, bundle: Path, count: int) -> tuple[float, dict[str, float], float]:
     """Decided transactions a second of one worker that meets the whole topic; its CPU seconds by stage; memory in MB."""
     with Worker("score", kafka, bundle=bundle) as worker:
         pinned(worker.process.pid, 0)
@@ -97,7 +97,7 @@ def worker_rate(kafka: Settings, bundle: Path) -> tuple[float, dict[str, float],
             now = time.perf_counter()
             if first is None and done > 20_000:
                 first = (now, done)
-            if done >= N and first is not None:
+            if done >= count and first is not None:
                 break
             time.sleep(0.05)
         rate = (done - first[1]) / (now - first[0])
@@ -130,10 +130,10 @@ def stock_rate(bootstrap: str, count: int) -> float:
             text=True,
             timeout=300,
         )
-    return float(done.stdout.split()[0])
+    return float(done.stdout.split()[-1])
 
 
-async def bare_rate(bootstrap: str, bundle_dir: Path) -> float:
+async def bare_rate(bootstrap: str, bundle_dir: Path, count: int) -> float:
     """A loop that decodes, computes all features, scores, and forgets: no hops, no outputs, no checkpoints."""
     bundle = load_bundle(bundle_dir)
     engine = FeatureEngine(bundle.spec)
@@ -141,7 +141,7 @@ async def bare_rate(bootstrap: str, bundle_dir: Path) -> float:
     async with AIOKafkaConsumer(
         TRANSACTIONS, bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="earliest"
     ) as consumer:
-        while done < N:
+        while done < count:
             for records in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():
                 columns = engine.columns([decode_transaction(record.value, b"") for record in records])
                 X, _, _ = engine.update(columns)
@@ -162,7 +162,8 @@ def main() -> None:
             "train", "--transactions", str(folder / "transactions.parquet"), "--labels", str(folder / "labels.parquet"),
             "--review-budget", "20/day", "--out", str(folder / "bundle"),
         )  # fmt: skip
-        cards = len(set(pq.read_table(folder / "transactions.parquet", columns=["card_id"])["card_id"].to_pylist()))
+        ids = pq.read_table(folder / "transactions.parquet", columns=["card_id"])["card_id"]
+        count, cards = len(ids), len(ids.unique())
         with KafkaCluster(folder / "kafka") as cluster:
             pinned(cluster.nodes[0].process.pid, 1)
             kafka = Settings(kafka_bootstrap=cluster.bootstrap, max_poll_records=2_000)
@@ -171,15 +172,15 @@ def main() -> None:
             stock = stock_rate(cluster.bootstrap, 30_000)
             print(f"stock Faust agent, empty body          {stock:>10,.0f} transactions/s", flush=True)
             os.sched_setaffinity(0, {0})
-            bare = asyncio.run(bare_rate(cluster.bootstrap, folder / "bundle"))
+            bare = asyncio.run(bare_rate(cluster.bootstrap, folder / "bundle", count))
             print(f"bare aiokafka loop, decode and score   {bare:>10,.0f} transactions/s", flush=True)
             os.sched_setaffinity(0, {1})
-            rate, spent, memory = worker_rate(kafka, folder / "bundle")
+            rate, spent, memory = worker_rate(kafka, folder / "bundle", count)
             print(
                 f"whyflag, both hops, checkpoints of 1 s {rate:>10,.0f} transactions/s, {rate / stock:.1f} x stock, {cards:,} cards, {memory:,.0f} MB"
             )
             for what, seconds in spent.items():
-                print(f"  {what:<20} {seconds / N * 1e6:6.1f} µs a transaction")
+                print(f"  {what:<20} {seconds / count * 1e6:6.1f} µs a transaction")
 
 
 if __name__ == "__main__":
