@@ -80,7 +80,10 @@ async def measure(bootstrap: str) -> None:
 
 def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    with tempfile.TemporaryDirectory(prefix="whyflag-bench-") as folder, KafkaCluster(Path(folder) / "kafka") as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="whyflag-bench-") as folder,
+        KafkaCluster(Path(folder) / "kafka", lasting=True) as cluster,
+    ):
         create_topics(Settings(kafka_bootstrap=cluster.bootstrap), partitions=1, replication=1)
         asyncio.run(measure(cluster.bootstrap))
 

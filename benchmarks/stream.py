@@ -164,7 +164,7 @@ def main() -> None:
         )  # fmt: skip
         ids = pq.read_table(folder / "transactions.parquet", columns=["card_id"])["card_id"]
         count, cards = len(ids), len(ids.unique())
-        with KafkaCluster(folder / "kafka") as cluster:
+        with KafkaCluster(folder / "kafka", lasting=True) as cluster:
             pinned(cluster.nodes[0].process.pid, 1)
             kafka = Settings(kafka_bootstrap=cluster.bootstrap, max_poll_records=2_000)
             create_topics(kafka, partitions=PARTITIONS, replication=1)

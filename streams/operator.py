@@ -110,7 +110,9 @@ class Operator:
         async with self._turn:
             owned = {partition for topic, partition in assigned if topic in self.stage.topics}
             await self._drop(set(self.stage.states) - owned)
-            if self._make_log is not None:
+            if self._make_log is None:
+                self._positions.clear()  # the group knows better
+            else:
                 self._source = source
                 await self._check_partitions(assigned, owned)
                 at_once = asyncio.Semaphore(_RESTORES_AT_ONCE)
@@ -249,8 +251,8 @@ class Operator:
             if records:
                 await self._process(chunk, records)
             chunk.done = True  # 4
+            self._positions[place] = chunk.offset + 1
             if self._make_log is not None:
-                self._positions[place] = chunk.offset + 1
                 began, count = self._epochs[chunk.partition]
                 self._epochs[chunk.partition] = (began, count + len(records))
                 if self._over(chunk.partition):

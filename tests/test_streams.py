@@ -2,6 +2,7 @@ import asyncio
 import json
 import random
 import subprocess
+import time
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -34,6 +35,7 @@ from streams.profile import ProfileStage
 from streams.publishing import Output, Publisher, partition_of
 from streams.score import ScoreStage
 from streams.transport import Chunk, Consumer
+from streams.watchdog import Watchdog
 from tests.conftest import DAY, needs, transactions_file
 from tests.strategies import transactions
 from tests.workers import Worker, collect
@@ -366,6 +368,28 @@ def test_only_a_finished_chunk_of_this_generation_is_acknowledged():
     assert consumer.ack(_message(chunk))
     assert consumer._new_offset(TP("t", 0)) == 10
     assert consumer._new_offset(TP("t", 0)) is None
+
+
+def test_the_watchdog_barks_when_records_wait_and_nothing_moves():
+    place, barked = (TRANSACTIONS, 0), []
+    operator = SimpleNamespace(positions={place: 5}, stage=SimpleNamespace(name="profile"))
+    watchdog = Watchdog("", [operator], 0.1, barked.append)
+
+    def look(end, position):
+        async def end_offsets(places):
+            return dict.fromkeys(places, end)
+
+        operator.positions[place] = position
+        asyncio.run(watchdog._look(SimpleNamespace(end_offsets=end_offsets)))
+        time.sleep(0.06)
+
+    for end, position in ((5, 5), (5, 5), (9, 5), (9, 6), (9, 7), (9, 9), (9, 9)):  # idle, working, idle
+        look(end, position)
+    assert barked == []
+    look(12, 9)
+    look(12, 9)
+    (error,) = barked
+    assert "3 records wait in transactions/0" in str(error)
 
 
 def test_the_publisher_keeps_order_and_waits_for_every_acknowledgement(kafka):

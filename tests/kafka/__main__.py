@@ -16,7 +16,7 @@ def main() -> None:
     print("starting Apache Kafka (its jars are fetched by Maven the first time) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="whyflag-kafka-") as folder:
         try:
-            with KafkaCluster(Path(folder)) as kafka:
+            with KafkaCluster(Path(folder), lasting=True) as kafka:
                 create_topics(Settings(kafka_bootstrap=kafka.bootstrap), partitions=4, replication=1)
                 print(f"Kafka is at {kafka.bootstrap}, with all topics; Ctrl-C stops it and forgets its data.")
                 print(f"  export WHYFLAG_KAFKA_BOOTSTRAP={kafka.bootstrap}", flush=True)

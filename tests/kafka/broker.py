@@ -57,9 +57,11 @@ def obtain_jars() -> Path:
 class Node:
     """One broker process."""
 
-    def __init__(self, number: int, folder: Path, jars: Path, voters: list[tuple[int, int]], port: int, advertised: int) -> None:
+    def __init__(
+        self, number: int, folder: Path, jars: Path, voters: list[tuple[int, int]], port: int, advertised: int, options: list[str]
+    ) -> None:
         """``voters`` are (number, controller port) of all nodes; clients are told to come to ``advertised``."""
-        self.port, self._jars, self.folder = port, jars, folder
+        self.port, self._jars, self.folder, self._options = port, jars, folder, options
         folder.mkdir()
         self.log = folder / "broker.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -88,7 +90,7 @@ class Node:
 
     def _java(self, main: str, *arguments: str, heap: str = "-Xmx512m") -> list[str]:
         return [
-            "java", heap, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "java", heap, *self._options, "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-cp", f"{self._jars}/*", main, *arguments,
         ]  # fmt: skip
 
@@ -138,14 +140,18 @@ class Node:
 class KafkaCluster:
     """``with KafkaCluster(folder) as kafka: ... kafka.bootstrap``; ``kafka.nodes`` can be killed, paused and started again."""
 
-    def __init__(self, folder: Path, nodes: int = 1, advertised: list[int] | None = None) -> None:
-        """``advertised`` ports, one a node, put a proxy between clients and brokers."""
+    def __init__(self, folder: Path, nodes: int = 1, advertised: list[int] | None = None, lasting: bool = False) -> None:
+        """
+        ``advertised`` ports, one a node, put a proxy between clients and brokers. A ``lasting`` broker starts more slowly and runs
+        faster: Java compiles what is hot with all it has.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         ports = free_ports(2 * nodes)
         voters = [(n + 1, ports[n]) for n in range(nodes)]
         self._jars = obtain_jars()
+        options = [] if lasting else ["-XX:TieredStopAtLevel=1"]
         self.nodes = [
-            Node(n + 1, folder / f"node-{n + 1}", self._jars, voters, ports[nodes + n], (advertised or ports[nodes:])[n])
+            Node(n + 1, folder / f"node-{n + 1}", self._jars, voters, ports[nodes + n], (advertised or ports[nodes:])[n], options)
             for n in range(nodes)
         ]
         self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in advertised or ports[nodes:])
