@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 
 from aiokafka import AIOKafkaConsumer  # noqa: E402
 
-from core.messages import decode_transaction, encode  # noqa: E402
+from core.decoding import decode_transactions  # noqa: E402
+from core.messages import encode  # noqa: E402
 from core.settings import Settings  # noqa: E402
 from core.topics import TRANSACTIONS  # noqa: E402
 from models.bundle import load_bundle  # noqa: E402
@@ -29,7 +30,7 @@ from models.features.columns import UNKNOWN_AMOUNT  # noqa: E402
 from models.features.engine import FeatureEngine  # noqa: E402
 from models.scorer import score  # noqa: E402
 from streams.clients import create_topics  # noqa: E402
-from streams.publishing import Output, Publisher  # noqa: E402
+from streams.publishing import Outputs, Publisher  # noqa: E402
 from tests.kafka import KafkaCluster  # noqa: E402
 from tests.workers import Worker  # noqa: E402
 from training.mapping import load_mapping  # noqa: E402
@@ -76,14 +77,13 @@ async def load(bootstrap: str, path: Path) -> None:
     murmur2, places = DefaultPartitioner(), list(range(PARTITIONS))
     publisher = Publisher(bootstrap)
     await publisher.start()
-    batch = []
+    batches = [Outputs(TRANSACTIONS, [], [], partition) for partition in places]
     for transaction in transactions_of(TransactionFile(path, load_mapping("whyflag"))):
         key = transaction.card_id.encode()
-        batch.append(Output(TRANSACTIONS, key, encode(transaction), murmur2(key, places, places)))
-        if len(batch) == 5_000:
-            await publisher.publish(batch)
-            batch = []
-    await publisher.publish(batch)
+        batch = batches[murmur2(key, places, places)]
+        batch.keys.append(key)
+        batch.values.append(encode(transaction))
+    await publisher.publish(batches)
     await publisher.stop()
 
 
@@ -99,7 +99,7 @@ def worker_rate(kafka: Settings, bundle: Path, count: int) -> tuple[float, dict[
                 first = (now, done)
             if done >= count and first is not None:
                 break
-            time.sleep(0.05)
+            time.sleep(0.5)  # asking takes the worker 10 ms
         rate = (done - first[1]) / (now - first[0])
         batches = {
             f"{stage} {kind}": _metric(worker.port, f'whyflag_{kind}_seconds_sum{{stage="{stage}"}}')
@@ -143,7 +143,7 @@ async def bare_rate(bootstrap: str, bundle_dir: Path, count: int) -> float:
     ) as consumer:
         while done < count:
             for records in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():
-                columns = engine.columns([decode_transaction(record.value, b"") for record in records])
+                columns = engine.columns(decode_transactions([record.value for record in records], b""))
                 X, _, _ = engine.update(columns)
                 score(bundle, X, columns.amount == UNKNOWN_AMOUNT)
                 began = began or time.perf_counter()

@@ -13,21 +13,23 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from core.errors import InvalidEvent
-from core.privacy import is_pan, pan_token, redact
-
 EARLIEST = 946_684_800_000  # 2000-01-01
 LATEST = 4_102_444_800_000  # 2100-01-01
 
 Version = Annotated[int, Meta(ge=1, le=1, description="message version")]
-Identifier = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+( [!-~]+)*$(?!\n)")]
+# The forms of identifiers and codes stand in the schemas; ``core.decoding`` checks them where messages of others come in.
+IDENTIFIER_FORM = r"^[!-~]+( [!-~]+)*$(?!\n)"
+CURRENCY_FORM = r"^[A-Z]{3}$(?!\n)"
+MCC_FORM = r"^[0-9]{4}$(?!\n)"
+COUNTRY_FORM = r"^[A-Z]{2}$(?!\n)"
+Identifier = Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema={"pattern": IDENTIFIER_FORM})]
 EpochMs = Annotated[int, Meta(ge=EARLIEST, le=LATEST, description="epoch milliseconds, UTC")]
 MinorUnits = Annotated[int, Meta(ge=0, le=10**13, description="minor currency units")]
-Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", description="ISO 4217")]
+Currency = Annotated[str, Meta(description="ISO 4217", extra_json_schema={"pattern": CURRENCY_FORM})]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Text = Annotated[str, Meta(max_length=512)]
-Mcc = Annotated[str, Meta(pattern=r"^[0-9]{4}$(?!\n)", description="ISO 18245 merchant category code")]
-Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$(?!\n)", description="ISO 3166-1 alpha-2")]
+Mcc = Annotated[str, Meta(description="ISO 18245 merchant category code", extra_json_schema={"pattern": MCC_FORM})]
+Country = Annotated[str, Meta(description="ISO 3166-1 alpha-2", extra_json_schema={"pattern": COUNTRY_FORM})]
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
 
@@ -280,58 +282,6 @@ decode_alert = msgspec.json.Decoder(Alert).decode
 decode_explanation = msgspec.json.Decoder(Explanation).decode
 decode_verdict = msgspec.json.Decoder(Verdict).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
-
-
-def private_transaction(transaction: Transaction, pan_key: bytes) -> Transaction:
-    """
-    The transaction with its card number tokenised and card numbers in free text masked.
-
-    Raises:
-        InvalidEvent: if ``card_id`` is a raw card number and there is no key.
-    """
-    card_id = transaction.card_id
-    texts = {
-        name: redact(text)
-        for name in ("merchant_name", "memo", "device_id")
-        if (text := getattr(transaction, name)) is not None and len(text) >= 12
-    }
-    if is_pan(card_id):
-        return msgspec.structs.replace(transaction, card_id=pan_token(card_id, pan_key), **texts)
-    return msgspec.structs.replace(transaction, **texts) if texts else transaction
-
-
-def decode_transaction(raw: bytes | None, pan_key: bytes) -> Transaction:
-    """
-    A transaction from the wire, private from here on.
-
-    Raises:
-        InvalidEvent: if the bytes are not one valid transaction.
-    """
-    if raw is None:
-        raise InvalidEvent("the record has no value")
-    try:
-        transaction = decode_transaction_struct(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidEvent(redact(str(error))) from None
-    return private_transaction(transaction, pan_key)
-
-
-def decode_label(raw: bytes | None, pan_key: bytes) -> Label:
-    """
-    A label from the wire, its card number tokenised.
-
-    Raises:
-        InvalidEvent: if the bytes are not one valid label.
-    """
-    if raw is None:
-        raise InvalidEvent("the record has no value")
-    try:
-        label = decode_label_struct(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidEvent(redact(str(error))) from None
-    if is_pan(label.card_id):
-        return msgspec.structs.replace(label, card_id=pan_token(label.card_id, pan_key))
-    return label
 
 
 def alert_id(transaction_id: str) -> str:

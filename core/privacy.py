@@ -15,6 +15,7 @@ from core.errors import InvalidEvent
 # groups of digits with one space or dash between them; at least twelve digits in all
 _DIGIT_RUN = re.compile(r"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
 _DIGIT_RUN_BYTES = re.compile(rb"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
+_TWELVE_DIGITS = re.compile(r"[0-9](?:[ \-]?[0-9]){11}")
 _GROUP = re.compile(r"[0-9]+")
 _DOUBLED = str.maketrans("0123456789", "0246813579")
 
@@ -31,6 +32,11 @@ def is_pan(text: str) -> bool:
         return False
     digits = text.replace(" ", "").replace("-", "")
     return 12 <= len(digits) <= 19 and digits.isascii() and digits.isdigit() and luhn(digits)
+
+
+def may_hold_pan(text: str) -> bool:
+    """Whether a text has enough digits in a row to be looked at for card numbers."""
+    return _TWELVE_DIGITS.search(text) is not None
 
 
 def pan_token(pan: str, key: bytes) -> str:

@@ -17,13 +17,16 @@ _TREES, _SAMPLES = 64, 256
 
 
 class Forest(NamedTuple):
-    """Trees as arrays: for node k its feature (-1 at a leaf), threshold, children and, at a leaf, path length."""
+    """
+    Trees as arrays. Node k goes on to ``left[k]``, or to ``left[k] + 1`` where its feature is above its threshold: a step without
+    a branch. A leaf goes on to itself; ``length`` is its path length. Tree t begins at ``roots[t]`` and ends within ``depths[t]``.
+    """
 
-    roots: npt.NDArray[np.int64]
-    feature: npt.NDArray[np.int64]
+    roots: npt.NDArray[np.int32]
+    depths: npt.NDArray[np.int32]
+    feature: npt.NDArray[np.int32]
     threshold: Floats
-    left: npt.NDArray[np.int64]
-    right: npt.NDArray[np.int64]
+    left: npt.NDArray[np.int32]
     length: Floats
     median: Matrix
     usual_length: Floats
@@ -42,53 +45,63 @@ def fit_forest(X: Matrix, seed: int) -> Forest:
         median = np.nan_to_num(np.nanmedian(np.where(np.isnan(X).all(axis=0), 0, X), axis=0)).astype(np.float32)
     filled = np.where(np.isnan(X), median, X)
     fitted = IsolationForest(n_estimators=_TREES, max_samples=min(_SAMPLES, len(X)), random_state=seed).fit(filled)
-    parts: dict[str, list[npt.NDArray[Any]]] = {"feature": [], "threshold": [], "left": [], "right": [], "length": []}
-    roots, base = [], 0
-    for estimator in fitted.estimators_:
-        tree = estimator.tree_
-        depth = np.zeros(tree.node_count)
-        for node in range(tree.node_count):  # a parent comes before its children
-            if tree.children_left[node] >= 0:
-                depth[tree.children_left[node]] = depth[tree.children_right[node]] = depth[node] + 1
-        leaf = tree.children_left < 0
-        roots.append(base)
-        parts["feature"].append(np.where(leaf, -1, tree.feature))
-        parts["threshold"].append(tree.threshold)
-        parts["left"].append(tree.children_left + base)
-        parts["right"].append(tree.children_right + base)
-        parts["length"].append(np.where(leaf, depth + _average_path(tree.n_node_samples), 0.0))
-        base += tree.node_count
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    trees = [_flat(estimator.tree_) for estimator in fitted.estimators_]
+    sizes = [len(tree["feature"]) for tree in trees]
+    roots = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int32)
+    for tree, root in zip(trees, roots, strict=True):
+        tree["left"] += root
+    joined = {name: np.concatenate([tree[name] for tree in trees]) for name in trees[0]}
     return Forest(
-        roots=np.array(roots, np.int64),
-        feature=joined["feature"].astype(np.int64),
-        threshold=joined["threshold"].astype(np.float64),
-        left=joined["left"].astype(np.int64),
-        right=joined["right"].astype(np.int64),
-        length=joined["length"].astype(np.float64),
+        roots=roots,
+        depths=np.array([estimator.tree_.max_depth for estimator in fitted.estimators_], np.int32),
         median=median,
         usual_length=_average_path(np.array([min(_SAMPLES, len(X))])),
+        **joined,
     )
+
+
+def _flat(tree: Any) -> dict[str, npt.NDArray[Any]]:
+    """A fitted tree with its children side by side, from the root down."""
+    order, place = [0], {0: 0}
+    for node in order:  # grows while it is read
+        if tree.children_left[node] >= 0:
+            for child in (tree.children_left[node], tree.children_right[node]):
+                place[child] = len(order)
+                order.append(child)
+    nodes = np.array(order)
+    depth = np.zeros(len(nodes))
+    left = np.arange(len(nodes))
+    leaf = tree.children_left[nodes] < 0
+    for at in np.flatnonzero(~leaf):
+        left[at] = place[tree.children_left[nodes[at]]]
+        depth[left[at]] = depth[left[at] + 1] = depth[at] + 1
+    return {
+        "feature": np.where(leaf, 0, tree.feature[nodes]).astype(np.int32),
+        "threshold": np.where(leaf, np.inf, tree.threshold[nodes]),
+        "left": left.astype(np.int32),
+        "length": np.where(leaf, depth + _average_path(tree.n_node_samples[nodes]), 0.0),
+    }
 
 
 @njit(cache=True, nogil=True)
 def _mean_lengths(X: Matrix, forest: Forest, out: Floats) -> None:
-    for i in range(len(X)):
-        total = 0.0
-        for root in forest.roots:
-            node = root
-            while forest.feature[node] >= 0:
-                value = X[i, forest.feature[node]]
-                if np.isnan(value):
-                    value = forest.median[forest.feature[node]]
-                node = forest.left[node] if value <= forest.threshold[node] else forest.right[node]
-            total += forest.length[node]
-        out[i] = total / len(forest.roots)
+    """Tree by tree and level by level, all rows: a tree fits into the nearest cache, and no step waits for the one before it."""
+    out[:] = 0.0
+    node = np.empty(len(X), np.int32)
+    for tree in range(len(forest.roots)):
+        node[:] = forest.roots[tree]
+        for _ in range(forest.depths[tree]):
+            for i in range(len(X)):
+                at = node[i]
+                node[i] = forest.left[at] + (X[i, forest.feature[at]] > forest.threshold[at])
+        for i in range(len(X)):
+            out[i] += forest.length[node[i]]
+    out /= len(forest.roots)
 
 
 def novelty(forest: Forest, X: Matrix) -> Floats:
     """Anomaly score in (0, 1), float64 [n]: about 0.5 is usual, towards 1 is unlike anything in training."""
     out = np.empty(len(X))
-    _mean_lengths(X, forest, out)
+    _mean_lengths(np.where(np.isnan(X), forest.median, X), forest, out)
     scores: Floats = 2.0 ** (-out / forest.usual_length[0])
     return scores

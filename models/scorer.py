@@ -1,5 +1,8 @@
 """From features to decisions: booster, calibration, novelty and policy, the same in replay and in the stream."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
@@ -28,6 +31,10 @@ class Scores(Struct, frozen=True):
     outcome: npt.NDArray[np.int8]
     novel: npt.NDArray[np.bool_]
     unpriced: npt.NDArray[np.bool_]
+
+    def rows(self, index: Any) -> "Scores":
+        """Some of the transactions, by slice, mask or indices."""
+        return Scores(self.bundle, *(getattr(self, name)[index] for name in self.__struct_fields__[1:]))
 
 
 def score(bundle: Bundle, X: Matrix, unpriced: npt.NDArray[np.bool_]) -> Scores:
@@ -61,29 +68,35 @@ def reason_codes(scores: Scores, i: int) -> tuple[str, ...]:
     return tuple(codes)
 
 
-def expected_loss(probability: float, amount: int) -> int:
-    """Probability of fraud times the amount, minor units; the whole amount where there is no probability."""
-    return amount if np.isnan(probability) else round(probability * amount)
+def expected_losses(probability: Floats, amount: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Probability of fraud times the amount, minor units; the whole amount where there is no probability. int64 [n]."""
+    return np.where(np.isnan(probability), amount, np.rint(probability * amount)).astype(np.int64)
 
 
-def decision(transaction: Transaction, scores: Scores, i: int) -> Decision:
-    """The decision message of transaction i."""
-    probability = float(scores.probability[i])
-    known = not np.isnan(probability)
-    return Decision(
-        transaction_id=transaction.transaction_id,
-        card_id=transaction.card_id,
-        merchant_id=transaction.merchant_id,
-        event_time=transaction.event_time,
-        amount=transaction.amount,
-        currency=transaction.currency,
-        outcome=OUTCOMES[int(scores.outcome[i])],
-        probability=probability if known else None,
-        bundle=scores.bundle,
-        reason_codes=reason_codes(scores, i),
-        expected_loss=expected_loss(probability, transaction.amount),
-        novelty=round(float(scores.novelty[i]), 6) if known else None,
-    )
+def decisions(transactions: Sequence[Transaction], scores: Scores) -> list[Decision]:
+    """The decision messages of n transactions."""
+    codes: list[tuple[str, ...]] = [()] * len(transactions)
+    for i in np.flatnonzero((scores.outcome != APPROVE) | scores.novel):
+        codes[i] = reason_codes(scores, int(i))
+    losses = expected_losses(scores.probability, [transaction.amount for transaction in transactions]).tolist()
+    columns = (scores.outcome.tolist(), scores.probability.tolist(), scores.novelty.round(6).tolist(), losses, codes)
+    return [
+        Decision(
+            transaction_id=transaction.transaction_id,
+            card_id=transaction.card_id,
+            merchant_id=transaction.merchant_id,
+            event_time=transaction.event_time,
+            amount=transaction.amount,
+            currency=transaction.currency,
+            outcome=OUTCOMES[outcome],
+            probability=probability if probability == probability else None,  # NaN: the model could not score
+            bundle=scores.bundle,
+            reason_codes=reasons,
+            expected_loss=loss,
+            novelty=novelty if novelty == novelty else None,
+        )
+        for transaction, outcome, probability, novelty, loss, reasons in zip(transactions, *columns, strict=True)
+    ]
 
 
 def alert(

@@ -17,7 +17,7 @@ from core.metrics import EXPLAIN_SECONDS, EXPLANATIONS
 from core.settings import Settings
 from core.topics import ALERTS, VERDICTS
 from core.topics import EXPLANATIONS as EXPLANATION_TOPIC
-from streams.publishing import Output, Publisher
+from streams.publishing import Outputs, Publisher
 from streams.stage import dead_letter
 from streams.state import PartitionState
 
@@ -58,9 +58,9 @@ class ExplainStage:
         """Never asked for: nothing is held by partition."""
         raise NotImplementedError
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
         """Explain a chunk of alerts, or learn from a chunk of verdicts."""
-        outputs: list[Output] = []
+        outputs: list[Outputs] = []
         for record in records:
             try:
                 if topic == ALERTS:
@@ -71,7 +71,7 @@ class ExplainStage:
                 outputs.append(dead_letter(self.name, record, error))
         return outputs
 
-    async def _explained(self, alert: Alert) -> Output:
+    async def _explained(self, alert: Alert) -> Outputs:
         begin = perf_counter()
         try:
             explanation = self._explainer.explain(alert)
@@ -117,8 +117,8 @@ def _decoded(raw: bytes | None, decode: Any) -> Any:
         raise InvalidEvent(str(error)) from None
 
 
-def _output(explanation: Explanation) -> Output:
-    return Output(EXPLANATION_TOPIC, explanation.alert_id.encode(), encode(explanation))
+def _output(explanation: Explanation) -> Outputs:
+    return Outputs(EXPLANATION_TOPIC, [explanation.alert_id.encode()], [encode(explanation)])
 
 
 def case_of(alert: Alert, verdict: Verdict, explainer: "Explainer") -> "Case | None":

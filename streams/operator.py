@@ -5,15 +5,18 @@ Numbered steps of a chunk, in ``handle``:
 
 1. only records at the partition's position count: a replay is dropped, a gap is read again;
 2. the stage computes the outputs and changes its state;
-3. every output is published and acknowledged by Kafka;
-4. the position moves on, and the chunk counts as done;
+3. the outputs are put on their way to Kafka, a few chunks ahead of their acknowledgements at the most;
+4. the position moves on;
 5. if the epoch is over, a checkpoint follows.
 
-Numbered steps of a checkpoint, in ``_checkpoint``:
+Numbered steps of a checkpoint, in ``_checkpoint`` and ``_write``:
 
-1. the one before it is committed (and by step 3 above every output is acknowledged);
+1. the one before it is committed;
 2. the rows that changed, the positions and the digest are taken at this moment;
-3. they are written in one transaction, while the next epoch goes on.
+3. every output put on its way until then is acknowledged, while the next epoch goes on;
+4. rows and marker are written in one transaction.
+
+Without a checkpoint log a chunk is done when its outputs are acknowledged, and the consumer group keeps the positions.
 
 Whatever goes wrong ends the process without acknowledging: what is read again meets the state it met the first time, and
 the same records with the same ids come out.
@@ -21,7 +24,9 @@ the same records with the same ids come out.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
@@ -37,7 +42,7 @@ from core.metrics import (
     STATE_BYTES,
 )
 from streams.checkpoints import Checkpoint, CheckpointLog
-from streams.publishing import Publisher
+from streams.publishing import Delivery, Publisher
 from streams.stage import Stage
 from streams.transport import Chunk
 
@@ -46,6 +51,8 @@ logger = logging.getLogger(__name__)
 # An epoch also ends after this many records, so that a fast partition replays seconds after a crash, not minutes.
 _EPOCH_RECORDS = 100_000
 _TICK_SECONDS = 0.1  # how late a checkpoint may be when no more records come
+# How many chunks' outputs may be under way. One would leave the core idle while Kafka writes; more than a few only hold memory.
+_CHUNKS_AHEAD = 4
 _RESTORES_AT_ONCE = 4  # each holds a connection and some megabytes of the log
 
 Place = tuple[str, int]  # topic, partition
@@ -83,6 +90,7 @@ class Operator:
         self._owned: set[int] = set()
         self._logs: dict[int, CheckpointLog] = {}
         self._writes: dict[int, asyncio.Task[None]] = {}
+        self._deliveries: deque[Delivery] = deque()  # of the last chunks, in their order
         self._epochs: dict[int, tuple[float, int]] = {}  # when the epoch began, records in it
         self._source: Source | None = None
         self._partitions = 0
@@ -249,23 +257,35 @@ class Operator:
                 elif records[0].offset > position:
                     await self._check_gap(place, position)
             if records:
-                await self._process(chunk, records)
-            chunk.done = True  # 4
-            self._positions[place] = chunk.offset + 1
+                self._deliveries.append(await self._process(chunk, records))
+            self._positions[place] = chunk.offset + 1  # 4
+            await self._keep_up(0 if self._make_log is None else _CHUNKS_AHEAD)
+            chunk.done = True
             if self._make_log is not None:
                 began, count = self._epochs[chunk.partition]
                 self._epochs[chunk.partition] = (began, count + len(records))
                 if self._over(chunk.partition):
                     await self._checkpoint(chunk.partition)  # 5
 
-    async def _process(self, chunk: Chunk, records: list[Any]) -> None:
+    async def _process(self, chunk: Chunk, records: list[Any]) -> Delivery:
         began = perf_counter()
         outputs = await self.stage.process(chunk.topic, chunk.partition, records)  # 2
         computed = perf_counter()
-        await self._publisher.publish(outputs)  # 3
+        delivery = await self._publisher.send(outputs)  # 3
+        delivery.add_done_callback(partial(self._delivered, computed))
         RECORDS.labels(self.stage.name, chunk.topic).inc(len(records))
         BATCH_SECONDS.labels(self.stage.name).observe(computed - began)
-        ACK_SECONDS.labels(self.stage.name).observe(perf_counter() - computed)
+        return delivery
+
+    def _delivered(self, sent: float, delivery: asyncio.Future[None]) -> None:
+        if not delivery.cancelled() and (error := delivery.exception()):
+            self._failed(error)
+        ACK_SECONDS.labels(self.stage.name).observe(perf_counter() - sent)
+
+    async def _keep_up(self, ahead: int) -> None:
+        """Wait until the outputs of no more than ``ahead`` chunks are under way."""
+        while self._deliveries and (len(self._deliveries) > ahead or self._deliveries[0].done()):
+            await self._deliveries.popleft()
 
     async def _check_gap(self, place: Place, position: int) -> None:
         """Offsets may be missing where a producer used transactions. Where retention deleted records, that must be said."""
@@ -310,12 +330,16 @@ class Operator:
             clean=clean,
         )
         self._epochs[partition] = (monotonic(), 0)
-        self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint))  # 3
+        self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint, tuple(self._deliveries)))
 
-    async def _write(self, partition: int, rows: list[tuple[bytes, bytes]], checkpoint: Checkpoint) -> None:
-        began = perf_counter()
+    async def _write(
+        self, partition: int, rows: list[tuple[bytes, bytes]], checkpoint: Checkpoint, deliveries: Iterable[Delivery]
+    ) -> None:
         try:
-            await self._logs[partition].write(rows, checkpoint)
+            for delivery in deliveries:  # 3
+                await delivery
+            began = perf_counter()
+            await self._logs[partition].write(rows, checkpoint)  # 4
         except asyncio.CancelledError:
             raise
         except BaseException as error:

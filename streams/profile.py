@@ -1,18 +1,18 @@
 """The first hop: what this card usually does. Owns card state, one engine a partition of ``transactions``."""
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from core.clock import MS_PER_DAY
+from core.decoding import decode_label, decode_transactions
 from core.errors import InvalidEvent
-from core.messages import Label, Origin, Profiled, Transaction, decode_label, decode_transaction, encode
+from core.messages import Label, Origin, Profiled, Transaction, encode
 from core.metrics import DUPLICATES
 from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
 from models.features.engine import RECENT, EntityEngine
 from models.features.spec import FeatureSpec
-from streams.publishing import Output, Publisher
+from streams.publishing import Outputs, Publisher
 from streams.stage import dead_letter
 from streams.state import PartitionState
 
@@ -49,66 +49,66 @@ class ProfileStage:
             self.states[partition] = self.new_state()
         return self.states[partition].engines[0]
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
         """Profile a chunk of transactions, or forward a chunk of labels."""
         if topic == LABELS:
             return self._labels(records)
-        outputs: list[Output] = []
-        transactions: list[Transaction] = []
-        origins: list[Origin] = []
-        for record in records:
-            try:
-                transactions.append(self._decoded(record))
-                origins.append(Origin(partition=partition, offset=record.offset))
-            except InvalidEvent as error:
-                outputs.append(dead_letter(self.name, record, error))
+        transactions, offsets, outputs = self._decoded(records)
         if transactions:
-            outputs += self._profiled(partition, transactions, origins)
+            outputs.append(self._profiled(partition, transactions, offsets))
         return outputs
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """Take records into the state and publish nothing. Labels are the merchant's: they pass through here."""
         if topic == TRANSACTIONS:
-            transactions = []
-            for record in records:
-                with suppress(InvalidEvent):
-                    transactions.append(self._decoded(record))
+            transactions, _, _ = self._decoded(records)
             engine = self.engine(partition)
             engine.update(engine.columns(transactions))
 
-    def _decoded(self, record: Any) -> Transaction:
-        transaction = decode_transaction(record.value, self._pan_key)
-        if record.timestamp > 0 and transaction.event_time > record.timestamp + _AHEAD_MS:
-            raise InvalidEvent(
-                f"event_time is {(transaction.event_time - record.timestamp) / _AHEAD_MS:.1f} days after the record was written"
-            )
-        return transaction
+    def _decoded(self, records: list[Any]) -> tuple[list[Transaction], list[int], list[Outputs]]:
+        """The transactions among some records, their offsets, and dead letters for the rest."""
+        transactions, offsets, letters = [], [], []
+        for record, decoded in zip(
+            records, decode_transactions([record.value for record in records], self._pan_key), strict=True
+        ):
+            if isinstance(decoded, InvalidEvent):
+                letters.append(dead_letter(self.name, record, decoded))
+            elif record.timestamp > 0 and decoded.event_time > record.timestamp + _AHEAD_MS:
+                days = (decoded.event_time - record.timestamp) / MS_PER_DAY
+                error = InvalidEvent(f"event_time is {days:.1f} days after the record was written")
+                letters.append(dead_letter(self.name, record, error))
+            else:
+                transactions.append(decoded)
+                offsets.append(record.offset)
+        return transactions, offsets, letters
 
-    def _profiled(self, partition: int, transactions: list[Transaction], origins: list[Origin]) -> list[Output]:
+    def _profiled(self, partition: int, transactions: list[Transaction], offsets: list[int]) -> Outputs:
         engine = self.engine(partition)
         X, duplicate, recent = engine.update(engine.columns(transactions), RECENT)
-        DUPLICATES.labels(self.name).inc(int(duplicate.sum()))
-        features = np.ascontiguousarray(X, "<f4")
-        earlier = np.ascontiguousarray(recent, "<i8")
-        return [
-            Output(
-                PROFILED,
-                transactions[i].merchant_id.encode(),
+        features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
+        earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
+        fresh = np.flatnonzero(~duplicate).tolist()
+        if len(fresh) < len(transactions):
+            DUPLICATES.labels(self.name).inc(len(transactions) - len(fresh))
+        return Outputs(
+            PROFILED,
+            [transactions[i].merchant_id.encode() for i in fresh],
+            [
                 encode(
                     Profiled(
-                        origin=origins[i],
+                        origin=Origin(partition=partition, offset=offsets[i]),
                         transaction=transactions[i],
-                        features=features[i].tobytes(),
-                        recent=earlier[i].tobytes(),
+                        features=features[i * width : (i + 1) * width],
+                        recent=earlier[i * length : (i + 1) * length],
                         spec=self.version,
                     )
-                ),
-            )
-            for i in np.flatnonzero(~duplicate)
-        ]
+                )
+                for i in fresh
+            ],
+        )
 
-    def _labels(self, records: list[Any]) -> list[Output]:
-        outputs = []
+    def _labels(self, records: list[Any]) -> list[Outputs]:
+        outputs, forwarded = [], Outputs(PROFILED, [], [])
         for record in records:
             try:
                 label: Label = decode_label(record.value, self._pan_key)
@@ -116,5 +116,6 @@ class ProfileStage:
                 outputs.append(dead_letter(self.name, record, error))
                 continue
             origin = Origin(partition=record.partition, offset=record.offset)
-            outputs.append(Output(PROFILED, label.merchant_id.encode(), encode(Profiled(origin=origin, label=label))))
-        return outputs
+            forwarded.keys.append(label.merchant_id.encode())
+            forwarded.values.append(encode(Profiled(origin=origin, label=label)))
+        return [*outputs, forwarded]

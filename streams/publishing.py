@@ -1,12 +1,12 @@
 """
-Writing to Kafka in batches, each acknowledged before anybody goes on.
+Writing to Kafka in batches, one lane a partition: messages wait while the batch before them is under way, and go together.
 
-``send`` costs 14 µs a message, a batch built here 2.4 µs. A failed or missing acknowledgement is a ``DeliveryError``: the
-worker stops without acknowledging its input, and the input is read again.
+``send`` costs 14 µs a message, a batch built here 1 µs. A failed or missing acknowledgement is a ``DeliveryError``: the worker
+stops without acknowledging its input, and the input is read again.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -23,12 +23,12 @@ _LARGEST_MESSAGE = 1 << 20
 _BATCH_BYTES = 512 << 10  # a topic takes 1 MiB by default
 
 
-class Output(NamedTuple):
-    """One message to publish. Without a partition the key decides."""
+class Outputs(NamedTuple):
+    """Messages for one topic, in order. Without a partition the key of each decides."""
 
     topic: str
-    key: bytes
-    value: bytes
+    keys: list[bytes]
+    values: list[bytes]
     partition: int | None = None
 
 
@@ -41,14 +41,100 @@ def partition_of(key: bytes, partitions: int) -> int:
     return crc32(key) % partitions
 
 
+class Delivery(asyncio.Future[None]):
+    """
+    Outputs on their way: done when Kafka has acknowledged all of them.
+
+    Awaiting it raises DeliveryError if one was not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = 1
+
+    def expect(self) -> None:
+        """One more part has to arrive."""
+        self._open += 1
+
+    def arrived(self) -> None:
+        """A part has been acknowledged, or there are no more parts to expect."""
+        self._open -= 1
+        if self._open == 0 and not self.done():
+            self.set_result(None)
+
+    def failed(self, error: DeliveryError) -> None:
+        """A part will not arrive."""
+        if not self.done():
+            self.set_exception(error)
+
+
+class _Lane:
+    """
+    The way to one partition. One batch at a time, and none after one that failed, because whoever reads the partition takes what
+    is behind an origin offset as proof that all before it came.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
+        self._producer, self._topic, self._partition = producer, topic, partition
+        self._waiting: deque[tuple[list[bytes], list[bytes], Delivery]] = deque()
+        self._first = 0  # how many messages of the first that waits are in a batch already
+        self._run: asyncio.Task[None] | None = None
+        self._error: DeliveryError | None = None
+
+    def put(self, keys: list[bytes], values: list[bytes], delivery: Delivery) -> None:
+        """Messages to write behind all others."""
+        delivery.expect()
+        self._waiting.append((keys, values, delivery))
+        if self._run is None or self._run.done():
+            self._run = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        complete: list[Delivery] = []
+        try:
+            while self._waiting and self._error is None:
+                batch, complete = self._batch()
+                async with asyncio.timeout(_ACK_SECONDS):
+                    await self._acknowledged(batch)
+                for delivery in complete:
+                    delivery.arrived()
+                complete = []
+        except (KafkaError, TimeoutError) as error:
+            self._error = DeliveryError(f"Kafka did not acknowledge an output for {self._topic}: {error!r}")
+            self._error.__cause__ = error
+        if self._error is not None:
+            for delivery in [*complete, *(delivery for _, _, delivery in self._waiting)]:
+                delivery.failed(self._error)
+            self._waiting.clear()
+
+    def _batch(self) -> tuple[Any, list[Delivery]]:
+        """The next batch of what waits, and the deliveries that are complete with it."""
+        batch = self._producer.create_batch()
+        complete: list[Delivery] = []
+        while self._waiting:
+            keys, values, delivery = self._waiting[0]
+            for at in range(self._first, len(keys)):
+                if batch.append(key=keys[at], value=values[at], timestamp=None) is None:  # full; an empty one takes any size
+                    self._first = at
+                    return batch, complete
+            self._waiting.popleft()
+            self._first = 0
+            complete.append(delivery)
+        return batch, complete
+
+    async def _acknowledged(self, batch: Any) -> None:
+        batch.close()
+        await (await self._producer.send_batch(batch, self._topic, partition=self._partition))
+
+
 class Publisher:
-    """An idempotent producer that writes what it is given and waits for the acknowledgements."""
+    """An idempotent producer that writes what it is given, in order within each partition."""
 
     def __init__(self, bootstrap: str) -> None:
         """``bootstrap`` is host:port[,host:port]."""
         self._bootstrap = bootstrap
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
+        self._lanes: dict[tuple[str, int], _Lane] = {}
 
     async def start(self) -> None:
         """
@@ -92,40 +178,37 @@ class Publisher:
         cluster = await self._producer.client.fetch_all_metadata()
         return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
 
-    async def publish(self, outputs: Iterable[Output]) -> None:
+    async def send(self, outputs: Iterable[Outputs]) -> Delivery:
+        """Put messages on their way."""
+        delivery = Delivery()
+        for topic, keys, values, partition in outputs:
+            if partition is not None:
+                self._lane(topic, partition).put(keys, values, delivery)
+                continue
+            count = await self.partitions(topic)
+            by_partition: list[tuple[list[bytes], list[bytes]]] = [([], []) for _ in range(count)]
+            for key, value in zip(keys, values, strict=True):
+                lane_keys, lane_values = by_partition[partition_of(key, count)]
+                lane_keys.append(key)
+                lane_values.append(value)
+            for own, (lane_keys, lane_values) in enumerate(by_partition):
+                if lane_keys:
+                    self._lane(topic, own).put(lane_keys, lane_values, delivery)
+        delivery.arrived()
+        return delivery
+
+    async def publish(self, outputs: Iterable[Outputs]) -> None:
         """
-        Write messages, in order within each partition, and return when all are acknowledged.
+        Write messages and return when all are acknowledged.
 
         Raises:
             DeliveryError: if one is not.
         """
-        runs: dict[tuple[str, int], list[Output]] = defaultdict(list)
-        for output in outputs:
-            partition = output.partition
-            if partition is None:
-                partition = partition_of(output.key, await self.partitions(output.topic))
-            runs[output.topic, partition].append(output)
-        try:
-            async with asyncio.timeout(_ACK_SECONDS):
-                await asyncio.gather(*(self._send(topic, partition, run) for (topic, partition), run in runs.items()))
-        except (KafkaError, TimeoutError) as error:
-            raise DeliveryError(f"Kafka did not acknowledge an output: {error!r}") from error
+        await (await self.send(outputs))
 
-    async def _send(self, topic: str, partition: int, run: list[Output]) -> None:
-        """
-        One batch after the other: none may be written after one that failed, because whoever reads the partition takes what is
-        behind an origin offset as proof that all before it came.
-        """
-        assert self._producer is not None
-        batch = self._producer.create_batch()
-        for key, value in [(output.key, output.value) for output in run]:
-            if batch.append(key=key, value=value, timestamp=None) is None:  # full; an empty one takes any size
-                await self._acknowledged(batch, topic, partition)
-                batch = self._producer.create_batch()
-                batch.append(key=key, value=value, timestamp=None)
-        await self._acknowledged(batch, topic, partition)
-
-    async def _acknowledged(self, batch: Any, topic: str, partition: int) -> None:
-        assert self._producer is not None
-        batch.close()
-        await (await self._producer.send_batch(batch, topic, partition=partition))
+    def _lane(self, topic: str, partition: int) -> _Lane:
+        place = (topic, partition)
+        if place not in self._lanes:
+            assert self._producer is not None
+            self._lanes[place] = _Lane(self._producer, topic, partition)
+        return self._lanes[place]

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from core.errors import InvalidEvent
-from core.messages import Label, Outcome, Profiled, decode_profiled, encode
+from core.messages import Label, Profiled, decode_profiled, encode
 from core.metrics import DECISIONS, REPLAYED, SCORING_FAILURES
 from core.metrics import LABELS as LABELS_APPLIED
 from core.topics import ALERTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
@@ -20,8 +20,9 @@ from models.bundle import Bundle
 from models.features.columns import UNKNOWN_AMOUNT, label_columns, recent_transactions
 from models.features.engine import RECENT, EntityEngine, Matrix
 from models.features.spec import FeatureSpec
-from models.scorer import Scores, alert, decision, score, unscored
-from streams.publishing import Output, Publisher
+from models.policy import APPROVE
+from models.scorer import OUTCOMES, Scores, alert, decisions, score, unscored
+from streams.publishing import Outputs, Publisher
 from streams.stage import dead_letter
 from streams.state import PartitionState
 
@@ -60,9 +61,9 @@ class ScoreStage:
             self.states[partition] = self.new_state()
         return self.states[partition]
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
         """Decide a chunk, run by run: a label takes effect for what comes after it in the log, wherever chunks are cut."""
-        outputs: list[Output] = []
+        outputs: list[Outputs] = []
         state = self.state(partition)
         for run, label in self._runs(state, records, outputs, self.version):
             outputs += self._decided(state, run)
@@ -82,7 +83,7 @@ class ScoreStage:
                 self._apply(state, label)
 
     def _runs(
-        self, state: PartitionState, records: list[Any], letters: list[Output], spec: str | None
+        self, state: PartitionState, records: list[Any], letters: list[Outputs], spec: str | None
     ) -> Iterator[tuple[list[Profiled], Label | None]]:
         """What is new among some records: runs of transactions, each up to a label. What cannot be used is a dead letter."""
         run: list[Profiled] = []
@@ -122,7 +123,7 @@ class ScoreStage:
             engine.apply_labels(label_columns([label]))
         LABELS_APPLIED.labels(str(label.fraud).lower()).inc()
 
-    def _decided(self, state: PartitionState, run: list[Profiled]) -> list[Output]:
+    def _decided(self, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
         if not run:
             return []
         transactions = [profiled.transaction for profiled in run if profiled.transaction is not None]
@@ -130,17 +131,18 @@ class ScoreStage:
         card = np.frombuffer(b"".join(profiled.features for profiled in run), "<f4").reshape(len(run), -1)
         X = np.hstack([card, *(engine.update(columns)[0] for engine in state.engines)])
         scores = self._scored(X, columns.amount == UNKNOWN_AMOUNT)
-        outputs = []
-        for i, transaction in enumerate(transactions):
-            decided = decision(transaction, scores, i)
-            DECISIONS.labels(decided.outcome.value).inc()
-            outputs.append(Output(DECISION_TOPIC, transaction.transaction_id.encode(), encode(decided)))
-            if decided.outcome is not Outcome.APPROVE:
-                rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
-                recent = recent_transactions(rows, int(columns.merchant[i]))
-                raised = alert(transaction, decided, self._names, X[i], self._spec, recent)
-                outputs.append(Output(ALERTS, raised.alert_id.encode(), encode(raised)))
-        return outputs
+        decided = decisions(transactions, scores)
+        for code, outcome in OUTCOMES.items():
+            DECISIONS.labels(outcome.value).inc(int((scores.outcome == code).sum()))
+        made = Outputs(DECISION_TOPIC, [t.transaction_id.encode() for t in transactions], [encode(d) for d in decided])
+        alerts = Outputs(ALERTS, [], [])
+        for i in np.flatnonzero(scores.outcome != APPROVE).tolist():
+            rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
+            recent = recent_transactions(rows, int(columns.merchant[i]))
+            raised = alert(transactions[i], decided[i], self._names, X[i], self._spec, recent)
+            alerts.keys.append(raised.alert_id.encode())
+            alerts.values.append(encode(raised))
+        return [made, alerts] if alerts.keys else [made]
 
     def _scored(self, X: Matrix, unpriced: Any) -> Scores:
         if self._bundle is not None:

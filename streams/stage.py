@@ -7,7 +7,7 @@ from core.messages import DeadLetter, encode
 from core.metrics import DEAD_LETTERS
 from core.privacy import redact, redact_bytes
 from core.topics import DEAD_LETTERS as DEAD_LETTER_TOPIC
-from streams.publishing import Output, Publisher
+from streams.publishing import Outputs, Publisher
 from streams.state import PartitionState
 
 _RAW_KEPT = 65_536  # bytes of a dead letter's record that are kept: enough to see what it was, and never too large to publish
@@ -48,14 +48,14 @@ class Stage(Protocol):
     async def start(self, publisher: Publisher) -> None:
         """Called once before the first chunk."""
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Output]:
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
         """The outputs of some records. An exception stops the worker without acknowledging them."""
 
     async def stop(self) -> None:
         """Called once after the last chunk."""
 
 
-def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> Output:
+def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> Outputs:
     """A record that cannot be used, on its way to the dead letters with source, offset and reason."""
     kind = type(error).__name__
     DEAD_LETTERS.labels(stage, kind).inc()
@@ -68,4 +68,4 @@ def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> 
         message=redact(str(error)),
         raw=redact_bytes(record.value or b"")[:_RAW_KEPT],
     )
-    return Output(DEAD_LETTER_TOPIC, redact_bytes(record.key or b"")[:_KEY_KEPT], encode(letter))
+    return Outputs(DEAD_LETTER_TOPIC, [redact_bytes(record.key or b"")[:_KEY_KEPT]], [encode(letter)])

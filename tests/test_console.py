@@ -12,7 +12,8 @@ from analyst.pictures import timeline, waterfall
 from analyst.queue import Queue
 from cli.demo import free_ports
 from core.clock import SystemClock
-from core.messages import Finding, decode_alert, decode_label, decode_verdict
+from core.decoding import decode_label
+from core.messages import Finding, decode_alert, decode_verdict
 from core.money import money
 from core.settings import Settings
 from core.topics import LABELS, VERDICTS

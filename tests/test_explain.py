@@ -402,7 +402,7 @@ def test_an_alert_that_cannot_be_explained_is_a_dead_letter_and_stops_nothing(ex
     records = [SimpleNamespace(topic=ALERTS, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
     outputs = asyncio.run(stage.process(ALERTS, 0, records))
     assert [output.topic for output in outputs].count(EXPLANATIONS) == 1
-    letters = [decode_dead_letter(output.value) for output in outputs if output.topic == DEAD_LETTERS]
+    letters = [decode_dead_letter(value) for output in outputs if output.topic == DEAD_LETTERS for value in output.values]
     assert [letter.offset for letter in letters] == [0, 2, 3, 4]
     assert all(letter.stage == "explain" and letter.message for letter in letters)
     queue.close()

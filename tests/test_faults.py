@@ -207,7 +207,7 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
                 for partition, records in logs[topic].items():
                     for begin in range(0, len(records), 1000):
                         for output in await stage.process(topic, partition, records[begin : begin + 1000]):
-                            expected[output.topic].append(output.value)
+                            expected[output.topic] += output.values
         twice = {}
         for topic, values in expected.items():
             made = [record.value for partition in logs[topic].values() for record in partition]
@@ -260,9 +260,9 @@ def _finish(kafka: Settings, load: Load, bundle: Bundle, bundle_dir: Path) -> di
 
 # Where a worker dies, by what it calls at that moment: ``before`` or ``after`` a step, in the n-th time
 STEPS = {
-    "before the outputs are published": ("streams.publishing", "Publisher.publish", "before"),
-    "between two batches of outputs": ("streams.publishing", "Publisher._acknowledged", "after"),
-    "after the outputs are acknowledged": ("streams.publishing", "Publisher.publish", "after"),
+    "before the outputs are published": ("streams.publishing", "Publisher.send", "before"),
+    "after the outputs are put on their way": ("streams.publishing", "Publisher.send", "after"),
+    "after outputs are acknowledged": ("streams.publishing", "_Lane._acknowledged", "after"),
     "before a checkpoint": ("streams.checkpoints", "CheckpointLog.write", "before"),
     "between rows and marker": ("streams.checkpoints", "CheckpointLog._append", "after"),
     "before the commit": ("aiokafka", "AIOKafkaProducer.commit_transaction", "before"),
@@ -294,7 +294,7 @@ def test_kill_9_at_a_step(kafka, short_input, bundle, bundle_dir, tmp_path, step
             status, output = worker.ended()
             assert status == -9, output
         twice = _finish(kafka, load, bundle, bundle_dir)
-    if step == "after the outputs are acknowledged":
+    if step == "after outputs are acknowledged":
         assert twice[PROFILED] + twice[DECISIONS] > 0
 
 

@@ -12,7 +12,7 @@ from core.errors import DeliveryError
 from core.messages import decode_transaction_struct
 from core.topics import DEAD_LETTERS, DECISIONS, TOPICS, TRANSACTIONS
 from streams.clients import create_topics
-from streams.publishing import Output, Publisher
+from streams.publishing import Outputs, Publisher
 from tests.workers import collect
 
 pytestmark = pytest.mark.system
@@ -62,11 +62,17 @@ def test_an_output_that_kafka_refuses_is_a_delivery_error(apache):
         publisher = Publisher(apache.kafka_bootstrap)
         await publisher.start()
         try:
-            await publisher.publish([Output(DEAD_LETTERS, b"k", b"before"), Output(DECISIONS, b"k", value)])
+            first = await publisher.send([Outputs(DEAD_LETTERS, [b"k"], [b"before"]), Outputs(DECISIONS, [b"k"], [value])])
+            behind = await publisher.send([Outputs(DECISIONS, [b"k"], [b"behind"])])
+            try:
+                await first
+            finally:
+                await asyncio.wait([behind])
+                assert (behind.exception() is None) is (len(value) < 100), "nothing may be written behind what failed"
         finally:
             await publisher.stop()
 
     with pytest.raises(DeliveryError, match="TooLarge"):
         asyncio.run(publish(os.urandom(1_900_000)))
     asyncio.run(publish(b"small"))
-    assert [record.value for record in collect(apache, {DECISIONS: 1})[DECISIONS]] == [b"small"]
+    assert [record.value for record in collect(apache, {DECISIONS: 2})[DECISIONS]] == [b"small", b"behind"]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import messages as m
+from core.decoding import decode_label, decode_transaction, decode_transactions
 from core.errors import InputError, InvalidEvent
 from core.privacy import redact, redact_bytes
 from core.schemas import breaking_changes, export, file_name, schema_of
@@ -69,7 +70,7 @@ def test_export_refuses_to_break_a_published_schema(tmp_path):
 @settings(max_examples=500, deadline=None)
 def test_arbitrary_bytes_are_an_invalid_event_or_a_transaction(raw):
     try:
-        assert isinstance(m.decode_transaction(raw, KEY), m.Transaction)
+        assert isinstance(decode_transaction(raw, KEY), m.Transaction)
     except InvalidEvent as error:
         assert str(error)
 
@@ -90,7 +91,33 @@ def test_a_transaction_with_one_thing_wrong_is_an_invalid_event(transaction, dat
     )  # fmt: skip
     values[wrong[0]] = wrong[1]
     with pytest.raises(InvalidEvent):
-        m.decode_transaction(json.dumps(values).encode(), KEY)
+        decode_transaction(json.dumps(values).encode(), KEY)
+
+
+def _alone(raw):
+    try:
+        return decode_transaction(raw, KEY)
+    except InvalidEvent as error:
+        return str(error)
+
+
+_odd = st.sampled_from(
+    [None, b"", b"null"]
+    + [
+        json.dumps({"transaction_id": "t", "event_time": m.EARLIEST, "card_id": "c", "merchant_id": "m", "amount": 1, "currency": "EUR"} | change).encode()
+        for change in (
+            {"card_id": VISA}, {"card_id": "4111 1111 1111 1111"}, {"card_id": "a  b"}, {"merchant_id": "caf\u00e9"}, {"merchant_id": "a b"},
+            {"transaction_id": "x\n"}, {"memo": f"card {VISA}"}, {"device_id": VISA}, {"device_id": "a\tb"}, {"mcc": "54a1"},
+            {"country": "fr"}, {"currency": "EURO"},
+        )
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(transactions.map(m.encode) | _odd, max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_a_batch_is_decoded_as_each_of_its_messages_alone(raws):
+    assert [str(d) if isinstance(d, InvalidEvent) else d for d in decode_transactions(raws, KEY)] == [_alone(raw) for raw in raws]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +125,7 @@ def test_a_transaction_with_one_thing_wrong_is_an_invalid_event(transaction, dat
 )
 def test_what_is_no_transaction_at_all_is_an_invalid_event(raw):
     with pytest.raises(InvalidEvent):
-        m.decode_transaction(raw, KEY)
+        decode_transaction(raw, KEY)
 
 
 def _transaction(**changes):
@@ -110,31 +137,31 @@ def _transaction(**changes):
 
 @pytest.mark.parametrize("pan", [VISA, "4111 1111 1111 1111", "4111-1111-1111-1111", "378282246310005"])
 def test_a_card_number_becomes_a_token_that_keeps_its_last_four(pan):
-    card_id = m.decode_transaction(_transaction(card_id=pan), KEY).card_id
+    card_id = decode_transaction(_transaction(card_id=pan), KEY).card_id
     assert card_id.startswith("pan_")
     assert card_id.endswith(pan[-4:])
     assert pan not in card_id
-    assert m.decode_transaction(_transaction(card_id=pan), KEY).card_id == card_id
-    assert m.decode_transaction(_transaction(card_id=pan), b"another key altogether").card_id != card_id
+    assert decode_transaction(_transaction(card_id=pan), KEY).card_id == card_id
+    assert decode_transaction(_transaction(card_id=pan), b"another key altogether").card_id != card_id
 
 
 def test_spaces_in_a_card_number_do_not_make_another_card():
-    spaced = m.decode_transaction(_transaction(card_id="4111 1111 1111 1111"), KEY)
-    assert spaced == m.decode_transaction(_transaction(card_id=VISA), KEY)
+    spaced = decode_transaction(_transaction(card_id="4111 1111 1111 1111"), KEY)
+    assert spaced == decode_transaction(_transaction(card_id=VISA), KEY)
 
 
 def test_a_card_number_without_a_key_is_refused_with_what_to_do():
     with pytest.raises(InvalidEvent, match="WHYFLAG_PAN_KEY"):
-        m.decode_transaction(_transaction(card_id=VISA), b"")
+        decode_transaction(_transaction(card_id=VISA), b"")
 
 
 @pytest.mark.parametrize("not_a_pan", ["4111111111111112", "596", "12345678901", "41111111111111111111", "card-4111"])
 def test_what_is_no_card_number_stays_as_it_is(not_a_pan):
-    assert m.decode_transaction(_transaction(card_id=not_a_pan), KEY).card_id == not_a_pan
+    assert decode_transaction(_transaction(card_id=not_a_pan), KEY).card_id == not_a_pan
 
 
 def test_card_numbers_in_free_text_are_masked():
-    decoded = m.decode_transaction(_transaction(memo=f"paid with {VISA} ok", merchant_name="4111 1111 1111 1111"), KEY)
+    decoded = decode_transaction(_transaction(memo=f"paid with {VISA} ok", merchant_name="4111 1111 1111 1111"), KEY)
     assert VISA not in str(decoded)
     assert decoded.memo == "paid with [card ending 1111] ok"
     assert decoded.merchant_name == "[card ending 1111]"
@@ -159,9 +186,9 @@ def test_a_card_number_is_found_among_other_numbers(text, masked):
 @pytest.mark.parametrize("field", ["currency", "mcc", "country", "card_id", "merchant_id", "transaction_id"])
 def test_a_final_newline_is_no_part_of_an_identifier(field):
     value = {"currency": "EUR", "mcc": "5411", "country": "FR"}.get(field, "c")
-    m.decode_transaction(_transaction(**{field: value}), KEY)
+    decode_transaction(_transaction(**{field: value}), KEY)
     with pytest.raises(InvalidEvent):
-        m.decode_transaction(_transaction(**{field: value + "\n"}), KEY)
+        decode_transaction(_transaction(**{field: value + "\n"}), KEY)
 
 
 def test_labels_carry_the_same_token_as_transactions():
@@ -169,8 +196,8 @@ def test_labels_carry_the_same_token_as_transactions():
         "transaction_id": "t1", "card_id": VISA, "merchant_id": "m1", "event_time": 1_700_000_000_000,
         "label_time": 1_700_000_000_001, "fraud": True, "source": "chargeback",
     }  # fmt: skip
-    token = m.decode_transaction(_transaction(card_id=VISA), KEY).card_id
-    assert m.decode_label(json.dumps(label).encode(), KEY).card_id == token
+    token = decode_transaction(_transaction(card_id=VISA), KEY).card_id
+    assert decode_label(json.dumps(label).encode(), KEY).card_id == token
 
 
 @given(identifiers)

@@ -25,7 +25,7 @@ from models.features.spec import (
 )
 from models.novelty import fit_forest, novelty
 from models.policy import APPROVE, DECLINE, REVIEW, fit_policy, parse_budget
-from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, decision, reason_codes, score, unscored
+from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, decisions, reason_codes, score, unscored
 from tests.conftest import transactions_file
 from training.dataset import features_of, load_dataset
 
@@ -136,7 +136,7 @@ def test_without_a_model_everything_is_reviewed_and_says_why(world, bundle):
     from training.replay import transactions_of
 
     scores = unscored(1)
-    decided = decision(next(transactions_of(transactions_file(world))), scores, 0)
+    (decided,) = decisions([next(transactions_of(transactions_file(world)))], scores)
     assert decided.outcome is Outcome.REVIEW
     assert decided.reason_codes == (MODEL_UNAVAILABLE,)
     assert decided.probability is None

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.simulate import write_table
+from core.decoding import decode_transaction
 from core.errors import InputError, MappingError
-from core.messages import decode_transaction, encode
+from core.messages import encode
 from models.features.columns import table_columns
 from tests.strategies import transactions
 from training.mapping import included_mappings, load_mapping

@@ -4,6 +4,7 @@ import random
 import subprocess
 import time
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,7 +33,7 @@ from streams.clients import Sender, create_topics
 from streams.embedded import API_VERSION, EmbeddedBroker
 from streams.history import Past, learn
 from streams.profile import ProfileStage
-from streams.publishing import Output, Publisher, partition_of
+from streams.publishing import Outputs, Publisher, partition_of
 from streams.score import ScoreStage
 from streams.transport import Chunk, Consumer
 from streams.watchdog import Watchdog
@@ -181,9 +182,9 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
     kafkas = DefaultPartitioner()
     for offset, transaction in enumerate(every[2000:]):
         own = kafkas(transaction.card_id.encode(), range(4), range(4))
-        (profiled,) = asyncio.run(profile.process(TRANSACTIONS, own, [_record(encode(transaction), offset)]))
+        (profiled,) = _process(profile, TRANSACTIONS, [_record(encode(transaction), offset)], own)
         own = partition_of(transaction.merchant_id.encode(), 3)
-        outputs = asyncio.run(scored.process(PROFILED, own, [_record(profiled.value, topic=PROFILED)]))
+        outputs = _process(scored, PROFILED, [_record(profiled.value, topic=PROFILED)], own)
         assert decode_decision(_by_topic(outputs)[DECISIONS][0].value) == wanted[transaction.transaction_id]
 
 
@@ -194,8 +195,19 @@ def _record(value, offset=0, key=b"k", topic=TRANSACTIONS, timestamp=-1):
     return SimpleNamespace(topic=topic, partition=0, offset=offset, key=key, value=value, timestamp=timestamp)
 
 
-def _process(stage, topic, records):
-    return asyncio.run(stage.process(topic, 0, records))
+class Output(NamedTuple):
+    topic: str
+    key: bytes
+    value: bytes
+
+
+def _process(stage, topic, records, partition=0):
+    """The messages that a stage makes of some records, one by one."""
+    return [
+        Output(made.topic, key, value)
+        for made in asyncio.run(stage.process(topic, partition, records))
+        for key, value in zip(made.keys, made.values, strict=True)
+    ]
 
 
 def _by_topic(outputs):
@@ -397,7 +409,14 @@ def test_the_publisher_keeps_order_and_waits_for_every_acknowledgement(kafka):
         publisher = Publisher(kafka.kafka_bootstrap)
         await publisher.start()
         try:
-            await publisher.publish(Output(DECISIONS, b"k", str(i).encode() * 50, 1) for i in range(6_000))
+            values = [str(i).encode() * 50 for i in range(6_000)]
+            sent = [
+                await publisher.send([Outputs(DECISIONS, [b"k"] * 7, values[begin : begin + 7], 1)])
+                for begin in range(0, 5_000 - 5_000 % 7, 7)
+            ]
+            await publisher.publish([Outputs(DECISIONS, [b"k"] * (6_000 - 7 * len(sent)), values[7 * len(sent) :], 1)])
+            assert all(delivery.done() for delivery in sent)
+            await publisher.publish([])
         finally:
             await publisher.stop()
 

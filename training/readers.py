@@ -21,6 +21,7 @@ import pyarrow.parquet
 from msgspec import Struct
 
 from core.clock import duration_ms
+from core.decoding import private_label
 from core.errors import InputError, InvalidEvent
 from core.messages import EARLIEST, LATEST, Channel, Label
 from core.money import exponent
@@ -411,12 +412,9 @@ def read_labels(path: Path, pan_key: bytes = b"") -> list[Label]:
         labels = []
         for number, row in enumerate(rows, start=1):
             try:
-                label = msgspec.convert(row, Label, strict=False)
-            except msgspec.ValidationError as error:
+                labels.append(private_label(msgspec.convert(row, Label, strict=False), pan_key))
+            except (msgspec.ValidationError, InvalidEvent) as error:
                 raise InputError(f"{path}, label {number}: {error}") from None
-            if is_pan(label.card_id):
-                label = msgspec.structs.replace(label, card_id=pan_token(label.card_id, pan_key))
-            labels.append(label)
-    except (pa.ArrowInvalid, OSError, msgspec.MsgspecError, InvalidEvent) as error:
+    except (pa.ArrowInvalid, OSError, msgspec.MsgspecError) as error:
         raise InputError(f"{path} cannot be read as labels: {error}") from None
     return sorted(labels, key=lambda label: label.label_time)

@@ -12,12 +12,12 @@ import pyarrow.parquet
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
-from core.messages import Alert, Decision, Transaction, encode
+from core.messages import Alert, Transaction, encode
 from models.bundle import Bundle
 from models.features.columns import UNKNOWN_AMOUNT, label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
-from models.scorer import OUTCOMES, Scores, alert, decision, expected_loss, reason_codes, score
+from models.scorer import OUTCOMES, Scores, alert, decisions, expected_losses, reason_codes, score
 from training.dataset import LabelledReplay, column_labels, columns_of, known_labels
 from training.evaluate import evaluate
 from training.readers import SCHEMA, TransactionFile, read_labels
@@ -95,8 +95,8 @@ class _Writer:
     def decisions(self, table: pa.Table, scores: Scores, rows: npt.NDArray[np.int64]) -> None:
         """Decisions of all rows of a table; ``rows`` are their places in the scores."""
         if self._form == "jsonl":
-            for place, transaction in enumerate(map(_message, table.take(pa.array(rows)).to_pylist())):
-                self._lines.write(encode(decision(transaction, scores, place)) + b"\n")
+            transactions = [_message(values) for values in table.take(pa.array(rows)).to_pylist()]
+            self._lines.writelines(encode(decided) + b"\n" for decided in decisions(transactions, scores))
             return
         taken = table if len(rows) == len(table) else table.take(pa.array(rows))
         amounts = taken["amount"].to_numpy()
@@ -109,7 +109,7 @@ class _Writer:
                     pa.array([scores.bundle] * len(rows)),
                     pa.array([list(reason_codes(scores, i)) for i in range(len(rows))], pa.list_(pa.string())),
                     pa.array([[]] * len(rows), pa.list_(pa.string())),
-                    pa.array([expected_loss(p, a) for p, a in zip(scores.probability.tolist(), amounts.tolist(), strict=True)]),
+                    pa.array(expected_losses(scores.probability, amounts)),
                     pa.array(scores.novelty.round(6)),
                 ],
                 schema=_DECISION_SCHEMA,
@@ -176,11 +176,10 @@ def replay(
             if len(rows):
                 scores = score(bundle, X[rows], columns.amount[rows] == UNKNOWN_AMOUNT)
                 writer.decisions(chunk.table, scores, rows)
-                for place in np.flatnonzero(scores.outcome != APPROVE):
-                    row = int(rows[place])
-                    transaction = transaction_of(chunk.table, row)
+                places = np.flatnonzero(scores.outcome != APPROVE)
+                raised = [transaction_of(chunk.table, int(row)) for row in rows[places]]
+                for row, transaction, decided in zip(rows[places], raised, decisions(raised, scores.rows(places)), strict=True):
                     earlier = recent_transactions(recent[row].tolist(), int(columns.merchant[row]))
-                    decided: Decision = decision(transaction, scores, int(place))
                     writer.alert(alert(transaction, decided, names, X[row], spec, earlier))
                 for code in counts:
                     counts[code] += int((scores.outcome == code).sum())
