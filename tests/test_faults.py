@@ -7,19 +7,23 @@ import asyncio
 import json
 import os
 import random
+import resource
 import threading
 import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
+from msgspec import structs
 
 from cli.demo import free_ports
-from core.messages import decode_decision, encode
+from core.decoding import decode_transactions
+from core.messages import Transaction, decode_decision, encode
 from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TOPICS, TRANSACTIONS
 from models.bundle import Bundle
@@ -30,7 +34,7 @@ from streams.profile import ProfileStage
 from streams.score import ScoreStage
 from streams.state import PartitionState
 from tests.conftest import DAY, needs, transactions_file
-from tests.kafka import KafkaCluster
+from tests.kafka import KafkaCluster, Node
 from tests.kafka.proxy import Proxy
 from tests.test_kafka import _whyflag
 from tests.workers import Worker
@@ -43,22 +47,26 @@ pytestmark = pytest.mark.faults
 
 PARTITIONS = 4
 KILLS = int(os.environ.get("WHYFLAG_FAULT_KILLS", "6"))  # `make test-faults` sets 50
+LONG = KILLS >= 50  # then bursts last a minute, brokers are away for a minute, and a soak takes ten
 N = 20_000
 
 
 class Input:
     """Transactions of the world with labels, duplicates, disorder and poison among them, as (topic, key, value)."""
 
-    def __init__(self, world: Path, count: int, seed: int = 0) -> None:
+    def __init__(self, world: Path, count: int, seed: int = 0, hot: float = 0.0) -> None:
+        """``hot`` is the share of transactions that one card makes."""
         rng = random.Random(seed)
         table = pq.read_table(world / "transactions.parquet").slice(0, count)
         path = world / f"first-{count}.parquet"
         pq.write_table(table, path)
         transactions = list(transactions_of(TransactionFile(path, load_mapping("whyflag"))))
         labels = iter(read_labels(world / "labels.parquet"))
-        self.records: list[tuple[str, bytes, bytes | None]] = []
+        self.records: list[tuple[str, bytes | None, bytes | None]] = []
         late: list = []
         for transaction in transactions:
+            if rng.random() < hot:
+                transaction = structs.replace(transaction, card_id="hot")
             kind = rng.random()
             if kind < 0.05:
                 late.append(transaction)  # out of order: up to some hundred later
@@ -67,13 +75,36 @@ class Input:
             if kind < 0.15:
                 self.records.append(rng.choice(self.records[-300:]))  # a duplicate
             elif kind < 0.16:
-                self.records.append((TRANSACTIONS, rng.randbytes(4), self._poison(rng, transaction)))
+                key = rng.choice((rng.randbytes(4), None))
+                self.records.append((TRANSACTIONS, key, self._poison(rng, transaction)))
             elif kind < 0.20 and (label := next(labels, None)):
                 self._add(LABELS, label)
             if late and rng.random() < 0.05:
                 self._add(TRANSACTIONS, late.pop(rng.randrange(len(late))))
         for transaction in late:
             self._add(TRANSACTIONS, transaction)
+
+    def part(self, begin: int, end: int | None) -> "Input":
+        """Some of the records."""
+        return self._of(self.records[begin:end])
+
+    def later(self, milliseconds: int, suffix: str) -> "Input":
+        """The same valid transactions, made again later."""
+        records = []
+        for topic, key, value in self.records:
+            decoded = decode_transactions([value], b"")[0]
+            if topic == TRANSACTIONS and isinstance(decoded, Transaction):
+                moved = structs.replace(
+                    decoded, event_time=decoded.event_time + milliseconds, transaction_id=decoded.transaction_id + suffix
+                )
+                records.append((topic, key, encode(moved)))
+        return self._of(records)
+
+    @staticmethod
+    def _of(records: list) -> "Input":
+        made = Input.__new__(Input)
+        made.records = records
+        return made
 
     def _add(self, topic: str, message) -> None:
         self.records.append((topic, message.card_id.encode(), encode(message)))
@@ -86,16 +117,20 @@ class Input:
             (0, -1, 2**62, transaction.event_time - DAY, transaction.event_time + DAY, "now", None)
         )
         strange["transaction_id"] += "-strange"
+        if rng.random() < 0.3:
+            strange |= rng.choice(({"amount": 0}, {"amount": -1}, {"amount": 10**30}, {"amount": "12"}, {"merchant_id": None}))
+        if rng.random() < 0.1:
+            del strange[rng.choice(("card_id", "merchant_id", "amount", "event_time"))]
         return rng.choice(
             (
                 None,
                 b"",
                 b"\x00" * 50,
-                b"x" * 900_000,
+                b"x" * 1_000_000,
                 b'{"a":' * 3000,
                 whole[:-2],
                 whole.replace(b"{", b"[", 1),
-                b'{"amount": NaN}',
+                whole.replace(str(transaction.event_time).encode(), b"NaN"),
             )
             + (json.dumps(strange).encode(),) * 4
         )
@@ -353,28 +388,137 @@ def own_kafka(tmp_path):
         yield cluster, settings
 
 
-@pytest.mark.parametrize("fault", ["pause", "kill -9"])
-def test_the_broker_is_away(own_kafka, short_input, bundle, bundle_dir, fault):
-    """The worker lives through it, reconnects and goes on."""
+def _killed(cluster: KafkaCluster, node: Node, seconds: float) -> None:
+    node.kill()
+    time.sleep(seconds)
+    node.start()
+    cluster.wait()
+
+
+def _paused(cluster: KafkaCluster, node: Node, seconds: float) -> None:
+    node.pause()
+    time.sleep(seconds)
+    node.resume()
+
+
+def _full(cluster: KafkaCluster, node: Node, seconds: float) -> None:
+    """No file of the broker may grow any more: it stops, as it does when its disk is full, until there is room again."""
+    resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+    assert node.process.wait(60) != 0
+    time.sleep(seconds)
+    node.start()
+    cluster.wait()
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [(_paused, [5, 5]), (_killed, [3] * (5 if LONG else 2)), (_full, [1])] + ([(_killed, [60])] if LONG else []),
+    ids=lambda value: value.__name__.strip("_") if callable(value) else f"{value[0]} s, {len(value)} times",
+)
+def test_the_broker_is_away(own_kafka, short_input, bundle, bundle_dir, fault, seconds):
+    """The worker lives through it in bounded memory, reconnects and goes on."""
     cluster, kafka = own_kafka
     (node,) = cluster.nodes
     with Load(kafka, short_input, 0):
         pass
     slow = Settings(**{**_fields(kafka), "max_poll_records": 20})
     with Worker("score", slow, bundle=bundle_dir) as worker:
-        for _ in range(2):
+        before = worker.memory
+        for away in seconds:
             time.sleep(1.0)
-            if fault == "pause":
-                node.pause()
-                time.sleep(5)
-                node.resume()
-            else:
-                node.kill()
-                time.sleep(3)
-                node.start()
-                cluster.wait()
+            fault(cluster, node, away)
         settle(kafka)
         assert worker.process.poll() is None
+        assert worker.memory < before + 200
+    check(kafka, bundle)
+
+
+def test_one_broker_of_three_is_killed(tmp_path, short_input, bundle, bundle_dir):
+    """As a payments company runs it: three replicas of which two must have each write. Nobody waits for the one that died."""
+    needs("java"), needs("mvn")
+    with KafkaCluster(tmp_path / "kafka", nodes=3) as cluster:
+        kafka = Settings(kafka_bootstrap=cluster.bootstrap, session_seconds=3, checkpoint_seconds=0.3)
+        create_topics(kafka, partitions=PARTITIONS, replication=3)
+        with Load(kafka, short_input, 200) as load, Worker("score", kafka, bundle=bundle_dir) as worker:
+            for node in cluster.nodes[: 3 if LONG else 2]:
+                time.sleep(2.0)
+                _killed(cluster, node, 4.0)
+            while load.running:
+                time.sleep(0.2)
+            settle(kafka)
+            assert worker.process.poll() is None
+        check(kafka, bundle)
+
+
+@pytest.mark.parametrize("which", ["checkpoint", "group"])
+def test_a_commit_fails(kafka, short_input, bundle, bundle_dir, tmp_path, which):
+    """A checkpoint that cannot be committed ends the worker; positions that the group does not take are nobody's loss."""
+    owner, method = {
+        "checkpoint": ("AIOKafkaProducer", "commit_transaction"), "group": ("AIOKafkaConsumer", "commit"),
+    }[which]  # fmt: skip
+    (tmp_path / "sitecustomize.py").write_text(
+        "import aiokafka, aiokafka.errors\n"
+        f"original, left = aiokafka.{owner}.{method}, 3\n"
+        "async def failing(self, *args, **kwargs):\n"
+        "    global left\n"
+        "    left -= 1\n"
+        "    if left < 0: raise aiokafka.errors.KafkaError('it fails on purpose')\n"
+        "    return await original(self, *args, **kwargs)\n"
+        f"aiokafka.{owner}.{method} = failing\n"
+    )
+    with Load(kafka, short_input, 600) as load:
+        with Worker("score", kafka, bundle=bundle_dir, environment={"PYTHONPATH": f"{tmp_path}:."}) as worker:
+            if which == "checkpoint":
+                status, output = worker.ended()
+                assert status == 70
+                assert "on purpose" in output
+            else:
+                time.sleep(4)
+                worker.kill()
+        _finish(kafka, load, bundle, bundle_dir)
+
+
+def test_one_card_makes_half_of_the_traffic(kafka, world, bundle, bundle_dir):
+    made = Input(world, 6_000, seed=2, hot=0.5)
+    with Load(kafka, made, 1500) as load:
+        with Worker("score", kafka, bundle=bundle_dir) as worker:
+            time.sleep(2)
+            worker.kill()
+        _finish(kafka, load, bundle, bundle_dir)
+
+
+def test_a_burst_of_five_times_the_rate(kafka, world, bundle, bundle_dir):
+    """What waits is bounded by Kafka, not by the worker's memory, and it is worked off."""
+    usual, burst = 150.0, 60 if LONG else 10
+    made = Input(world, int(usual * 10 + 5 * usual * burst), seed=4)
+    calm, rest = made.part(0, int(10 * usual)), made.part(int(10 * usual), None)
+    with Worker("score", kafka, bundle=bundle_dir) as worker:
+        with Load(kafka, calm, usual):
+            pass
+        before = worker.memory
+        with Load(kafka, rest, 5 * usual):
+            pass
+        settle(kafka, 60)
+        assert worker.memory < before + 200
+    check(kafka, bundle)
+
+
+def test_memory_does_not_grow_with_time(kafka, world, bundle, bundle_dir):
+    """A soak: the same cards for a long time. State forgets what has left its windows, and nothing else piles up."""
+    seconds, rate = (600, 1000.0) if LONG else (30, 1500.0)
+    made = Input(world, 20_000, seed=5)
+    with Worker("score", kafka, bundle=bundle_dir) as worker:
+        begin, sizes, lap = time.monotonic(), [], 0
+        while (now := time.monotonic() - begin) < seconds or len(sizes) < 4:
+            with Load(kafka, made.later(15 * DAY * lap, f"-{lap}"), rate):
+                pass
+            lap += 1
+            sizes.append((now, worker.memory))
+        settle(kafka, 120)
+        warm = sizes[len(sizes) // 2 :]
+        slope = np.polyfit(*np.array(warm).T, 1)[0] * 60
+        print(f"memory: {sizes[-1][1]:.0f} MB after {lap} laps, slope over the second half {slope:.1f} MB a minute")
+        assert warm[-1][1] - warm[0][1] < 30
     check(kafka, bundle)
 
 

@@ -62,6 +62,12 @@ class Worker:
         self.kill()
         raise AssertionError(f"the worker was not ready in time: {self.printed()}")
 
+    @property
+    def memory(self) -> float:
+        """Resident memory, MB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
     def printed(self) -> str:
         """All it has printed."""
         return os.pread(self._printed.fileno(), 1 << 24, 0).decode("utf-8", "replace")

@@ -80,7 +80,8 @@ class Node:
             "offsets.topic.replication.factor": replicas,
             "offsets.topic.num.partitions": 1,
             "transaction.state.log.replication.factor": replicas,
-            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.min.isr": min(2, replicas),
+            "min.insync.replicas": min(2, replicas),
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 2000,
             "log.cleaner.backoff.ms": 1000,  # compaction soon, so that tests meet compacted logs

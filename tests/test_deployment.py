@@ -79,3 +79,39 @@ def test_kustomize_renders_the_base():
     for document in documents:
         kubernetes_validate.validate(document, "1.31", strict=True)
     assert len(_deployments(documents)) == 3
+
+
+# -- Docker Compose ---------------------------------------------------------------------------------------------------------------
+
+
+def _services():
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+
+
+def test_compose_uses_settings_and_commands_that_exist():
+    known = {f"WHYFLAG_{name.upper()}" for name in Settings.__struct_fields__}
+    services = _services()
+    ours = {name: service for name, service in services.items() if service["image"] == "whyflag"}
+    assert {"score", "explain", "console", "topics", "bundle", "traffic"} <= ours.keys()
+    for name, service in ours.items():
+        assert service.get("environment", {}).keys() <= known, name
+        if "command" in service:
+            words = [word for word in service["command"] if not word.startswith("-")]
+            options = [word.split("=")[0] for word in service["command"] if word.startswith("-")]
+            done = subprocess.run([sys.executable, "-m", "cli.main", *words, "--help"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert all(option in done.stdout for option in options), name
+    for name, service in services.items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), f"{name} is open to the network"
+        assert ":" in service["image"] or service["image"] == "whyflag", f"{name} has no version"
+    targets = yaml.safe_load((ROOT / "compose" / "prometheus.yaml").read_text())["scrape_configs"][0]["static_configs"][0]
+    assert {target.split(":")[0] for target in targets["targets"]} <= services.keys()
+
+
+@pytest.mark.system
+def test_docker_compose_accepts_the_file():
+    done = subprocess.run(
+        [needs("docker-compose"), "-f", ROOT / "compose.yaml", "config"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["services"].keys() == _services().keys()
