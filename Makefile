@@ -44,9 +44,10 @@ lint: setup ## Format and lint, types, layers.
 	$(BIN)/lint-imports
 
 bench: setup ## Measure speed and print the figures with the machine's description.
-	$(BIN)/python benchmarks/features.py
-	$(BIN)/python benchmarks/stream.py
-	$(BIN)/python benchmarks/restore.py
+	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.stream
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.restore
 
 clean: ## Remove what was made here.
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -7,14 +7,11 @@ State of many cards on Apache Kafka: written as one checkpoint, restored as a wo
 import asyncio
 import os
 import platform
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from core.settings import Settings
 from core.topics import PROFILE_CHECKPOINTS

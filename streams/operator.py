@@ -16,7 +16,7 @@ Numbered steps of a checkpoint, in ``_checkpoint`` and ``_write``:
 3. every output put on its way until then is acknowledged, while the next epoch goes on;
 4. rows and marker are written in one transaction.
 
-Without a checkpoint log a chunk is done when its outputs are acknowledged, and the consumer group keeps the positions.
+Without a checkpoint log a chunk is done when its outputs are acknowledged, and positions begin where the consumer group has committed.
 
 Whatever goes wrong ends the process without acknowledging: what is read again meets the state it met the first time, and
 the same records with the same ids come out.
@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 # An epoch also ends after this many records, so that a fast partition replays seconds after a crash, not minutes.
 _EPOCH_RECORDS = 100_000
+# Faust may drop what it has fetched and say nothing. What was fetched and has not moved a position for so long is read again; if it
+# only waited behind the chunks of other partitions, it comes twice, and the second is dropped as a replay.
+_LOST_SECONDS = 2.0
 _TICK_SECONDS = 0.1  # how late a checkpoint may be when no more records come
 # How many chunks' outputs may be under way. One would leave the core idle while Kafka writes; more than a few only hold memory.
 _CHUNKS_AHEAD = 4
@@ -64,8 +67,14 @@ class Source(Protocol):
     async def bounds(self, places: list[Place]) -> Mapping[Place, tuple[int, int]]:
         """First and next offset of partitions, as Kafka has them now."""
 
+    async def committed(self, places: list[Place]) -> Mapping[Place, int]:
+        """The offsets that the consumer group has committed, for the partitions where there are any."""
+
     def read_from(self, place: Place, offset: int) -> None:
         """Read a partition from this offset on; whatever was fetched for it before is dropped."""
+
+    def reached(self, place: Place) -> int:
+        """The offset behind the last chunk that was fetched of a partition."""
 
 
 class Operator:
@@ -93,12 +102,8 @@ class Operator:
         self._deliveries: deque[Delivery] = deque()  # of the last chunks, in their order
         self._epochs: dict[int, tuple[float, int]] = {}  # when the epoch began, records in it
         self._source: Source | None = None
+        self._unmoved: dict[Place, tuple[int, float]] = {}  # a position behind what was fetched, and since when
         self._partitions = 0
-
-    @property
-    def seeks(self) -> bool:
-        """Whether positions come from the checkpoint log rather than from the consumer group."""
-        return self._make_log is not None
 
     @property
     def positions(self) -> dict[Place, int]:
@@ -118,18 +123,28 @@ class Operator:
         async with self._turn:
             owned = {partition for topic, partition in assigned if topic in self.stage.topics}
             await self._drop(set(self.stage.states) - owned)
+            self._source = source
+            self._unmoved.clear()
             if self._make_log is None:
-                self._positions.clear()  # the group knows better
+                self._positions = await self._committed(sorted(assigned))
             else:
-                self._source = source
                 await self._check_partitions(assigned, owned)
                 at_once = asyncio.Semaphore(_RESTORES_AT_ONCE)
                 async with asyncio.TaskGroup() as group:
                     for partition in owned:
                         group.create_task(self._restore(partition, at_once))
-                for place, offset in self._positions.items():
-                    source.read_from(place, offset)
+            for place, offset in self._positions.items():
+                source.read_from(place, offset)
             self._owned = owned
+
+    async def _committed(self, places: list[Place]) -> dict[Place, int]:
+        """Where the group stopped; at the beginning where it never was or where the topic was made anew."""
+        assert self._source is not None
+        bounds, committed = await self._source.bounds(places), await self._source.committed(places)
+        return {
+            place: max(begin, committed[place]) if committed.get(place, -1) in range(end + 1) else begin
+            for place, (begin, end) in bounds.items()
+        }
 
     async def _check_partitions(self, assigned: set[Place], owned: set[int]) -> None:
         counts = await self._publisher.counts([*self.stage.topics, self.stage.checkpoints])
@@ -243,22 +258,21 @@ class Operator:
         """
         async with self._turn:
             place = (chunk.topic, chunk.partition)
-            if chunk.partition not in self._owned:
+            position = self._positions.get(place)
+            if chunk.partition not in self._owned or position is None:
                 return  # its owner reads it again
             records = chunk.records
-            if self._make_log is not None:  # 1
-                position = self._positions[place]
-                if chunk.begin > position:
-                    assert self._source is not None
-                    self._source.read_from(place, position)
-                    return
-                if records[0].offset < position:
-                    records = [record for record in records if record.offset >= position]
-                elif records[0].offset > position:
-                    await self._check_gap(place, position)
+            if chunk.begin > position:  # 1
+                assert self._source is not None
+                self._source.read_from(place, position)
+                return
+            if records[0].offset < position:
+                records = [record for record in records if record.offset >= position]
+            elif records[0].offset > position:
+                await self._check_gap(place, position)
             if records:
                 self._deliveries.append(await self._process(chunk, records))
-            self._positions[place] = chunk.offset + 1  # 4
+            self._positions[place] = max(position, chunk.offset + 1)  # 4
             await self._keep_up(0 if self._make_log is None else _CHUNKS_AHEAD)
             chunk.done = True
             if self._make_log is not None:
@@ -288,13 +302,17 @@ class Operator:
             await self._deliveries.popleft()
 
     async def _check_gap(self, place: Place, position: int) -> None:
-        """Offsets may be missing where a producer used transactions. Where retention deleted records, that must be said."""
+        """
+        Offsets may be missing where a producer used transactions. Where retention deleted records, that must be said, and state that
+        would have to know them is worth nothing.
+        """
         assert self._source is not None
         begin, _ = (await self._source.bounds([place]))[place]
         if begin > position:
-            raise StateError(
-                f"{begin - position} records of {place[0]}/{place[1]} were deleted by retention before they were read"
-            )
+            lost = f"{begin - position} records of {place[0]}/{place[1]} were deleted by retention before they were read"
+            if self._make_log is not None:
+                raise StateError(lost)
+            logger.error(lost)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------------
 
@@ -303,14 +321,28 @@ class Operator:
         return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
 
     async def tick(self) -> None:
-        """Ends epochs in which no more records come. Runs until cancelled."""
+        """Ends epochs in which no more records come, and reads again what was fetched and lost. Runs until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
+            self._recover(monotonic())
             if any(self._over(partition) for partition in self._owned if partition in self._epochs):
                 async with self._turn:
                     for partition in self._owned:
                         if self._over(partition):
                             await self._checkpoint(partition)
+
+    def _recover(self, now: float) -> None:
+        for place, position in self.positions.items():
+            assert self._source is not None
+            before, since = self._unmoved.get(place, (-1, now))
+            if self._source.reached(place) <= position:
+                self._unmoved.pop(place, None)
+            elif before != position:
+                self._unmoved[place] = (position, now)
+            elif now - since >= _LOST_SECONDS:
+                logger.info("%s/%d is read again from %d: what was fetched has not arrived", *place, position)
+                self._source.read_from(place, position)
+                self._unmoved[place] = (position, now)
 
     async def _checkpoint(self, partition: int, clean: bool = False) -> None:
         if not clean and not self._epochs[partition][1]:

@@ -47,9 +47,7 @@ class Chunk:
 
 
 class Host(Protocol):
-    """The Faust app as this transport knows it: it opens partitions, and says whose positions count."""
-
-    keeps_positions: bool
+    """The Faust app as this transport knows it: it opens partitions and says where to read them from."""
 
     async def open_partitions(self, assigned: set[tuple[str, int]], source: "Consumer") -> None:
         """Called after a rebalance, before anything is fetched."""
@@ -99,9 +97,18 @@ class Consumer(driver.Consumer):
         begins, ends = await self.earliest_offsets(*tps), await self.highwaters(*tps)
         return {(tp.topic, tp.partition): (begins[tp], ends[tp]) for tp in tps}
 
+    async def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The offsets that the consumer group has committed, for the partitions where there are any."""
+        found = {(tp.topic, tp.partition): offset for tp, offset in (await super().seek_to_committed()).items()}
+        return {place: offset for place in places if (offset := found.get(place)) is not None}
+
     def read_from(self, place: tuple[str, int], offset: int) -> None:
         """Read a partition from this offset on; whatever was fetched for it before is dropped."""
         self._sought[TP(*place)] = offset
+
+    def reached(self, place: tuple[str, int]) -> int:
+        """The offset behind the last chunk that was fetched of a partition."""
+        return self._next.get(TP(*place), -1)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Before a rebalance."""
@@ -120,13 +127,13 @@ class Consumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """
-        Where Faust lets fetching go on.
+        Where Faust lets fetching go on. It seeks nowhere: positions are the operators' own.
 
-        With checkpoints the positions are the worker's own; a chunk that Faust drops shows as a gap and is read again.
+        Faust drops what it has fetched whenever its flow stops; the operators notice and read it again.
         """
         if self._opening is not None:
             await asyncio.shield(self._opening)
-        return {} if cast(Host, self.app).keeps_positions else await super().seek_to_committed()
+        return {}
 
     def ack(self, message: Any) -> bool:
         """

@@ -58,8 +58,6 @@ def build_app(
     running: list[asyncio.Task[None]] = []
 
     class App(faust.App):
-        keeps_positions = any(operator.seeks for operator in operators)
-
         async def on_start(self) -> None:
             # before anything of Faust's: partitions may be assigned as soon as its consumer runs
             try:
@@ -71,7 +69,7 @@ def build_app(
                     await before(publisher)
             except BaseException as error:
                 _leave(error)
-            running.extend(asyncio.create_task(operator.tick()) for operator in operators if operator.seeks)
+            running.extend(asyncio.create_task(operator.tick()) for operator in operators)
             running.append(asyncio.create_task(watchdog.run()))
             await super().on_start()
 

@@ -1,0 +1,123 @@
+"""What the benchmarks of the stream share: a simulated world, a bundle trained on it, a broker pinned to one core, pinned workers."""
+
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from aiokafka.partitioner import DefaultPartitioner
+from msgspec import Struct
+
+from core.messages import Transaction, encode
+from core.settings import Settings
+from core.topics import TRANSACTIONS
+from streams.clients import create_topics
+from streams.publishing import Outputs, Publisher
+from tests.kafka import KafkaCluster, emptied
+from training.mapping import load_mapping
+from training.readers import TransactionFile
+from training.replay import transactions_of
+
+ROOT = Path(__file__).parents[1]
+PARTITIONS = 4
+WORKER_CORE, OTHER_CORE = 0, 1
+_murmur2, _places = DefaultPartitioner(), list(range(PARTITIONS))
+
+
+class Setting(Struct):
+    """Where a benchmark takes place."""
+
+    folder: Path
+    cluster: KafkaCluster
+    kafka: Settings
+    count: int
+    cards: int
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    def transactions(self) -> Iterator[Transaction]:
+        return transactions_of(TransactionFile(self.folder / "transactions.parquet", load_mapping("whyflag")))
+
+    def load(self) -> None:
+        """Fresh topics with all transactions."""
+        emptied(self.cluster.bootstrap)
+        create_topics(self.kafka, partitions=PARTITIONS, replication=1)
+        asyncio.run(self._load())
+
+    def written(self) -> dict[str, int]:
+        """Bytes of each topic as they are on the broker's disk."""
+        found: dict[str, int] = {}
+        for path in self.cluster.nodes[0].folder.glob("data/*/*.log"):
+            topic, _, partition = path.parent.name.rpartition("-")
+            if partition.isdigit():
+                found[topic] = found.get(topic, 0) + path.stat().st_size
+        return found
+
+    async def _load(self) -> None:
+        publisher = Publisher(self.cluster.bootstrap)
+        await publisher.start()
+        await publisher.publish(batches(self.transactions()))
+        await publisher.stop()
+
+
+def batches(transactions: Iterator[Transaction]) -> list[Outputs]:
+    """Transactions keyed as any producer keys them."""
+    found = [Outputs(TRANSACTIONS, [], [], partition) for partition in _places]
+    for transaction in transactions:
+        key = transaction.card_id.encode()
+        batch = found[_murmur2(key, _places, _places)]
+        batch.keys.append(key)
+        batch.values.append(encode(transaction))
+    return found
+
+
+def pinned(pid: int, *cores: int) -> None:
+    subprocess.run(["taskset", "-acp", ",".join(map(str, cores)), str(pid)], check=True, stdout=subprocess.DEVNULL)
+
+
+def metric(port: int, name: str) -> float:
+    """One of a worker's metrics; asking takes it some milliseconds."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith(name + " "):
+                return float(line.rsplit(" ", 1)[1])
+    return 0.0
+
+
+def _whyflag(*arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+@contextmanager
+def setting(count: int) -> Iterator[Setting]:
+    """About ``count`` transactions over 60 days, a bundle of 200 trees, and a broker on the other core."""
+    with tempfile.TemporaryDirectory(prefix="whyflag-bench-") as name:
+        folder = Path(name)
+        _whyflag("simulate", "--out", name, "--transactions", str(count), "--days", "60")
+        _whyflag(
+            "train", "--transactions", str(folder / "transactions.parquet"), "--labels", str(folder / "labels.parquet"),
+            "--review-budget", "20/day", "--out", str(folder / "bundle"),
+        )  # fmt: skip
+        ids = pq.read_table(folder / "transactions.parquet", columns=["card_id"])["card_id"]
+        with KafkaCluster(folder / "kafka", lasting=True) as cluster:
+            pinned(cluster.nodes[0].process.pid, OTHER_CORE)
+            os.sched_setaffinity(0, {OTHER_CORE})
+            kafka = Settings(kafka_bootstrap=cluster.bootstrap, max_poll_records=2_000)
+            made = Setting(folder, cluster, kafka, len(ids), len(ids.unique()))
+            print(
+                f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; {made.count:,} transactions of "
+                f"{made.cards:,} cards, {PARTITIONS} partitions, Apache Kafka with one broker",
+                flush=True,
+            )
+            yield made
