@@ -73,10 +73,11 @@ class Input:
                 continue
             self._add(TRANSACTIONS, transaction)
             if kind < 0.15:
-                self.records.append(rng.choice(self.records[-300:]))  # a duplicate
+                # a duplicate; one without a key would land in any partition, where nobody knows the first
+                self.records.append(rng.choice([record for record in self.records[-300:] if record[1] is not None]))
             elif kind < 0.16:
-                key = rng.choice((rng.randbytes(4), None))
-                self.records.append((TRANSACTIONS, key, self._poison(rng, transaction)))
+                value = self._poison(rng, transaction)
+                self.records.append((TRANSACTIONS, rng.choice((rng.randbytes(4), None)) if value else rng.randbytes(4), value))
             elif kind < 0.20 and (label := next(labels, None)):
                 self._add(LABELS, label)
             if late and rng.random() < 0.05:
@@ -162,12 +163,25 @@ class Load:
 
     def _run(self) -> None:
         try:
-            sender = Sender(self._kafka, self._rate)
-            for topic, key, value in self._made.records:
-                sender.send(topic, key, value)
-            sender.close()
+            asyncio.run(self._write())
         except Exception as error:
             self.error = error
+
+    async def _write(self) -> None:
+        # aiokafka: kafka-python leaks its sockets where a broker was killed
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._kafka.kafka_bootstrap, enable_idempotence=True, request_timeout_ms=120_000
+        )
+        await producer.start()
+        try:
+            began = time.monotonic()
+            for sent, (topic, key, value) in enumerate(self._made.records):
+                if self._rate and (ahead := began + sent / self._rate - time.monotonic()) > 0:
+                    await asyncio.sleep(ahead)
+                await producer.send(topic, value, key)
+            await producer.flush()
+        finally:
+            await producer.stop()
 
     @property
     def running(self) -> bool:
