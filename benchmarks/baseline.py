@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import faust
+import msgspec
 import numpy as np
 
 from core.messages import Channel, Transaction, decode_transaction_struct, encode
@@ -22,6 +23,9 @@ from models.scorer import decisions, score
 HOUR, DAY = 3_600_000, 86_400_000
 LENGTHS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 NAN = float("nan")
+
+
+decode_past = msgspec.json.Decoder(list[Transaction]).decode  # a table holds what is JSON
 
 
 def card_features(spec: FeatureSpec, past: list[Transaction], now: Transaction) -> list[float]:
@@ -142,10 +146,10 @@ def remember(spec: FeatureSpec, buckets: dict[str, dict[int, list[int]]], now: T
 
 def decide(bundle: Bundle, cards: dict, merchants: dict, now: Transaction) -> bytes:
     """The decision on one transaction, which both tables then remember."""
-    past = [p for p in cards.get(now.card_id, []) if p.event_time > now.event_time - 31 * DAY]
+    past = [p for p in decode_past(cards.get(now.card_id, "[]")) if p.event_time > now.event_time - 31 * DAY]
     buckets = merchants.get(now.merchant_id, {})
     x = [*card_features(bundle.spec, past, now), *merchant_features(bundle.spec, buckets, now)]
-    cards[now.card_id] = [*past, now]
+    cards[now.card_id] = encode([*past, now]).decode()
     merchants[now.merchant_id] = remember(bundle.spec, buckets, now)
     (decided,) = decisions([now], score(bundle, np.array([x], np.float32), np.zeros(1, np.bool_)))
     return encode(decided)
@@ -155,7 +159,7 @@ def main(bootstrap: str, count: int, bundle: Bundle) -> None:
     """Run until ``count`` events are decided; the first hundred are not timed."""
     app = faust.App(
         "baseline", broker=f"kafka://{bootstrap}", store="memory://", datadir="/tmp", web_enabled=False, topic_disable_leader=True,
-        consumer_auto_offset_reset="earliest", origin=None, autodiscover=False, topic_partitions=4, value_serializer="pickle",
+        consumer_auto_offset_reset="earliest", origin=None, autodiscover=False, topic_partitions=4,
     )  # fmt: skip
     transactions = app.topic("transactions", value_type=bytes, value_serializer="raw")
     decided = app.topic("decisions", value_type=bytes, value_serializer="raw", key_serializer="raw")

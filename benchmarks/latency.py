@@ -1,8 +1,8 @@
 """
-From produce to decision on Apache Kafka: transactions are sent at a steady rate, and a consumer of ``decisions`` notes when each
-decision reaches it. One worker on one core with checkpoints a second; the broker, the sender and that consumer share the other.
+From produce to decision on Apache Kafka: transactions are sent at a steady rate, and the broker stamps each decision when it is
+written. One worker on one core with a checkpoint a second; the broker and the sender share the other.
 
-``RATES`` (default ``2000,8000``) are transactions a second, ``SECONDS`` (default 20) how long each lasts.
+``RATES`` (default ``2000,10000``) are transactions a second, ``SECONDS`` (default 20) how long each lasts.
 """
 
 import asyncio
@@ -10,60 +10,57 @@ import os
 import time
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from benchmarks.setting import PARTITIONS, WORKER_CORE, Setting, batches, pinned, setting
 from core.topics import DECISIONS
 from streams.clients import create_topics
 from streams.publishing import Publisher
 from tests.kafka import emptied
-from tests.workers import Worker
+from tests.workers import Worker, collect
 
-RATES = [int(rate) for rate in os.environ.get("RATES", "2000,8000").split(",")]
+RATES = [int(rate) for rate in os.environ.get("RATES", "2000,10000").split(",")]
 SECONDS = float(os.environ.get("SECONDS", "20"))
 _TICK_SECONDS = 0.005
 _WARM_UP_SECONDS = 5.0
 
 
-async def latencies(place: Setting, rate: int) -> np.ndarray:
-    """Milliseconds from just before a transaction is handed to the producer until its decision is read."""
+async def sent_at(place: Setting, rate: int) -> dict[bytes, float]:
+    """Send for some seconds; returns when each transaction was handed to the producer, epoch seconds."""
     sent: dict[bytes, float] = {}
-    took: list[tuple[float, float]] = []
     wanted = int(rate * (SECONDS + _WARM_UP_SECONDS))
     transactions = place.transactions()
     publisher = Publisher(place.cluster.bootstrap)
     await publisher.start()
-    consumer = AIOKafkaConsumer(
-        DECISIONS, bootstrap_servers=place.cluster.bootstrap, group_id=None, auto_offset_reset="earliest", fetch_max_wait_ms=5
-    )
-    await consumer.start()
+    began = time.time()
+    while len(sent) < wanted:
+        due = min(int((time.time() - began) * rate), wanted) - len(sent)
+        if due > 0:
+            some = [next(transactions) for _ in range(due)]
+            made, now = batches(iter(some)), time.time()
+            sent.update((transaction.transaction_id.encode(), now) for transaction in some)
+            await publisher.send(made)
+        await asyncio.sleep(_TICK_SECONDS)
+    await publisher.publish([])
+    await publisher.stop()
+    return sent
 
-    async def send() -> None:
-        began, count = time.perf_counter(), 0
-        while count < wanted:
-            due = min(int((time.perf_counter() - began) * rate), wanted) - count
-            if due > 0:
-                some = [next(transactions) for _ in range(due)]
-                made, now = batches(iter(some)), time.perf_counter()
-                sent.update((transaction.transaction_id.encode(), now) for transaction in some)
-                await publisher.send(made)
-                count += due
-            await asyncio.sleep(_TICK_SECONDS)
 
-    async def read() -> None:
-        while len(took) < wanted:
-            fetched = await consumer.getmany(timeout_ms=100)
-            now = time.perf_counter()
-            took.extend((sent[record.key], now) for records in fetched.values() for record in records)
+def latencies(place: Setting, rate: int) -> np.ndarray:
+    """Milliseconds from just before a transaction is handed to the producer until the broker has written its decision."""
+    stamped_by_broker(place)
+    sent = asyncio.run(sent_at(place, rate))
+    first = min(sent.values()) + _WARM_UP_SECONDS
+    decided = collect(place.kafka, {DECISIONS: len(sent)}, seconds=120)[DECISIONS]
+    return np.array([record.timestamp - at * 1000 for record in decided if (at := sent[record.key]) >= first])
 
-    try:
-        async with asyncio.timeout(SECONDS * 3 + 60):
-            await asyncio.gather(send(), read())
-    finally:
-        await consumer.stop()
-        await publisher.stop()
-    first = min(at for at, _ in took) + _WARM_UP_SECONDS
-    return np.array([(read_at - at) * 1000 for at, read_at in took if at >= first])
+
+def stamped_by_broker(place: Setting) -> None:
+    """Let the broker's clock, which is the sender's, say when a decision was written."""
+    admin = KafkaAdminClient(bootstrap_servers=place.cluster.bootstrap)
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, DECISIONS, {"message.timestamp.type": "LogAppendTime"})])
+    admin.close()
 
 
 def main() -> None:
@@ -74,7 +71,7 @@ def main() -> None:
             create_topics(place.kafka, partitions=PARTITIONS, replication=1)
             with Worker("score", place.kafka, bundle=place.bundle) as worker:
                 pinned(worker.process.pid, WORKER_CORE)
-                found = asyncio.run(latencies(place, rate))
+                found = latencies(place, rate)
             print(
                 f"{rate:>8,} " + " ".join(f"{q:8.1f}" for q in (*np.percentile(found, (50, 99, 99.9)), found.max())), flush=True
             )

@@ -19,7 +19,9 @@ def test_the_baseline_computes_the_features_and_probabilities_of_the_engine(worl
     assert not duplicate.any()
     cards, merchants = {}, {}
     for row, now in zip(X, some, strict=True):
-        past = [p for p in cards.get(now.card_id, []) if p.event_time > now.event_time - 31 * baseline.DAY]
+        past = [
+            p for p in baseline.decode_past(cards.get(now.card_id, "[]")) if p.event_time > now.event_time - 31 * baseline.DAY
+        ]
         own = baseline.card_features(bundle.spec, past, now) + baseline.merchant_features(
             bundle.spec, merchants.get(now.merchant_id, {}), now
         )

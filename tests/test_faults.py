@@ -361,7 +361,8 @@ def test_what_faust_fetched_and_dropped_is_read_again(kafka, short_input, bundle
     )
     with Load(kafka, short_input, 0):
         pass
-    with Worker("score", kafka, bundle=bundle_dir, environment={"PYTHONPATH": f"{tmp_path}:."}) as worker:
+    small = Settings(**{**_fields(kafka), "max_poll_records": 100})
+    with Worker("score", small, bundle=bundle_dir, environment={"PYTHONPATH": f"{tmp_path}:."}) as worker:
         settle(kafka)
         assert "is read again from" in worker.printed()
     assert not any(check(kafka, bundle).values())
