@@ -2,7 +2,8 @@
 From produce to decision on Apache Kafka: transactions are sent at a steady rate, and the broker stamps each decision when it is
 written. One worker on one core with a checkpoint a second; the broker and the sender share the other.
 
-``RATES`` (default ``2000,10000``) are transactions a second, ``SECONDS`` (default 20) how long each lasts.
+``RATES`` (default ``2000,10000``) are transactions a second, ``SECONDS`` (default 15) how long each lasts. Each rate is tried with one
+partition and with four, because a worker's fixed costs are those of a chunk, and a chunk is of one partition.
 """
 
 import asyncio
@@ -21,36 +22,36 @@ from tests.kafka import emptied
 from tests.workers import Worker, collect
 
 RATES = [int(rate) for rate in os.environ.get("RATES", "2000,10000").split(",")]
-SECONDS = float(os.environ.get("SECONDS", "20"))
+SECONDS = float(os.environ.get("SECONDS", "15"))
 _TICK_SECONDS = 0.005
 _WARM_UP_SECONDS = 5.0
 
 
-async def sent_at(place: Setting, rate: int) -> dict[bytes, float]:
+async def sent_at(place: Setting, rate: int, partitions: int) -> dict[bytes, float]:
     """Send for some seconds; returns when each transaction was handed to the producer, epoch seconds."""
     sent: dict[bytes, float] = {}
     wanted = int(rate * (SECONDS + _WARM_UP_SECONDS))
     transactions = place.transactions()
     publisher = Publisher(place.cluster.bootstrap)
     await publisher.start()
-    began = time.time()
+    began, deliveries = time.time(), []
     while len(sent) < wanted:
         due = min(int((time.time() - began) * rate), wanted) - len(sent)
         if due > 0:
             some = [next(transactions) for _ in range(due)]
-            made, now = batches(iter(some)), time.time()
+            made, now = batches(iter(some), partitions), time.time()
             sent.update((transaction.transaction_id.encode(), now) for transaction in some)
-            await publisher.send(made)
+            deliveries.append(await publisher.send(made))
         await asyncio.sleep(_TICK_SECONDS)
-    await publisher.publish([])
+    await asyncio.gather(*deliveries)
     await publisher.stop()
     return sent
 
 
-def latencies(place: Setting, rate: int) -> np.ndarray:
+def latencies(place: Setting, rate: int, partitions: int) -> np.ndarray:
     """Milliseconds from just before a transaction is handed to the producer until the broker has written its decision."""
     stamped_by_broker(place)
-    sent = asyncio.run(sent_at(place, rate))
+    sent = asyncio.run(sent_at(place, rate, partitions))
     first = min(sent.values()) + _WARM_UP_SECONDS
     decided = collect(place.kafka, {DECISIONS: len(sent)}, seconds=120)[DECISIONS]
     return np.array([record.timestamp - at * 1000 for record in decided if (at := sent[record.key]) >= first])
@@ -65,16 +66,16 @@ def stamped_by_broker(place: Setting) -> None:
 
 def main() -> None:
     with setting(int(max(RATES) * (SECONDS + _WARM_UP_SECONDS)) + 10_000) as place:
-        print(f"{'rate':>8} {'p50':>8} {'p99':>8} {'p99.9':>8} {'worst':>8}   milliseconds from produce to decision")
-        for rate in RATES:
-            emptied(place.cluster.bootstrap)
-            create_topics(place.kafka, partitions=PARTITIONS, replication=1)
-            with Worker("score", place.kafka, bundle=place.bundle) as worker:
-                pinned(worker.process.pid, WORKER_CORE)
-                found = latencies(place, rate)
-            print(
-                f"{rate:>8,} " + " ".join(f"{q:8.1f}" for q in (*np.percentile(found, (50, 99, 99.9)), found.max())), flush=True
-            )
+        print("partitions     rate      p50      p99    p99.9    worst   milliseconds from produce to decision")
+        for partitions in (1, PARTITIONS):
+            for rate in RATES:
+                emptied(place.cluster.bootstrap)
+                create_topics(place.kafka, partitions=partitions, replication=1)
+                with Worker("score", place.kafka, bundle=place.bundle) as worker:
+                    pinned(worker.process.pid, WORKER_CORE)
+                    found = latencies(place, rate, partitions)
+                figures = (*np.percentile(found, (50, 99, 99.9)), found.max())
+                print(f"{partitions:>10} {rate:>8,} " + " ".join(f"{figure:8.1f}" for figure in figures), flush=True)
 
 
 if __name__ == "__main__":

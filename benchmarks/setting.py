@@ -28,7 +28,7 @@ from training.replay import transactions_of
 ROOT = Path(__file__).parents[1]
 PARTITIONS = 4
 WORKER_CORE, OTHER_CORE = 0, 1
-_murmur2, _places = DefaultPartitioner(), list(range(PARTITIONS))
+_murmur2 = DefaultPartitioner()
 
 
 class Setting(Struct):
@@ -69,12 +69,13 @@ class Setting(Struct):
         await publisher.stop()
 
 
-def batches(transactions: Iterator[Transaction]) -> list[Outputs]:
+def batches(transactions: Iterator[Transaction], partitions: int = PARTITIONS) -> list[Outputs]:
     """Transactions keyed as any producer keys them."""
-    found = [Outputs(TRANSACTIONS, [], [], partition) for partition in _places]
+    places = list(range(partitions))
+    found = [Outputs(TRANSACTIONS, [], [], partition) for partition in places]
     for transaction in transactions:
         key = transaction.card_id.encode()
-        batch = found[_murmur2(key, _places, _places)]
+        batch = found[_murmur2(key, places, places)]
         batch.keys.append(key)
         batch.values.append(encode(transaction))
     return found

@@ -24,7 +24,7 @@ from core.messages import (
     decode_label_struct,
     decode_transaction_struct,
 )
-from core.privacy import is_pan, may_hold_pan, pan_token, redact
+from core.privacy import is_pan, may_hold_pan, pan_token, redact, redact_start
 
 Decoded = TypeVar("Decoded", Transaction, Label)
 
@@ -35,6 +35,7 @@ _FORMS = {
     "mcc": (re.compile(MCC_FORM), "the four digits of a merchant category code (ISO 18245)"),
     "country": (re.compile(COUNTRY_FORM), "a country's two capital letters (ISO 3166-1)"),
 }
+_ERROR_KEPT = 1_000
 _TEXTS = ("merchant_name", "memo", "device_id")
 
 
@@ -89,7 +90,7 @@ def _struct(raw: bytes | None, decode: Callable[[bytes], Decoded]) -> Decoded | 
     try:
         return decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return InvalidEvent(redact(str(error)))
+        return InvalidEvent(redact_start(str(error), _ERROR_KEPT))  # msgspec may quote the whole value
 
 
 def _unremarkable(transactions: list[Transaction]) -> bool:

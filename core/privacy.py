@@ -16,6 +16,7 @@ from core.errors import InvalidEvent
 _DIGIT_RUN = re.compile(r"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
 _DIGIT_RUN_BYTES = re.compile(rb"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
 _TWELVE_DIGITS = re.compile(r"[0-9](?:[ \-]?[0-9]){11}")
+_LONGEST = 64  # more characters than a card number takes with its separators
 _GROUP = re.compile(r"[0-9]+")
 _DOUBLED = str.maketrans("0123456789", "0246813579")
 
@@ -59,23 +60,32 @@ def _mask(run: str) -> str:
     """
     A run of digit groups with its card numbers masked.
 
-    A card number may stand between other numbers ("order 1 4111 1111 1111 1111 12/25"), so every row of neighbouring groups is
-    tried, the longest first.
+    A card number may stand between other numbers ("order 1 4111 1111 1111 1111 12/25"), so at every group each row of neighbours
+    that is not too long is tried, the longest first. Linear in the length of the run: whoever writes it may mean harm.
     """
-    groups = _GROUP.findall(run)
-    for length in range(len(groups), 0, -1):
-        for first in range(len(groups) - length + 1):
-            digits = "".join(groups[first : first + length])
-            if 12 <= len(digits) <= 19 and luhn(digits):
-                begin = _place(run, groups, first)
-                end = _place(run, groups, first + length - 1) + len(groups[first + length - 1])
-                return f"{_mask(run[:begin])}[card ending {digits[-4:]}]{_mask(run[end:])}"
-    return run
+    groups = list(_GROUP.finditer(run))
+    masked, at, first = [], 0, 0
+    while first < len(groups):
+        if digits := _card_number(groups, first):
+            masked += [run[at : groups[first].start()], f"[card ending {digits[-4:]}]"]
+            while digits:
+                digits = digits.removeprefix(groups[first].group())
+                at, first = groups[first].end(), first + 1
+        else:
+            first += 1
+    return "".join(masked) + run[at:]
 
 
-def _place(run: str, groups: list[str], number: int) -> int:
-    """Where a group begins in its run: one separator stands between two groups."""
-    return run.index(groups[0]) + sum(len(group) + 1 for group in groups[:number])
+def _card_number(groups: list[re.Match[str]], first: int) -> str:
+    """The longest card number that begins with a group; empty if there is none."""
+    digits, found = "", ""
+    for group in groups[first : first + 19]:
+        digits += group.group()
+        if len(digits) > 19:
+            break
+        if len(digits) >= 12 and luhn(digits):
+            found = digits
+    return found
 
 
 def redact(text: str) -> str:
@@ -85,6 +95,16 @@ def redact(text: str) -> str:
     return _DIGIT_RUN.sub(lambda run: _mask(run.group()), text)
 
 
+def redact_start(text: str, kept: int) -> str:
+    """The first ``kept`` characters of a text as ``redact`` shows them, however long and whatever it is."""
+    return redact(text[: kept + _LONGEST])[:kept]
+
+
 def redact_bytes(raw: bytes) -> bytes:
     """Raw bytes with every card number in them masked, for dead letters and logs."""
     return _DIGIT_RUN_BYTES.sub(lambda run: _mask(run.group().decode()).encode(), raw)
+
+
+def redact_bytes_start(raw: bytes, kept: int) -> bytes:
+    """The first ``kept`` bytes, with card numbers masked."""
+    return redact_bytes(raw[: kept + _LONGEST])[:kept]

@@ -140,11 +140,16 @@ class Operator:
     async def _committed(self, places: list[Place]) -> dict[Place, int]:
         """Where the group stopped; at the beginning where it never was or where the topic was made anew."""
         assert self._source is not None
+        if not places:
+            return {}
         bounds, committed = await self._source.bounds(places), await self._source.committed(places)
-        return {
-            place: max(begin, committed[place]) if committed.get(place, -1) in range(end + 1) else begin
-            for place, (begin, end) in bounds.items()
-        }
+        positions = {}
+        for place, (begin, end) in bounds.items():
+            position = committed.get(place, begin)
+            if position < begin:
+                logger.error("%d records of %s/%d were deleted by retention before they were read", begin - position, *place)
+            positions[place] = position if begin <= position <= end else begin
+        return positions
 
     async def _check_partitions(self, assigned: set[Place], owned: set[int]) -> None:
         counts = await self._publisher.counts([*self.stage.topics, self.stage.checkpoints])
@@ -299,7 +304,8 @@ class Operator:
     async def _keep_up(self, ahead: int) -> None:
         """Wait until the outputs of no more than ``ahead`` chunks are under way."""
         while self._deliveries and (len(self._deliveries) > ahead or self._deliveries[0].done()):
-            await self._deliveries.popleft()
+            await asyncio.shield(self._deliveries[0])
+            self._deliveries.popleft()
 
     async def _check_gap(self, place: Place, position: int) -> None:
         """
@@ -324,7 +330,8 @@ class Operator:
         """Ends epochs in which no more records come, and reads again what was fetched and lost. Runs until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            self._recover(monotonic())
+            if not self._turn.locked():
+                self._recover(monotonic())
             if any(self._over(partition) for partition in self._owned if partition in self._epochs):
                 async with self._turn:
                     for partition in self._owned:
@@ -348,7 +355,7 @@ class Operator:
         if not clean and not self._epochs[partition][1]:
             return
         if partition in self._writes:  # 1
-            await self._writes.pop(partition)
+            await asyncio.shield(self._writes[partition])
         state = self.stage.states[partition]  # 2
         rows = state.changed()
         checkpoint = Checkpoint(
@@ -369,7 +376,7 @@ class Operator:
     ) -> None:
         try:
             for delivery in deliveries:  # 3
-                await delivery
+                await asyncio.shield(delivery)
             began = perf_counter()
             await self._logs[partition].write(rows, checkpoint)  # 4
         except asyncio.CancelledError:

@@ -62,9 +62,9 @@ class Delivery(asyncio.Future[None]):
         if self._open == 0 and not self.done():
             self.set_result(None)
 
-    def failed(self, error: DeliveryError) -> None:
+    def failed(self, error: DeliveryError | None) -> None:
         """A part will not arrive."""
-        if not self.done():
+        if error is not None and not self.done():
             self.set_exception(error)
 
 
@@ -98,11 +98,14 @@ class _Lane:
                 for delivery in complete:
                     delivery.arrived()
                 complete = []
-        except (KafkaError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, nobody may wait for ever
             self._error = DeliveryError(f"Kafka did not acknowledge an output for {self._topic}: {error!r}")
             self._error.__cause__ = error
-        if self._error is not None:
-            for delivery in [*complete, *(delivery for _, _, delivery in self._waiting)]:
+        finally:
+            unfinished = [*complete, *(delivery for _, _, delivery in self._waiting)]
+            if unfinished and self._error is None:
+                self._error = DeliveryError(f"the way to {self._topic} was closed before all outputs were written")
+            for delivery in unfinished:
                 delivery.failed(self._error)
             self._waiting.clear()
 

@@ -5,14 +5,14 @@ from typing import Any, Protocol
 from core.errors import InvalidEvent, WhyflagError
 from core.messages import DeadLetter, encode
 from core.metrics import DEAD_LETTERS
-from core.privacy import redact, redact_bytes
+from core.privacy import redact_bytes_start, redact_start
 from core.topics import DEAD_LETTERS as DEAD_LETTER_TOPIC
 from streams.publishing import Outputs, Publisher
 from streams.state import PartitionState
 
 _RAW_KEPT = 65_536  # bytes of a dead letter's record that are kept: enough to see what it was, and never too large to publish
-
 _KEY_KEPT = 1_024
+_MESSAGE_KEPT = 1_000
 
 
 class Stage(Protocol):
@@ -65,7 +65,7 @@ def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> 
         offset=record.offset,
         stage=stage,
         error=kind,
-        message=redact(str(error)),
-        raw=redact_bytes(record.value or b"")[:_RAW_KEPT],
+        message=redact_start(str(error), _MESSAGE_KEPT),
+        raw=redact_bytes_start(record.value or b"", _RAW_KEPT),
     )
-    return Outputs(DEAD_LETTER_TOPIC, [redact_bytes(record.key or b"")[:_KEY_KEPT]], [encode(letter)])
+    return Outputs(DEAD_LETTER_TOPIC, [redact_bytes_start(record.key or b"", _KEY_KEPT)], [encode(letter)])

@@ -23,7 +23,8 @@ class Chunk:
     """
     Records of one partition, in order: all that there are from offset ``begin`` up to the last.
 
-    ``done`` is set once every output of theirs is acknowledged by Kafka.
+    ``done`` says that the operator answers for them: their outputs are acknowledged by Kafka or, where there is a checkpoint log, on
+    their way and waited for by the next checkpoint.
     """
 
     # what Faust and aiokafka read of a record
@@ -78,11 +79,11 @@ class Consumer(driver.Consumer):
         # Seeks take place between two fetches and nowhere else, so that a chunk's ``begin`` is true: a fetch under way while one is
         # asked for may have read on from the old place or the new
         if self._sought:
-            sought, self._sought = self._sought, {}
             owned = self.assignment()
-            sought = {tp: offset for tp, offset in sought.items() if tp in owned}
+            sought = {tp: offset for tp, offset in self._sought.items() if tp in owned}
             await self._thread.seek_wait(sought)
             self._next |= sought
+            self._sought = {tp: offset for tp, offset in self._sought.items() if sought.get(tp) != offset}
         fetched = await super()._getmany(active_partitions, timeout) or {}
         chunks = {}
         for tp, records in fetched.items():

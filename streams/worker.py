@@ -69,8 +69,9 @@ def build_app(
                     await before(publisher)
             except BaseException as error:
                 _leave(error)
-            running.extend(asyncio.create_task(operator.tick()) for operator in operators)
-            running.append(asyncio.create_task(watchdog.run()))
+            running.extend(asyncio.create_task(work) for work in (*(operator.tick() for operator in operators), watchdog.run()))
+            for task in running:
+                task.add_done_callback(_leave_if_failed)
             await super().on_start()
 
         async def open_partitions(self, assigned: set[Place], source: Source) -> None:
@@ -130,17 +131,22 @@ def build_app(
     @app.on_before_shutdown.connect
     async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
-        for task in running:
-            task.cancel()
         try:
             for operator in operators:
                 await operator.stop()
         except BaseException as error:
             _leave(error)
+        for task in running:
+            task.cancel()
         await publisher.stop()
         await health.stop()
 
     return app
+
+
+def _leave_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _leave(error)
 
 
 def _leave(error: BaseException) -> None:

@@ -32,6 +32,7 @@ from models.scorer import MODEL_UNAVAILABLE
 from streams.clients import Sender, create_topics
 from streams.embedded import API_VERSION, EmbeddedBroker
 from streams.history import Past, learn
+from streams.operator import Operator
 from streams.profile import ProfileStage
 from streams.publishing import Outputs, Publisher, partition_of
 from streams.score import ScoreStage
@@ -254,6 +255,9 @@ def test_the_second_hop_survives_any_bytes(values):
         json.dumps({"transaction_id": "t", "event_time": 1e999, "amount": float("nan")}).encode(),
         b'{"transaction_id":"t1","event_time":1700000000000,"card_id":"4111111111111111","merchant_id":"m","amount":1}',
         b"x" * 65_530 + b" 4111111111111111",
+        b"1 " * 400_000,  # every group may begin a card number
+        b"4111111111111111 " * 30_000,
+        b'{"transaction_id":"t","channel":"' + b"4111111111111111 " * 60_000 + b'"}',  # the error quotes the value
     ],
 )
 def test_huge_deep_and_strange_records_are_dead_letters_of_bounded_size_without_card_numbers(value):
@@ -265,6 +269,58 @@ def test_huge_deep_and_strange_records_are_dead_letters_of_bounded_size_without_
     assert len(letter.value) < 200_000
     assert b"4111111111111111" not in letter.value + letter.key
     assert b"4111111111111111" not in decode_dead_letter(letter.value).raw
+
+
+class Source:
+    """A consumer whose partition holds 100 records; ``asked`` are the seeks."""
+
+    def __init__(self, committed=None, begin=0):
+        self._committed, self._begin, self.asked, self.fetched = committed, begin, [], 0
+
+    async def bounds(self, places):
+        return dict.fromkeys(places, (self._begin, 100))
+
+    async def committed(self, places):
+        assert places, "a consumer without partitions has nothing committed"
+        return {} if self._committed is None else dict.fromkeys(places, self._committed)
+
+    def read_from(self, place, offset):
+        self.asked.append(offset)
+
+    def reached(self, place):
+        return self.fetched
+
+
+def _opened(source, assigned):
+    stage = SimpleNamespace(name="explain", topics=(ALERTS,), checkpoints="", states={})
+    operator = Operator(stage, None, None, 1.0, lambda error: None)
+    asyncio.run(operator.open(assigned, source))
+    return operator
+
+
+@pytest.mark.parametrize(("committed", "begin", "position"), [(None, 0, 0), (None, 7, 7), (40, 0, 40), (40, 50, 50), (101, 5, 5)])
+def test_without_a_checkpoint_log_a_partition_is_read_from_where_the_group_stopped(committed, begin, position):
+    source = Source(committed, begin)
+    assert _opened(source, {(ALERTS, 0)}).positions == {(ALERTS, 0): position}
+    assert source.asked == [position]
+
+
+def test_a_worker_with_nothing_to_do_waits():
+    assert _opened(Source(), set()).positions == {}
+
+
+def test_what_was_fetched_and_has_not_arrived_is_read_again_after_two_seconds():
+    source = Source(committed=10)
+    operator = _opened(source, {(ALERTS, 0)})
+    source.asked.clear()
+    operator._recover(0.0)  # nothing fetched yet
+    source.fetched = 20
+    for now in (1.0, 2.0, 2.9):
+        operator._recover(now)
+    assert source.asked == []
+    operator._recover(3.1)
+    operator._recover(3.2)
+    assert source.asked == [10]
 
 
 def test_an_event_from_the_future_is_a_dead_letter():
