@@ -28,8 +28,8 @@ from models.features.state import (
     N_SLOTS,
     POOL_USED,
     SIZE,
+    SMALLEST_BLOCK,
     START,
-    block_size,
     free_block,
     take_block,
 )
@@ -88,8 +88,8 @@ def new_slot(state, key):
 @njit(cache=True, nogil=True)
 def _make_room(state, block, expired, history):
     """
-    Give a full block room for one more row: forget the first ``expired`` rows, or take a longer block, or, at ``history`` rows,
-    forget the first.
+    Give a full block room for one more row: forget the first ``expired`` rows, or take a block twice as long, or, at
+    ``history`` rows, forget the first.
     """
     start, size, capacity = block[START], block[SIZE], block[CAPACITY]
     pool = state.pool
@@ -101,7 +101,7 @@ def _make_room(state, block, expired, history):
         pool[start : start + size - 1] = pool[start + 1 : start + size].copy()
         block[SIZE] = size - 1
         return
-    wanted = min(block_size(capacity + 1), history)  # a block of ``history`` rows is never given back
+    wanted = min(max(SMALLEST_BLOCK, 2 * capacity), history)  # a block of ``history`` rows is never given back
     fresh = take_block(state, wanted)
     pool[fresh : fresh + size] = pool[start : start + size]
     if capacity > 0:

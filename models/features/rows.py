@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from models.features.kernels import new_slot, no_room, slot_of
-from models.features.state import CAPACITY, SIZE, START, block_size, free_block, take_block
+from models.features.state import CAPACITY, SIZE, START, free_block, take_block
 
 HEADER = 12
 _RING, _REPORTS, _BUCKETS = 9, 10, 11
@@ -98,7 +98,10 @@ def _load_block(state, block, words, at, count, history):
     if block[CAPACITY] < count:
         if block[CAPACITY] > 0:
             free_block(state, block[START], block[CAPACITY])
-        wanted = max(min(block_size(count), history), count)
+        wanted = 4
+        while wanted < count:
+            wanted *= 2
+        wanted = max(min(wanted, history), count)
         block[START], block[CAPACITY] = take_block(state, wanted), wanted
     block[SIZE] = count
     for row in range(count):

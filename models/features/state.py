@@ -18,8 +18,8 @@ Int32s = npt.NDArray[np.int32]
 NEVER = np.int64(-(2**62))
 FOREVER = np.int64(2**62)
 DEVICES = 4
-_SMALLEST_BLOCK = 4
-N_SLOTS, POOL_USED, FREE_BLOCKS = 0, 1, 2  # places in ``meta``; the free lists take one place for each size of block
+SMALLEST_BLOCK = 4
+N_SLOTS, POOL_USED, FREE_BLOCKS = 0, 1, 2  # places in ``meta``; the free lists take one place per power of two
 _META = 40
 
 
@@ -114,31 +114,14 @@ def _entries(state: State) -> tuple[UInt64s, Int32s]:
 
 
 @njit(cache=True, nogil=True)
-def block_size(rows: int) -> Any:
-    """The size of block for so many rows: 4, 6, 8, 12, 16, 24, 32 …, so that a block that has grown is never empty by more than a third."""
-    return _size(_size_class(rows))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _size(size_class: int) -> Any:
-    return (_SMALLEST_BLOCK << (size_class >> 1)) * (2 + (size_class & 1)) // 2
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _size_class(rows: int) -> Any:
-    size_class = 0
-    while _size(size_class) < rows:
-        size_class += 1
-    return size_class
-
-
-@njit(cache=True, nogil=True)
 def take_block(state: State, rows: int) -> Any:
     """The start of a free block of the pool. The caller has made sure of room."""
-    free = FREE_BLOCKS + _size_class(rows)
-    if state.meta[free] >= 0:
-        start = state.meta[free]
-        state.meta[free] = state.pool[start, 0]
+    power = FREE_BLOCKS
+    while (1 << (power - FREE_BLOCKS)) < rows:
+        power += 1
+    if state.meta[power] >= 0:
+        start = state.meta[power]
+        state.meta[power] = state.pool[start, 0]
     else:
         start = state.meta[POOL_USED]
         state.meta[POOL_USED] = start + rows
@@ -147,7 +130,9 @@ def take_block(state: State, rows: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def free_block(state: State, start: int, rows: int) -> None:
-    """Give a block back. Blocks of one size share a list."""
-    free = FREE_BLOCKS + _size_class(rows)
-    state.pool[start, 0] = state.meta[free]
-    state.meta[free] = start
+    """Give a block back. Blocks of one power of two share a list."""
+    power = FREE_BLOCKS
+    while (1 << (power - FREE_BLOCKS)) < rows:
+        power += 1
+    state.pool[start, 0] = state.meta[power]
+    state.meta[power] = start
