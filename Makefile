@@ -45,6 +45,7 @@ lint: setup ## Format and lint, types, layers.
 
 bench: setup ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.restore

@@ -45,7 +45,7 @@ class Setting(Struct):
         return self.folder / "bundle"
 
     def transactions(self) -> Iterator[Transaction]:
-        return transactions_of(TransactionFile(self.folder / "transactions.parquet", load_mapping("whyflag")))
+        return transactions_in(self.folder)
 
     def load(self) -> None:
         """Fresh topics with all transactions."""
@@ -67,6 +67,20 @@ class Setting(Struct):
         await publisher.start()
         await publisher.publish(batches(self.transactions()))
         await publisher.stop()
+
+
+def transactions_in(folder: Path) -> Iterator[Transaction]:
+    """The transactions of a simulated world."""
+    return transactions_of(TransactionFile(folder / "transactions.parquet", load_mapping("whyflag")))
+
+
+def trained_world(folder: Path, count: int) -> None:
+    """About ``count`` transactions over 60 days, and a bundle of 200 trees trained on them."""
+    _whyflag("simulate", "--out", str(folder), "--transactions", str(count), "--days", "60")
+    _whyflag(
+        "train", "--transactions", str(folder / "transactions.parquet"), "--labels", str(folder / "labels.parquet"),
+        "--review-budget", "20/day", "--out", str(folder / "bundle"),
+    )  # fmt: skip
 
 
 def batches(transactions: Iterator[Transaction], partitions: int = PARTITIONS) -> list[Outputs]:
@@ -102,14 +116,10 @@ def _whyflag(*arguments: str) -> None:
 
 @contextmanager
 def setting(count: int) -> Iterator[Setting]:
-    """About ``count`` transactions over 60 days, a bundle of 200 trees, and a broker on the other core."""
+    """A trained world, and a broker on the other core."""
     with tempfile.TemporaryDirectory(prefix="whyflag-bench-") as name:
         folder = Path(name)
-        _whyflag("simulate", "--out", name, "--transactions", str(count), "--days", "60")
-        _whyflag(
-            "train", "--transactions", str(folder / "transactions.parquet"), "--labels", str(folder / "labels.parquet"),
-            "--review-budget", "20/day", "--out", str(folder / "bundle"),
-        )  # fmt: skip
+        trained_world(folder, count)
         ids = pq.read_table(folder / "transactions.parquet", columns=["card_id"])["card_id"]
         with KafkaCluster(folder / "kafka", lasting=True) as cluster:
             pinned(cluster.nodes[0].process.pid, OTHER_CORE)
