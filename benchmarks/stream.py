@@ -76,7 +76,7 @@ async def bare_rate(place: Setting) -> float:
             for records in (await consumer.getmany(timeout_ms=1000, max_records=2_000)).values():
                 decoded = decode_transactions([record.value for record in records], b"")
                 columns = engine.columns([transaction for transaction in decoded if isinstance(transaction, Transaction)])
-                X, _, _ = engine.update(columns)
+                X = engine.update(columns).X
                 score(bundle, X, columns.amount == UNKNOWN_AMOUNT)
                 began = began or time.perf_counter()
                 done += len(records)

@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "Simulate, train, and watch the whole pipeline run on an embedded broker.",
     "simulate": "Write simulated transactions, labels and their truth.",
     "train": "Train, calibrate and evaluate a model bundle from a file.",
+    "benchmark": "Measure the models against published results.",
     "replay": "Decide every transaction of a file, without Kafka.",
     "topics": "Make the Kafka topics.",
     "produce": "Write a file of transactions into Kafka.",

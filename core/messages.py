@@ -115,7 +115,8 @@ class Profiled(Message, frozen=True):
     A transaction with its card's features, or a label on its way to the merchant. Topic ``profiled``, key ``merchant_id``.
 
     ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``; ``recent`` the
-    card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first.
+    card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``unusual`` says that the
+    amount is unusual for the card.
     """
 
     origin: Origin
@@ -123,6 +124,7 @@ class Profiled(Message, frozen=True):
     features: bytes = b""
     recent: bytes = b""
     spec: str = ""
+    unusual: bool = False
     label: Label | None = None
     v: Version = 1
 

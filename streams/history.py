@@ -50,11 +50,14 @@ async def learn(
     total = 0
     for past in history:
         own = _by_partition(past.card_ids, lambda key: _murmur2(key, sources, sources))
+        unusual = np.zeros(len(own), np.bool_)
         for partition in np.unique(own):
-            profile.engine(int(partition)).update(past.columns.rows(own == partition))
+            rows = np.flatnonzero(own == partition)
+            unusual[rows] = profile.engine(int(partition)).update(past.columns.rows(rows)).unusual
+        columns = past.columns.marked(unusual)
         own = _by_partition(past.merchant_ids, lambda key: partition_of(key, merchants))
         for partition in np.unique(own):
             for engine in score.state(int(partition)).engines:
-                engine.update(past.columns.rows(own == partition))
+                engine.update(columns.rows(own == partition))
         total += len(past.columns.event_time)
     return total

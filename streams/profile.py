@@ -84,7 +84,7 @@ class ProfileStage:
 
     def _profiled(self, partition: int, transactions: list[Transaction], offsets: list[int]) -> Outputs:
         engine = self.engine(partition)
-        X, duplicate, recent = engine.update(engine.columns(transactions), RECENT)
+        X, duplicate, unusual, recent = engine.update(engine.columns(transactions), RECENT)
         features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
         earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
         fresh = np.flatnonzero(~duplicate).tolist()
@@ -101,6 +101,7 @@ class ProfileStage:
                         features=features[i * width : (i + 1) * width],
                         recent=earlier[i * length : (i + 1) * length],
                         spec=self.version,
+                        unusual=bool(unusual[i]),
                     )
                 )
                 for i in fresh

@@ -17,7 +17,7 @@ from core.metrics import LABELS as LABELS_APPLIED
 from core.topics import ALERTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
 from core.topics import DECISIONS as DECISION_TOPIC
 from models.bundle import Bundle
-from models.features.columns import UNKNOWN_AMOUNT, label_columns, recent_transactions
+from models.features.columns import UNKNOWN_AMOUNT, TransactionColumns, label_columns, recent_transactions
 from models.features.engine import RECENT, EntityEngine, Matrix
 from models.features.spec import FeatureSpec
 from models.policy import APPROVE
@@ -76,7 +76,7 @@ class ScoreStage:
         state = self.state(partition)
         for run, label in self._runs(state, records, [], None):
             if run:
-                columns = self._columns([profiled.transaction for profiled in run if profiled.transaction is not None])
+                columns = self._columns_of(run)
                 for engine in state.engines:
                     engine.update(columns)
             if label:
@@ -118,6 +118,10 @@ class ScoreStage:
                 raise InvalidEvent("features or recent transactions have the wrong length")
         return profiled
 
+    def _columns_of(self, run: list[Profiled]) -> TransactionColumns:
+        columns = self._columns([profiled.transaction for profiled in run if profiled.transaction is not None])
+        return columns.marked(np.array([profiled.unusual for profiled in run]))
+
     def _apply(self, state: PartitionState, label: Label) -> None:
         for engine in state.engines:
             engine.apply_labels(label_columns([label]))
@@ -127,7 +131,7 @@ class ScoreStage:
         if not run:
             return []
         transactions = [profiled.transaction for profiled in run if profiled.transaction is not None]
-        columns = self._columns(transactions)
+        columns = self._columns_of(run)
         card = np.frombuffer(b"".join(profiled.features for profiled in run), "<f4").reshape(len(run), -1)
         X = np.hstack([card, *(engine.update(columns)[0] for engine in state.engines)])
         scores = self._scored(X, columns.amount == UNKNOWN_AMOUNT)

@@ -7,8 +7,9 @@ exact rationals, rounded once.
 """
 
 import math
+import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -33,6 +34,7 @@ class Past:
     amount: int | None
     low: bool
     night: bool
+    unusual: bool = False
 
     @property
     def time(self) -> int:
@@ -50,10 +52,17 @@ class Row:
     features: list[float]
     duplicate: bool
     recent: tuple[RecentTransaction, ...]
+    unusual: bool = False
 
 
 def ratio(part: int | Fraction, whole: int | Fraction) -> float:
     return float(Fraction(part) / Fraction(whole)) if whole else NAN
+
+
+def days_since(now: int, times: list[int], op: str) -> float:
+    if not times:
+        return NAN
+    return ratio(now - (min(times) if op.startswith("first") else max(times)), UNITS["d"])
 
 
 def share(members: list[Past], holds) -> float:
@@ -135,9 +144,34 @@ class ExactKey:
             return Row([NAN] * count, True, ())
         visible = self.visible(max(current.time, self.newest() or current.time))
         row = [self._feature(f.op, milliseconds(f.window) if f.window else 0, current, visible) for f in self.entity.features]
+        if self.entity is self.spec.entities[0] and any("normal" in feature.op for feature in self.entity.features):
+            normal = self._normal(current, visible)
+            unusual = current.amount is not None and current.amount > Fraction(self.spec.unusual_ratio) * normal
+            current = replace(current, unusual=unusual)
         before = [past for past in visible if past.time <= current.time]
         self.arrived.append(current)
-        return Row(row, False, tuple(as_recent(past, current) for past in before[max(0, len(before) - recent) :]))
+        past = tuple(as_recent(past, current) for past in before[max(0, len(before) - recent) :])
+        return Row(row, False, past, current.unusual)
+
+    def _paid(self, current: Past, visible: list[Past]) -> list[int]:
+        """Known amounts within the longest window, oldest first."""
+        end = current.time - self.delay
+        return [past.amount for past in visible if end - self.longest < past.time <= end and past.amount is not None]
+
+    def _normal(self, current: Past, visible: list[Past]) -> Fraction:
+        last = self._paid(current, visible)[-51:]
+        weight = Fraction(self.spec.normal_weight)
+        middle = statistics.median_low(last) if last else 0
+        return (len(last) * middle + weight * self.spec.normal_amount) / (len(last) + weight)
+
+    def _fraud_times(self, op: str, current: Past, visible: list[Past], begin: int, end: int) -> list[int]:
+        """Event times of known frauds in a window; of the usual ones only those whose transaction is still kept."""
+        usual = {(past.transaction.transaction_id, past.time) for past in visible if not past.unusual}
+        return [
+            label.event_time
+            for label in self.reports.known(current.time, current.transaction.transaction_id)
+            if begin < label.event_time <= end and ("usual" not in op or (label.transaction_id, label.event_time) in usual)
+        ]
 
     def _feature(self, op: str, length: int, current: Past, visible: list[Past]) -> float:
         own = of_itself(op, current)
@@ -200,15 +234,27 @@ class ExactKey:
             case "burst":
                 whole = len(window(self.longest)) + (self.delay == 0)
                 return ratio(Fraction(len(counted), length), Fraction(whole, self.longest))
-            case "fraud_count" | "fraud_share":
-                frauds = sum(
-                    1
-                    for label in self.reports.known(t, current.transaction.transaction_id)
-                    if end - length < label.event_time <= end
-                )
-                if op == "fraud_count":
-                    return float(frauds)
-                return ratio(frauds, len(counted)) if counted else 0.0
+            case "amount_to_normal":
+                return NAN if current.amount is None else float(current.amount / self._normal(current, visible))
+            case "recent_to_normal":
+                last = self._paid(current, visible)[-3:]
+                return float(Fraction(sum(last), len(last)) / self._normal(current, visible)) if last else NAN
+            case "max_to_normal":
+                return float(max(paid, default=0) / self._normal(current, visible))
+            case "unusual_count":
+                return float(sum(past.unusual for past in earlier))
+            case "first_unusual" | "last_unusual":
+                times = [past.time for past in earlier if past.unusual]
+                return days_since(t, times, op)
+            case "fraud_count" | "usual_fraud_count":
+                return float(len(self._fraud_times(op, current, visible, end - length, end)))
+            case "fraud_share" | "usual_fraud_share":
+                return ratio(len(self._fraud_times(op, current, visible, end - length, end)), len(counted)) if counted else 0.0
+            case "first_fraud" | "last_fraud" | "first_usual_fraud" | "last_usual_fraud":
+                return days_since(t, self._fraud_times(op, current, visible, end - length, end), op)
+            case "last_legitimate":
+                known = {label.transaction_id for label in self.reports.known(t, current.transaction.transaction_id)}
+                return days_since(t, [past.time for past in earlier if past.transaction.transaction_id not in known], op)
             case "seconds_since_last":
                 before = [past.time for past in visible if past.time <= t]
                 return ratio(t - max(before), 1000) if before else NAN
@@ -344,7 +390,7 @@ class EntityOracle:
     def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
         self.spec, self.entity = spec, entity
         self.keys: dict[str, ExactKey | BucketedKey] = {}
-        self.labelled = any(feature.op.startswith("fraud") for feature in entity.features)
+        self.labelled = any("fraud" in feature.op or feature.op == "last_legitimate" for feature in entity.features)
         self.arrivals = 0
 
     def _of(self, message: Transaction | Label) -> ExactKey | BucketedKey:
@@ -356,7 +402,7 @@ class EntityOracle:
     def label(self, label: Label) -> None:
         self._of(label).reports.arrived.append(label)
 
-    def transaction(self, transaction: Transaction, recent: int = 0) -> Row:
+    def transaction(self, transaction: Transaction, recent: int = 0, unusual: bool = False) -> Row:
         spec, amount = self.spec, None
         if transaction.currency == spec.currency:
             amount = transaction.amount
@@ -369,6 +415,7 @@ class EntityOracle:
             amount=amount,
             low=amount is not None and amount <= spec.low_amount,
             night=instant(transaction.event_time).hour <= spec.night_until,
+            unusual=unusual,
         )
         return self._of(transaction).update(past, recent)
 
@@ -390,7 +437,7 @@ class Oracle:
         if row.duplicate:
             return Row([NAN] * len(self.spec.feature_names), True, ())
         for entity in self.entities[1:]:
-            row.features += entity.transaction(transaction).features
+            row.features += entity.transaction(transaction, unusual=row.unusual).features
         return row
 
 

@@ -15,7 +15,7 @@ from training.replay import transactions_of
 def test_the_baseline_computes_the_features_and_probabilities_of_the_engine(world, bundle):
     some = list(islice(transactions_of(transactions_file(world)), 3_000))
     engine = FeatureEngine(bundle.spec)
-    X, duplicate, _ = engine.update(engine.columns(some))
+    X, duplicate, *_ = engine.update(engine.columns(some))
     assert not duplicate.any()
     cards, merchants = {}, {}
     for row, now in zip(X, some, strict=True):

@@ -236,7 +236,8 @@ def engine_rows(engine: FeatureEngine | EntityEngine, stream, recent: int = 0):
             engine.apply_labels(label_columns(list(run)))
         else:
             columns = engine.columns(list(run))
-            parts.append((*engine.update(columns, recent), columns.merchant))
+            X, duplicate, _, past = engine.update(columns, recent)
+            parts.append((X, duplicate, past, columns.merchant))
     if not parts:
         return np.empty((0, 0), np.float32), np.empty(0, bool), np.empty((0, recent, 3), np.int64), np.empty(0, np.uint64)
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -360,14 +361,14 @@ def assert_batches_agree(spec: FeatureSpec, columns: TransactionColumns, labels:
 def test_batch_size_changes_no_bit(name, stream):
     spec, transactions, labels = ROOMY_SPECS[name], transactions_of(stream), by_label_time(stream)
     if transactions:
-        X, duplicate, _ = assert_batches_agree(spec, FeatureEngine(spec).columns(transactions), label_columns(labels))
+        X, duplicate, *_ = assert_batches_agree(spec, FeatureEngine(spec).columns(transactions), label_columns(labels))
         assert_rows(features_in(spec), X, duplicate, rows_of(spec, [*labels, *transactions]))
 
 
 def test_batch_size_changes_no_bit_over_a_long_stream():
     spec = small_spec(exact_entity(history=8), bucketed_entity(history=512))
     stream = random_stream(11, 3000, cards=200, merchants=30, hot=0.05)
-    X, duplicate, _ = assert_batches_agree(
+    X, duplicate, *_ = assert_batches_agree(
         spec, FeatureEngine(spec).columns(transactions_of(stream)), label_columns(by_label_time(stream))
     )
     assert 0 < duplicate.sum() < len(X) == 3000

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from core.errors import InputError
 from models.features.columns import Int64s, LabelColumns, TransactionColumns, label_columns, table_columns
-from models.features.engine import FeatureEngine, Matrix
+from models.features.engine import FeatureEngine, Matrix, Update
 from models.features.spec import FeatureSpec
 from models.features.state import FOREVER
 from training.readers import Chunk, TransactionFile, read_labels
@@ -140,7 +140,7 @@ class LabelledReplay:
         """More labels, which may be known later."""
         self._pending = labels if self._pending is None else concatenated_labels([self._pending, labels])
 
-    def update(self, columns: TransactionColumns, recent: int = 0) -> tuple[Matrix, Mask, Int64s]:
+    def update(self, columns: TransactionColumns, recent: int = 0) -> Update:
         """As ``FeatureEngine.update``, after the labels that are known by the end of this batch."""
         if self._pending is not None and len(columns.event_time):
             due = int(np.searchsorted(self._pending.label_time, columns.event_time.max(), side="right"))
@@ -158,6 +158,6 @@ def features_of(dataset: Dataset, spec: FeatureSpec, progress: Progress, batch: 
     replay = LabelledReplay(FeatureEngine(spec), dataset.labels)
     for begin in range(0, n, batch):
         rows = slice(begin, begin + batch)
-        X[rows], duplicate[rows], _ = replay.update(dataset.columns.rows(rows))
+        X[rows], duplicate[rows], _, _ = replay.update(dataset.columns.rows(rows))
         progress(len(X[rows]))
     return X, duplicate

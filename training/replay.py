@@ -170,7 +170,7 @@ def replay(
             columns = columns_of(chunk.table, spec)
             if reports is None and chunk.fraud is not None:
                 feed.add_labels(column_labels(columns, chunk, source.label_delay_ms))
-            X, duplicate, recent = feed.update(columns, RECENT)
+            X, duplicate, _, recent = feed.update(columns, RECENT)
             rows = np.flatnonzero(~duplicate)
             duplicates += int(duplicate.sum())
             if len(rows):

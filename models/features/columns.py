@@ -21,8 +21,9 @@ Floats = npt.NDArray[np.float64]
 
 UNKNOWN_AMOUNT = -1
 COUNTRIES = 26 * 26 + 1
-# Layout of ``attributes``, from the lowest bit: low amount, night, channel (2), country (10), category (14), merchant (32).
+# Layout of ``attributes``, from the lowest bit: low amount, night, channel (2), country (10), category (14), merchant (32), unusual.
 LOW_BIT, NIGHT_BIT, CHANNEL_SHIFT, COUNTRY_SHIFT, CATEGORY_SHIFT, MERCHANT_SHIFT = 1, 2, 2, 4, 14, 28
+UNUSUAL_BIT = 1 << 60
 CHANNEL_PRESENT, CHANNEL_ONLINE = 1, 2
 _CHANNELS = {None: 0, Channel.CARD_PRESENT: CHANNEL_PRESENT, Channel.ONLINE: CHANNEL_ONLINE}
 
@@ -50,6 +51,10 @@ class TransactionColumns(NamedTuple):
     def rows(self, index: Any) -> "TransactionColumns":
         """Some of the rows, by slice, mask or indices."""
         return TransactionColumns(*(np.ascontiguousarray(column[index]) for column in self))
+
+    def marked(self, unusual: npt.NDArray[np.bool_]) -> "TransactionColumns":
+        """The same, with what the card's hop has found of the amounts: ``unusual`` bool [n]."""
+        return self._replace(attributes=self.attributes | np.where(unusual, UNUSUAL_BIT, 0)) if unusual.any() else self
 
 
 class LabelColumns(NamedTuple):

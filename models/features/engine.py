@@ -11,10 +11,11 @@ from core.errors import StateError
 from core.messages import Transaction
 from models.features import kernels, rows
 from models.features.columns import LabelColumns, TransactionColumns, transaction_columns
-from models.features.spec import Entity, FeatureSpec, StateKind, check_spec, op_of
+from models.features.spec import NORMAL_OPS, Entity, FeatureSpec, StateKind, check_spec, op_of
 from models.features.state import N_SLOTS, empty_state, grow
 
 Matrix = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 RECENT = 8
 
 
@@ -24,6 +25,19 @@ class Rows(NamedTuple):
     keys: npt.NDArray[np.uint64]
     offsets: npt.NDArray[np.int64]
     words: npt.NDArray[np.int64]
+
+
+class Update(NamedTuple):
+    """
+    What n transactions gave: X float32 [n, F]; a bool [n] mask of duplicates, whose rows are NaN (exact state only: duplicates are found
+    where the card is); a bool [n] mask of amounts unusual for the card (the first entity finds it); and each one's ``recent``
+    earlier transactions of the key, int64 [n, recent, 3], zero where there are fewer.
+    """
+
+    X: Matrix
+    duplicate: Mask
+    unusual: Mask
+    recent: npt.NDArray[np.int64]
 
 
 class EntityEngine:
@@ -39,6 +53,12 @@ class EntityEngine:
         self._op_windows = np.array([lengths.index(f.window) if f.window else 0 for f in entity.features], np.int64)
         self._delay = duration_ms(entity.delay)
         self._retention = int(self._windows[-1]) + self._delay + duration_ms(entity.lateness)
+        ops = {op_of(feature) for feature in entity.features}
+        asks_normal = not ops.isdisjoint(NORMAL_OPS)
+        self._normal = (
+            asks_normal and entity.name == spec.entities[0].name, asks_normal, entity.labelled,
+            spec.normal_amount, spec.normal_weight, spec.unusual_ratio,
+        )  # fmt: skip
         buckets = 0
         if entity.state is StateKind.BUCKETED:
             resolutions = [duration_ms(window.resolution) for window in entity.windows]
@@ -67,25 +87,19 @@ class EntityEngine:
         spec = self.spec
         return transaction_columns(transactions, spec.currency, spec.rates, spec.low_amount, spec.night_until)
 
-    def update(self, columns: TransactionColumns, recent: int = 0) -> tuple[Matrix, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-        """
-        Features of n transactions, which are then remembered.
-
-        Returns X float32 [n, F]; a bool [n] mask of duplicates, whose rows are NaN (exact state only: duplicates are found
-        where the card is); and each one's ``recent`` earlier transactions of the key, int64 [n, recent, 3], zero where there
-        are fewer.
-        """
+    def update(self, columns: TransactionColumns, recent: int = 0) -> Update:
+        """Features of n transactions, which are then remembered."""
         n = len(columns.event_time)
         keys = columns.key(self.entity.key)
         out = np.empty((n, len(self._ops)), np.float32)
-        duplicate = np.zeros(n, np.bool_)
+        duplicate, unusual = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         earlier = np.zeros((n, recent, 3), np.int64)
         done = 0
         while True:
             if self.entity.state is StateKind.EXACT:
                 done = kernels.update_exact(
                     self._state, columns, keys, done, self._windows, self._retention, self._delay, self.entity.history,
-                    self._ops, self._op_windows, out, duplicate, earlier,
+                    self._normal, self._ops, self._op_windows, out, duplicate, unusual, earlier,
                 )  # fmt: skip
             else:
                 done = kernels.update_bucketed(
@@ -93,7 +107,7 @@ class EntityEngine:
                     self.entity.history, self.spec.fraud_prior, self.spec.prior_weight, self._ops, self._op_windows, out,
                 )  # fmt: skip
             if done == n:
-                return out, duplicate, earlier
+                return Update(out, duplicate, unusual, earlier)
             self._state = grow(self._state, 4 * self.entity.history)
 
     def apply_labels(self, labels: LabelColumns) -> None:
@@ -156,26 +170,27 @@ class FeatureEngine:
         """Columns of messages as this spec wants them."""
         return self.entities[0].columns(transactions)
 
-    def update(self, columns: TransactionColumns, recent: int = 0) -> tuple[Matrix, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    def update(self, columns: TransactionColumns, recent: int = 0) -> Update:
         """
-        X float32 [n, F] of n transactions in order of arrival, the duplicate mask and the card's earlier transactions.
+        Features of n transactions in order of arrival, and the card's earlier transactions.
 
         Entities after the first do not see duplicates, as in the stream.
         """
-        first, duplicate, earlier = self.entities[0].update(columns, recent)
+        first, duplicate, unusual, earlier = self.entities[0].update(columns, recent)
         fresh = ~duplicate
-        once = columns if fresh.all() else columns.rows(fresh)
+        marked = columns.marked(unusual)
+        once = marked if fresh.all() else marked.rows(fresh)
         out = np.full((len(columns.event_time), len(self.spec.feature_names)), np.nan, np.float32)
         out[:, : first.shape[1]] = first
         begin = first.shape[1]
         for engine in self.entities[1:]:
-            part, _, _ = engine.update(once)
+            part = engine.update(once).X
             out[fresh, begin : begin + part.shape[1]] = part
             begin += part.shape[1]
-        return out, duplicate, earlier
+        return Update(out, duplicate, unusual, earlier)
 
     def apply_labels(self, labels: LabelColumns) -> None:
         """Hand labels to every entity that asks for them."""
         for engine in self.entities:
-            if any(feature.op.startswith("fraud") for feature in engine.entity.features):
+            if engine.entity.labelled:
                 engine.apply_labels(labels)

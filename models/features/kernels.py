@@ -19,6 +19,7 @@ from models.features.columns import (
     LOW_BIT,
     MERCHANT_SHIFT,
     NIGHT_BIT,
+    UNUSUAL_BIT,
 )  # fmt: skip
 from models.features.spec import Op
 from models.features.state import (
@@ -26,6 +27,7 @@ from models.features.state import (
     DEVICES,
     FOREVER,
     N_SLOTS,
+    NEVER,
     POOL_USED,
     SIZE,
     SMALLEST_BLOCK,
@@ -41,21 +43,32 @@ AMOUNT_MAX, AMOUNT_TO_MAX, AMOUNT_ZSCORE = int(Op.AMOUNT_MAX), int(Op.AMOUNT_TO_
 DISTINCT_MERCHANTS, DISTINCT_COUNTRIES = int(Op.DISTINCT_MERCHANTS), int(Op.DISTINCT_COUNTRIES)
 NEW_MERCHANT, NEW_COUNTRY, CATEGORY_SHARE = int(Op.NEW_MERCHANT), int(Op.NEW_COUNTRY), int(Op.CATEGORY_SHARE)
 NIGHT_SHARE, ONLINE_SHARE, BURST = int(Op.NIGHT_SHARE), int(Op.ONLINE_SHARE), int(Op.BURST)
-FRAUD_COUNT, FRAUD_SHARE = int(Op.FRAUD_COUNT), int(Op.FRAUD_SHARE)
-SECONDS_SINCE_LAST, DISTANCE, SPEED, NEW_DEVICE = (int(op) for op in Op if 40 <= op < 50)
+FRAUD_COUNT, FRAUD_SHARE, FIRST_FRAUD, LAST_FRAUD = (
+    int(Op.FRAUD_COUNT),
+    int(Op.FRAUD_SHARE),
+    int(Op.FIRST_FRAUD),
+    int(Op.LAST_FRAUD),
+)
+MAX_TO_NORMAL, UNUSUAL_COUNT, FIRST_UNUSUAL, LAST_UNUSUAL = (int(op) for op in Op if 33 <= op < 37)
+SECONDS_SINCE_LAST, DISTANCE, SPEED, NEW_DEVICE, AMOUNT_TO_NORMAL, RECENT_TO_NORMAL = (int(op) for op in Op if 40 <= op < 50)
+USUAL_FRAUD_COUNT, USUAL_FRAUD_SHARE, FIRST_USUAL_FRAUD, LAST_USUAL_FRAUD, LAST_LEGITIMATE = (int(op) for op in Op if op >= 60)
 FRAUD_REPORTS, FRAUD_REPORT_SHARE = int(Op.FRAUD_REPORTS), int(Op.FRAUD_REPORT_SHARE)
 
 _MS_PER_HOUR = 3_600_000
 _MS_PER_DAY = 24 * _MS_PER_HOUR
 _EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 _STAMPS = 1 << 14  # twice the longest history, so that probing stays short
+_MERCHANT_BITS = 0xFFFFFFFF
+_NORMAL_OF = 51  # how many of the last amounts make the normal one
 _JUST_NOW_HOURS = 1 / 60  # two places within a minute: the speed is taken over one minute
 
 # what a window knows of the earlier transactions in it
 W_COUNT, W_PRICED, W_SUM, W_MAX, W_LOW, W_NIGHT = 0, 1, 2, 3, 4, 5
 W_ONLINE, W_CHANNELS, W_SAME_CATEGORY, W_CATEGORIES, W_SAME_MERCHANT, W_SAME_COUNTRY = 6, 7, 8, 9, 10, 11
-W_COUNTRIES_KNOWN, W_MERCHANTS, W_COUNTRIES = 12, 13, 14
-_WINDOW_FIELDS = 15
+W_COUNTRIES_KNOWN, W_MERCHANTS, W_COUNTRIES, W_UNUSUAL, W_FIRST_UNUSUAL, W_LAST_UNUSUAL = 12, 13, 14, 15, 16, 17
+_WINDOW_FIELDS = 18
+# what it knows of the frauds among them
+F_COUNT, F_FIRST, F_LAST, F_USUAL, F_FIRST_USUAL, F_LAST_USUAL = 0, 1, 2, 3, 4, 5
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -162,18 +175,103 @@ def _share(part, whole):
 
 
 @njit(cache=True, nogil=True)
-def _known_frauds(state, slot, begin, end, now, own, by_label_time):
-    """Fraud reports of a key known at ``now``, with event time (or label time) in (begin, end]; never one of ``own`` transaction."""
+def _known_reports(state, slot, begin, now, own):
+    """Fraud reports of a key known at ``now`` and not before or at ``begin``; never one of ``own`` transaction."""
     start, size = state.reports[slot, START], state.reports[slot, SIZE]
     found = 0
     for row in range(start, start + size):
-        label_time, event_time, retracted = state.pool[row, 0], state.pool[row, 1], state.pool[row, 3]
+        label_time, retracted = state.pool[row, 0], state.pool[row, 3]
         if label_time > now:
             break
-        when = label_time if by_label_time else event_time
-        if begin < when <= end and retracted > now and state.pool[row, 2] != own:
+        if begin < label_time and retracted > now and state.pool[row, 2] != own:
             found += 1
     return found
+
+
+@njit(cache=True, nogil=True)
+def _find_frauds(state, slot, end, horizon, now, own, windows, found):
+    """
+    What is known of frauds at ``now``, into ``found`` int64 [W, 6], for windows that end at ``end``. Of the times of first and last only
+    those with a count mean anything. A fraud is usual if its transaction is still kept and its amount was not unusual.
+    """
+    found[:] = 0
+    start, size = state.reports[slot, START], state.reports[slot, SIZE]
+    for row in range(start, start + size):
+        label_time, event_time, transaction = state.pool[row, 0], state.pool[row, 1], state.pool[row, 2]
+        if label_time > now:
+            break
+        if state.pool[row, 3] <= now or transaction == own or not end - windows[len(windows) - 1] < event_time <= end:
+            continue
+        usual = False
+        low, high = state.ring[slot, START], state.ring[slot, START] + state.ring[slot, SIZE]
+        behind = high
+        while low < high:
+            middle = (low + high) // 2
+            if state.pool[middle, 0] < event_time:
+                low = middle + 1
+            else:
+                high = middle
+        while low < behind and state.pool[low, 0] == event_time > horizon:
+            if state.pool[low, 1] == transaction:
+                usual = state.pool[low, 3] & UNUSUAL_BIT == 0
+            low += 1
+        for w in range(len(windows)):
+            if event_time <= end - windows[w]:
+                continue
+            for first in range(0, 6 if usual else 3, 3):
+                if found[w, first] == 0 or event_time < found[w, first + 1]:
+                    found[w, first + 1] = event_time
+                if found[w, first] == 0 or event_time > found[w, first + 2]:
+                    found[w, first + 2] = event_time
+                found[w, first] += 1
+
+
+@njit(cache=True, nogil=True)
+def _last_legitimate(state, slot, begin, row, horizon, now, own):
+    """Event time of the newest kept transaction after ``begin``, from ``row`` backwards, that is not known to be fraud."""
+    start = state.ring[slot, START]
+    first, size = state.reports[slot, START], state.reports[slot, SIZE]
+    while row >= start and state.pool[row, 0] > begin and state.pool[row, 0] > horizon:
+        fraud = False
+        for report in range(first, first + size):
+            if state.pool[report, 0] > now:
+                break
+            if state.pool[report, 2] == state.pool[row, 1] and state.pool[report, 3] > now and state.pool[row, 1] != own:
+                fraud = True
+                break
+        if not fraud:
+            return state.pool[row, 0]
+        row -= 1
+    return NEVER
+
+
+@njit(cache=True, nogil=True)
+def _median_low(values, n):
+    """The lower median of the first ``n`` of int64 values, which it reorders (Hoare's selection)."""
+    wanted, low, high = (n - 1) // 2, 0, n - 1
+    while low < high:
+        pivot, i, j = values[(low + high) // 2], low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if wanted <= j:
+            high = j
+        elif wanted >= i:
+            low = i
+        else:
+            break
+    return values[wanted]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _days(now, then):
+    return (now - then) / _MS_PER_DAY
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -186,12 +284,15 @@ def _kilometres(lat1, lon1, lat2, lon2):
 
 
 @njit(cache=True, nogil=True)
-def update_exact(state, columns, keys, begin, windows, retention, delay, history, ops, op_windows, out, duplicate, recent):
+def update_exact(
+    state, columns, keys, begin, windows, retention, delay, history, normal, ops, op_windows, out, duplicate, unusual, recent
+):
     """
     Features of events ``begin..`` from exact state, which then remembers them.
 
-    ``out`` float32 [n, F], ``duplicate`` bool [n] and ``recent`` int64 [n, K, 3] are filled in place; a duplicate's row is
-    all NaN and changes nothing. Returns the index of the first event that was not processed: n, or fewer where the state
+    ``normal`` is (whether this entity judges amounts, whether a feature asks for the normal amount, whether one asks for frauds, amount
+    that the normal one is drawn to, its weight, ratio from which an amount is unusual). ``out`` float32 [n, F], ``duplicate`` and
+    ``unusual`` bool [n] and ``recent`` int64 [n, K, 3] are filled in place; a duplicate's row is all NaN and changes nothing. Returns the index of the first event that was not processed: n, or fewer where the state
     needs room.
     """
     n, n_ops, n_windows, n_recent = len(keys), len(ops), len(windows), recent.shape[1]
@@ -202,6 +303,9 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
     merchant_at = np.zeros(_STAMPS, np.int64)
     country_stamp = np.full(COUNTRIES, -1, np.int64)
     longest = windows[n_windows - 1]
+    judges, asks_normal, asks_frauds, drawn_to, weight, unusual_ratio = normal
+    amounts = np.zeros(_NORMAL_OF, np.int64)
+    frauds = np.zeros((n_windows, 6), np.int64)
     for i in range(begin, n):
         if no_room(state, history):
             return i
@@ -247,7 +351,8 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
         end = t - delay
         while row >= start and state.pool[row, 0] > end:
             row -= 1
-        merchant, category = attributes >> MERCHANT_SHIFT, attributes >> CATEGORY_SHIFT & 0x3FFF
+        newest_row, n_amounts, n_last, last_amounts = row, 0, 0, 0
+        merchant, category = attributes >> MERCHANT_SHIFT & _MERCHANT_BITS, attributes >> CATEGORY_SHIFT & 0x3FFF
         country = attributes >> COUNTRY_SHIFT & 0x3FF
         running[:] = 0
         running[W_MAX] = -1
@@ -279,6 +384,16 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
                 square += float(past_amount) * float(past_amount)
                 if past_amount > running[W_MAX]:
                     running[W_MAX] = past_amount
+                if n_amounts < _NORMAL_OF:
+                    amounts[n_amounts] = past_amount
+                    n_amounts += 1
+                    if n_amounts <= 3:
+                        n_last, last_amounts = n_amounts, last_amounts + past_amount
+            if past_attributes & UNUSUAL_BIT:
+                if running[W_UNUSUAL] == 0:
+                    running[W_LAST_UNUSUAL] = past
+                running[W_FIRST_UNUSUAL] = past
+                running[W_UNUSUAL] += 1
             running[W_LOW] += past_attributes & LOW_BIT
             if past_attributes & NIGHT_BIT:
                 running[W_NIGHT] += 1
@@ -300,7 +415,7 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
                 if country_stamp[past_country] != i:
                     country_stamp[past_country] = i
                     running[W_COUNTRIES] += 1
-            past_merchant = past_attributes >> MERCHANT_SHIFT
+            past_merchant = past_attributes >> MERCHANT_SHIFT & _MERCHANT_BITS
             if past_merchant == merchant:
                 running[W_SAME_MERCHANT] += 1
             at = np.int64(np.uint64(past_merchant) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(50))
@@ -316,7 +431,18 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
             squares[w] = square
             w += 1
 
-        # 3. the features
+        # 3. what is normal for the key, and which of its past is known to be fraud
+        normal_amount = math.nan
+        if asks_normal:
+            median = _median_low(amounts, n_amounts) if n_amounts > 0 else 0
+            normal_amount = (n_amounts * float(median) + weight * drawn_to) / (n_amounts + weight)
+        if judges:
+            unusual[i] = amount > unusual_ratio * normal_amount
+            attributes |= UNUSUAL_BIT if unusual[i] else 0
+        if asks_frauds:
+            _find_frauds(state, slot, end, horizon, t, transaction, windows, frauds)
+
+        # 4. the features
         lat, lon = columns.lat[i], columns.lon[i]
         placed = not math.isnan(lat) and attributes >> CHANNEL_SHIFT & 3 != CHANNEL_ONLINE
         kilometres = math.nan
@@ -375,11 +501,36 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
             elif op == BURST:
                 whole = (seen[n_windows - 1, W_COUNT] + self_counted) * float(windows[w])
                 value = (seen[w, W_COUNT] + self_counted) * float(longest) / whole if whole > 0 else math.nan
+            elif op == MAX_TO_NORMAL:
+                value = max(seen[w, W_MAX], 0) / normal_amount
+            elif op == UNUSUAL_COUNT:
+                value = float(seen[w, W_UNUSUAL])
+            elif op == FIRST_UNUSUAL:
+                value = _days(t, seen[w, W_FIRST_UNUSUAL]) if seen[w, W_UNUSUAL] > 0 else math.nan
+            elif op == LAST_UNUSUAL:
+                value = _days(t, seen[w, W_LAST_UNUSUAL]) if seen[w, W_UNUSUAL] > 0 else math.nan
+            elif op == AMOUNT_TO_NORMAL:
+                value = amount / normal_amount if amount >= 0 else math.nan
+            elif op == RECENT_TO_NORMAL:
+                value = last_amounts / n_last / normal_amount if n_last > 0 else math.nan
             elif op == FRAUD_COUNT:
-                value = float(_known_frauds(state, slot, end - windows[w], end, t, transaction, False))
-            elif op == FRAUD_SHARE:
+                value = float(frauds[w, F_COUNT])
+            elif op == USUAL_FRAUD_COUNT:
+                value = float(frauds[w, F_USUAL])
+            elif op in (FRAUD_SHARE, USUAL_FRAUD_SHARE):
                 count = seen[w, W_COUNT] + self_counted
-                value = _known_frauds(state, slot, end - windows[w], end, t, transaction, False) / count if count > 0 else 0.0
+                value = frauds[w, F_COUNT if op == FRAUD_SHARE else F_USUAL] / count if count > 0 else 0.0
+            elif op == FIRST_FRAUD:
+                value = _days(t, frauds[w, F_FIRST]) if frauds[w, F_COUNT] > 0 else math.nan
+            elif op == LAST_FRAUD:
+                value = _days(t, frauds[w, F_LAST]) if frauds[w, F_COUNT] > 0 else math.nan
+            elif op == FIRST_USUAL_FRAUD:
+                value = _days(t, frauds[w, F_FIRST_USUAL]) if frauds[w, F_USUAL] > 0 else math.nan
+            elif op == LAST_USUAL_FRAUD:
+                value = _days(t, frauds[w, F_LAST_USUAL]) if frauds[w, F_USUAL] > 0 else math.nan
+            elif op == LAST_LEGITIMATE:
+                last = _last_legitimate(state, slot, end - windows[w], newest_row, horizon, t, transaction)
+                value = _days(t, last) if last > NEVER else math.nan
             elif op == SECONDS_SINCE_LAST:
                 value = (t - previous_time) / 1000.0 if previous_time != FOREVER else math.nan
             elif op == DISTANCE:
@@ -394,7 +545,7 @@ def update_exact(state, columns, keys, begin, windows, retention, delay, history
                         value = 0.0
             out[i, f] = value
 
-        # 4. remember it
+        # 5. remember it
         state.dirty[slot] = 1
         if t > horizon:
             expired = 0
@@ -477,9 +628,9 @@ def update_bucketed(
             elif op == LOW_SHARE:
                 value = _share(low[w], count[w])
             elif op == FRAUD_REPORTS:
-                value = float(_known_frauds(state, slot, t - windows[w], t, t, transaction, True))
+                value = float(_known_reports(state, slot, t - windows[w], t, transaction))
             elif op == FRAUD_REPORT_SHARE:
-                reports = _known_frauds(state, slot, t - windows[w], t, t, transaction, True)
+                reports = _known_reports(state, slot, t - windows[w], t, transaction)
                 value = (reports + prior * prior_weight) / (count[w] + prior_weight)
             out[i, f] = value
 

@@ -63,22 +63,41 @@ class Op(IntEnum):
     BURST = 30  # rate in the window over the rate in the entity's longest window
     FRAUD_COUNT = 31  # transactions of the window known to be fraud
     FRAUD_SHARE = 32
+    MAX_TO_NORMAL = 33  # the highest earlier amount over the key's normal amount
+    UNUSUAL_COUNT = 34  # earlier transactions of an unusual amount, as they were judged when they came
+    FIRST_UNUSUAL = 35  # days since the first of these in the window
+    LAST_UNUSUAL = 36
+    FIRST_FRAUD = 37  # days since the first transaction of the window known to be fraud
+    LAST_FRAUD = 38
     # of the exact state, without a window
     SECONDS_SINCE_LAST = 40
     DISTANCE = 41  # km from the card's last known place (great circle)
     SPEED = 42  # km/h from there
     NEW_DEVICE = 43
+    AMOUNT_TO_NORMAL = 44  # the amount over the key's normal amount
+    RECENT_TO_NORMAL = 45  # the mean of the key's last three amounts over its normal amount
     # of the bucketed state
     FRAUD_REPORTS = 50  # fraud labels that became known in the window
     FRAUD_REPORT_SHARE = 51  # the same over the window's transactions, smoothed towards ``fraud_prior``
+    # of a window, exact state only: known frauds whose amount was usual for their card, so that something else explains them
+    USUAL_FRAUD_COUNT = 60
+    USUAL_FRAUD_SHARE = 61
+    FIRST_USUAL_FRAUD = 62
+    LAST_USUAL_FRAUD = 63
+    LAST_LEGITIMATE = 64  # days since the last transaction of the window not known to be fraud
 
 
 EVENT_OPS = frozenset(op for op in Op if op < 10)
-WINDOWLESS_OPS = EVENT_OPS | {Op.SECONDS_SINCE_LAST, Op.DISTANCE, Op.SPEED, Op.NEW_DEVICE}
+WINDOWLESS_OPS = EVENT_OPS | {op for op in Op if 40 <= op < 50}
+NORMAL_OPS = frozenset({Op.AMOUNT_TO_NORMAL, Op.RECENT_TO_NORMAL, Op.MAX_TO_NORMAL})
+LABEL_OPS = frozenset(
+    {Op.FRAUD_COUNT, Op.FRAUD_SHARE, Op.FIRST_FRAUD, Op.LAST_FRAUD, Op.FRAUD_REPORTS, Op.FRAUD_REPORT_SHARE}
+    | {op for op in Op if op >= 60}
+)
 _BOTH_OPS = frozenset(op for op in Op if op < 20)
 ALLOWED_OPS = {
-    StateKind.EXACT: _BOTH_OPS | {op for op in Op if 20 <= op < 50},
-    StateKind.BUCKETED: _BOTH_OPS | {op for op in Op if op >= 50},
+    StateKind.EXACT: _BOTH_OPS | {op for op in Op if 20 <= op < 50 or op >= 60},
+    StateKind.BUCKETED: _BOTH_OPS | {op for op in Op if 50 <= op < 60},
 }
 
 
@@ -114,9 +133,19 @@ class Entity(Struct, frozen=True, omit_defaults=True):
         """Names of the columns this entity computes, in order."""
         return tuple(feature.name for feature in self.features)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether a feature asks for labels."""
+        return any(op_of(feature) in LABEL_OPS for feature in self.features)
+
 
 class FeatureSpec(Struct, frozen=True, omit_defaults=True):
-    """The whole of what is computed for a transaction. Its ``version`` is a hash of its content."""
+    """
+    The whole of what is computed for a transaction. Its ``version`` is a hash of its content.
+
+    A key's normal amount is the median of its last 51 amounts within the longest window, drawn towards ``normal_amount`` (minor units)
+    as if that had been seen ``normal_weight`` times. An amount over ``unusual_ratio`` times the card's normal amount is unusual.
+    """
 
     name: str
     currency: str
@@ -126,6 +155,9 @@ class FeatureSpec(Struct, frozen=True, omit_defaults=True):
     night_until: int = 5
     fraud_prior: float = 0.005
     prior_weight: float = 20.0
+    normal_amount: int = 5000
+    normal_weight: float = 3.0
+    unusual_ratio: float = 2.0
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -283,4 +315,49 @@ def handbook_spec(currency: str = "EUR") -> FeatureSpec:
     )
 
 
-SPECS = {"default": default_spec, "handbook": handbook_spec}
+def compromise_spec(currency: str = "EUR") -> FeatureSpec:
+    """
+    For small merchants whose terminals get compromised, and cards whose spending changes: what is normal for the card, how long it
+    has been unlike that, and since when a merchant has had frauds that no amount explains. Made for the handbook's data.
+    """
+    card = Entity(
+        name="card",
+        key="card_id",
+        state=StateKind.EXACT,
+        windows=(Window("7d"), Window("14d"), Window("90d")),
+        features=_features(
+            "card",
+            *("amount", "amount_to_normal", "recent_to_normal"),
+            "amount_zscore:90d",
+            "count:90d",
+            "amount_mean:90d",
+            "max_to_normal:7d,14d",
+            "unusual_count:14d",
+            "first_unusual:14d",
+            "last_unusual:14d",
+        ),
+    )
+    merchant = Entity(
+        name="merchant",
+        key="merchant_id",
+        state=StateKind.EXACT,
+        windows=(Window("7d"), Window("28d"), Window("42d")),
+        delay="7d",
+        history=4096,
+        features=_features(
+            "merchant",
+            "count:28d",
+            "fraud_share:7d,28d",
+            "first_fraud:42d",
+            "last_fraud:42d",
+            "usual_fraud_count:28d",
+            "usual_fraud_share:28d",
+            "first_usual_fraud:42d",
+            "last_usual_fraud:42d",
+            "last_legitimate:42d",
+        ),
+    )
+    return FeatureSpec(name="compromise", currency=currency, entities=(card, merchant))
+
+
+SPECS = {"default": default_spec, "handbook": handbook_spec, "compromise": compromise_spec}
