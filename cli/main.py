@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "Simulate, train, and watch the whole pipeline run on an embedded broker.",
     "simulate": "Write simulated transactions, labels and their truth.",
     "train": "Train, calibrate and evaluate a model bundle from a file.",
+    "tune": "Search for a recipe to train by.",
     "benchmark": "Measure the models against published results.",
     "replay": "Decide every transaction of a file, without Kafka.",
     "topics": "Make the Kafka topics.",

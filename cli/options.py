@@ -6,6 +6,41 @@ from typing import Any
 import click
 
 
+def spec_of(name: str, currency: str) -> Any:
+    """
+    The feature spec of a name, in a currency.
+
+    Raises:
+        InputError: if there is none, or the currency is no ISO 4217 code.
+    """
+    import re
+
+    from core.errors import InputError
+    from models.features.spec import SPECS
+
+    if name not in SPECS:
+        raise InputError(f"no feature spec {name!r}: choose {' or '.join(SPECS)}")
+    if not re.fullmatch("[A-Z]{3}", currency):
+        raise InputError(f"--currency {currency!r} is no ISO 4217 code such as EUR")
+    return SPECS[name](currency)
+
+
+def delay_of(text: str) -> int:
+    """
+    A label delay in milliseconds.
+
+    Raises:
+        InputError: if it is no duration.
+    """
+    from core.clock import duration_ms
+    from core.errors import InputError
+
+    try:
+        return duration_ms(text)
+    except ValueError as error:
+        raise InputError(f"--label-delay: {error}") from None
+
+
 def transactions_options(command: Any) -> Any:
     """``--transactions``, ``--mapping`` and ``--labels``."""
     for option in (

@@ -1,7 +1,6 @@
 """``whyflag train``."""
 
 import json
-import re
 from pathlib import Path
 
 import click
@@ -14,38 +13,50 @@ from cli.progress import stages, stderr
 @transactions_options
 @click.option("--review-budget", default="300/day", show_default=True, help="Alerts the team can work, as N/day or N/week.")
 @click.option("--label-delay", default="7d", show_default=True, help="How late labels come; the gap between the periods.")
-@click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default or handbook.")
+@click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
 @click.option("--currency", default=None, help="Currency of the features' amounts. [default: that of the first transaction]")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the bundle.")
+@click.option("--recipe", type=click.Path(path_type=Path, dir_okay=False), help="Settings as `whyflag tune` found them.")
+@click.option(
+    "--calibration",
+    type=click.Choice(["auto", "sigmoid", "isotonic", "none"]),
+    help="How probabilities are made; auto takes the better by Brier score.",
+)
+@click.option("--review-cost", type=click.FloatRange(0, min_open=True), help="Set the budget by cost: what one review costs.")
+@click.option(
+    "--novel-share", type=click.FloatRange(0, 1), help="Share of the alerts for what is unlike training. [default: 0.05]"
+)
+@click.option("--mlflow", "tracking", default=None, help="Also record and register in MLflow, by tracking URI (extra mlflow).")
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
 def command(
     transactions: Path, mapping: str, labels: Path | None, review_budget: str, label_delay: str, spec_name: str,
-    currency: str | None, seed: int, out: Path, as_json: bool,
+    currency: str | None, seed: int, out: Path, recipe: Path | None, calibration: str | None, review_cost: float | None,
+    novel_share: float | None, tracking: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train, calibrate and evaluate a model bundle from a file."""
-    from core.clock import duration_ms
+    from msgspec import structs
+
+    from cli.options import delay_of, spec_of
     from core.errors import InputError
     from core.settings import read_settings
     from models.bundle import MANIFEST
-    from models.features.spec import SPECS
     from models.policy import parse_budget
     from training.mapping import load_mapping
     from training.readers import TransactionFile
-    from training.train import Progress, train
+    from training.train import Progress, Recipe, load_recipe, train
 
     settings = read_settings()
-    if spec_name not in SPECS:
-        raise InputError(f"no feature spec {spec_name!r}: choose {' or '.join(SPECS)}")
+    spec_of(spec_name, currency or "EUR")
     if (out / MANIFEST).exists():
         raise InputError(f"{out} already holds a bundle and bundles are never overwritten: choose another --out")
-    try:
-        delay = duration_ms(label_delay)
-    except ValueError as error:
-        raise InputError(f"--label-delay: {error}") from None
+    delay = delay_of(label_delay)
     budget = parse_budget(review_budget)
-    if currency is not None and not re.fullmatch("[A-Z]{3}", currency):
-        raise InputError(f"--currency {currency!r} is no ISO 4217 code such as EUR")
+    chosen = load_recipe(recipe) if recipe else Recipe()
+    given = {"calibration": calibration, "novel_share": novel_share, "review_cost": review_cost and review_cost * 100}
+    chosen = structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    if tracking:
+        from training import mlflow_tracking  # a missing extra is told before the work
     source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
     if currency is None:
         first = next(source.chunks(1_000), None)
@@ -56,7 +67,7 @@ def command(
     with stages() as progress:
         version, metrics = train(
             source,
-            SPECS[spec_name](currency),
+            spec_of(spec_name, currency),
             labels=labels,
             alerts_per_day=budget,
             label_delay_ms=delay,
@@ -64,7 +75,11 @@ def command(
             seed=seed,
             pan_key=settings.pan_key_bytes,
             progress=Progress(progress.stage, progress.advance),
+            recipe=chosen,
         )
+        if tracking:
+            progress.stage("MLflow", 0)
+            mlflow_tracking.record(tracking, out, version, metrics)
     if source.rejected:
         stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)
     if as_json:
@@ -72,6 +87,7 @@ def command(
         return
     test = metrics["test"]
     click.echo(f"bundle {version} in {out}")
+    click.echo(f"calibration: {metrics['calibration']['method']}; {metrics['novel']['alerts']} of the alerts for novelty")
     click.echo(f"on the test period, {metrics['split']['test_begin']} to {metrics['split']['test_end']}:")
     for name, value in test.items():
         click.echo(f"  {name.replace('_', ' '):<18} {'n/a' if value is None else f'{value:,}'}")

@@ -25,11 +25,16 @@ FOREST, REFERENCE, METRICS, CARD, CASES = "novelty.npz", "reference.npz", "metri
 
 
 class Reference(Struct, frozen=True):
-    """What was usual in training, float32 [F] each: NaN values left out."""
+    """
+    What was usual: ``median``, ``mean`` and ``std`` in training, float32 [F] each, NaN values left out; and of the calibration period
+    the bins of each feature and, last, of the probability, ``edges`` float32 [F + 1, 9] and ``shares`` float32 [F + 1, 11].
+    """
 
     median: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float32]
     std: npt.NDArray[np.float32]
+    edges: npt.NDArray[np.float32]
+    shares: npt.NDArray[np.float32]
 
 
 class Bundle(Struct, frozen=True):

@@ -4,10 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Struct, structs
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, log_loss
 
 Floats = npt.NDArray[np.float64]
+METHODS = ("sigmoid", "isotonic", "none")
+_SMOOTH = 1e-3
+_FRAUDS_TO_COMPARE = 20  # fewer in a half say nothing about which method is better
 _BIN_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 
 
@@ -21,16 +26,27 @@ class ReliabilityBin(Struct, frozen=True):
 
 
 class Calibration(Struct, frozen=True):
-    """Platt scaling, p = 1 / (1 + exp(-(slope * margin + intercept))) (Platt, 1999), with what it looked like on its data."""
+    """
+    How a margin becomes a probability, with what that looked like on its data.
+
+    ``sigmoid`` is Platt scaling, p = 1 / (1 + exp(-(slope * margin + intercept))) (Platt, 1999); ``none`` is the same with slope 1 and
+    intercept 0. ``isotonic`` (Zadrozny and Elkan, 2002) runs through ``knots`` (margin, probability), with a thousandth of the
+    sigmoid so that two margins never share a probability and the order is kept.
+    """
 
     slope: float
     intercept: float
     bins: tuple[ReliabilityBin, ...] = ()
+    method: str = "sigmoid"
+    knots: tuple[tuple[float, float], ...] = ()
 
     def probability(self, margin: npt.NDArray[np.float32]) -> Floats:
         """Calibrated probabilities, float64 [n], of margins (log-odds) float32 [n]. Order is kept."""
         logit = self.slope * margin.astype(np.float64) + self.intercept
         result: Floats = 1.0 / (1.0 + np.exp(-logit))
+        if self.knots:
+            x, y = np.array(self.knots).T
+            result = (1 - _SMOOTH) * np.interp(margin, x, y) + _SMOOTH * result
         return result
 
     def bin_of(self, probability: float) -> ReliabilityBin | None:
@@ -41,14 +57,58 @@ class Calibration(Struct, frozen=True):
         return None
 
 
-def fit_calibration(margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_]) -> Calibration:
-    """Fit to margins and outcomes of a slice later than training. Without both outcomes in it the margin is kept as it is."""
+def fit_calibration(margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], method: str = "sigmoid") -> Calibration:
+    """
+    Fit to margins and outcomes of a slice later than training. Without both outcomes in it the margin is kept as it is.
+
+    ``method`` is one of ``METHODS``.
+    """
     if fraud.all() or not fraud.any():
-        return Calibration(1.0, 0.0)
-    # C is the inverse of the penalty: practically none for one coefficient
-    fitted = LogisticRegression(C=1e6).fit(margin.astype(np.float64)[:, None], fraud)
-    plain = Calibration(max(float(fitted.coef_[0, 0]), 1e-6), float(fitted.intercept_[0]))
-    return Calibration(plain.slope, plain.intercept, tuple(reliability(plain.probability(margin), fraud)))
+        return Calibration(1.0, 0.0, method="none")
+    if method == "none":
+        plain = Calibration(1.0, 0.0, method=method)
+    else:
+        # C is the inverse of the penalty: practically none for one coefficient
+        fitted = LogisticRegression(C=1e6).fit(margin.astype(np.float64)[:, None], fraud)
+        plain = Calibration(max(float(fitted.coef_[0, 0]), 1e-6), float(fitted.intercept_[0]), method=method)
+    if method == "isotonic":
+        steps = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(margin.astype(np.float64), fraud)
+        plain = structs.replace(plain, knots=tuple(zip(steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist(), strict=True)))
+    return structs.replace(plain, bins=tuple(reliability(plain.probability(margin), fraud)))
+
+
+def compare_calibrations(margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    """
+    Each method fitted to the first half of a slice in time order and measured on the second: Brier score, log loss, and expected
+    calibration error (mean distance of predicted from observed share, over the bins of ``reliability``).
+    """
+    half = len(margin) // 2
+    if min(fraud[:half].sum(), fraud[half:].sum()) < _FRAUDS_TO_COMPARE:
+        return {}
+    measured = {}
+    for method in METHODS:
+        probability = fit_calibration(margin[:half], fraud[:half], method).probability(margin[half:])
+        measured[method] = {
+            "brier": round(float(brier_score_loss(fraud[half:], probability)), 6),
+            "log_loss": round(float(log_loss(fraud[half:], np.clip(probability, 1e-12, 1 - 1e-12))), 6),
+            "calibration_error": round(calibration_error(probability, fraud[half:]), 6),
+        }
+    return measured
+
+
+def best_calibration(compared: dict[str, dict[str, float]]) -> str:
+    """The method with the lowest Brier score; the sigmoid unless another is better by one in a hundred."""
+    if not compared:
+        return "sigmoid"
+    best = min(compared, key=lambda method: compared[method]["brier"])
+    return best if compared[best]["brier"] < 0.99 * compared["sigmoid"]["brier"] else "sigmoid"
+
+
+def calibration_error(probability: Floats, fraud: npt.NDArray[np.bool_]) -> float:
+    """Expected calibration error: the distance of mean probability from the share of fraud in each bin, weighted by its count."""
+    place = np.clip(np.searchsorted(_BIN_EDGES, probability, side="right") - 1, 0, len(_BIN_EDGES) - 2)
+    gap = np.bincount(place, weights=probability - fraud, minlength=len(_BIN_EDGES) - 1)
+    return float(np.abs(gap).sum() / len(probability))
 
 
 def reliability(probability: Floats, fraud: npt.NDArray[np.bool_], edges: Sequence[float] = _BIN_EDGES) -> list[ReliabilityBin]:

@@ -1,4 +1,4 @@
-"""From a probability to an outcome: thresholds that come from how many alerts a day the team can work."""
+"""From a probability to an outcome: thresholds that come from how many alerts a day the team can work, or from what they cost."""
 
 import re
 
@@ -10,22 +10,27 @@ from core.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 APPROVE, REVIEW, DECLINE = 0, 1, 2
+DECLINE_AT = 0.8  # probability of fraud from which waiting for a person costs more than it saves
 
 
 class Policy(Struct, frozen=True):
     """
     Review from ``review`` on, decline from ``decline`` on (probabilities); ``novel`` is the novelty score from which a
-    transaction is flagged as unlike anything in training. ``alerts_per_day`` is the budget the thresholds were set for.
+    transaction is flagged as unlike anything in training, and goes to review if ``novel_share`` of the budget is set aside for
+    that. ``alerts_per_day`` is the budget the thresholds were set for.
     """
 
     review: float
     decline: float
     novel: float
     alerts_per_day: float
+    novel_share: float = 0.0
 
-    def outcomes(self, probability: Floats) -> npt.NDArray[np.int8]:
+    def outcomes(self, probability: Floats, novelty: Floats) -> npt.NDArray[np.int8]:
         """``APPROVE``, ``REVIEW`` or ``DECLINE``, int8 [n]. A probability that is not a number is a review."""
         codes = np.where(probability >= self.decline, DECLINE, np.where(probability >= self.review, REVIEW, APPROVE))
+        if self.novel_share > 0:
+            codes = np.where((codes == APPROVE) & (novelty >= self.novel), REVIEW, codes)
         return np.where(np.isnan(probability), REVIEW, codes).astype(np.int8)
 
 
@@ -42,19 +47,48 @@ def parse_budget(text: str) -> float:
     return float(match[1]) / (7 if match[2] == "week" else 1)
 
 
-def fit_policy(probability: Floats, novelty: Floats, days: float, alerts_per_day: float, decline_at: float = 0.8) -> Policy:
+def fit_policy(
+    probability: Floats,
+    novelty: Floats,
+    days: float,
+    alerts_per_day: float,
+    novel_share: float = 0.0,
+    decline_at: float = DECLINE_AT,
+) -> Policy:
     """
     Thresholds that would have raised ``alerts_per_day`` over ``days`` of calibration transactions.
 
-    Declines are alerts too: from a probability of ``decline_at`` on. One in a thousand transactions counts as novel.
+    Declines are alerts too: from a probability of ``decline_at`` on. ``novel_share`` of the alerts are the most novel of what the score
+    alone would have approved. Without a share, one in a thousand transactions is flagged as novel and goes where its score says.
     """
     wanted = round(alerts_per_day * days)
-    ordered = np.sort(probability)[::-1]
-    # strictly above the first one that is over budget, so that ties never exceed the budget
-    review = 0.0 if wanted >= len(ordered) else float(np.nextafter(ordered[wanted], 2.0))
+    for_novel = round(novel_share * wanted)
+    review = _threshold(probability, wanted - for_novel)
+    if novel_share > 0:
+        novel = _threshold(novelty[probability < review], for_novel)
+    else:
+        novel = float(np.quantile(novelty, 0.999)) if len(novelty) else 1.0
     return Policy(
-        review=review,
-        decline=max(decline_at, review),
-        novel=float(np.quantile(novelty, 0.999)) if len(novelty) else 1.0,
-        alerts_per_day=alerts_per_day,
+        review=review, decline=max(decline_at, review), novel=novel, alerts_per_day=alerts_per_day, novel_share=novel_share
     )
+
+
+def cheapest_budget(
+    probability: Floats, amount: npt.NDArray[np.int64], fraud: npt.NDArray[np.bool_], days: float, review_cost: float
+) -> float:
+    """
+    Alerts a day at which reviews and missed fraud together cost least over ``days`` of calibration transactions.
+
+    A review costs ``review_cost`` (minor units) and stops the fraud it finds; a fraud that nobody looks at costs its amount.
+    """
+    order = np.argsort(-probability, kind="stable")
+    saved = np.concatenate(([0.0], np.cumsum(np.where(fraud, amount, 0)[order])))
+    cost = review_cost * np.arange(len(saved)) - saved
+    return float(np.argmin(cost)) / days
+
+
+def _threshold(values: Floats, wanted: int) -> float:
+    """Strictly above the first value that is over budget, so that ties never exceed the budget."""
+    if wanted >= len(values):
+        return 0.0
+    return float(np.nextafter(np.partition(values, len(values) - 1 - wanted)[len(values) - 1 - wanted], 2.0))

@@ -42,7 +42,7 @@ def score(bundle: Bundle, X: Matrix, unpriced: npt.NDArray[np.bool_]) -> Scores:
     margin = np.atleast_1d(bundle.booster.inplace_predict(X, predict_type="margin", validate_features=False))
     probability = bundle.calibration.probability(margin)
     unusual = novelty(bundle.forest, X)
-    outcome = bundle.policy.outcomes(probability)
+    outcome = bundle.policy.outcomes(probability, unusual)
     outcome = np.where(unpriced & (outcome == APPROVE), REVIEW, outcome).astype(np.int8)
     return Scores(bundle.version, probability, unusual, outcome, unusual >= bundle.policy.novel, unpriced)
 

@@ -1,5 +1,7 @@
 """From a history to a bundle: features, booster, calibration, thresholds, novelty, and how good it is on what came later."""
 
+import hashlib
+import importlib.metadata
 import io
 import os
 import platform
@@ -8,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,11 +23,20 @@ from core.errors import InputError
 from core.messages import Finding, alert_id
 from models.attribution import contributions
 from models.bundle import Reference, save_bundle
-from models.calibration import Calibration, fit_calibration, reliability
+from models.calibration import (
+    METHODS,
+    Calibration,
+    best_calibration,
+    calibration_error,
+    compare_calibrations,
+    fit_calibration,
+    reliability,
+)
+from models.drift import distributions
 from models.features.engine import Matrix
-from models.features.spec import FeatureSpec
-from models.novelty import fit_forest, novelty
-from models.policy import Policy, fit_policy
+from models.features.spec import FeatureSpec, Op, op_of
+from models.novelty import Forest, fit_forest, novelty
+from models.policy import Policy, cheapest_budget, fit_policy
 from training.dataset import Dataset, features_of, load_dataset
 from training.evaluate import evaluate
 from training.readers import TransactionFile
@@ -33,6 +45,7 @@ from training.splits import Split, split_by_time
 Mask = npt.NDArray[np.bool_]
 NOVELTY_SAMPLE = 20_000
 CASES_AT_MOST = 4_000
+NOVEL_SHARE = 0.05
 # XGBoost's defaults lose 0.07 to 0.10 average precision on fraud data: 256 bins blur the rare amounts, and a base score
 # estimated from one in two hundred wastes the first trees. See docs/adr/0004-xgboost-settings.md.
 BOOSTER = {
@@ -47,6 +60,52 @@ BOOSTER = {
     "colsample_bytree": 0.6,
 }
 ROUNDS = 200
+IMBALANCE = ("none", "weighted", "root-weighted", "undersampled")
+_LEGITIMATE_FOR_A_FRAUD = 20  # what undersampling keeps
+# More known fraud at a merchant or card never speaks against fraud
+_RISING = frozenset(
+    {Op.FRAUD_COUNT, Op.FRAUD_SHARE, Op.USUAL_FRAUD_COUNT, Op.USUAL_FRAUD_SHARE, Op.FRAUD_REPORTS, Op.FRAUD_REPORT_SHARE}
+)
+
+
+class Recipe(Struct, frozen=True):
+    """
+    What is chosen before a model sees data, recorded in its metrics.
+
+    ``booster`` overrides ``BOOSTER``; ``imbalance`` is one of ``IMBALANCE``; ``calibration`` one of the calibration methods, or
+    ``auto`` for the better one by Brier score; ``review_cost`` in minor units sets the budget by cost instead of capacity.
+    """
+
+    booster: dict[str, float] = {}
+    rounds: int = ROUNDS
+    imbalance: str = "none"
+    monotone: bool = True
+    calibration: str = "auto"
+    novel_share: float = NOVEL_SHARE
+    review_cost: float | None = None
+
+
+DEFAULT = Recipe()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """
+    A recipe from a JSON file, as ``whyflag tune`` writes it.
+
+    Raises:
+        InputError: if the file is none.
+    """
+    try:
+        recipe = msgspec.json.decode(path.read_bytes(), type=Recipe, strict=True)
+    except OSError as error:
+        raise InputError(f"--recipe: {error}") from None
+    except msgspec.MsgspecError as error:
+        raise InputError(f"--recipe {path} is no recipe: {error}; write one with `whyflag tune`") from None
+    if recipe.imbalance not in IMBALANCE or recipe.calibration not in ("auto", *METHODS):
+        raise InputError(
+            f"--recipe {path}: imbalance is one of {', '.join(IMBALANCE)}; calibration one of auto, {', '.join(METHODS)}"
+        )
+    return recipe
 
 
 class Progress(Struct, frozen=True):
@@ -65,15 +124,24 @@ class _Rounds(xgb.callback.TrainingCallback):
         return False
 
 
-def train(
-    source: TransactionFile, spec: FeatureSpec, *, labels: Path | None, alerts_per_day: float, label_delay_ms: int, out: Path,
-    seed: int, pan_key: bytes, progress: Progress,
-) -> tuple[str, dict[str, Any]]:  # fmt: skip
+class History(Struct, frozen=True):
+    """A file read for training: its transactions in order, their features X float32 [n, F], and which count."""
+
+    dataset: Dataset
+    X: Matrix
+    usable: Mask
+    split: Split
+    digests: dict[str, str]
+
+
+def load_history(
+    source: TransactionFile, spec: FeatureSpec, labels: Path | None, label_delay_ms: int, pan_key: bytes, progress: Progress
+) -> History:
     """
-    Train, evaluate and write a bundle to ``out``. Returns its version and its metrics.
+    Read a file and compute its features.
 
     Raises:
-        InputError: if the file, the labels or the history's length do not allow it.
+        InputError: if the file, the labels or the history's length do not allow training.
     """
     progress.stage("reading", 0)
     dataset = load_dataset(source, spec, labels, pan_key, progress.advance)
@@ -83,45 +151,70 @@ def train(
     split = split_by_time(time, label_delay_ms)
     progress.stage("features", len(time))
     X, duplicate = features_of(dataset, spec, progress.advance)
-    usable = ~duplicate
-    rows = split.train(time) & usable
+    digests = {"transactions": file_digest(source.path), **({"labels": file_digest(labels)} if labels else {})}
+    return History(dataset, X, ~duplicate, split, digests)
+
+
+def train(
+    source: TransactionFile, spec: FeatureSpec, *, labels: Path | None, alerts_per_day: float, label_delay_ms: int, out: Path,
+    seed: int, pan_key: bytes, progress: Progress, recipe: Recipe = DEFAULT,
+) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """
+    Train, evaluate and write a bundle to ``out``. Returns its version and its metrics.
+
+    Raises:
+        InputError: if the file, the labels or the history's length do not allow it.
+    """
+    history = load_history(source, spec, labels, label_delay_ms, pan_key, progress)
+    dataset, X, split, usable = history.dataset, history.X, history.split, history.usable
+    time = dataset.columns.event_time
+    rows = np.flatnonzero(split.train(time) & usable)
     y = dataset.known.fraud(split.calibration_begin)[rows]
     if y.sum() < 10:
         raise InputError(
-            f"only {int(y.sum())} known frauds among the {int(rows.sum()):,} transactions to train on: it takes at least 10"
+            f"only {int(y.sum())} known frauds among the {len(rows):,} transactions to train on: it takes at least 10"
         )
-    progress.stage("boosting", ROUNDS)
-    booster = fit_booster(X[rows], y, spec.feature_names, seed, progress)
+    progress.stage("boosting", recipe.rounds)
+    booster = fit_booster(X[rows], y, spec, recipe, seed, progress)
     progress.stage("calibrating", 0)
-    rng = np.random.default_rng(seed)
-    sample = rng.choice(np.flatnonzero(rows), min(NOVELTY_SAMPLE, int(rows.sum())), replace=False)
+    sample = np.random.default_rng(seed).choice(rows, min(NOVELTY_SAMPLE, len(rows)), replace=False)
     forest = fit_forest(X[sample], seed)
     later = split.calibration(time) & usable
-    margin = _margins(booster, X[later])
-    known_then = dataset.known.fraud(split.test_begin)[later]
-    calibration = fit_calibration(margin, known_then)
-    policy = fit_policy(calibration.probability(margin), novelty(forest, X[later]), split.calibration_days, alerts_per_day)
+    margin, known_then = margins(booster, X[later]), dataset.known.fraud(split.test_begin)[later]
+    compared = compare_calibrations(margin, known_then)
+    method = best_calibration(compared) if recipe.calibration == "auto" else recipe.calibration
+    calibration = fit_calibration(margin, known_then, method)
+    unusual, probability = novelty(forest, X[later]), calibration.probability(margin)
+    budget = alerts_per_day
+    if recipe.review_cost is not None:
+        budget = cheapest_budget(probability, dataset.amounts[later], known_then, split.calibration_days, recipe.review_cost)
+    policy = fit_policy(probability, unusual, split.calibration_days, budget, recipe.novel_share)
     progress.stage("testing", 0)
     test = split.test(time) & usable
-    probability = calibration.probability(_margins(booster, X[test]))
+    tested_probability = calibration.probability(margins(booster, X[test]))
+    tested_novelty = novelty(forest, X[test])
+    outcome = policy.outcomes(tested_probability, tested_novelty)
     final = dataset.known.final
-    tested = evaluate(probability, policy.outcomes(probability) > 0, final[test], dataset.amounts[test], split.test_days)
     metrics: dict[str, Any] = {
-        "test": tested,
-        "reliability": [[b.low, b.high, b.count, b.frauds] for b in reliability(probability, final[test])],
-        "training": {"transactions": int(rows.sum()), "known_frauds": int(y.sum()), "seed": seed, "rounds": ROUNDS},
+        "test": evaluate(tested_probability, outcome > 0, final[test], dataset.amounts[test], split.test_days)
+        | {"calibration_error": round(calibration_error(tested_probability, final[test]), 6)},
+        "novel": evaluate(
+            tested_novelty,
+            (outcome > 0) & (tested_probability < policy.review),
+            final[test],
+            dataset.amounts[test],
+            split.test_days,
+        ),
+        "reliability": [[b.low, b.high, b.count, b.frauds] for b in reliability(tested_probability, final[test])],
+        "calibration": {"method": method, "compared": compared},
+        "training": {"transactions": len(rows), "known_frauds": int(y.sum()), "seed": seed, "rounds": recipe.rounds},
+        "recipe": msgspec.to_builtins(recipe),
         "split": {name: _day(getattr(split, name)) for name in Split.__struct_fields__},
         "label_delay_days": label_delay_ms / MS_PER_DAY,
-        "environment": {"python": platform.python_version(), "xgboost": xgb.__version__, "numpy": np.__version__},
+        "data": {"name": source.path.name, "sha256": history.digests},
+        "environment": environment(),
     }
-    cases = _cases(dataset, X, booster, calibration, policy, later | test, label_delay_ms)
-    with np.errstate(all="ignore"):
-        filled = np.where(np.isnan(X[sample]).all(axis=0), np.float32(0), X[sample])
-        reference = Reference(
-            median=np.nan_to_num(np.nanmedian(filled, axis=0)).astype(np.float32),
-            mean=np.nan_to_num(np.nanmean(filled, axis=0)).astype(np.float32),
-            std=np.maximum(np.nan_to_num(np.nanstd(filled, axis=0)), 1e-6).astype(np.float32),
-        )
+    cases = _cases(dataset, X, booster, calibration, policy, forest, later | test, label_delay_ms)
     version = save_bundle(
         out,
         booster=booster,
@@ -129,7 +222,7 @@ def train(
         calibration=calibration,
         policy=policy,
         forest=forest,
-        reference=reference,
+        reference=reference_of(X[sample], X[later], probability),
         metrics=metrics,
         card=model_card(spec, policy, metrics),
         cases=cases,
@@ -137,29 +230,74 @@ def train(
     return version, metrics
 
 
-def fit_booster(X: Matrix, y: Mask, names: tuple[str, ...], seed: int, progress: Progress) -> xgb.Booster:
+def reference_of(X: Matrix, later: Matrix, probability: npt.NDArray[np.float64]) -> Reference:
+    """What was usual: of training rows X float32 [n, F], and the distributions of later rows and their probabilities."""
+    with np.errstate(all="ignore"):
+        filled = np.where(np.isnan(X).all(axis=0), np.float32(0), X)
+        edges, shares = distributions(np.column_stack([later, probability.astype(np.float32)]))
+        return Reference(
+            median=np.nan_to_num(np.nanmedian(filled, axis=0)).astype(np.float32),
+            mean=np.nan_to_num(np.nanmean(filled, axis=0)).astype(np.float32),
+            std=np.maximum(np.nan_to_num(np.nanstd(filled, axis=0)), 1e-6).astype(np.float32),
+            edges=edges,
+            shares=shares,
+        )
+
+
+def environment() -> dict[str, str]:
+    """Versions of what a model's numbers depend on."""
+    packages = ("xgboost", "numpy", "scikit-learn", "numba", "pyarrow")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fit_booster(
+    X: Matrix, y: Mask, spec: FeatureSpec, recipe: Recipe, seed: int, progress: Progress | None = None
+) -> xgb.Booster:
     """Gradient-boosted trees on X float32 [n, F] and bool y [n]."""
-    data = xgb.DMatrix(X, label=y, feature_names=list(names))
-    parameters = {**BOOSTER, "seed": seed, "nthread": os.cpu_count() or 1}
-    return xgb.train(parameters, data, ROUNDS, callbacks=[_Rounds(progress)])
+    parameters: dict[str, Any] = {**BOOSTER, **recipe.booster, "seed": seed, "nthread": os.cpu_count() or 1}
+    if "max_depth" in parameters:
+        parameters["max_depth"] = int(parameters["max_depth"])
+    if recipe.monotone:
+        features = [feature for entity in spec.entities for feature in entity.features]
+        parameters["monotone_constraints"] = tuple(int(op_of(feature) in _RISING) for feature in features)
+    legitimate = float((~y).sum()) / max(float(y.sum()), 1.0)
+    if recipe.imbalance == "weighted":
+        parameters["scale_pos_weight"] = legitimate
+    elif recipe.imbalance == "root-weighted":
+        parameters["scale_pos_weight"] = legitimate**0.5
+    elif recipe.imbalance == "undersampled":
+        others = np.flatnonzero(~y)
+        kept = np.random.default_rng(seed).choice(others, min(len(others), _LEGITIMATE_FOR_A_FRAUD * int(y.sum())), replace=False)
+        chosen = np.sort(np.concatenate([np.flatnonzero(y), kept]))
+        X, y = X[chosen], y[chosen]
+    data = xgb.DMatrix(X, label=y, feature_names=list(spec.feature_names))
+    return xgb.train(parameters, data, recipe.rounds, callbacks=[_Rounds(progress)] if progress else None)
 
 
-def _margins(booster: xgb.Booster, X: Matrix) -> npt.NDArray[np.float32]:
-    margins: npt.NDArray[np.float32] = booster.inplace_predict(X, predict_type="margin", validate_features=False)
-    return margins
+def margins(booster: xgb.Booster, X: Matrix) -> npt.NDArray[np.float32]:
+    """Log-odds float32 [n] of X float32 [n, F]."""
+    found: npt.NDArray[np.float32] = booster.inplace_predict(X, predict_type="margin", validate_features=False)
+    return found
 
 
 def _cases(
-    dataset: Dataset, X: Matrix, booster: xgb.Booster, calibration: Calibration, policy: Policy, rows: Mask, delay_ms: int
-) -> bytes:
+    dataset: Dataset, X: Matrix, booster: xgb.Booster, calibration: Calibration, policy: Policy, forest: Forest, rows: Mask,
+    delay_ms: int,
+) -> bytes:  # fmt: skip
     """
     The alerts this bundle would have raised after training, as investigated cases: the casebook it starts with.
 
     A fraud was closed when it was reported; what nobody reported within the label delay was closed as legitimate then.
     """
     candidates = np.flatnonzero(rows)
-    probability = calibration.probability(_margins(booster, X[candidates]))
-    flagged = candidates[policy.outcomes(probability) > 0]
+    probability = calibration.probability(margins(booster, X[candidates]))
+    flagged = candidates[policy.outcomes(probability, novelty(forest, X[candidates])) > 0]
     if len(flagged) > CASES_AT_MOST:
         flagged = flagged[:: len(flagged) // CASES_AT_MOST + 1]
     shap, _ = contributions(booster, X[flagged])
@@ -202,7 +340,7 @@ def model_card(spec: FeatureSpec, policy: Policy, metrics: dict[str, Any]) -> st
 ## Model details
 XGBoost {metrics["environment"]["xgboost"]}, {training["rounds"]} rounds, histogram trees with {BOOSTER["max_bin"]} bins, base score
 {BOOSTER["base_score"]}, seed {training["seed"]}. {len(spec.feature_names)} features of spec `{spec.version}`, amounts in {spec.currency}.
-Platt calibration; isolation forest for novelty.
+Calibration: {metrics["calibration"]["method"]}. Isolation forest for novelty, with {policy.novel_share:.0%} of the alerts.
 
 ## Intended use
 Ranking card transactions by the probability of fraud, for review by people. Not for decisions about a person's credit or account.
@@ -219,7 +357,7 @@ On the test period, {split["test_begin"]} to {split["test_end"]}, at the thresho
 {measures}
 
 ## Training data
-{training["transactions"]:,} transactions, {split["train_begin"]} to {split["train_end"]}, {training["known_frauds"]:,} of them known to be fraud
+File `{metrics["data"]["name"]}` (SHA-256 {metrics["data"]["sha256"]["transactions"][:16]}…): {training["transactions"]:,} transactions, {split["train_begin"]} to {split["train_end"]}, {training["known_frauds"]:,} of them known to be fraud
 when training could have begun. What nobody had reported by then counts as legitimate.
 
 ## Evaluation data

@@ -1,0 +1,84 @@
+"""
+Drift: how far what comes now is from what the model was calibrated on, and what its alerts turned out to be.
+
+The population stability index of a feature compares shares of ten bins, one more for missing values:
+PSI = sum (p - q) ln(p / q). By convention (Siddiqi, "Credit Risk Scorecards", 2006) below 0.1 is stable, from 0.25 on is a shift.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+BINS = 10
+STABLE, SHIFTED = 0.1, 0.25
+_FLOOR = 1e-4  # a share of zero would make the index infinite
+
+Matrix = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+
+
+def distributions(values: Matrix) -> tuple[Matrix, Matrix]:
+    """Deciles float32 [F, BINS - 1] of values float32 [n, F], and the shares float32 [F, BINS + 1] of bins, the last for NaN."""
+    n, width = values.shape
+    if n == 0:
+        return np.zeros((width, BINS - 1), np.float32), np.full((width, BINS + 1), 1 / (BINS + 1), np.float32)
+    at = np.linspace(0, 1, BINS + 1)[1:-1]
+    edges = np.zeros((width, BINS - 1), np.float32)
+    for f in range(width):
+        known = values[:, f][~np.isnan(values[:, f])]
+        if len(known):
+            edges[f] = np.quantile(known, at, method="lower")
+    return edges, (counted(values, edges) / n).astype(np.float32)
+
+
+def counted(values: Matrix, edges: Matrix) -> Int64s:
+    """How many of values float32 [n, F] fall in each bin, int64 [F, BINS + 1]."""
+    out = np.zeros((values.shape[1], BINS + 1), np.int64)
+    _count(np.ascontiguousarray(values, np.float32), edges, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _count(values: Matrix, edges: Matrix, out: Int64s) -> None:
+    for i in range(values.shape[0]):
+        for f in range(values.shape[1]):
+            value = values[i, f]
+            if np.isnan(value):
+                out[f, BINS] += 1
+                continue
+            place = 0
+            while place < BINS - 1 and value > edges[f, place]:
+                place += 1
+            out[f, place] += 1
+
+
+def stability(shares: Matrix, counts: npt.NDArray[np.float64] | Int64s) -> Floats:
+    """Population stability index float64 [F] of counts [F, BINS + 1] against shares of the same shape."""
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    now, then = np.maximum(counts / total, _FLOOR), np.maximum(shares.astype(np.float64), _FLOOR)
+    index: Floats = ((now - then) * np.log(now / then)).sum(axis=1)
+    return index
+
+
+class DriftWindow:
+    """Counts of what was seen lately: when a window is full its past counts half."""
+
+    def __init__(self, edges: Matrix, shares: Matrix, size: int = 20_000) -> None:
+        """``edges`` and ``shares`` are those of a bundle's reference; ``size`` is how many transactions make a window."""
+        self._edges, self._shares, self._size = edges, shares, size
+        self._counts = np.zeros(shares.shape)
+        self._seen = 0.0
+
+    def add(self, X: Matrix, probability: Floats) -> bool:
+        """Count transactions, X float32 [n, F] and their probabilities; returns whether a window is full."""
+        self._counts += counted(np.column_stack([X, probability.astype(np.float32)]), self._edges)
+        self._seen += len(X)
+        return self._seen >= self._size
+
+    def turn(self) -> Floats:
+        """The index of each feature and, last, of the score, float64 [F + 1]; the past counts half from here on."""
+        index = stability(self._shares, self._counts)
+        self._counts *= 0.5
+        self._seen *= 0.5
+        return index

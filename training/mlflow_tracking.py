@@ -1,0 +1,56 @@
+"""A bundle in MLflow: a run with parameters, metrics and files, and a version in the model registry."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError
+
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+        from mlflow.exceptions import MlflowException
+except ImportError:
+    raise InputError("--mlflow needs the extra: pip install 'whyflag[mlflow]'") from None
+
+EXPERIMENT = MODEL = "whyflag"
+_CHALLENGER = "challenger"
+
+
+def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -> str:
+    """
+    Log a bundle's folder as a run at a tracking URI, and register it as the alias ``challenger`` of the model ``whyflag``.
+
+    Returns the registry's version number.
+
+    Raises:
+        InputError: if MLflow does not take it.
+    """
+    try:
+        client = mlflow.MlflowClient(tracking_uri=tracking)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        run = client.create_run(found.experiment_id if found else client.create_experiment(EXPERIMENT), run_name=version)
+        identity = run.info.run_id
+        for name, value in _flat({key: metrics[key] for key in ("recipe", "training", "split", "data", "environment")}).items():
+            client.log_param(identity, name, value)
+        for name, value in _flat({key: metrics[key] for key in ("test", "novel")}).items():
+            if isinstance(value, int | float):
+                client.log_metric(identity, name, float(value))
+        client.set_tag(identity, "bundle", version)
+        client.log_artifacts(identity, str(folder), "bundle")
+        client.set_terminated(identity)
+        if not any(model.name == MODEL for model in client.search_registered_models()):
+            client.create_registered_model(MODEL)
+        registered = client.create_model_version(MODEL, f"{run.info.artifact_uri}/bundle", identity, tags={"bundle": version})
+        client.set_registered_model_alias(MODEL, _CHALLENGER, registered.version)
+        return str(registered.version)
+    except (MlflowException, OSError) as error:
+        raise InputError(f"MLflow at {tracking} did not take the bundle: {str(error).splitlines()[0]}") from None
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
