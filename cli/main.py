@@ -13,6 +13,7 @@ COMMANDS = {
     "simulate": "Write simulated transactions, labels and their truth.",
     "train": "Train, calibrate and evaluate a model bundle from a file.",
     "tune": "Search for a recipe to train by.",
+    "report": "Write a page with pictures of what a bundle does.",
     "benchmark": "Measure the models against published results.",
     "replay": "Decide every transaction of a file, without Kafka.",
     "topics": "Make the Kafka topics.",

@@ -1,0 +1,37 @@
+"""``whyflag report``."""
+
+from pathlib import Path
+
+import click
+
+from cli.options import transactions_options
+from cli.progress import stages
+
+
+@click.command()
+@click.option("--bundle", "folder", type=click.Path(path_type=Path, file_okay=False), required=True)
+@transactions_options
+@click.option("--truth", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file with transaction_id and typology.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The page, such as report.html.")
+def command(folder: Path, transactions: Path, mapping: str, labels: Path | None, truth: Path | None, out: Path) -> None:
+    """Write one page with pictures of what a bundle does on transactions that came after its calibration."""
+    from core.errors import InputError
+    from core.settings import read_settings
+    from models.bundle import load_bundle
+    from training.mapping import load_mapping
+    from training.readers import TransactionFile
+    from training.train import Progress
+
+    try:
+        from training.report import read_typology, report, tested
+    except ImportError:
+        raise InputError("`whyflag report` needs the extra: pip install 'whyflag[training]'") from None
+
+    settings, bundle, typology = read_settings(), load_bundle(folder), read_typology(truth)
+    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
+    with stages() as progress:
+        told = Progress(progress.stage, progress.advance)
+        page = report(bundle, tested(source, labels, bundle, settings.pan_key_bytes, told), typology, told)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page)
+    click.echo(f"report in {out}")
