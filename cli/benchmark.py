@@ -24,7 +24,7 @@ def command() -> None:
 def handbook(data: Path, seed: int, ablation: bool, out: Path | None) -> None:
     """The protocol of the Fraud Detection Handbook: chapter 3's split and the four prequential folds, in minutes."""
     from training import handbook as protocol
-    from training.train import Progress
+    from training.progress import Progress
 
     with stages() as progress:
         told = Progress(progress.stage, progress.advance)

@@ -12,10 +12,13 @@ from cli.progress import stages, stderr
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Folder of the model bundle.")
 @transactions_options
+@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules and lists beside the model, TOML.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for decisions and alerts.")
 @click.option("--format", "form", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(bundle: Path, transactions: Path, mapping: str, labels: Path | None, out: Path, form: str, as_json: bool) -> None:
+def command(
+    bundle: Path, transactions: Path, mapping: str, labels: Path | None, rules: Path | None, out: Path, form: str, as_json: bool
+) -> None:
     """Decide every transaction of a file, without Kafka: the same engine, scorer and policy as the stream."""
     from core.settings import read_settings
     from models.bundle import load_bundle
@@ -29,7 +32,14 @@ def command(bundle: Path, transactions: Path, mapping: str, labels: Path | None,
     with stages() as progress:
         progress.stage("replaying")
         summary = replay(
-            source, loaded, labels=labels, out=out, form=form, pan_key=settings.pan_key_bytes, progress=progress.advance
+            source,
+            loaded,
+            labels=labels,
+            out=out,
+            form=form,
+            pan_key=settings.pan_key_bytes,
+            progress=progress.advance,
+            rules=rules,
         )
     if source.rejected:
         stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)

@@ -18,12 +18,13 @@ def command(folder: Path, transactions: Path, mapping: str, labels: Path | None,
     from core.errors import InputError
     from core.settings import read_settings
     from models.bundle import load_bundle
+    from training.evaluate import score_file
     from training.mapping import load_mapping
+    from training.progress import Progress
     from training.readers import TransactionFile
-    from training.train import Progress
 
     try:
-        from training.report import read_typology, report, tested
+        from training.report import read_typology, report
     except ImportError:
         raise InputError("`whyflag report` needs the extra: pip install 'whyflag[training]'") from None
 
@@ -31,7 +32,7 @@ def command(folder: Path, transactions: Path, mapping: str, labels: Path | None,
     source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
     with stages() as progress:
         told = Progress(progress.stage, progress.advance)
-        page = report(bundle, tested(source, labels, bundle, settings.pan_key_bytes, told), typology, told)
+        page = report(bundle, score_file(source, labels, bundle, settings.pan_key_bytes, told), typology, told)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)
     click.echo(f"report in {out}")

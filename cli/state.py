@@ -27,7 +27,9 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     import asyncio
 
     from core.settings import read_settings
-    from models.bundle import load_bundle
+    from models.scorer import Decider
+    from models.store import open_bundle
+    from streams.deciders import OneDecider
     from streams.profile import ProfileStage
     from streams.rebuild import rebuild as write
     from streams.score import ScoreStage
@@ -35,9 +37,9 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     from training.readers import TransactionFile, read_labels
 
     settings = read_settings()
-    loaded = load_bundle(bundle or settings.bundle_dir)
+    loaded = open_bundle(bundle or settings.bundle_dir)
     key = settings.pan_key_bytes
-    profile, score = ProfileStage(loaded.spec, key), ScoreStage(loaded.spec, loaded)
+    profile, score = ProfileStage(loaded.spec, key), ScoreStage(loaded.spec, OneDecider(Decider(loaded)))
     past = past_of(TransactionFile(history, load_mapping(mapping), key), loaded.spec) if history else ()
     known = read_labels(labels, key) if labels else []
     counted = 0

@@ -43,8 +43,9 @@ def command(
     from models.bundle import MANIFEST
     from models.policy import parse_budget
     from training.mapping import load_mapping
+    from training.progress import Progress
     from training.readers import TransactionFile
-    from training.train import Progress, Recipe, load_recipe, train
+    from training.train import Recipe, load_recipe, train
 
     settings = read_settings()
     spec_of(spec_name, currency or "EUR")

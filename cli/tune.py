@@ -29,8 +29,9 @@ def command(
     from cli.options import delay_of, spec_of
     from core.settings import read_settings
     from training.mapping import load_mapping
+    from training.progress import Progress
     from training.readers import TransactionFile
-    from training.train import Progress, load_history
+    from training.train import load_history
     from training.tune import tune
 
     settings, spec, delay = read_settings(), spec_of(spec_name, currency), delay_of(label_delay)

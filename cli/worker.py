@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from models.features.spec import FeatureSpec
+    from models.rules import RuleSet
     from streams.history import Past
     from streams.profile import ProfileStage
     from streams.publishing import Publisher
@@ -50,16 +51,22 @@ def command() -> None:
 
 @command.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+@click.option(
+    "--rules", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Rules and lists beside the model, TOML."
+)
 @click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions to start warm from.")
 @click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
-def score(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
+def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
     """Profile and score transactions: both hops, decisions, alerts and dead letters."""
     from core.errors import BundleError, SettingsError
     from core.metrics import BUNDLE_INFO
     from core.settings import read_settings
     from models.bundle import load_bundle
     from models.features.spec import default_spec
+    from models.scorer import Decider
+    from models.store import BundleStore
+    from streams.deciders import Deciders, OneDecider, StoreDeciders
     from streams.health import Health
     from streams.profile import ProfileStage
     from streams.score import ScoreStage
@@ -68,12 +75,22 @@ def score(bundle: Path | None, history: Path | None, mapping: str, labels: Path 
     from training.readers import TransactionFile
 
     settings = read_settings()
+    place = bundle or settings.bundle_dir
+    deciders: Deciders
     try:
-        loaded = load_bundle(bundle or settings.bundle_dir)
-        spec, version = loaded.spec, loaded.version
-        BUNDLE_INFO.labels(version).set(1)
+        if BundleStore.at(place):
+            if rules is not None:
+                raise SettingsError("rules of a store are promoted with its bundle: `whyflag promote --rules FILE`")
+            deciders = StoreDeciders(BundleStore(place))
+            spec = deciders.spec
+        else:
+            loaded = load_bundle(place)
+            spec = loaded.spec
+            deciders = OneDecider(Decider(loaded, _rules(rules, spec)))
+        BUNDLE_INFO.labels(deciders.newest().version.partition("+")[0]).set(1)
     except BundleError as error:
-        loaded, spec, version = None, default_spec(), "none"
+        spec = default_spec()
+        deciders = OneDecider(Decider(None, _rules(rules, spec)))
         logger.error("%s. Until the worker is restarted with a good bundle, every transaction goes to review", error)
     if settings.checkpoints and history is not None:
         raise SettingsError(
@@ -84,13 +101,21 @@ def score(bundle: Path | None, history: Path | None, mapping: str, labels: Path 
             "state is held in memory only: a restart begins with cards and merchants it does not know%s",
             "" if history is None else f", but for those of {history}",
         )
-    profile, scored = ProfileStage(spec, settings.pan_key_bytes), ScoreStage(spec, loaded)
+    profile, scored = ProfileStage(spec, settings.pan_key_bytes), ScoreStage(spec, deciders)
     before = None
     if history is not None:
         source = TransactionFile(history, load_mapping(mapping), settings.pan_key_bytes)
         before = _learner(source, labels, profile, scored, settings.pan_key_bytes)
-    logger.info("scoring by bundle %s from Kafka at %s", version, settings.kafka_bootstrap)
+    logger.info("scoring by bundle %s from Kafka at %s", deciders.newest().version, settings.kafka_bootstrap)
     run(build_app("whyflag-score", settings, [profile, scored], Health(settings.metrics_port), before))
+
+
+def _rules(path: Path | None, spec: "FeatureSpec") -> "RuleSet | None":
+    if path is None:
+        return None
+    from models.rules import load_rules  # Polars is loaded only where there are rules
+
+    return load_rules(path, spec.feature_names)
 
 
 def past_of(source: "TransactionFile", spec: "FeatureSpec") -> "Iterator[Past]":

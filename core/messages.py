@@ -148,6 +148,27 @@ class Decision(Message, frozen=True):
     v: Version = 1
 
 
+class Disagreement(Message, frozen=True):
+    """
+    A transaction that the challenger would have decided otherwise. Topic ``disagreements``, key ``transaction_id``.
+
+    Not part of any decision: after a crash it may come again from another challenger.
+    """
+
+    transaction_id: Identifier
+    card_id: Identifier
+    event_time: EpochMs
+    amount: MinorUnits
+    currency: Currency
+    champion: str
+    champion_outcome: Outcome
+    champion_probability: Probability | None
+    challenger: str
+    challenger_outcome: Outcome
+    challenger_probability: Probability
+    v: Version = 1
+
+
 class RecentTransaction(Message, frozen=True):
     """One of the card's transactions before (or at) the alert."""
 
@@ -272,7 +293,7 @@ class DeadLetter(Message, frozen=True):
 
 
 MESSAGES: tuple[type[Message], ...] = (
-    Transaction, Label, Profiled, Decision, Alert, Explanation, Verdict, DeadLetter,
+    Transaction, Label, Profiled, Decision, Disagreement, Alert, Explanation, Verdict, DeadLetter,
 )  # fmt: skip
 
 encode = msgspec.json.Encoder().encode

@@ -23,4 +23,22 @@ EXPLANATIONS = Counter("whyflag_explanations", "Explanations published, by narra
 EXPLAIN_SECONDS = Histogram("whyflag_explain_seconds", "Time from alert to verified card.", buckets=_SECONDS)
 SENTENCES = Counter("whyflag_narrative_sentences", "Sentences written by a language model, by result.", ["result"])
 VERDICTS = Counter("whyflag_verdicts", "Verdicts by finding.", ["finding"])
-BUNDLE_INFO = Gauge("whyflag_bundle_info", "The bundle in use; the value is always 1.", ["version"])
+BUNDLE_INFO = Gauge("whyflag_bundle_info", "A bundle that has decided in this worker; the value is always 1.", ["version"])
+BUNDLE_FAILURES = Counter("whyflag_bundle_failures", "Champions and challengers that this worker refused.")
+RULE_HITS = Counter("whyflag_rule_hits", "Transactions for which a rule held.", ["rule"])
+SHADOW = Counter(
+    "whyflag_shadow_decisions", "What the challenger would have decided, by the champion's outcome.", ["champion", "challenger"]
+)
+SHADOW_FAILURES = Counter("whyflag_shadow_failures", "Transactions that the challenger could not score.")
+SCORE_PSI = Gauge(
+    "whyflag_score_stability_index", "Population stability index of the probability against the bundle's calibration."
+)
+FEATURE_PSI = Gauge(
+    "whyflag_feature_stability_index", "Population stability index of a feature against the bundle's calibration.", ["feature"]
+)
+MATURED = Counter(
+    "whyflag_matured_decisions",
+    "Decisions whose label delay is over, by whether they were alerts and turned out fraud.",
+    ["alert", "fraud"],
+)
+MATURED_PROBABILITY = Counter("whyflag_matured_probability", "Sum of the probabilities of decisions whose label delay is over.")

@@ -11,6 +11,7 @@ DECISIONS: Final = "decisions"
 ALERTS: Final = "alerts"
 EXPLANATIONS: Final = "explanations"
 VERDICTS: Final = "verdicts"
+DISAGREEMENTS: Final = "disagreements"
 DEAD_LETTERS: Final = "dead-letters"
 PROFILE_CHECKPOINTS: Final = "profile-checkpoints"
 SCORE_CHECKPOINTS: Final = "score-checkpoints"
@@ -41,6 +42,7 @@ TOPICS: Final = (
     Topic(ALERTS, 30 * _DAY_MS),
     Topic(EXPLANATIONS, 30 * _DAY_MS),
     Topic(VERDICTS),
+    Topic(DISAGREEMENTS, 30 * _DAY_MS),
     Topic(DEAD_LETTERS, 30 * _DAY_MS),
     Topic(PROFILE_CHECKPOINTS, compacted=True),
     Topic(SCORE_CHECKPOINTS, compacted=True),

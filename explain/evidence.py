@@ -75,6 +75,10 @@ def gather(alert: Alert, bundle: Bundle) -> Evidence:
                 text="The whole of this transaction is unlike anything in training.",
             )
         )
+    items += [
+        EvidenceItem(evidence_id=f"V{number}", kind="rule", code="RULE", text=f"Rule {rule} holds for this transaction.")
+        for number, rule in enumerate(alert.decision.rule_hits, start=1)
+    ]
     items += _quality(alert)
     return Evidence(tuple(items), x, shap, bias)
 

@@ -82,7 +82,10 @@ def template_claims(facts: Facts) -> Narrative:
     claims = [Claim("what_happened", item.text, (item.evidence_id,)) for item in by_kind.get("timeline", [])]
     claims += [Claim("what_happened", item.text, (item.evidence_id,)) for item in by_kind.get("score", [])]
     speaking_for = [item for item in contributions if (item.contribution or 0) > 0][:3]
-    claims += [Claim("why_unusual", item.text, (item.evidence_id,)) for item in (*speaking_for, *by_kind.get("novelty", []))]
+    claims += [
+        Claim("why_unusual", item.text, (item.evidence_id,))
+        for item in (*speaking_for, *by_kind.get("novelty", []), *by_kind.get("rule", []))
+    ]
     claims += [Claim("similar_cases", item.text, (item.evidence_id,)) for item in by_kind.get("cases", [])]
     against = [item for item in contributions if (item.contribution or 0) < 0][:2]
     claims += [Claim("speaks_against", f"Against fraud: {item.text}", (item.evidence_id,)) for item in against]

@@ -13,7 +13,7 @@ from core.clock import MS_PER_HOUR, MS_PER_MINUTE, duration_ms
 from core.money import money
 from models.features.spec import Entity, Feature, FeatureSpec, Op, op_of
 
-CATALOGUE: Final = "reasons-1"
+CATALOGUE: Final = "reasons-2"
 
 _WINDOWS = {"h": "hour", "d": "day", "m": "minute", "s": "second"}
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -68,6 +68,19 @@ REASONS: Final[dict[Op, Reason]] = {
     Op.BURST: Reason("BURST", "times", "burst in {window}", "Activity within {window} is {value} times the usual rate of {subject_of}."),
     Op.FRAUD_COUNT: Reason("PAST_FRAUD", "count", "known frauds in {window}", "{value} transactions of {subject_of} in {window} are known to be fraud."),
     Op.FRAUD_SHARE: Reason("PAST_FRAUD_SHARE", "share", "known fraud share of {window}", "{value} of the transactions of {subject_of} in {window} are known to be fraud."),
+    Op.FIRST_FRAUD: Reason("FRAUD_SINCE", "days", "first known fraud in {window}", "The first known fraud of {subject_of} in {window} was {value} ago."),
+    Op.LAST_FRAUD: Reason("LAST_FRAUD", "days", "last known fraud in {window}", "The last known fraud of {subject_of} in {window} was {value} ago."),
+    Op.USUAL_FRAUD_COUNT: Reason("UNEXPLAINED_FRAUD", "count", "frauds of usual amount in {window}", "{value} transactions of {subject_of} in {window} are known to be fraud although their amounts were usual for the cards."),
+    Op.USUAL_FRAUD_SHARE: Reason("UNEXPLAINED_FRAUD_SHARE", "share", "share of frauds of usual amount in {window}", "{value} of the transactions of {subject_of} in {window} are known to be fraud although their amounts were usual for the cards."),
+    Op.FIRST_USUAL_FRAUD: Reason("UNEXPLAINED_FRAUD_SINCE", "days", "first fraud of usual amount in {window}", "The first known fraud of {subject_of} in {window} whose amount was usual for its card was {value} ago."),
+    Op.LAST_USUAL_FRAUD: Reason("LAST_UNEXPLAINED_FRAUD", "days", "last fraud of usual amount in {window}", "The last known fraud of {subject_of} in {window} whose amount was usual for its card was {value} ago."),
+    Op.LAST_LEGITIMATE: Reason("LAST_LEGITIMATE", "days", "last transaction not known to be fraud in {window}", "The last transaction of {subject_of} in {window} that is not known to be fraud was {value} ago."),
+    Op.AMOUNT_TO_NORMAL: Reason("AMOUNT_TO_NORMAL", "times", "amount to normal", "The amount is {value} times the normal amount of {subject_of}."),
+    Op.RECENT_TO_NORMAL: Reason("RECENT_TO_NORMAL", "times", "last amounts to normal", "The mean of the last three amounts of {subject_of} is {value} times its normal amount."),
+    Op.MAX_TO_NORMAL: Reason("HIGHEST_TO_NORMAL", "times", "highest amount of {window} to normal", "The highest amount of {subject_of} in the {window} before is {value} times its normal amount."),
+    Op.UNUSUAL_COUNT: Reason("UNUSUAL_AMOUNTS", "count", "unusual amounts in {window}", "{subject} had {value} amounts that were unusual for it in the {window} before."),
+    Op.FIRST_UNUSUAL: Reason("UNUSUAL_SINCE", "days", "first unusual amount in {window}", "The first unusual amount of {subject_of} in the {window} before was {value} ago."),
+    Op.LAST_UNUSUAL: Reason("LAST_UNUSUAL", "days", "last unusual amount in {window}", "The last unusual amount of {subject_of} in the {window} before was {value} ago."),
     Op.SECONDS_SINCE_LAST: Reason("SINCE_LAST", "duration", "time since the last", "The transaction before this one was {value} earlier."),
     Op.DISTANCE: Reason("DISTANCE", "km", "distance", "It is {value} from the place before."),
     Op.SPEED: Reason("TRAVEL_SPEED", "km/h", "travel speed", "Getting here from the place before takes {value}."),
@@ -97,6 +110,8 @@ def shown(value: float | None, unit: str, currency: str) -> str:
         return f"{value * 100:.1f} %"
     if unit == "times":
         return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+    if unit == "days":
+        return f"{value:.1f} days"
     if unit == "km":
         return f"{value:,.0f} km"
     if unit == "km/h":

@@ -27,10 +27,15 @@ class Policy(Struct, frozen=True):
     novel_share: float = 0.0
 
     def outcomes(self, probability: Floats, novelty: Floats) -> npt.NDArray[np.int8]:
-        """``APPROVE``, ``REVIEW`` or ``DECLINE``, int8 [n]. A probability that is not a number is a review."""
-        codes = np.where(probability >= self.decline, DECLINE, np.where(probability >= self.review, REVIEW, APPROVE))
+        """``APPROVE``, ``REVIEW`` or ``DECLINE``, int8 [n], by score and novelty."""
+        codes = self.by_score(probability)
         if self.novel_share > 0:
-            codes = np.where((codes == APPROVE) & (novelty >= self.novel), REVIEW, codes)
+            codes = np.where((codes == APPROVE) & (novelty >= self.novel), REVIEW, codes).astype(np.int8)
+        return codes
+
+    def by_score(self, probability: Floats) -> npt.NDArray[np.int8]:
+        """The same by score alone. A probability that is not a number is a review."""
+        codes = np.where(probability >= self.decline, DECLINE, np.where(probability >= self.review, REVIEW, APPROVE))
         return np.where(np.isnan(probability), REVIEW, codes).astype(np.int8)
 
 

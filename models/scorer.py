@@ -1,40 +1,55 @@
 """From features to decisions: booster, calibration, novelty and policy, the same in replay and in the stream."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from core.messages import Alert, Decision, Outcome, RecentTransaction, Transaction, alert_id
 from models.bundle import Bundle
+from models.features.columns import UNKNOWN_AMOUNT, TransactionColumns
 from models.features.spec import FeatureSpec
 from models.novelty import novelty
 from models.policy import APPROVE, DECLINE, REVIEW
 
+if TYPE_CHECKING:
+    from models.rules import RuleSet  # Polars is loaded only where there are rules
+
+Text = Callable[[str], Sequence[str | None]]
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 OUTCOMES = {APPROVE: Outcome.APPROVE, REVIEW: Outcome.REVIEW, DECLINE: Outcome.DECLINE}
 SCORE_REVIEW, SCORE_DECLINE, NOVEL = "score_review", "score_decline", "novel"
-MODEL_UNAVAILABLE, CURRENCY_UNKNOWN = "model_unavailable", "currency_unknown"
+MODEL_UNAVAILABLE, CURRENCY_UNKNOWN, RULE = "model_unavailable", "currency_unknown", "rule"
 NO_BUNDLE = "none"
 
 
 class Scores(Struct, frozen=True):
-    """Scores of n transactions. ``outcome`` int8 [n]; ``probability`` NaN where the model could not score."""
+    """
+    Scores of n transactions. ``outcome`` int8 [n], of all, and ``by_score`` of the probability alone; ``probability`` NaN where the
+    model could not score; ``held`` bool [n, R] says which of R rules hold.
+    """
 
     bundle: str
+    rules: tuple[str, ...]
     probability: Floats
     novelty: Floats
     outcome: npt.NDArray[np.int8]
     novel: npt.NDArray[np.bool_]
     unpriced: npt.NDArray[np.bool_]
+    by_score: npt.NDArray[np.int8]
+    held: npt.NDArray[np.bool_]
 
     def rows(self, index: Any) -> "Scores":
         """Some of the transactions, by slice, mask or indices."""
-        return Scores(self.bundle, *(getattr(self, name)[index] for name in self.__struct_fields__[1:]))
+        return Scores(self.bundle, self.rules, *(getattr(self, name)[index] for name in self.__struct_fields__[2:]))
+
+    def hits(self, i: int) -> tuple[str, ...]:
+        """The ids of the rules that hold for transaction i."""
+        return tuple(self.rules[rule] for rule in np.flatnonzero(self.held[i]))
 
 
 def score(bundle: Bundle, X: Matrix, unpriced: npt.NDArray[np.bool_]) -> Scores:
@@ -44,25 +59,90 @@ def score(bundle: Bundle, X: Matrix, unpriced: npt.NDArray[np.bool_]) -> Scores:
     unusual = novelty(bundle.forest, X)
     outcome = bundle.policy.outcomes(probability, unusual)
     outcome = np.where(unpriced & (outcome == APPROVE), REVIEW, outcome).astype(np.int8)
-    return Scores(bundle.version, probability, unusual, outcome, unusual >= bundle.policy.novel, unpriced)
+    return Scores(
+        bundle=bundle.version,
+        rules=(),
+        probability=probability,
+        novelty=unusual,
+        outcome=outcome,
+        novel=unusual >= bundle.policy.novel,
+        unpriced=unpriced,
+        by_score=bundle.policy.by_score(probability),
+        held=np.zeros((len(X), 0), np.bool_),
+    )
+
+
+class Decider(Struct, frozen=True):
+    """What decides: a bundle, and rules beside it."""
+
+    bundle: Bundle | None
+    rules: "RuleSet | None" = None
+
+    @property
+    def version(self) -> str:
+        """Of the bundle, and of the rules behind a plus sign; ``none`` for no bundle."""
+        version = self.bundle.version if self.bundle else NO_BUNDLE
+        return f"{version}+{self.rules.version}" if self.rules else version
+
+    def decide(
+        self,
+        X: Matrix,
+        columns: TransactionColumns,
+        names: tuple[str, ...],
+        text: Text,
+        failed: Callable[[int], None] | None = None,
+    ) -> Scores:
+        """
+        Scores of X float32 [n, F], after the rules. ``failed`` is told of how many transactions the model could not score, from
+        within the exception's handling; without it the exception is raised.
+        """
+        if self.bundle is None and failed is not None:
+            failed(len(X))
+        try:
+            scores = score(self.bundle, X, columns.amount == UNKNOWN_AMOUNT) if self.bundle else unscored(len(X))
+            return ruled(self.rules, scores, columns.event_time, names, X, text) if self.rules else scores
+        except Exception:  # whatever it is, the transactions must be decided: by a person
+            if failed is None:
+                raise
+            failed(len(X))
+            return unscored(len(X))
 
 
 def unscored(n: int) -> Scores:
     """Scores for n transactions when the model cannot score: every one goes to review."""
     nothing = np.full(n, np.nan)
     no = np.zeros(n, np.bool_)
-    return Scores(NO_BUNDLE, nothing, nothing, np.full(n, REVIEW, np.int8), no, no)
+    review = np.full(n, REVIEW, np.int8)
+    return Scores(NO_BUNDLE, (), nothing, nothing, review, no, no, review, np.zeros((n, 0), np.bool_))
+
+
+def ruled(
+    rules: "RuleSet", scores: Scores, event_time: npt.NDArray[np.int64], names: tuple[str, ...], X: Matrix, text: Text
+) -> Scores:
+    """Scores after the rules. ``names`` are those of the columns of X float32 [n, F]; ``text`` gives a field of the transactions by name."""
+    from models.rules import numbers, texts
+
+    places = {name: place for place, name in enumerate(names)}
+
+    def field(name: str) -> Any:
+        if name in places:
+            return numbers(X[:, places[name]])
+        return numbers(getattr(scores, name)) if name in ("probability", "novelty") else texts(text(name))
+
+    held = rules.hits(event_time, field)
+    outcome = rules.outcomes(held, scores.outcome, ~np.isnan(scores.probability) & ~scores.unpriced)
+    return structs.replace(scores, outcome=outcome, rules=rules.ids, held=held)
 
 
 def reason_codes(scores: Scores, i: int) -> tuple[str, ...]:
     """Why transaction i has its outcome. The features behind a score are explained later, for alerts only."""
+    codes = [RULE] if scores.held[i].any() else []
     if scores.bundle == NO_BUNDLE:
-        return (MODEL_UNAVAILABLE,)
-    codes = []
+        return (MODEL_UNAVAILABLE, *codes)
     if scores.unpriced[i]:
         codes.append(CURRENCY_UNKNOWN)
-    elif scores.outcome[i] != APPROVE:
-        codes.append(SCORE_DECLINE if scores.outcome[i] == DECLINE else SCORE_REVIEW)
+    if scores.by_score[i]:
+        codes.append(SCORE_DECLINE if scores.by_score[i] == DECLINE else SCORE_REVIEW)
     if scores.novel[i]:
         codes.append(NOVEL)
     return tuple(codes)
@@ -76,10 +156,11 @@ def expected_losses(probability: Floats, amount: Sequence[int]) -> npt.NDArray[n
 def decisions(transactions: Sequence[Transaction], scores: Scores) -> list[Decision]:
     """The decision messages of n transactions."""
     codes: list[tuple[str, ...]] = [()] * len(transactions)
-    for i in np.flatnonzero((scores.outcome != APPROVE) | scores.novel):
-        codes[i] = reason_codes(scores, int(i))
+    hits: list[tuple[str, ...]] = [()] * len(transactions)
+    for i in np.flatnonzero((scores.outcome != APPROVE) | scores.novel | scores.held.any(axis=1)):
+        codes[i], hits[i] = reason_codes(scores, int(i)), scores.hits(int(i))
     losses = expected_losses(scores.probability, [transaction.amount for transaction in transactions]).tolist()
-    columns = (scores.outcome.tolist(), scores.probability.tolist(), scores.novelty.round(6).tolist(), losses, codes)
+    columns = (scores.outcome.tolist(), scores.probability.tolist(), scores.novelty.round(6).tolist(), losses, codes, hits)
     return [
         Decision(
             transaction_id=transaction.transaction_id,
@@ -92,10 +173,11 @@ def decisions(transactions: Sequence[Transaction], scores: Scores) -> list[Decis
             probability=probability if probability == probability else None,  # NaN: the model could not score
             bundle=scores.bundle,
             reason_codes=reasons,
+            rule_hits=held,
             expected_loss=loss,
             novelty=novelty if novelty == novelty else None,
         )
-        for transaction, outcome, probability, novelty, loss, reasons in zip(transactions, *columns, strict=True)
+        for transaction, outcome, probability, novelty, loss, reasons, held in zip(transactions, *columns, strict=True)
     ]
 
 

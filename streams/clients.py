@@ -146,6 +146,12 @@ class Observer:
         for records in self._consumer.poll(timeout_ms=timeout_ms, max_records=5000).values():
             yield from records
 
+    def all(self) -> Iterator[Any]:
+        """The records that are there now."""
+        ends = self._consumer.end_offsets(self._consumer.assignment())
+        while any(self._consumer.position(place) < end for place, end in ends.items()):
+            yield from self.poll(1_000)
+
     def close(self) -> None:
         """Disconnect."""
         self._consumer.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,14 @@ import numpy as np
 
 from analyst.queue import Queue
 from core.clock import SystemClock
-from core.errors import InvalidEvent
+from core.errors import InvalidEvent, WhyflagError
 from core.messages import Alert, Explanation, Finding, Verdict, decode_alert, decode_verdict, encode
 from core.metrics import EXPLAIN_SECONDS, EXPLANATIONS
 from core.settings import Settings
 from core.topics import ALERTS, VERDICTS
 from core.topics import EXPLANATIONS as EXPLANATION_TOPIC
 from streams.publishing import Outputs, Publisher
-from streams.stage import dead_letter
+from streams.stage import Undeciding, dead_letter
 from streams.state import PartitionState
 
 if TYPE_CHECKING:
@@ -28,16 +29,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ExplainStage:
+class ExplainStage(Undeciding):
     """Explains alerts. The template's words are in the queue before the alert is acknowledged; a language model's follow."""
 
     name = "explain"
     topics = (ALERTS, VERDICTS)
     checkpoints = version = ""  # what it knows is in the queue
 
-    def __init__(self, explainer: "Explainer", queue: Queue, narratives_at_once: int) -> None:
-        self._explainer, self._queue = explainer, queue
-        self.bundle = explainer.bundle.version
+    def __init__(
+        self,
+        explainer: "Explainer",
+        queue: Queue,
+        narratives_at_once: int,
+        another: Callable[[str], "Explainer | None"] = lambda version: None,
+    ) -> None:
+        """``another`` makes the explainer of a bundle that ``explainer`` does not know, where it can be had."""
+        self._explainers: dict[str, Explainer | None] = {explainer.bundle.version: explainer}
+        self._explainer, self._queue, self._another = explainer, queue, another
         self.states: dict[int, PartitionState] = {}
         self._places = asyncio.Semaphore(narratives_at_once)
         self._narrating: set[asyncio.Task[None]] = set()
@@ -74,7 +82,8 @@ class ExplainStage:
     async def _explained(self, alert: Alert) -> Outputs:
         begin = perf_counter()
         try:
-            explanation = self._explainer.explain(alert)
+            explainer = self._of(alert.decision.bundle) or self._explainer
+            explanation = explainer.explain(alert)
         except InvalidEvent:
             raise
         except Exception as error:  # it touches nothing but the alert: another try would end the same way
@@ -83,15 +92,15 @@ class ExplainStage:
         await asyncio.to_thread(self._queue.put, alert, explanation)
         EXPLAIN_SECONDS.observe(perf_counter() - begin)
         EXPLANATIONS.labels(explanation.narrator).inc()
-        if self._explainer.has_language_model:
-            task = asyncio.create_task(self._narrate(alert, explanation))
+        if explainer.has_language_model:
+            task = asyncio.create_task(self._narrate(explainer, alert, explanation))
             self._narrating.add(task)
             task.add_done_callback(self._narrating.discard)
         return _output(explanation)
 
-    async def _narrate(self, alert: Alert, explanation: Explanation) -> None:
+    async def _narrate(self, explainer: "Explainer", alert: Alert, explanation: Explanation) -> None:
         async with self._places:
-            narrated = await self._explainer.narrate(explanation)
+            narrated = await explainer.narrate(explanation)
         if narrated is None or self._publisher is None:
             return
         try:
@@ -102,12 +111,20 @@ class ExplainStage:
             logger.exception("the narrative of %s could not be kept", alert.alert_id)
 
     def _learn(self, verdict: Verdict) -> None:
-        """A verdict becomes a case, closed at the time of the verdict, if its alert is known and was raised by this bundle."""
+        """A verdict becomes a case, closed at the time of the verdict, of the bundle that raised its alert."""
         queued = self._queue.get(verdict.alert_id)
+        if queued is None or (explainer := self._of(queued.alert.decision.bundle)) is None:
+            return
         if verdict.finding is Finding.ESCALATE:
-            self._explainer.casebook.withdraw(verdict.alert_id)
-        elif queued is not None and (case := case_of(queued.alert, verdict, self._explainer)):
-            self._explainer.casebook.add_all([case])
+            explainer.casebook.withdraw(verdict.alert_id)
+        elif case := case_of(queued.alert, verdict, explainer):
+            explainer.casebook.add_all([case])
+
+    def _of(self, version: str) -> "Explainer | None":
+        """The explainer of a bundle: after a promotion alerts of both are under way."""
+        if version not in self._explainers:
+            self._explainers[version] = self._another(version)
+        return self._explainers[version]
 
 
 def _decoded(raw: bytes | None, decode: Any) -> Any:
@@ -144,11 +161,25 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     from explain.casebook import Casebook, bundle_cases
     from explain.explainer import Explainer
     from explain.narrator import language_model
-    from models.bundle import load_bundle
+    from models.bundle import Bundle, load_bundle
+    from models.store import BundleStore, open_bundle
 
-    bundle = load_bundle(bundle_dir)
-    queue = Queue(settings.database, SystemClock())
-    explainer = Explainer(bundle, Casebook(bundle, bundle_cases(bundle)), language_model(settings), settings.llm_timeout)
-    learned = [case for queued, verdict in queue.worked() if (case := case_of(queued.alert, verdict, explainer))]
-    explainer.casebook.add_all(learned)
-    return ExplainStage(explainer, queue, settings.llm_concurrency)
+    queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
+
+    def explainer_of(bundle: Bundle) -> Explainer:
+        explainer = Explainer(bundle, Casebook(bundle, bundle_cases(bundle)), llm, settings.llm_timeout)
+        explainer.casebook.add_all(
+            [case for queued, verdict in queue.worked() if (case := case_of(queued.alert, verdict, explainer))]
+        )
+        return explainer
+
+    def another(version: str) -> Explainer | None:
+        if not BundleStore.at(bundle_dir):
+            return None
+        try:
+            return explainer_of(load_bundle(BundleStore(bundle_dir).folder(version)))
+        except WhyflagError as error:
+            logger.error("alerts of bundle %s are explained without its model: %s", version, error)
+            return None
+
+    return ExplainStage(explainer_of(open_bundle(bundle_dir)), queue, settings.llm_concurrency, another)

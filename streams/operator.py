@@ -12,9 +12,10 @@ Numbered steps of a chunk, in ``handle``:
 Numbered steps of a checkpoint, in ``_checkpoint`` and ``_write``:
 
 1. the one before it is committed;
-2. the rows that changed, the positions and the digest are taken at this moment;
+2. what decides from here on is renewed, and the rows that changed, the positions and the digest are taken at this moment;
 3. every output put on its way until then is acknowledged, while the next epoch goes on;
-4. rows and marker are written in one transaction.
+4. rows and marker are written in one transaction;
+5. a new bundle or new rules decide nothing before the marker that names them is committed.
 
 Without a checkpoint log a chunk is done when its outputs are acknowledged, and positions begin where the consumer group has committed.
 
@@ -195,6 +196,7 @@ class Operator:
         places = [(topic, partition) for topic in self.stage.topics]
         bounds = await self._source.bounds(places)
         if checkpoint is None:
+            self.stage.renew(partition)
             return {place: bounds[place][0] for place in places}
         name = f"{self.stage.checkpoints}/{partition}"
         if checkpoint.spec != self.stage.version:
@@ -207,7 +209,7 @@ class Operator:
                 f"the state in {name} was kept when there were {checkpoint.partitions} partitions, now there are {self._partitions}: "
                 "see 'Adding partitions' in docs/delivery.md"
             )
-        if checkpoint.bundle != self.stage.bundle and not checkpoint.clean:
+        if not self.stage.adopt(partition, checkpoint.bundle, checkpoint.clean):
             raise StateError(
                 f"the worker that wrote {name} did not stop in order and used bundle {checkpoint.bundle or 'none'}; what it had begun must "
                 "be decided by the same bundle: start that one once, stop it by SIGTERM, then start the new one"
@@ -280,7 +282,10 @@ class Operator:
             self._positions[place] = max(position, chunk.offset + 1)  # 4
             await self._keep_up(0 if self._make_log is None else _CHUNKS_AHEAD)
             chunk.done = True
-            if self._make_log is not None:
+            if self._make_log is None:
+                if self.stage.outdated(chunk.partition):
+                    self.stage.renew(chunk.partition)
+            else:
                 began, count = self._epochs[chunk.partition]
                 self._epochs[chunk.partition] = (began, count + len(records))
                 if self._over(chunk.partition):
@@ -324,6 +329,8 @@ class Operator:
 
     def _over(self, partition: int) -> bool:
         began, count = self._epochs[partition]
+        if self.stage.outdated(partition):
+            return True
         return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
 
     async def tick(self) -> None:
@@ -352,15 +359,18 @@ class Operator:
                 self._unmoved[place] = (position, now)
 
     async def _checkpoint(self, partition: int, clean: bool = False) -> None:
-        if not clean and not self._epochs[partition][1]:
+        renewed = not clean and self.stage.outdated(partition)
+        if not clean and not renewed and not self._epochs[partition][1]:
             return
         if partition in self._writes:  # 1
             await asyncio.shield(self._writes[partition])
-        state = self.stage.states[partition]  # 2
+        if renewed:  # 2
+            self.stage.renew(partition)
+        state = self.stage.states[partition]
         rows = state.changed()
         checkpoint = Checkpoint(
             spec=self.stage.version,
-            bundle=self.stage.bundle,
+            bundle=self.stage.decider(partition),
             partitions=self._partitions,
             positions={topic: self._positions[topic, partition] for topic in self.stage.topics},
             origins=dict(state.origins),
@@ -370,6 +380,8 @@ class Operator:
         )
         self._epochs[partition] = (monotonic(), 0)
         self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint, tuple(self._deliveries)))
+        if renewed:  # 5
+            await asyncio.shield(self._writes[partition])
 
     async def _write(
         self, partition: int, rows: list[tuple[bytes, bytes]], checkpoint: Checkpoint, deliveries: Iterable[Delivery]

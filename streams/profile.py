@@ -13,20 +13,19 @@ from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
 from models.features.engine import RECENT, EntityEngine
 from models.features.spec import FeatureSpec
 from streams.publishing import Outputs, Publisher
-from streams.stage import dead_letter
+from streams.stage import Undeciding, dead_letter
 from streams.state import PartitionState
 
 # An event from the future would make all that the card does from now on look long past. Clocks and time zones err by less than this.
 _AHEAD_MS = MS_PER_DAY
 
 
-class ProfileStage:
+class ProfileStage(Undeciding):
     """Adds the card's features to each transaction, and sends labels on to the merchant they are about."""
 
     name = "profile"
     topics = (TRANSACTIONS, LABELS)
     checkpoints = PROFILE_CHECKPOINTS
-    bundle = ""
 
     def __init__(self, spec: FeatureSpec, pan_key: bytes) -> None:
         self.spec, self.version = spec, spec.version

@@ -93,7 +93,7 @@ async def _rebuild(
     await log.write(
         rows,
         Checkpoint(
-            spec=stage.version, bundle=stage.bundle, partitions=partitions, positions=positions, origins=dict(state.origins),
+            spec=stage.version, bundle=stage.decider(partition), partitions=partitions, positions=positions, origins=dict(state.origins),
             keys=state.keys, digest=state.digest, clean=True,
         ),
     )  # fmt: skip

@@ -4,27 +4,32 @@ The second hop: what this merchant usually sees, the score and the outcome. Owns
 """
 
 import logging
+import math
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from core.errors import InvalidEvent
-from core.messages import Label, Profiled, decode_profiled, encode
-from core.metrics import DECISIONS, REPLAYED, SCORING_FAILURES
+from core.messages import Disagreement, Label, Profiled, Transaction, decode_profiled, encode
+from core.metrics import DECISIONS, REPLAYED, RULE_HITS, SCORING_FAILURES, SHADOW, SHADOW_FAILURES
 from core.metrics import LABELS as LABELS_APPLIED
 from core.topics import ALERTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
 from core.topics import DECISIONS as DECISION_TOPIC
-from models.bundle import Bundle
+from core.topics import DISAGREEMENTS as DISAGREEMENT_TOPIC
 from models.features.columns import UNKNOWN_AMOUNT, TransactionColumns, label_columns, recent_transactions
 from models.features.engine import RECENT, EntityEngine, Matrix
 from models.features.spec import FeatureSpec
 from models.policy import APPROVE
-from models.scorer import OUTCOMES, Scores, alert, decisions, score, unscored
+from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, score
+from streams.deciders import Deciders
 from streams.publishing import Outputs, Publisher
 from streams.stage import dead_letter
 from streams.state import PartitionState
+from streams.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +41,44 @@ class ScoreStage:
     topics = (PROFILED,)
     checkpoints = SCORE_CHECKPOINTS
 
-    def __init__(self, spec: FeatureSpec, bundle: Bundle | None) -> None:
-        """Without a bundle every transaction goes to review: never a silent approval."""
-        self._spec, self.version, self._bundle = spec, spec.version, bundle
-        self.bundle = bundle.version if bundle else ""
+    def __init__(self, spec: FeatureSpec, deciders: Deciders) -> None:
+        """A decider without a bundle sends every transaction to review: never a silent approval."""
+        self.spec, self.version, self._deciders = spec, spec.version, deciders
         self._names = spec.feature_names
         self._card_features = len(spec.entities[0].features)
         self._columns = EntityEngine(spec, spec.entities[0]).columns
+        self._decider: dict[int, Decider] = {}
+        self._watch: Watch | None = None
         self.states: dict[int, PartitionState] = {}
+
+    # -- what decides a partition ---------------------------------------------------------------------------------------------
+
+    def decider(self, partition: int) -> str:
+        """The version of what decides a partition now."""
+        return self._decides(partition).version
+
+    def outdated(self, partition: int) -> bool:
+        """Whether something newer waits for the end of the epoch."""
+        return self._decides(partition).version != self._deciders.newest().version
+
+    def renew(self, partition: int) -> None:
+        """Decide by the newest from here on."""
+        self._decider[partition] = self._deciders.newest()
+
+    def adopt(self, partition: int, version: str, clean: bool) -> bool:
+        """Decide as a checkpoint says, so that what is decided again is decided by the same; after a clean end by the newest."""
+        found = self._deciders.find(version)
+        if found is None and not clean:
+            return False
+        self._decider[partition] = found or self._deciders.newest()
+        return True
+
+    def _decides(self, partition: int) -> Decider:
+        if partition not in self._decider:
+            self.renew(partition)
+        return self._decider[partition]
+
+    # -- a chunk --------------------------------------------------------------------------------------------------------------
 
     async def start(self, publisher: Publisher) -> None:
         """Nothing to open."""
@@ -53,7 +88,7 @@ class ScoreStage:
 
     def new_state(self) -> PartitionState:
         """The engines of the merchant and of whatever other entities the spec has."""
-        return PartitionState(self._spec, self._spec.entities[1:])
+        return PartitionState(self.spec, self.spec.entities[1:])
 
     def state(self, partition: int) -> PartitionState:
         """What is known of a partition."""
@@ -66,7 +101,7 @@ class ScoreStage:
         outputs: list[Outputs] = []
         state = self.state(partition)
         for run, label in self._runs(state, records, outputs, self.version):
-            outputs += self._decided(state, run)
+            outputs += self._decided(partition, state, run)
             if label:
                 self._apply(state, label)
         return outputs
@@ -123,36 +158,89 @@ class ScoreStage:
         return columns.marked(np.array([profiled.unusual for profiled in run]))
 
     def _apply(self, state: PartitionState, label: Label) -> None:
+        columns_of_label = label_columns([label])
         for engine in state.engines:
-            engine.apply_labels(label_columns([label]))
+            engine.apply_labels(columns_of_label)
+        if self._watch is not None:
+            self._watch.matured.label(columns_of_label)
         LABELS_APPLIED.labels(str(label.fraud).lower()).inc()
 
-    def _decided(self, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
+    def _decided(self, partition: int, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
         if not run:
             return []
         transactions = [profiled.transaction for profiled in run if profiled.transaction is not None]
         columns = self._columns_of(run)
         card = np.frombuffer(b"".join(profiled.features for profiled in run), "<f4").reshape(len(run), -1)
         X = np.hstack([card, *(engine.update(columns)[0] for engine in state.engines)])
-        scores = self._scored(X, columns.amount == UNKNOWN_AMOUNT)
+        decider = self._decides(partition)
+        scores = decider.decide(X, columns, self._names, partial(_text, transactions), self._failed)
         decided = decisions(transactions, scores)
         for code, outcome in OUTCOMES.items():
             DECISIONS.labels(outcome.value).inc(int((scores.outcome == code).sum()))
+        for rule, hits in zip(scores.rules, scores.held.sum(axis=0).tolist(), strict=True):
+            RULE_HITS.labels(rule).inc(hits)
+        shadow = self._shadow(transactions, columns, X, scores)
+        self._observe(decider, columns, X, scores)
         made = Outputs(DECISION_TOPIC, [t.transaction_id.encode() for t in transactions], [encode(d) for d in decided])
         alerts = Outputs(ALERTS, [], [])
         for i in np.flatnonzero(scores.outcome != APPROVE).tolist():
             rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
             recent = recent_transactions(rows, int(columns.merchant[i]))
-            raised = alert(transactions[i], decided[i], self._names, X[i], self._spec, recent)
+            raised = alert(transactions[i], decided[i], self._names, X[i], self.spec, recent)
             alerts.keys.append(raised.alert_id.encode())
             alerts.values.append(encode(raised))
-        return [made, alerts] if alerts.keys else [made]
+        return [outputs for outputs in (made, alerts, shadow) if outputs.keys]
 
-    def _scored(self, X: Matrix, unpriced: Any) -> Scores:
-        if self._bundle is not None:
-            try:
-                return score(self._bundle, X, unpriced)
-            except Exception:  # whatever it is, the transactions must be decided: by a person
-                logger.exception("the model could not score a batch of %d; all of it goes to review", len(X))
-        SCORING_FAILURES.inc(len(X))
-        return unscored(len(X))
+    @staticmethod
+    def _failed(n: int) -> None:
+        if sys.exception() is not None:
+            logger.exception("the model could not score a batch of %d; all of it goes to review", n)
+        SCORING_FAILURES.inc(n)
+
+    def _shadow(self, transactions: list[Transaction], columns: TransactionColumns, X: Matrix, scores: Scores) -> Outputs:
+        """What the challenger would have decided otherwise. Whatever happens to it, the decisions stand."""
+        found = Outputs(DISAGREEMENT_TOPIC, [], [])
+        challenger = self._deciders.challenger()
+        if challenger is None:
+            return found
+        try:
+            other = score(challenger, X, columns.amount == UNKNOWN_AMOUNT)
+        except Exception:
+            logger.exception("the challenger could not score a batch of %d", len(X))
+            SHADOW_FAILURES.inc(len(X))
+            return found
+        for ours, outcome in OUTCOMES.items():
+            for theirs, otherwise in OUTCOMES.items():
+                SHADOW.labels(outcome.value, otherwise.value).inc(
+                    int(((scores.outcome == ours) & (other.outcome == theirs)).sum())
+                )
+        for i in np.flatnonzero(scores.outcome != other.outcome).tolist():
+            transaction, probability = transactions[i], float(scores.probability[i])
+            disagreement = Disagreement(
+                transaction_id=transaction.transaction_id,
+                card_id=transaction.card_id,
+                event_time=transaction.event_time,
+                amount=transaction.amount,
+                currency=transaction.currency,
+                champion=scores.bundle,
+                champion_outcome=OUTCOMES[int(scores.outcome[i])],
+                champion_probability=None if math.isnan(probability) else probability,
+                challenger=challenger.version,
+                challenger_outcome=OUTCOMES[int(other.outcome[i])],
+                challenger_probability=float(other.probability[i]),
+            )
+            found.keys.append(transaction.transaction_id.encode())
+            found.values.append(encode(disagreement))
+        return found
+
+    def _observe(self, decider: Decider, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
+        """Drift and, later, what became of the decisions: for people who watch, never for a decision."""
+        if decider.bundle is None:
+            return
+        if self._watch is None or self._watch.bundle.version != decider.bundle.version:
+            self._watch = Watch(decider.bundle, self._watch.matured if self._watch else None)
+        self._watch.see(columns, X, scores)
+
+
+def _text(transactions: list[Transaction], name: str) -> list[str | None]:
+    return [getattr(transaction, name) for transaction in transactions]

@@ -34,9 +34,20 @@ class Stage(Protocol):
     def version(self) -> str:
         """The version of the feature spec that its state belongs to."""
 
-    @property
-    def bundle(self) -> str:
-        """The version of the bundle that decides its outputs; empty where none does."""
+    def decider(self, partition: int) -> str:
+        """The version of what decides a partition's outputs now; empty where nothing does."""
+
+    def outdated(self, partition: int) -> bool:
+        """Whether something newer should decide from the next epoch on."""
+
+    def renew(self, partition: int) -> None:
+        """Decide by the newest from here on. Called between epochs only."""
+
+    def adopt(self, partition: int, version: str, clean: bool) -> bool:
+        """
+        Decide a partition by what a checkpoint names, or by the newest if that is gone but its writer stopped in order. False: what
+        follows the checkpoint can not be decided as it was.
+        """
 
     @property
     def states(self) -> dict[int, PartitionState]:
@@ -53,6 +64,25 @@ class Stage(Protocol):
 
     async def stop(self) -> None:
         """Called once after the last chunk."""
+
+
+class Undeciding:
+    """A stage whose outputs follow from its input alone."""
+
+    def decider(self, partition: int) -> str:
+        """Nothing."""
+        return ""
+
+    def outdated(self, partition: int) -> bool:
+        """Never."""
+        return False
+
+    def renew(self, partition: int) -> None:
+        """Nothing to renew."""
+
+    def adopt(self, partition: int, version: str, clean: bool) -> bool:
+        """Always."""
+        return True
 
 
 def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> Outputs:

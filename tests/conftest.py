@@ -11,9 +11,10 @@ from core.settings import Settings
 from models.bundle import Bundle, load_bundle
 from models.features.spec import default_spec
 from training.mapping import load_mapping
+from training.progress import Progress
 from training.readers import TransactionFile
 from training.simulator import SimulationSpec, simulate
-from training.train import Progress, train
+from training.train import train
 
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"

@@ -28,8 +28,10 @@ from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TOPICS, TRANSACTIONS
 from models.bundle import Bundle
 from models.features.spec import default_spec
+from models.scorer import Decider
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.clients import Sender, create_topics
+from streams.deciders import OneDecider
 from streams.profile import ProfileStage
 from streams.score import ScoreStage
 from streams.state import PartitionState
@@ -39,9 +41,10 @@ from tests.kafka.proxy import Proxy
 from tests.test_kafka import _whyflag
 from tests.workers import Worker
 from training.mapping import load_mapping
+from training.progress import Progress
 from training.readers import TransactionFile, read_labels
 from training.replay import transactions_of
-from training.train import Progress, train
+from training.train import train
 
 pytestmark = pytest.mark.faults
 
@@ -226,7 +229,7 @@ def settle(kafka: Settings, seconds: float = 120) -> None:
 
     async def done() -> bool:
         logs = await _logs(kafka, TRANSACTIONS, LABELS, PROFILED)
-        for stage in (ProfileStage(default_spec(), b""), ScoreStage(default_spec(), None)):
+        for stage in (ProfileStage(default_spec(), b""), ScoreStage(default_spec(), OneDecider(Decider(None)))):
             for partition, (checkpoint, _) in (await _restored(kafka, stage)).items():
                 for topic in stage.topics:
                     records = logs[topic][partition]
@@ -252,7 +255,7 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
     async def compare() -> dict[str, int]:
         logs = await _logs(kafka, TRANSACTIONS, LABELS, PROFILED, DECISIONS, ALERTS, DEAD_LETTERS)
         expected = defaultdict(list)
-        stages = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, bundle)
+        stages = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
         for stage in stages:
             for topic in stage.topics:
                 for partition, records in logs[topic].items():

@@ -11,7 +11,8 @@ from models.features.spec import compromise_spec, default_spec
 from tests.conftest import ROOT, transactions_file
 from training import handbook
 from training.dataset import features_of, load_dataset
-from training.train import BOOSTER, Progress
+from training.progress import Progress
+from training.train import BOOSTER
 
 DATA = ROOT.parent / "shared/data/handbook"
 QUIET = Progress(lambda name, steps: None, lambda steps: None)

@@ -111,14 +111,16 @@ def test_calibration_recovers_known_probabilities_and_keeps_the_order():
 def test_a_budget_is_never_exceeded_on_its_own_data(wanted, seed):
     rng = np.random.default_rng(seed)
     p = np.round(rng.random(1000) ** 4, 2)  # many ties
-    policy = fit_policy(p, p, days=2.0, alerts_per_day=wanted / 2)
-    assert (policy.outcomes(p) != APPROVE).sum() <= wanted
+    unusual = np.round(rng.random(1000), 2)
+    for share in (0.0, 0.1, 0.5):
+        policy = fit_policy(p, unusual, days=2.0, alerts_per_day=wanted / 2, novel_share=share)
+        assert (policy.outcomes(p, unusual) != APPROVE).sum() <= wanted
     assert policy.decline >= policy.review
 
 
 def test_outcomes_are_ordered_and_no_probability_is_a_review():
     policy = fit_policy(np.linspace(0, 1, 1001), np.zeros(1001), days=1, alerts_per_day=400)
-    assert policy.outcomes(np.array([0.0, 0.7, 0.95, np.nan])).tolist() == [APPROVE, REVIEW, DECLINE, REVIEW]
+    assert policy.outcomes(np.array([0.0, 0.7, 0.95, np.nan]), np.zeros(4)).tolist() == [APPROVE, REVIEW, DECLINE, REVIEW]
 
 
 @pytest.mark.parametrize(("text", "a_day"), [("300/day", 300), ("700/week", 100), ("0.5/day", 0.5)])

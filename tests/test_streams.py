@@ -28,8 +28,9 @@ from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
 from models.bundle import load_bundle
 from models.features.spec import default_spec
-from models.scorer import MODEL_UNAVAILABLE
+from models.scorer import MODEL_UNAVAILABLE, Decider
 from streams.clients import Sender, create_topics
+from streams.deciders import OneDecider
 from streams.embedded import API_VERSION, EmbeddedBroker
 from streams.history import Past, learn
 from streams.operator import Operator
@@ -168,7 +169,7 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
     every, labels = list(transactions_of(part)), read_labels(world / "labels.parquet")
     pq.write_table(pq.read_table(world / "transactions.parquet").slice(0, 2000), tmp_path / "history.parquet")
     wanted, _ = _replayed(part, bundle, tmp_path / "out", world / "labels.parquet")
-    profile, scored = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, bundle)
+    profile, scored = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
     partitions = {TRANSACTIONS: 4, PROFILED: 3}
 
     async def count(topic):
@@ -241,7 +242,7 @@ def test_every_record_is_profiled_or_a_dead_letter_or_a_duplicate(values, rng: r
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_the_second_hop_survives_any_bytes(values):
-    stage = ScoreStage(default_spec(), None)
+    stage = ScoreStage(default_spec(), OneDecider(Decider(None)))
     outputs = _by_topic(_process(stage, PROFILED, [_record(v, i, topic=PROFILED) for i, v in enumerate(values)]))
     assert len(outputs[DEAD_LETTERS]) == len(values)
 
@@ -340,7 +341,7 @@ def test_an_event_from_the_future_is_a_dead_letter():
 
 def test_the_second_hop_drops_what_it_has_seen(bundle, world):
     """A replay of the first hop after a crash counts nothing twice, and neither does a label."""
-    profile, stage = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, bundle)
+    profile, stage = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
     some = list(transactions_of(transactions_file(world)))[:50]
     profiled = [_process(profile, TRANSACTIONS, [_record(encode(t), i)])[0].value for i, t in enumerate(some)]
     first = _process(stage, PROFILED, [_record(value, i, topic=PROFILED) for i, value in enumerate(profiled)])
@@ -368,7 +369,7 @@ def test_labels_are_cut_at_their_place_in_the_log_wherever_chunks_are_cut(world,
             log += [o.value for o in _process(profile, LABELS, [_record(encode(label), i, topic=LABELS)])]
     results = []
     for size in (1, 7, len(log)):
-        stage = ScoreStage(bundle.spec, bundle)
+        stage = ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
         records = [_record(value, i, topic=PROFILED) for i, value in enumerate(log)]
         outputs = [o for i in range(0, len(log), size) for o in _process(stage, PROFILED, records[i : i + size])]
         results.append({topic: [o.value for o in found] for topic, found in _by_topic(outputs).items()})
@@ -380,12 +381,12 @@ def test_a_record_of_another_spec_is_not_scored_by_this_one(bundle, world):
     transaction = next(transactions_of(transactions_file(world)))
     other = ProfileStage(default_spec("USD"), b"")
     (output,) = _process(other, TRANSACTIONS, [_record(encode(transaction))])
-    (letter,) = _process(ScoreStage(bundle.spec, bundle), PROFILED, [_record(output.value, topic=PROFILED)])
+    (letter,) = _process(ScoreStage(bundle.spec, OneDecider(Decider(bundle))), PROFILED, [_record(output.value, topic=PROFILED)])
     assert "run one spec at a time" in decode_dead_letter(letter.value).message
 
 
 def test_a_scorer_that_fails_sends_the_batch_to_review(bundle, world, monkeypatch):
-    import streams.score as module
+    import models.scorer as module
 
     def broken(*_):
         raise RuntimeError("out of cheese")
@@ -393,7 +394,9 @@ def test_a_scorer_that_fails_sends_the_batch_to_review(bundle, world, monkeypatc
     monkeypatch.setattr(module, "score", broken)
     transaction = next(transactions_of(transactions_file(world)))
     (profiled,) = _process(ProfileStage(bundle.spec, b""), TRANSACTIONS, [_record(encode(transaction))])
-    outputs = _by_topic(_process(ScoreStage(bundle.spec, bundle), PROFILED, [_record(profiled.value, topic=PROFILED)]))
+    outputs = _by_topic(
+        _process(ScoreStage(bundle.spec, OneDecider(Decider(bundle))), PROFILED, [_record(profiled.value, topic=PROFILED)])
+    )
     assert decode_decision(outputs[DECISIONS][0].value).outcome is Outcome.REVIEW
     assert len(outputs[ALERTS]) == 1
 

@@ -12,10 +12,11 @@ from tests.conftest import DAY, HANDBOOK, transactions_file
 from training.dataset import LabelledReplay, load_dataset
 from training.evaluate import evaluate
 from training.mapping import load_mapping
+from training.progress import Progress
 from training.readers import TransactionFile
 from training.replay import replay
 from training.splits import split_by_time
-from training.train import Progress, train
+from training.train import train
 
 QUIET = Progress(lambda name, steps: None, lambda steps: None)
 

@@ -24,8 +24,9 @@ from models.features.engine import Matrix
 from models.features.spec import FeatureSpec, compromise_spec, handbook_spec
 from training.dataset import Dataset, features_of, load_dataset
 from training.mapping import load_mapping
+from training.progress import Progress
 from training.readers import TransactionFile
-from training.train import BOOSTER, ROUNDS, Progress
+from training.train import BOOSTER, ROUNDS
 
 Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -1,6 +1,7 @@
 """A file through the whole of scoring, without Kafka: the same engine, scorer and policy as the stream."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.messages import Alert, Transaction, encode
 from models.bundle import Bundle
-from models.features.columns import UNKNOWN_AMOUNT, label_columns, recent_transactions
+from models.features.columns import label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
-from models.scorer import OUTCOMES, Scores, alert, decisions, expected_losses, reason_codes, score
+from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, reason_codes
 from training.dataset import LabelledReplay, column_labels, columns_of, known_labels
 from training.evaluate import evaluate
 from training.readers import SCHEMA, TransactionFile, read_labels
@@ -108,7 +109,7 @@ class _Writer:
                     pa.array(scores.probability),
                     pa.array([scores.bundle] * len(rows)),
                     pa.array([list(reason_codes(scores, i)) for i in range(len(rows))], pa.list_(pa.string())),
-                    pa.array([[]] * len(rows), pa.list_(pa.string())),
+                    pa.array([list(scores.hits(i)) for i in range(len(rows))], pa.list_(pa.string())),
                     pa.array(expected_losses(scores.probability, amounts)),
                     pa.array(scores.novelty.round(6)),
                 ],
@@ -145,9 +146,22 @@ class _Writer:
                 self._partial(name).unlink(missing_ok=True)
 
 
+def _text(table: pa.Table, name: str) -> list[str | None]:
+    column: list[str | None] = table[name].to_pylist()
+    return column
+
+
+def _rules(path: Path | None, features: tuple[str, ...]) -> Any:
+    if path is None:
+        return None
+    from models.rules import load_rules  # Polars is loaded only where there are rules
+
+    return load_rules(path, features)
+
+
 def replay(
     source: TransactionFile, bundle: Bundle, *, labels: Path | None, out: Path, form: str, pan_key: bytes, progress: Progress,
-    batch: int = 65_536,
+    batch: int = 65_536, rules: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """
     Decide every transaction of a file in its order; write ``decisions`` and ``alerts``; return the summary.
@@ -158,6 +172,7 @@ def replay(
         InputError: if the file cannot be used.
     """
     spec = bundle.spec
+    decider = Decider(bundle, _rules(rules, spec.feature_names))
     reports = label_columns(read_labels(labels, pan_key)) if labels else None
     feed = LabelledReplay(FeatureEngine(spec), reports)
     writer = _Writer(out, form, spec.feature_names)
@@ -174,7 +189,8 @@ def replay(
             rows = np.flatnonzero(~duplicate)
             duplicates += int(duplicate.sum())
             if len(rows):
-                scores = score(bundle, X[rows], columns.amount[rows] == UNKNOWN_AMOUNT)
+                kept = chunk.table if len(rows) == len(chunk.table) else chunk.table.take(pa.array(rows))
+                scores = decider.decide(X[rows], columns.rows(rows), names, partial(_text, kept))
                 writer.decisions(chunk.table, scores, rows)
                 places = np.flatnonzero(scores.outcome != APPROVE)
                 raised = [transaction_of(chunk.table, int(row)) for row in rows[places]]

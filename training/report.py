@@ -9,7 +9,6 @@ import base64
 import io
 import itertools
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,74 +19,21 @@ import pyarrow.parquet as pq
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from msgspec import Struct
 
-from core.clock import MS_PER_DAY, MS_PER_HOUR
+from core.clock import MS_PER_HOUR
 from core.errors import InputError
 from models.attribution import contributions
 from models.bundle import CARD, Bundle
 from models.calibration import reliability
 from models.drift import SHIFTED, STABLE, counted, stability
-from models.features.columns import UNKNOWN_AMOUNT
-from models.features.engine import Matrix
-from models.scorer import Scores, score
-from training.dataset import Dataset, features_of, load_dataset
-from training.evaluate import evaluate
-from training.readers import TransactionFile
-from training.train import Progress
+from training.evaluate import Tested, evaluate
+from training.progress import Progress
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 _EXPLAINED = 2_000
 _AMOUNT_BANDS = (0, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 2**62)  # minor units
 _RED, _BLUE, _GREY, _GREEN = "#b3261e", "#1f5fa8", "#7a7f87", "#2e7d4f"
-
-
-class Tested(Struct, frozen=True):
-    """n transactions that a bundle has scored, and how they ended."""
-
-    dataset: Dataset
-    rows: npt.NDArray[np.int64]
-    X: Matrix
-    scores: Scores
-    fraud: Mask
-    amount: npt.NDArray[np.int64]
-    days: float
-
-    @property
-    def flagged(self) -> Mask:
-        """Which became alerts, bool [n]."""
-        return self.scores.outcome > 0
-
-
-def tested(source: TransactionFile, labels: Path | None, bundle: Bundle, pan_key: bytes, progress: Progress) -> Tested:
-    """
-    Score what a file holds after the bundle's calibration.
-
-    Raises:
-        InputError: if the file cannot be used or holds nothing after that.
-    """
-    progress.stage("reading", 0)
-    dataset = load_dataset(source, bundle.spec, labels, pan_key, progress.advance)
-    time = dataset.columns.event_time
-    progress.stage("features", len(time))
-    X, duplicate = features_of(dataset, bundle.spec, progress.advance)
-    begin = int(datetime.fromisoformat(bundle.metrics["split"]["test_begin"] + "+00:00").timestamp() * 1000)
-    rows = np.flatnonzero((time >= begin) & ~duplicate)
-    if len(rows) == 0:
-        raise InputError(
-            f"{source.path} holds nothing after {bundle.metrics['split']['test_begin']}, when the bundle's test period began"
-        )
-    progress.stage("scoring", 0)
-    return Tested(
-        dataset=dataset,
-        rows=rows,
-        X=X[rows],
-        scores=score(bundle, X[rows], dataset.columns.amount[rows] == UNKNOWN_AMOUNT),
-        fraud=dataset.known.final[rows],
-        amount=dataset.amounts[rows],
-        days=max((int(time[rows].max()) - int(time[rows].min()) + 1) / MS_PER_DAY, 1 / 24),
-    )
 
 
 def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: Progress) -> str:

@@ -5,7 +5,6 @@ import importlib.metadata
 import io
 import os
 import platform
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from models.novelty import Forest, fit_forest, novelty
 from models.policy import Policy, cheapest_budget, fit_policy
 from training.dataset import Dataset, features_of, load_dataset
 from training.evaluate import evaluate
+from training.progress import Progress
 from training.readers import TransactionFile
 from training.splits import Split, split_by_time
 
@@ -106,13 +106,6 @@ def load_recipe(path: Path) -> Recipe:
             f"--recipe {path}: imbalance is one of {', '.join(IMBALANCE)}; calibration one of auto, {', '.join(METHODS)}"
         )
     return recipe
-
-
-class Progress(Struct, frozen=True):
-    """How a long run tells where it is: a new stage with its number of steps, and steps done."""
-
-    stage: Callable[[str, int], None]
-    advance: Callable[[int], None]
 
 
 class _Rounds(xgb.callback.TrainingCallback):

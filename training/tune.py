@@ -16,7 +16,8 @@ from sklearn.metrics import average_precision_score
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from models.features.spec import FeatureSpec
-from training.train import BOOSTER, IMBALANCE, ROUNDS, History, Progress, Recipe, fit_booster, margins
+from training.progress import Progress
+from training.train import BOOSTER, IMBALANCE, ROUNDS, History, Recipe, fit_booster, margins
 
 FOLDS = 3
 _VALIDATION_SHARE = 0.2  # of the training period, for each fold

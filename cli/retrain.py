@@ -1,0 +1,65 @@
+"""``whyflag retrain``: a job that makes a challenger from what is known by now."""
+
+import getpass
+import tempfile
+from pathlib import Path
+
+import click
+
+from cli.bundles import pass_gates
+from cli.options import delay_of, transactions_options
+from cli.progress import stages
+
+
+@click.command()
+@click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="The store."
+)
+@transactions_options
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--promote", is_flag=True, help="Promote it if it passes all gates; without this it only scores in shadow.")
+def command(store: Path, transactions: Path, mapping: str, labels: Path | None, seed: int, promote: bool) -> None:
+    """
+    Train by the champion's features, recipe and budget on new labels; the challenger scores in shadow, and through the gates it may
+    decide. Leaves with status 0 if it passed them and 3 if it did not.
+    """
+    import msgspec
+
+    from core.errors import InputError
+    from core.settings import read_settings
+    from models.bundle import load_bundle
+    from models.store import BundleStore
+    from training.mapping import load_mapping
+    from training.progress import Progress
+    from training.readers import TransactionFile
+    from training.train import Recipe, train
+
+    settings, held = read_settings(), BundleStore(store)
+    if held.champion is None:
+        raise InputError(f"the store in {store} has no champion to go by: `whyflag train`, `bundles add`, `bundles promote`")
+    champion = load_bundle(held.folder(held.champion.bundle))
+    recipe = msgspec.convert(champion.metrics["recipe"], Recipe)
+    with tempfile.TemporaryDirectory() as folder, stages() as progress:
+        train(
+            TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes),
+            champion.spec,
+            labels=labels,
+            alerts_per_day=champion.policy.alerts_per_day,
+            label_delay_ms=delay_of(f"{round(champion.metrics['label_delay_days'] * 24)}h"),
+            out=Path(folder) / "bundle",
+            seed=seed,
+            pan_key=settings.pan_key_bytes,
+            progress=Progress(progress.stage, progress.advance),
+            recipe=recipe,
+        )
+        version = held.add(Path(folder) / "bundle")
+    if version == champion.version:
+        click.echo(f"nothing new: training gave the champion {version} again")
+        return
+    held.challenge(version)
+    click.echo(f"challenger {version}")
+    if not pass_gates(held, version, transactions, mapping, labels):
+        raise click.exceptions.Exit(3)
+    if promote:
+        decider = held.promote(version, held.champion.rules, getpass.getuser(), "retrained, passed the gates").decider
+        click.echo(f"champion {decider}")

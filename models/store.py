@@ -1,0 +1,228 @@
+"""
+The store of bundles and rules, and which of them decide: what a running worker watches.
+
+A folder holds ``bundles/<version>``, ``rules/<version>`` and ``current.json``, which names the champion, the challenger and all
+champions before. It is replaced whole, so that a reader sees one state or the next.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct, structs
+
+from core.errors import BundleError, InputError
+from models.bundle import MANIFEST, Bundle, load_bundle
+from models.scorer import Decider
+
+CURRENT = "current.json"
+RULES_FILE = "rules.toml"
+
+
+class Champion(Struct, frozen=True):
+    """What decided from a time on (UTC, ISO 8601), who said so and why."""
+
+    bundle: str
+    rules: str = ""
+    since: str = ""
+    by: str = ""
+    why: str = ""
+
+    @property
+    def decider(self) -> str:
+        """The decider's version that it stands for."""
+        return f"{self.bundle}+{self.rules}" if self.rules else self.bundle
+
+
+class Current(Struct, frozen=True):
+    """Champions, the present one last, and the challenger's version."""
+
+    champions: tuple[Champion, ...] = ()
+    challenger: str = ""
+
+
+class BundleStore:
+    """A folder of bundles and rules."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @staticmethod
+    def at(root: Path) -> bool:
+        """Whether a folder is a store."""
+        return (root / CURRENT).is_file()
+
+    @property
+    def current(self) -> Current:
+        """
+        What the pointer says now.
+
+        Raises:
+            BundleError: if it cannot be read.
+        """
+        try:
+            return msgspec.json.decode((self.root / CURRENT).read_bytes(), type=Current)
+        except FileNotFoundError:
+            return Current()
+        except (OSError, msgspec.MsgspecError) as error:
+            raise BundleError(f"{self.root / CURRENT} cannot be read: {error}") from None
+
+    @property
+    def champion(self) -> Champion | None:
+        """The present champion."""
+        champions = self.current.champions
+        return champions[-1] if champions else None
+
+    def versions(self) -> list[str]:
+        """Versions of all bundles held."""
+        return sorted(folder.name for folder in (self.root / "bundles").glob("*") if (folder / MANIFEST).exists())
+
+    def folder(self, version: str) -> Path:
+        """
+        Where a bundle is.
+
+        Raises:
+            InputError: if the store has none of that version.
+        """
+        if version not in self.versions():
+            raise InputError(f"{self.root} holds no bundle {version!r}: it holds {', '.join(self.versions()) or 'none'}")
+        return self.root / "bundles" / version
+
+    def add(self, folder: Path) -> str:
+        """
+        Copy a bundle into the store; returns its version. One that is there already stays as it is.
+
+        Raises:
+            BundleError: if it is missing, altered or unreadable.
+        """
+        version = load_bundle(folder).version
+        self._place(folder, self._made("bundles") / version)
+        return version
+
+    def add_rules(self, path: Path, features: tuple[str, ...]) -> str:
+        """
+        Copy rules and the files of their lists into the store; returns their version.
+
+        Raises:
+            InputError: if they cannot be used with these features.
+        """
+        from models.rules import load_rules  # Polars is loaded only where there are rules
+
+        version = load_rules(path, features).version
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made).resolve()
+            shutil.copy(path, folder / RULES_FILE)
+            for listed in tomllib.loads(path.read_text()).get("lists", {}).values():
+                if name := listed.get("file"):
+                    target = (folder / name).resolve()
+                    if not target.is_relative_to(folder):
+                        raise InputError(f"{path}: the file of a list must be in the folder of the rules, not {name}")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path.parent / name, target)
+            self._place(folder, self._made("rules") / version)
+        return version
+
+    def load(self, version: str) -> Decider:
+        """
+        What a decider's version names: a bundle and, behind a plus sign, rules.
+
+        Raises:
+            WhyflagError: if the store does not hold it or it cannot be used.
+        """
+        name, _, rules = version.partition("+")
+        bundle = load_bundle(self.folder(name))
+        if not rules:
+            return Decider(bundle)
+        from models.rules import load_rules  # Polars is loaded only where there are rules
+
+        return Decider(bundle, load_rules(self.root / "rules" / rules / RULES_FILE, bundle.spec.feature_names))
+
+    def challenge(self, version: str) -> None:
+        """
+        Let a bundle score in shadow; an empty version ends that.
+
+        Raises:
+            InputError: if the store has none of that version.
+        """
+        if version:
+            self.folder(version)
+        with self._changing() as current:
+            self._write(structs.replace(current, challenger=version))
+
+    def promote(self, bundle: str, rules: str, by: str, why: str) -> Champion:
+        """
+        Make a bundle, with rules or none, the champion. It challenges no more.
+
+        Raises:
+            InputError: if the store has none of that version.
+        """
+        self.folder(bundle)
+        with self._changing() as current:
+            champion = Champion(bundle, rules, datetime.now(UTC).isoformat(timespec="seconds"), by, why)
+            challenger = "" if current.challenger == bundle else current.challenger
+            self._write(Current((*current.champions, champion), challenger))
+        return champion
+
+    def rollback(self, by: str, why: str) -> Champion:
+        """
+        Make the last champion that differs from the present one the champion again.
+
+        Raises:
+            InputError: if there was none.
+        """
+        champions = self.current.champions
+        before = [champion for champion in champions if champion.decider != champions[-1].decider]
+        if not before:
+            raise InputError(f"{self.root} has had no other champion to go back to")
+        return self.promote(before[-1].bundle, before[-1].rules, by, why)
+
+    def _made(self, name: str) -> Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @staticmethod
+    def _place(source: Path, place: Path) -> None:
+        """Copy a folder; nobody sees it before it is whole."""
+        if place.exists():
+            return
+        partial = place.with_name(f".{place.name}.{os.getpid()}")
+        shutil.copytree(source, partial, ignore=shutil.ignore_patterns("rejects.jsonl"))
+        partial.rename(place)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Current]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.current
+
+    def _write(self, current: Current) -> None:
+        partial = self.root / f".{CURRENT}.{os.getpid()}"
+        with partial.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(current)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.root / CURRENT)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """
+    The bundle in a folder, or the champion's of a store.
+
+    Raises:
+        BundleError: if there is none, or it cannot be used.
+    """
+    if not BundleStore.at(path):
+        return load_bundle(path)
+    store = BundleStore(path)
+    if store.champion is None:
+        raise BundleError(f"the store in {path} has no champion yet: run `whyflag promote`")
+    return load_bundle(store.folder(store.champion.bundle))

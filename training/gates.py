@@ -1,0 +1,163 @@
+"""
+The gates that a challenger must pass to become champion: quality, calibration, drift, speed and conformance.
+
+Both are measured on the same transactions, none of which trained or calibrated the challenger.
+"""
+
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+from sklearn.metrics import average_precision_score
+
+from models.attribution import contributions
+from models.bundle import Bundle, load_bundle
+from models.calibration import calibration_error
+from models.drift import SHIFTED, counted, stability
+from models.features.engine import Matrix
+from models.scorer import score
+from training.evaluate import Tested
+
+Floats = npt.NDArray[np.float64]
+_WORSE = 0.01  # average precision that may be lost within noise
+_RECALL_WORSE = 0.02
+_CALIBRATION_WORSE, _CALIBRATION_FLOOR = 1.25, 0.005
+_SLOWER = 1.5
+_RESAMPLES = 200
+_FEWEST_FRAUDS = 20
+
+
+class Gate(Struct, frozen=True):
+    """One gate and what was found there."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tested | None, seed: int = 0) -> list[Gate]:
+    """
+    All gates. ``seen`` and ``before`` are the same transactions scored by the challenger and the champion; without a champion the
+    comparisons are skipped.
+    """
+    frauds = int(seen.fraud.sum())
+    found = [Gate("frauds", frauds >= _FEWEST_FRAUDS, f"{frauds} frauds to measure by; it takes {_FEWEST_FRAUDS}")]
+    if frauds < _FEWEST_FRAUDS or not (~seen.fraud).any():
+        return found
+    found += conformance(challenger, seen.X, champion)
+    probability = seen.scores.probability
+    error = calibration_error(probability, seen.fraud)
+    index = stability(
+        challenger.reference.shares,
+        counted(np.column_stack([seen.X, probability.astype(np.float32)]), challenger.reference.edges),
+    )
+    worst = int(np.argmax(index))
+    names = (*challenger.spec.feature_names, "score")
+    found.append(
+        Gate(
+            "drift",
+            float(index[-1]) < SHIFTED,
+            f"score index {index[-1]:.3f}, limit {SHIFTED}; most of all {names[worst]} {index[worst]:.3f}",
+        )
+    )
+    precision = float(average_precision_score(seen.fraud, probability))
+    if champion is None or before is None:
+        share = float(seen.fraud.mean())
+        found.append(
+            Gate("quality", precision > 5 * share, f"average precision {precision:.4f}, at random {share:.4f}; no champion yet")
+        )
+        found.append(Gate("calibration", error <= max(_CALIBRATION_FLOOR, 0.5 * share), f"error {error:.5f}; no champion yet"))
+        return found
+    old = before.scores.probability
+    low, high = _difference(seen.fraud, probability, old, seed)
+    old_precision = float(average_precision_score(seen.fraud, old))
+    recalls = [float((t.flagged & t.fraud).sum() / max(t.fraud.sum(), 1)) for t in (seen, before)]
+    quality = precision >= old_precision - _WORSE and recalls[0] >= recalls[1] - _RECALL_WORSE
+    found.append(
+        Gate(
+            "quality",
+            quality,
+            f"average precision {precision:.4f} against {old_precision:.4f} (difference 95 %: {low:+.4f} to {high:+.4f}), recall "
+            f"{recalls[0]:.3f} against {recalls[1]:.3f} at {seen.flagged.sum() / seen.days:.1f} and "
+            f"{before.flagged.sum() / before.days:.1f} alerts a day",
+        )
+    )
+    old_error = calibration_error(old, seen.fraud)
+    limit = max(_CALIBRATION_FLOOR, _CALIBRATION_WORSE * old_error)
+    found.append(Gate("calibration", error <= limit, f"error {error:.5f} against {old_error:.5f}, limit {limit:.5f}"))
+    times = _seconds(challenger, seen.X, champion, before.X)
+    found.append(
+        Gate(
+            "speed", times[0] <= _SLOWER * times[1], f"{times[0] / times[1]:.2f} of the champion's time to score, limit {_SLOWER}"
+        )
+    )
+    return found
+
+
+def conformance(bundle: Bundle, X: Matrix, champion: Bundle | None) -> list[Gate]:
+    """What every bundle must do whatever it has learned, on rows of X float32 [n, F] and on hostile ones."""
+    same = champion is None or champion.spec.version == bundle.spec.version
+    checks = {
+        "features": (
+            same,
+            bundle.spec.version if same else f"wants {bundle.spec.version}, the champion {champion and champion.spec.version}",
+        ),
+        "manifest": (_loads(bundle.folder, bundle.version), "every file matches its SHA-256"),
+    }
+    some = X[:: max(1, len(X) // 500)][:500]
+    rng = np.random.default_rng(0)
+    hostile = np.vstack(
+        [some, np.full_like(some[:3], np.nan), np.full_like(some[:3], 1e30), np.full_like(some[:3], -1e30), rng.permuted(some)]
+    )
+    hostile[-3:, ::2] = np.nan
+    priced = np.zeros(len(hostile), np.bool_)
+    scores = score(bundle, hostile, priced)
+    p = scores.probability
+    checks["probabilities"] = (
+        bool(np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()),
+        "finite and in [0, 1], whatever comes",
+    )
+    order = np.argsort(p, kind="stable")
+    checks["monotone policy"] = (
+        bool((np.diff(scores.by_score[order]) >= 0).all()),
+        "a higher probability never has a milder outcome",
+    )
+    single = np.concatenate([score(bundle, hostile[i : i + 1], priced[:1]).probability for i in range(0, len(hostile), 7)])
+    checks["batches"] = (bool((single == p[::7]).all()), "the same bits alone and in a batch")
+    shap, bias = contributions(bundle.booster, some[:50])
+    margin = bundle.booster.inplace_predict(some[:50], predict_type="margin", validate_features=False)
+    checks["contributions"] = (bool(np.allclose(shap.sum(axis=1) + bias, margin, atol=1e-3)), "they add up to the score")
+    return [Gate(f"conformance: {name}", passed, words) for name, (passed, words) in checks.items()]
+
+
+def _loads(folder: Path, version: str) -> bool:
+    return load_bundle(folder).version == version
+
+
+def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: int) -> tuple[float, float]:
+    """The middle 95 % of the difference in average precision over paired resamples (bootstrap)."""
+    rng = np.random.default_rng(seed)
+    # only the top matters to average precision; resampling weights keep a million rows quick
+    found = []
+    for _ in range(_RESAMPLES):
+        weight = rng.poisson(1.0, len(fraud))
+        if (weight[fraud] > 0).any():
+            found.append(
+                average_precision_score(fraud, new, sample_weight=weight)
+                - average_precision_score(fraud, old, sample_weight=weight)
+            )
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _seconds(one: Bundle, X: Matrix, other: Bundle, Y: Matrix) -> tuple[float, float]:
+    """Least seconds to score batches of 256, side by side."""
+    best = [float("inf"), float("inf")]
+    for _ in range(15):
+        for place, (bundle, rows) in enumerate(((one, X[:256]), (other, Y[:256]))):
+            began = perf_counter()
+            score(bundle, rows, np.zeros(len(rows), np.bool_))
+            best[place] = min(best[place], perf_counter() - began)
+    return best[0], best[1]
