@@ -15,7 +15,7 @@ Numbered steps of a checkpoint, in ``_checkpoint`` and ``_write``:
 2. what decides from here on is renewed, and the rows that changed, the positions and the digest are taken at this moment;
 3. every output put on its way until then is acknowledged, while the next epoch goes on;
 4. rows and marker are written in one transaction;
-5. a new bundle or new rules decide nothing before the marker that names them is committed.
+5. a new bundle or new rules decide nothing before the marker that names them is committed, nor what may have been decided before a crash.
 
 Without a checkpoint log a chunk is done when its outputs are acknowledged, and positions begin where the consumer group has committed.
 
@@ -101,6 +101,7 @@ class Operator:
         self._logs: dict[int, CheckpointLog] = {}
         self._writes: dict[int, asyncio.Task[None]] = {}
         self._deliveries: deque[Delivery] = deque()  # of the last chunks, in their order
+        self._replays: dict[Place, int] = {}  # up to where an owner before may have decided
         self._epochs: dict[int, tuple[float, int]] = {}  # when the epoch began, records in it
         self._source: Source | None = None
         self._unmoved: dict[Place, tuple[int, float]] = {}  # a position behind what was fetched, and since when
@@ -187,6 +188,10 @@ class Operator:
                 state.origins = dict(checkpoint.origins)
             self.stage.states[partition] = state
             self._epochs[partition] = (monotonic(), 0)
+            if checkpoint is None and self.stage.decider(partition):
+                # after a crash in the first epoch a successor must know what has decided in it
+                await self._checkpoint(partition, first=True)
+                await self._writes[partition]
             RESTORE_SECONDS.labels(self.stage.name).observe(perf_counter() - began)
             logger.info("%s %d restored: %d keys in %.1f s", self.stage.name, partition, state.keys, perf_counter() - began)
 
@@ -216,6 +221,8 @@ class Operator:
             )
         for topic, partition in places:
             begin, end = bounds[topic, partition]
+            if not checkpoint.clean:
+                self._replays[topic, partition] = end
             position = checkpoint.positions[topic]
             if position < begin:
                 raise StateError(
@@ -251,6 +258,7 @@ class Operator:
             self._epochs.pop(partition, None)
             for topic in self.stage.topics:
                 self._positions.pop((topic, partition), None)
+                self._replays.pop((topic, partition), None)
             if log := self._logs.pop(partition, None):
                 await log.close()
 
@@ -329,9 +337,16 @@ class Operator:
 
     def _over(self, partition: int) -> bool:
         began, count = self._epochs[partition]
-        if self.stage.outdated(partition):
+        if self._outdated(partition):
             return True
         return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
+
+    def _outdated(self, partition: int) -> bool:
+        """Whether something newer may decide from here on: not before all is decided again that was decided before a crash."""
+        if not self.stage.outdated(partition):
+            return False
+        places = [(topic, partition) for topic in self.stage.topics]
+        return all(self._positions[place] >= self._replays.get(place, 0) for place in places)
 
     async def tick(self) -> None:
         """Ends epochs in which no more records come, and reads again what was fetched and lost. Runs until cancelled."""
@@ -358,9 +373,9 @@ class Operator:
                 self._source.read_from(place, position)
                 self._unmoved[place] = (position, now)
 
-    async def _checkpoint(self, partition: int, clean: bool = False) -> None:
-        renewed = not clean and self.stage.outdated(partition)
-        if not clean and not renewed and not self._epochs[partition][1]:
+    async def _checkpoint(self, partition: int, clean: bool = False, first: bool = False) -> None:
+        renewed = not clean and not first and self._outdated(partition)
+        if not clean and not first and not renewed and not self._epochs[partition][1]:
             return
         if partition in self._writes:  # 1
             await asyncio.shield(self._writes[partition])

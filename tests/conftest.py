@@ -14,7 +14,7 @@ from training.mapping import load_mapping
 from training.progress import Progress
 from training.readers import TransactionFile
 from training.simulator import SimulationSpec, simulate
-from training.train import train
+from training.train import Recipe, train
 
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
@@ -90,6 +90,25 @@ def bundle_dir(world, tmp_path_factory) -> Path:
         seed=1,
         pan_key=b"",
         progress=Progress(lambda name, steps: None, lambda steps: None),
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def other_bundle_dir(world, tmp_path_factory) -> Path:
+    """Another bundle of the same features, trained on the world."""
+    out = tmp_path_factory.mktemp("other") / "bundle"
+    train(
+        transactions_file(world),
+        default_spec(),
+        labels=world / "labels.parquet",
+        alerts_per_day=60,
+        label_delay_ms=5 * DAY,
+        out=out,
+        seed=2,
+        pan_key=b"",
+        progress=Progress(lambda name, steps: None, lambda steps: None),
+        recipe=Recipe(rounds=60),
     )
     return out
 

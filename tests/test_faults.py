@@ -26,9 +26,10 @@ from core.decoding import decode_transactions
 from core.messages import Transaction, decode_decision, decode_profiled, encode
 from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TOPICS, TRANSACTIONS
-from models.bundle import Bundle
+from models.bundle import Bundle, load_bundle
 from models.features.spec import default_spec
 from models.scorer import Decider
+from models.store import BundleStore
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.clients import Sender, create_topics
 from streams.deciders import OneDecider
@@ -39,7 +40,7 @@ from tests.conftest import DAY, needs, transactions_file
 from tests.kafka import KafkaCluster, Node
 from tests.kafka.proxy import Proxy
 from tests.test_kafka import _whyflag
-from tests.workers import Worker
+from tests.workers import Worker, collect
 from training.mapping import load_mapping
 from training.progress import Progress
 from training.readers import TransactionFile, read_labels
@@ -311,6 +312,97 @@ def test_kill_9_at_random(kafka, stream_input, bundle, bundle_dir):
     twice = check(kafka, bundle)
     print("came twice:", twice)
     assert twice[PROFILED] > 0, "no crash made anything come twice: the test proves nothing"
+
+
+async def _decided_by(bundle: Bundle, profiled: dict[int, list]) -> dict[int, list[bytes]]:
+    """The decisions of one bundle alone, by partition of the second hop, in order."""
+    stage = ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
+    return {
+        partition: [
+            value
+            for output in await stage.process(PROFILED, partition, records)
+            if output.topic == DECISIONS
+            for value in output.values
+        ]
+        for partition, records in profiled.items()
+    }
+
+
+def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_dir, other_bundle_dir, tmp_path):
+    """
+    Workers that are killed again and again take up a new champion. Each transaction is decided in one way, each partition goes from
+    the old bundle to the new one once, and the state is that of a run by either: features know nothing of bundles.
+    """
+    store = BundleStore(tmp_path / "store")
+    versions = [store.add(bundle_dir), store.add(other_bundle_dir)]
+    store.promote(versions[0], "", "test", "first")
+    rng = random.Random(5)
+    with Load(kafka, stream_input, N / 24) as load:
+        for kill in range(6):
+            with Worker("score", kafka, bundle=store.root) as worker:
+                time.sleep(rng.uniform(0.1, 2.5))
+                if kill == 3:
+                    store.promote(versions[1], "", "test", "better")
+                    time.sleep(rng.uniform(0.9, 1.4))  # about when the worker takes it up
+                worker.kill()
+        with Worker("score", kafka, bundle=store.root):
+            while load.running:
+                time.sleep(0.2)
+            settle(kafka)
+
+    async def compare() -> None:
+        logs = await _logs(kafka, PROFILED, DECISIONS)
+        by_old, by_new = [await _decided_by(load_bundle(store.folder(version)), logs[PROFILED]) for version in versions]
+        made = {record.value for records in logs[DECISIONS].values() for record in records}
+        seen = set()
+        for partition in by_old:
+            both = list(zip(by_old[partition], by_new[partition], strict=True))
+            was_old = [old in made for old, _ in both]
+            is_new = [new in made for _, new in both]
+            twice = sum(a and b for a, b in zip(was_old, is_new, strict=True))
+            never = sum(not (a or b) for a, b in zip(was_old, is_new, strict=True))
+            assert (twice, never) == (0, 0), f"of {len(both)} so many were decided by both, by none"
+            assert was_old == sorted(was_old, reverse=True), "the old bundle decided after the new one"
+            seen |= set(was_old)
+            made -= {value for pair in both for value in pair}
+        assert seen == {True, False}, "only one of the bundles has decided: the test proves nothing"
+        assert not made
+        stage = ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
+        for partition, records in logs[PROFILED].items():
+            await stage.process(PROFILED, partition, records)
+            stage.states[partition].changed()
+            checkpoint, state = (await _restored(kafka, stage))[partition]
+            assert checkpoint.bundle == versions[1]
+            assert checkpoint.digest == state.digest == stage.states[partition].digest
+
+    asyncio.run(compare())
+
+
+def test_what_the_first_epoch_decided_is_decided_alike_after_a_promotion(
+    kafka, short_input, bundle_dir, other_bundle_dir, tmp_path
+):
+    """A worker dies before its first regular checkpoint, and meanwhile there is a new champion."""
+    store = BundleStore(tmp_path / "store")
+    versions = [store.add(bundle_dir), store.add(other_bundle_dir)]
+    store.promote(versions[0], "", "test", "first")
+    slow = structs.replace(kafka, checkpoint_seconds=600)
+    with Load(kafka, short_input.part(0, 300), 0):
+        pass
+    with Worker("score", slow, bundle=store.root) as worker:
+        collect(kafka, {DECISIONS: 100})
+        worker.kill()
+    store.promote(versions[1], "", "test", "better")
+    with Worker("score", kafka, bundle=store.root):
+        settle(kafka)
+        with Load(kafka, short_input.part(300, 500), 0):
+            pass
+        settle(kafka)
+    decided = defaultdict(set)
+    for records in asyncio.run(_logs(kafka, DECISIONS))[DECISIONS].values():
+        for record in records:
+            decided[decode_decision(record.value).transaction_id].add(decode_decision(record.value).bundle)
+    assert all(len(bundles) == 1 for bundles in decided.values())
+    assert {bundle for bundles in decided.values() for bundle in bundles} == set(versions)
 
 
 def _finish(kafka: Settings, load: Load, bundle: Bundle, bundle_dir: Path) -> dict[str, int]:
