@@ -8,7 +8,7 @@ import click
 
 from cli.bundles import pass_gates
 from cli.options import delay_of, transactions_options
-from cli.progress import stages
+from cli.progress import stages, stderr
 
 
 @click.command()
@@ -16,9 +16,12 @@ from cli.progress import stages
     "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="The store."
 )
 @transactions_options
+@click.option("--kafka-labels", is_flag=True, help="Also take all labels of the topic.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--promote", is_flag=True, help="Promote it if it passes all gates; without this it only scores in shadow.")
-def command(store: Path, transactions: Path, mapping: str, labels: Path | None, seed: int, promote: bool) -> None:
+def command(
+    store: Path, transactions: Path, mapping: str, labels: Path | None, kafka_labels: bool, seed: int, promote: bool
+) -> None:  # fmt: skip
     """
     Train by the champion's features, recipe and budget on new labels; the challenger scores in shadow, and through the gates it may
     decide. Leaves with status 0 if it passed them and 3 if it did not.
@@ -40,6 +43,8 @@ def command(store: Path, transactions: Path, mapping: str, labels: Path | None, 
     champion = load_bundle(held.folder(held.champion.bundle))
     recipe = msgspec.convert(champion.metrics["recipe"], Recipe)
     with tempfile.TemporaryDirectory() as folder, stages() as progress:
+        if kafka_labels:
+            labels = _with_topic(labels, Path(folder))
         train(
             TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes),
             champion.spec,
@@ -53,13 +58,41 @@ def command(store: Path, transactions: Path, mapping: str, labels: Path | None, 
             recipe=recipe,
         )
         version = held.add(Path(folder) / "bundle")
-    if version == champion.version:
-        click.echo(f"nothing new: training gave the champion {version} again")
-        return
-    held.challenge(version)
-    click.echo(f"challenger {version}")
-    if not pass_gates(held, version, transactions, mapping, labels):
+        if version == champion.version:
+            click.echo(f"nothing new: training gave the champion {version} again")
+            return
+        held.challenge(version)
+        click.echo(f"challenger {version}")
+        passed = pass_gates(held, version, transactions, mapping, labels)
+    if not passed:
         raise click.exceptions.Exit(3)
     if promote:
         decider = held.promote(version, held.champion.rules, getpass.getuser(), "retrained, passed the gates").decider
         click.echo(f"champion {decider}")
+
+
+def _with_topic(labels: Path | None, folder: Path) -> Path:
+    """A file of the labels of a file and of those in Kafka."""
+    from core.decoding import decode_label
+    from core.errors import InvalidEvent
+    from core.messages import encode
+    from core.settings import read_settings
+    from core.topics import LABELS
+    from streams.clients import Observer
+    from training.readers import read_labels
+
+    settings = read_settings()
+    path, unusable = folder / "labels.jsonl", 0
+    observer = Observer(settings, [LABELS])
+    with path.open("wb") as file:
+        for label in read_labels(labels, settings.pan_key_bytes) if labels else ():
+            file.write(encode(label) + b"\n")
+        for record in observer.all():
+            try:
+                file.write(encode(decode_label(record.value, settings.pan_key_bytes)) + b"\n")
+            except InvalidEvent:
+                unusable += 1  # the workers have made dead letters of these
+    observer.close()
+    if unusable:
+        stderr.print(f"{unusable:,} records of the topic are no labels", highlight=False)
+    return path

@@ -273,7 +273,8 @@ def _line(text: str, header: str, number: int, key: str) -> int:
 
 def _line_of_error(text: str, error: str) -> int:
     if match := re.search(r"\$\.rules\[(\d+)\](?:\.(\w+))?", error):
-        return _line(text, "[[rules]]", int(match[1]), match[2] or "id")
+        unknown = re.search(r"unknown field `(\w+)`", error)
+        return _line(text, "[[rules]]", int(match[1]), match[2] or (unknown[1] if unknown else "id"))
     return 1
 
 

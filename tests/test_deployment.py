@@ -18,7 +18,7 @@ BASE = ROOT / "k8s" / "base"
 def _documents():
     return [
         d
-        for path in sorted(BASE.glob("*.yaml"))
+        for path in sorted([*BASE.glob("*.yaml"), *(ROOT / "k8s" / "components").glob("*/*.yaml")])
         if path.name != "kustomization.yaml"
         for d in yaml.safe_load_all(path.read_text())
     ]
@@ -70,6 +70,18 @@ def test_the_arguments_are_commands_of_whyflag(component):
     arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     done = subprocess.run([sys.executable, "-m", "cli.main", *arguments, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_retraining_job_is_restricted_and_calls_a_command_of_whyflag():
+    (job,) = (d for d in _documents() if d["kind"] == "CronJob")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    command, *options = container["args"]
+    done = subprocess.run([sys.executable, "-m", "cli.main", command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(option.split("=")[0] in done.stdout for option in options)
 
 
 @pytest.mark.system

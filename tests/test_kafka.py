@@ -5,15 +5,19 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from kafka import KafkaAdminClient
 
+from cli.retrain import _with_topic
 from core.errors import DeliveryError
-from core.messages import decode_transaction_struct
-from core.topics import DEAD_LETTERS, DECISIONS, TOPICS, TRANSACTIONS
-from streams.clients import create_topics
+from core.messages import Disagreement, decode_transaction_struct, encode
+from core.topics import DEAD_LETTERS, DECISIONS, LABELS, TOPICS, TRANSACTIONS
+from models.store import BundleStore
+from streams.clients import Sender, create_topics
 from streams.publishing import Outputs, Publisher
-from tests.workers import collect
+from tests.workers import Worker, collect
+from training.readers import read_labels
 
 pytestmark = pytest.mark.system
 
@@ -76,3 +80,41 @@ def test_an_output_that_kafka_refuses_is_a_delivery_error(apache):
         asyncio.run(publish(os.urandom(1_900_000)))
     asyncio.run(publish(b"small"))
     assert [record.value for record in collect(apache, {DECISIONS: 2})[DECISIONS]] == [b"small", b"behind"]
+
+
+def test_what_a_challenger_would_have_decided_is_listed(apache, world, bundle_dir, other_bundle_dir, tmp_path):
+    store = BundleStore(tmp_path / "store")
+    store.promote(store.add(bundle_dir), "", "test", "first")
+    challenger = store.add(other_bundle_dir)
+    store.challenge(challenger)
+    create_topics(apache, partitions=2, replication=1)
+    with Worker("score", apache, bundle=store.root) as worker:
+        produced = _whyflag(apache, "produce", "--transactions", world / "transactions.parquet", "--limit", 6000)
+        assert produced.returncode == 0, produced.stderr
+        collect(apache, {DECISIONS: 6000})
+        metrics = worker.get("metrics")
+    listed = _whyflag(apache, "bundles", "disagreements", "--json")
+    assert listed.returncode == 0, listed.stderr
+    found = [msgspec.json.decode(line, type=Disagreement) for line in listed.stdout.splitlines()]
+    assert found
+    assert {one.challenger for one in found} == {challenger}
+    assert all(one.champion_outcome is not one.challenger_outcome for one in found)
+    shown = _whyflag(apache, "bundles", "disagreements", "--limit", 3).stdout.splitlines()
+    assert shown[0] == f"{len(found)} disagreements"
+    assert len(shown) == min(3, len(found)) + 1
+    assert 'whyflag_shadow_decisions_total{challenger="' in metrics
+    assert "whyflag_matured_decisions_total" in metrics
+
+
+def test_a_retraining_takes_labels_from_kafka(apache, world, tmp_path, monkeypatch):
+    create_topics(apache, partitions=2, replication=1)
+    labels = read_labels(world / "labels.parquet")
+    sender = Sender(apache, 0)
+    for label in labels[:40]:
+        sender.send(LABELS, label.card_id.encode(), encode(label))
+    sender.send(LABELS, b"k", b"no label")
+    sender.close()
+    monkeypatch.setenv("WHYFLAG_KAFKA_BOOTSTRAP", apache.kafka_bootstrap)
+    (tmp_path / "folder").mkdir()
+    made = read_labels(_with_topic(None, tmp_path / "folder"))
+    assert sorted(made, key=encode) == sorted(labels[:40], key=encode)

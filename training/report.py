@@ -66,7 +66,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
     return environment.get_template("report.html").render(
         bundle=bundle,
         measured={name.replace("_", " "): "n/a" if value is None else f"{value:,}" for name, value in measured.items()},
-        period=(str(np.datetime64(int(time.min()), "ms"))[:16], str(np.datetime64(int(time.max()), "ms"))[:16]),
+        period=(_minute(time.min()), _minute(time.max())),
         budget_plot=_budget_plot(seen, bundle),
         money_plot=_money_plot(seen, bundle),
         reliability_plot=_reliability_plot(probability, fraud),
@@ -92,7 +92,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
             title: [
                 {
                     "id": ids[i],
-                    "time": str(np.datetime64(int(time[i]), "ms"))[:16],
+                    "time": _minute(time[i]),
                     "amount": f"{seen.amount[i] / 100:,.2f}",
                     "probability": f"{probability[i]:.4f}",
                     "typology": kinds[i],
@@ -265,3 +265,7 @@ def _low(name: str) -> tuple[float, str]:
     """Ranges sort by where they begin, words after them."""
     digits = name.removeprefix("from ").split("–")[0].replace(",", "")
     return (float(digits), "") if digits.isdigit() else (float("inf"), name)
+
+
+def _minute(time: Any) -> str:
+    return str(np.datetime64(int(time), "ms"))[:16].replace("T", " ")

@@ -178,7 +178,7 @@ def train(
     method = best_calibration(compared) if recipe.calibration == "auto" else recipe.calibration
     calibration = fit_calibration(margin, known_then, method)
     unusual, probability = novelty(forest, X[later]), calibration.probability(margin)
-    budget = alerts_per_day
+    budget = float(alerts_per_day)
     if recipe.review_cost is not None:
         budget = cheapest_budget(probability, dataset.amounts[later], known_then, split.calibration_days, recipe.review_cost)
     policy = fit_policy(probability, unusual, split.calibration_days, budget, recipe.novel_share)

@@ -1,0 +1,152 @@
+"""Rules: what they mean, what is refused and where, and that no batch changes them."""
+
+import datetime as dt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InputError
+from core.messages import Outcome
+from models.features.spec import default_spec
+from models.rules import load_rules, numbers, texts
+
+FEATURES = default_spec().feature_names
+MS_PER_DAY = 86_400_000
+BEFORE = int(dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp() * 1000)
+RULE = 'id = "{id}"\nowner = "ops"\nexpires = 2030-01-01\nwhen = "{when}"\noutcome = "{outcome}"\n'
+
+
+def rule(when: str, outcome: str = "review", id: str = "R1") -> str:
+    return "[[rules]]\n" + RULE.format(id=id, when=when, outcome=outcome)
+
+
+def written(tmp_path, text: str):
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    return path
+
+
+def loaded(tmp_path, text: str):
+    return load_rules(written(tmp_path, text), FEATURES)
+
+
+def field(values: dict):
+    n = len(next(iter(values.values())))
+
+    def of(name: str):
+        given = values.get(name, [None] * n)
+        if name in FEATURES or name in ("probability", "novelty"):
+            return numbers(np.array([np.nan if value is None else value for value in given], np.float64))
+        return texts(given)
+
+    return of
+
+
+def held(tmp_path, when: str, **values) -> list[bool]:
+    n = len(next(iter(values.values())))
+    return loaded(tmp_path, rule(when)).hits(np.full(n, BEFORE), field(values))[:, 0].tolist()
+
+
+def test_what_is_unknown_never_holds(tmp_path):
+    # NaN is greater than anything to Polars, and NULL to SQL is neither true nor false
+    assert held(tmp_path, "amount > 100", amount=[None, 50.0, 150.0]) == [False, False, True]
+    assert held(tmp_path, "NOT amount > 100", amount=[None, 50.0, 150.0]) == [False, True, False]
+    assert held(tmp_path, "amount IS NULL", amount=[None, 50.0]) == [True, False]
+    assert held(tmp_path, "country <> 'FR'", country=[None, "FR", "DE"]) == [False, False, True]
+    assert held(tmp_path, "probability >= 0.5", probability=[None, 0.5]) == [False, True]
+
+
+@given(st.lists(st.tuples(st.none() | st.floats(0, 1e6), st.none() | st.sampled_from(["FR", "DE"])), min_size=1, max_size=40))
+def test_rules_mean_what_python_says_and_no_batch_changes_them(tmp_path_factory, rows):
+    rules = loaded(tmp_path_factory.mktemp("rules"), rule("amount BETWEEN 10 AND 500 AND country IN ('FR')"))
+    amount, country = [row[0] for row in rows], [row[1] for row in rows]
+    expected = [a is not None and 10 <= a <= 500 and c == "FR" for a, c in rows]
+    whole = rules.hits(np.full(len(rows), BEFORE), field({"amount": amount, "country": country}))[:, 0]
+    single = [bool(rules.hits(np.array([BEFORE]), field({"amount": [a], "country": [c]}))[0, 0]) for a, c in rows]
+    assert whole.tolist() == single == expected
+
+
+def test_lists_are_asked_by_name_and_end(tmp_path):
+    (tmp_path / "blocked.txt").write_text("m-1\n\nm-2\n")
+    text = (
+        '[lists.blocked]\nkey = "merchant_id"\nowner = "ops"\nexpires = 2026-02-01\nfile = "blocked.txt"\nvalues = ["m-3"]\n'
+        + rule("blocked AND amount > 0")
+    )
+    rules = loaded(tmp_path, text)
+    values = field({"merchant_id": ["m-1", "m-3", "m-9", "m-2"], "amount": [1.0] * 4})
+    assert rules.hits(np.full(4, BEFORE), values)[:, 0].tolist() == [True, True, False, True]
+    assert not rules.hits(np.full(4, BEFORE + 32 * MS_PER_DAY), values).any(), "the list has ended"
+    version = rules.version
+    (tmp_path / "blocked.txt").write_text("m-1\n")
+    assert loaded(tmp_path, text).version != version, "members are part of the version"
+
+
+def test_a_rule_ends_by_the_transactions_own_time(tmp_path):
+    rules = loaded(tmp_path, rule("amount > 0"))
+    last = int(dt.datetime(2029, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp() * 1000)
+    assert rules.hits(np.array([last, last + 1000]), field({"amount": [1.0, 1.0]}))[:, 0].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "by_model", "after"),
+    [
+        ((), 0, 0),
+        (("review",), 0, 1),
+        (("decline",), 0, 2),
+        (("decline",), 1, 2),
+        (("review",), 2, 2),
+        (("approve",), 1, 0),
+        (("approve",), 2, 2),  # a decline of the model's stands
+        (("approve", "review"), 0, 1),
+        (("approve", "decline"), 1, 2),
+    ],
+)
+def test_who_has_the_last_word(tmp_path, outcomes, by_model, after):
+    rules = loaded(tmp_path, "\n".join(rule("amount > 0", outcome, f"R{i}") for i, outcome in enumerate(outcomes)) or "")
+    hits = rules.hits(np.array([BEFORE]), field({"amount": [1.0]}))
+    assert rules.outcomes(hits, np.array([by_model], np.int8), np.array([True])).tolist() == [after]
+    unscored = rules.outcomes(hits, np.array([1], np.int8), np.array([False])).tolist()[0]
+    assert unscored >= 1, "what no model has scored is never approved by a rule"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (rule("amount > > 3"), 5, "unable to parse"),
+        (rule("amuont > 3"), 5, "no feature, field or list 'amuont'"),
+        (rule("amount + 1"), 5, "not true or false"),
+        (rule("country > 3"), 5, ""),
+        (rule("SUM(amount) > 3 AND probability > 2"), 5, "more than the one transaction"),
+        (rule("COUNT(*) > 3"), 5, "more than the one transaction"),
+        (rule("RANK() OVER (ORDER BY amount) = 1"), 5, "more than the one transaction"),
+        (rule("amount > (SELECT 1)"), 5, ""),
+        (rule("amount > 3") + "\n" + rule("amount > 4"), 9, "each used once"),
+        (rule("amount > 3", "maybe"), 6, "outcome"),
+        (rule("amount > 3").replace('owner = "ops"', 'owner = " "'), 3, "owner"),
+        (rule("amount > 3").replace("expires = 2030-01-01\n", ""), 2, "expires"),
+        (rule("amount > 3").replace("2030-01-01", '"soon"'), 4, "date"),
+        (rule("amount > 3") + 'wehn = "x"\n', 7, "wehn"),
+        ('[lists.Blocked]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\n', 1, "lower-case"),
+        ('[lists.amount]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\n', 1, "unlike any feature"),
+        ('\n[lists.blocked]\nkey = "amount"\nowner = "o"\nexpires = 2030-01-01\n', 2, "key"),
+        ('[lists.blocked]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\nfile = "none.txt"\n', 1, "none.txt"),
+        ("[[rules]\n", None, "line 1"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_its_line(tmp_path, text, line, reason):
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match=f"{path}:{line}:" if line else str(path)) as refused:
+        load_rules(path, FEATURES)
+    assert reason in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(InputError, match="rules"):
+        load_rules(tmp_path / "none.toml", FEATURES)
+
+
+def test_every_outcome_can_be_asked_for(tmp_path):
+    for outcome in Outcome:
+        assert loaded(tmp_path, rule("amount > 0", outcome.value)).rules[0].outcome is outcome
