@@ -79,6 +79,7 @@ def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
     assert bundle.calibration.method == "isotonic"
     assert bundle.metrics["data"]["sha256"].keys() == {"transactions", "labels"}
     assert "scikit-learn" in bundle.metrics["environment"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "mlartifacts", "mlflow.db", "recipe.json", "study.json"]
     # what MLflow itself says
     import mlflow
 

@@ -30,7 +30,8 @@ def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -
     try:
         client = mlflow.MlflowClient(tracking_uri=tracking)
         found = client.get_experiment_by_name(EXPERIMENT)
-        run = client.create_run(found.experiment_id if found else client.create_experiment(EXPERIMENT), run_name=version)
+        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=_artifacts(tracking))
+        run = client.create_run(experiment, run_name=version)
         identity = run.info.run_id
         for name, value in _flat({key: metrics[key] for key in ("recipe", "training", "split", "data", "environment")}).items():
             client.log_param(identity, name, value)
@@ -47,6 +48,13 @@ def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -
         return str(registered.version)
     except (MlflowException, OSError) as error:
         raise InputError(f"MLflow at {tracking} did not take the bundle: {str(error).splitlines()[0]}") from None
+
+
+def _artifacts(tracking: str) -> str | None:
+    """Where files go: a server knows; beside a local database, where MLflow would take whatever folder the command runs in."""
+    if not tracking.startswith("sqlite:///"):
+        return None
+    return (Path(tracking.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

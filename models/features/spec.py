@@ -271,6 +271,10 @@ def default_spec(currency: str = "EUR") -> FeatureSpec:
             "night_share:30d",
             "online_share:30d",
             *("seconds_since_last", "distance", "speed", "new_device"),
+            *("amount_to_normal", "recent_to_normal"),
+            "max_to_normal:7d",
+            "unusual_count:7d",
+            "last_unusual:30d",
         ),
     )
     merchant = Entity(
