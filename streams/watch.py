@@ -1,8 +1,10 @@
 """What people watch a scoring worker for: drift against the bundle's calibration, and what became of its decisions."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from core.clock import MS_PER_DAY
 from core.metrics import FEATURE_PSI, MATURED, MATURED_PROBABILITY, SCORE_PSI
@@ -13,7 +15,9 @@ from models.features.engine import Matrix
 from models.scorer import Scores
 
 _ONE_IN = 8  # transactions that are counted for drift
-_KEPT = 500_000  # decisions that wait for their labels; about 100 bytes each
+_KEPT = 200_000  # decisions that wait for their labels, 25 bytes each and as many free places
+_WAITING = np.dtype([("time", "i8"), ("id", "u8"), ("probability", "f8"), ("alert", "?")])
+_FEWEST = 2**40  # when even alerts alone are too many, the oldest go
 _KEPT_LABELS = 100_000
 
 
@@ -27,35 +31,65 @@ class Matured:
 
     def __init__(self, delay_ms: int, room: int = _KEPT) -> None:
         self._delay, self._room, self._one_in = delay_ms, room, 1
-        self._waiting: deque[tuple[int, int, float, bool]] = deque()
-        self._frauds: OrderedDict[int, int] = OrderedDict()
+        self._rows = np.zeros(2 * room, _WAITING)
+        self._begin = self._end = 0  # what waits is ``_rows[_begin:_end]``
+        self._frauds: OrderedDict[int, None] = OrderedDict()
         self._newest = 0
+
+    def __len__(self) -> int:
+        return self._end - self._begin
 
     def see(self, columns: TransactionColumns, scores: Scores) -> None:
         """Remember decisions, and count those whose delay is over."""
-        alerts = scores.outcome > 0
-        kept = np.flatnonzero(alerts | (columns.transaction % np.uint64(self._one_in) == 0))
-        time, transaction = columns.event_time[kept].tolist(), columns.transaction[kept].tolist()
-        self._waiting.extend(zip(time, transaction, scores.probability[kept].tolist(), alerts[kept].tolist(), strict=True))
-        self._newest = max([self._newest, *time])
-        while self._waiting and self._waiting[0][0] + self._delay < self._newest:
-            _, identity, probability, alert = self._waiting.popleft()
-            weight = 1 if alert else self._one_in
-            fraud = self._frauds.pop(identity, None) is not None
-            MATURED.labels(str(alert).lower(), str(fraud).lower()).inc(weight)
-            if probability == probability:
-                MATURED_PROBABILITY.inc(weight * probability)
-        while len(self._waiting) > self._room and self._one_in < 2**32:
+        alert = scores.outcome > 0
+        kept = alert | (columns.transaction % np.uint64(self._one_in) == 0)
+        rows = np.zeros(int(kept.sum()), _WAITING)
+        for name, values in (
+            ("time", columns.event_time), ("id", columns.transaction), ("probability", scores.probability), ("alert", alert),
+        ):  # fmt: skip
+            rows[name] = values[kept]
+        if len(rows):
+            self._newest = max(self._newest, int(rows["time"].max()))
+        for part in np.array_split(rows, len(rows) // self._room + 1):
+            self._append(part)
+        self._count_due()
+
+    def _append(self, rows: npt.NDArray[Any]) -> None:
+        while len(self) + len(rows) > self._room:
             self._one_in *= 2
-            self._waiting = deque(entry for entry in self._waiting if entry[3] or entry[1] % self._one_in == 0)
+            waiting = self._rows[self._begin : self._end]
+            stays = waiting["alert"] | (waiting["id"] % np.uint64(self._one_in) == 0)
+            self._keep(waiting[stays] if self._one_in < _FEWEST else waiting[len(rows) :])
+        if self._end + len(rows) > len(self._rows):
+            self._keep(self._rows[self._begin : self._end])
+        self._rows[self._end : self._end + len(rows)] = rows
+        self._end += len(rows)
+
+    def _keep(self, rows: npt.NDArray[Any]) -> None:
+        self._rows[: len(rows)] = rows.copy()
+        self._begin, self._end = 0, len(rows)
+
+    def _count_due(self) -> None:
+        if not len(self) or self._rows["time"][self._begin] + self._delay >= self._newest:
+            return
+        late = self._rows["time"][self._begin : self._end] + self._delay >= self._newest
+        due = self._rows[self._begin : self._begin + (int(np.argmax(late)) if late.any() else len(late))]
+        self._begin += len(due)
+        weight = np.where(due["alert"], 1, self._one_in)
+        fraud = np.array([identity in self._frauds for identity in due["id"].tolist()], np.bool_)
+        for identity in due["id"][fraud].tolist():
+            self._frauds.pop(identity, None)
+        for alert in (False, True):
+            for ended in (False, True):
+                counted = weight[(due["alert"] == alert) & (fraud == ended)].sum()
+                MATURED.labels(str(alert).lower(), str(ended).lower()).inc(float(counted))
+        MATURED_PROBABILITY.inc(float(np.nansum(weight * due["probability"])))
 
     def label(self, labels: LabelColumns) -> None:
         """What turned out, and what was taken back."""
-        for transaction, label_time, fraud in zip(
-            labels.transaction.tolist(), labels.label_time.tolist(), labels.fraud.tolist(), strict=True
-        ):
+        for transaction, fraud in zip(labels.transaction.tolist(), labels.fraud.tolist(), strict=True):
             if fraud:
-                self._frauds[transaction] = label_time
+                self._frauds[transaction] = None
             else:
                 self._frauds.pop(transaction, None)
         while len(self._frauds) > _KEPT_LABELS:

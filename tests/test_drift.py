@@ -147,4 +147,4 @@ def test_where_too_many_wait_what_stays_stands_for_the_rest():
     missed, fine = (after["false", key] - before["false", key] for key in ("true", "false"))
     assert missed + fine == pytest.approx(n, rel=0.1)
     assert missed / (missed + fine) == pytest.approx(0.05, rel=0.25)
-    assert len(matured._waiting) < 5_000
+    assert len(matured) < 5_000

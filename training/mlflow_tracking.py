@@ -30,7 +30,9 @@ def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -
     try:
         client = mlflow.MlflowClient(tracking_uri=tracking)
         found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=_artifacts(tracking))
+        experiment = (
+            found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=_artifacts(tracking))
+        )
         run = client.create_run(experiment, run_name=version)
         identity = run.info.run_id
         for name, value in _flat({key: metrics[key] for key in ("recipe", "training", "split", "data", "environment")}).items():

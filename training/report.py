@@ -166,7 +166,7 @@ def _budget_plot(seen: Tested, bundle: Bundle) -> Markup:
         label=f"budget, {bundle.policy.alerts_per_day:g} a day",
     )
     axes.set(xscale="log", xlabel="alerts a day", ylabel="share", ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left")
     return _svg(figure, "Precision and recall against alerts a day")
 
 
