@@ -28,7 +28,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     pan_key: Annotated[str, Meta(description="secret that turns card numbers into tokens; at least 16 characters")] = ""
     database: Annotated[str, Meta(description="SQLAlchemy URL of the analyst's queue")] = "sqlite:///whyflag.db"
-    bundle: Annotated[str, Meta(description="folder of the model bundle that scores, or a store of bundles that is watched for a new champion")] = "bundle"
+    bundle: Annotated[
+        str, Meta(description="folder of the model bundle that scores, or a store of bundles that is watched for a new champion")
+    ] = "bundle"
     metrics_port: Annotated[Port, Meta(description="Prometheus metrics and health; 0 takes a free port")] = 9464
     console_host: Annotated[str, Meta(description="address the console listens on")] = "127.0.0.1"
     console_port: Annotated[Port, Meta(description="port of the console; 0 takes a free one")] = 8080

@@ -76,41 +76,26 @@ def transactions_file(world: Path) -> TransactionFile:
     return TransactionFile(world / "transactions.parquet", load_mapping("whyflag"))
 
 
+def trained(world: Path, out: Path, seed: int, alerts_per_day: float, recipe: Recipe) -> Path:
+    """A bundle trained on a world."""
+    train(
+        transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=alerts_per_day,
+        label_delay_ms=5 * DAY, out=out, seed=seed, pan_key=b"",
+        progress=Progress(lambda name, steps: None, lambda steps: None), recipe=recipe,
+    )  # fmt: skip
+    return out
+
+
 @pytest.fixture(scope="session")
 def bundle_dir(world, tmp_path_factory) -> Path:
     """A bundle trained on the world."""
-    out = tmp_path_factory.mktemp("bundle") / "bundle"
-    train(
-        transactions_file(world),
-        default_spec(),
-        labels=world / "labels.parquet",
-        alerts_per_day=30,
-        label_delay_ms=5 * DAY,
-        out=out,
-        seed=1,
-        pan_key=b"",
-        progress=Progress(lambda name, steps: None, lambda steps: None),
-    )
-    return out
+    return trained(world, tmp_path_factory.mktemp("bundle") / "bundle", 1, 30, Recipe())
 
 
 @pytest.fixture(scope="session")
 def other_bundle_dir(world, tmp_path_factory) -> Path:
     """Another bundle of the same features, trained on the world."""
-    out = tmp_path_factory.mktemp("other") / "bundle"
-    train(
-        transactions_file(world),
-        default_spec(),
-        labels=world / "labels.parquet",
-        alerts_per_day=60,
-        label_delay_ms=5 * DAY,
-        out=out,
-        seed=2,
-        pan_key=b"",
-        progress=Progress(lambda name, steps: None, lambda steps: None),
-        recipe=Recipe(rounds=60),
-    )
-    return out
+    return trained(world, tmp_path_factory.mktemp("other") / "bundle", 2, 60, Recipe(rounds=60))
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from training.dataset import LabelledReplay, column_labels, columns_of, known_la
 from training.evaluate import evaluate
 from training.progress import Progress
 from training.readers import TransactionFile, read_labels
+from training.replay import text_of
 
 
 class Played(Struct, frozen=True):
@@ -88,7 +89,7 @@ def play(
         if len(rows) == 0:
             continue
         kept = chunk.table.take(pa.array(rows))
-        scores = decider.decide(X[rows], columns.rows(rows), spec.feature_names, partial(_text, kept))
+        scores = decider.decide(X[rows], columns.rows(rows), spec.feature_names, partial(text_of, kept))
         ids += kept["transaction_id"].to_pylist()
         found = (
             columns.transaction[rows], columns.event_time[rows], kept["amount"].to_numpy(), scores.outcome, scores.probability, scores.held,
@@ -202,8 +203,3 @@ def write_differences(table: pa.Table, path: Path) -> None:
 
 def _days(played: Played) -> float:
     return max((int(played.time.max()) - int(played.time.min()) + 1) / MS_PER_DAY, 1 / 24)
-
-
-def _text(table: pa.Table, name: str) -> list[str | None]:
-    column: list[str | None] = table[name].to_pylist()
-    return column

@@ -146,7 +146,8 @@ class _Writer:
                 self._partial(name).unlink(missing_ok=True)
 
 
-def _text(table: pa.Table, name: str) -> list[str | None]:
+def text_of(table: pa.Table, name: str) -> list[str | None]:
+    """A column of words."""
     column: list[str | None] = table[name].to_pylist()
     return column
 
@@ -190,7 +191,7 @@ def replay(
             duplicates += int(duplicate.sum())
             if len(rows):
                 kept = chunk.table if len(rows) == len(chunk.table) else chunk.table.take(pa.array(rows))
-                scores = decider.decide(X[rows], columns.rows(rows), names, partial(_text, kept))
+                scores = decider.decide(X[rows], columns.rows(rows), names, partial(text_of, kept))
                 writer.decisions(chunk.table, scores, rows)
                 places = np.flatnonzero(scores.outcome != APPROVE)
                 raised = [transaction_of(chunk.table, int(row)) for row in rows[places]]
