@@ -24,7 +24,13 @@ def _thresholds(command: Any) -> Any:
 
 
 @click.command()
-@click.option("--bundle", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="A bundle, or a store.")
+@click.option(
+    "--bundle",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="A bundle, or a store: its champion and rules.",
+)
 @click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules and lists beside it, TOML.")
 @_thresholds
 @click.option(
@@ -50,7 +56,7 @@ def command(
     from core.errors import InputError
     from core.settings import read_settings
     from models.scorer import Decider
-    from models.store import open_bundle
+    from models.store import open_decider
     from training import backtest
     from training.mapping import load_mapping
     from training.progress import Progress
@@ -59,9 +65,11 @@ def command(
     settings = read_settings()
 
     def decider(place: Path, ruled: Path | None, reviews: float | None, declines: float | None) -> Decider:
-        bundle = backtest.with_thresholds(open_bundle(place), reviews, declines)
+        found = open_decider(place)
+        assert found.bundle is not None
+        bundle = backtest.with_thresholds(found.bundle, reviews, declines)
         if ruled is None:
-            return Decider(bundle)
+            return Decider(bundle, found.rules)
         from models.rules import load_rules
 
         return Decider(bundle, load_rules(ruled, bundle.spec.feature_names))

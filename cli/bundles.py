@@ -1,6 +1,7 @@
 """``whyflag bundles``: the store, its champion and its challenger."""
 
 import getpass
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,13 +122,13 @@ def disagreements(limit: int, as_json: bool) -> None:
     from streams.clients import Observer
 
     observer = Observer(read_settings(), [DISAGREEMENTS])
-    # a record that came twice is one disagreement
-    found = list(
-        {
-            one.transaction_id: one for record in observer.all() for one in [msgspec.json.decode(record.value, type=Disagreement)]
-        }.values()
-    )
+    by_id: dict[str, Disagreement] = {}  # a record that came twice is one disagreement
+    for record in observer.all():
+        with suppress(msgspec.MsgspecError, TypeError):  # whatever else somebody has written there
+            one = msgspec.json.decode(record.value, type=Disagreement)
+            by_id[one.transaction_id] = one
     observer.close()
+    found = list(by_id.values())
     if as_json:
         for disagreement in found:
             click.echo(encode(disagreement).decode())

@@ -25,6 +25,21 @@ def spec_of(name: str, currency: str) -> Any:
     return SPECS[name](currency)
 
 
+def currency_of(source: Any) -> str:
+    """
+    The currency of a file's first transaction.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    from core.errors import InputError
+
+    first = next(source.chunks(1_000), None)
+    if first is None:
+        raise InputError(f"{source.path} holds no transactions")
+    return str(first.table["currency"][0].as_py())
+
+
 def delay_of(text: str) -> int:
     """
     A label delay in milliseconds.

@@ -1,6 +1,7 @@
 """``whyflag train``."""
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -37,8 +38,9 @@ def command(
     """Train, calibrate and evaluate a model bundle from a file."""
     from msgspec import structs
 
-    from cli.options import delay_of, spec_of
+    from cli.options import currency_of, delay_of, spec_of
     from core.errors import InputError
+    from core.money import exponent
     from core.settings import read_settings
     from models.bundle import MANIFEST
     from models.policy import parse_budget
@@ -54,17 +56,17 @@ def command(
     delay = delay_of(label_delay)
     budget = parse_budget(review_budget)
     chosen = load_recipe(recipe) if recipe else Recipe()
-    given = {"calibration": calibration, "novel_share": novel_share, "review_cost": review_cost and review_cost * 100}
-    chosen = structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    if review_cost is not None and not math.isfinite(review_cost):
+        raise InputError("--review-cost is an amount of money such as 4.50")
     if tracking:
         from training import mlflow_tracking  # a missing extra is told before the work
     source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
     if currency is None:
-        first = next(source.chunks(1_000), None)
-        if first is None:
-            raise InputError(f"{transactions} holds no transactions")
-        currency = first.table["currency"][0].as_py()
+        currency = currency_of(source)
         source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
+    cost = None if review_cost is None else review_cost * 10 ** exponent(currency)
+    given = {"calibration": calibration, "novel_share": novel_share, "review_cost": cost}
+    chosen = structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
     with stages() as progress:
         version, metrics = train(
             source,

@@ -13,20 +13,20 @@ from cli.progress import stages
 @transactions_options
 @click.option("--label-delay", default="7d", show_default=True, help="How late labels come; the gap between the periods.")
 @click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
-@click.option("--currency", default="EUR", show_default=True, help="Currency of the features' amounts.")
+@click.option("--currency", default=None, help="Currency of the features' amounts. [default: that of the first transaction]")
 @click.option("--trials", type=click.IntRange(1), default=40, show_default=True, help="Trials at most.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=15, show_default=True, help="Time at most.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The recipe, for `train --recipe`.")
 @click.option("--study", type=click.Path(path_type=Path, dir_okay=False), help="All trials, as JSON.")
 def command(
-    transactions: Path, mapping: str, labels: Path | None, label_delay: str, spec_name: str, currency: str, trials: int,
+    transactions: Path, mapping: str, labels: Path | None, label_delay: str, spec_name: str, currency: str | None, trials: int,
     minutes: float, seed: int, out: Path, study: Path | None,
 ) -> None:  # fmt: skip
     """Search for a recipe: the booster's settings and how to handle imbalance, on folds in time order."""
     import msgspec
 
-    from cli.options import delay_of, spec_of
+    from cli.options import currency_of, delay_of, spec_of
     from core.settings import read_settings
     from training.mapping import load_mapping
     from training.progress import Progress
@@ -34,7 +34,10 @@ def command(
     from training.train import load_history
     from training.tune import tune
 
-    settings, spec, delay = read_settings(), spec_of(spec_name, currency), delay_of(label_delay)
+    settings, delay = read_settings(), delay_of(label_delay)
+    spec_of(spec_name, currency or "EUR")
+    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
+    spec = spec_of(spec_name, currency or currency_of(source))
     source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
     with stages() as progress:
         told = Progress(progress.stage, progress.advance)

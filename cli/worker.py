@@ -59,7 +59,7 @@ def command() -> None:
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
 def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
     """Profile and score transactions: both hops, decisions, alerts and dead letters."""
-    from core.errors import BundleError, SettingsError
+    from core.errors import BundleError, InputError, SettingsError
     from core.metrics import BUNDLE_INFO
     from core.settings import read_settings
     from models.bundle import load_bundle
@@ -80,7 +80,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     try:
         if BundleStore.at(place):
             if rules is not None:
-                raise SettingsError("rules of a store are promoted with its bundle: `whyflag promote --rules FILE`")
+                raise SettingsError("rules of a store are promoted with its bundle: `whyflag bundles promote --rules FILE`")
             deciders = StoreDeciders(BundleStore(place))
             spec = deciders.spec
         else:
@@ -88,7 +88,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
             spec = loaded.spec
             deciders = OneDecider(Decider(loaded, _rules(rules, spec)))
         BUNDLE_INFO.labels(deciders.newest().version.partition("+")[0]).set(1)
-    except BundleError as error:
+    except (BundleError, InputError) as error:
         spec = default_spec()
         deciders = OneDecider(Decider(None, _rules(rules, spec)))
         logger.error("%s. Until the worker is restarted with a good bundle, every transaction goes to review", error)

@@ -113,7 +113,10 @@ class RuleSet:
             else:
                 columns.append(field(name).alias(name))
         frame = pl.DataFrame(columns) if columns else pl.DataFrame({"": [0] * n})
-        found = frame.select(condition.fill_null(False).alias(str(i)) for i, condition in enumerate(self._conditions))
+        try:
+            found = frame.select(condition.fill_null(False).alias(str(i)) for i, condition in enumerate(self._conditions))
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"a rule cannot be evaluated: {str(error).splitlines()[0]}") from None
         held: npt.NDArray[np.bool_] = found.to_numpy().reshape(n, -1) & (event_time[:, None] < self._ends)
         return held
 
@@ -143,10 +146,10 @@ def load_rules(path: Path, features: Sequence[str]) -> RuleSet:
     except OSError as error:
         raise InputError(f"rules: {error}") from None
     lists: dict[str, frozenset[str]] = {}
-    text = content.decode("utf-8", "replace")
     try:
+        text = content.decode()
         source = msgspec.convert(tomllib.loads(text), _Source)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from None
     except msgspec.ValidationError as error:
         raise InputError(f"{path}:{_line_of_error(text, str(error))}: {error}") from None
@@ -183,7 +186,7 @@ def _members(path: Path, line: int, name: str, file: str) -> frozenset[str]:
         return frozenset()
     try:
         return frozenset(entry.strip() for entry in (path.parent / file).read_text().splitlines() if entry.strip())
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}:{line}: list {name}: {error}") from None
 
 
@@ -245,7 +248,7 @@ def _tried(schema: Mapping[str, Any]) -> pl.DataFrame:
     for name, kind in schema.items():
         values: list[Any]
         if kind == pl.Float64:
-            values = [0.0, None, -1.0, 1e9, *rng.lognormal(2, 2, _TRIED_ROWS - 4).tolist()]
+            values = [0.0, None, -1.0, 1e18, *rng.lognormal(2, 2, _TRIED_ROWS - 4).tolist()]
         elif kind == pl.Boolean:
             values = [True, False] * (_TRIED_ROWS // 2)
         else:

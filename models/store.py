@@ -34,6 +34,7 @@ class Champion(Struct, frozen=True):
     since: str = ""
     by: str = ""
     why: str = ""
+    back: bool = False  # a rollback
 
     @property
     def decider(self) -> str:
@@ -122,8 +123,8 @@ class BundleStore:
             for listed in tomllib.loads(path.read_text()).get("lists", {}).values():
                 if name := listed.get("file"):
                     target = (folder / name).resolve()
-                    if not target.is_relative_to(folder):
-                        raise InputError(f"{path}: the file of a list must be in the folder of the rules, not {name}")
+                    if not target.is_relative_to(folder) or target.name == RULES_FILE:
+                        raise InputError(f"{path}: the file of a list must be in the folder of the rules and not be named {name}")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path.parent / name, target)
             self._place(folder, self._made("rules") / version)
@@ -142,7 +143,10 @@ class BundleStore:
             return Decider(bundle)
         from models.rules import load_rules  # Polars is loaded only where there are rules
 
-        return Decider(bundle, load_rules(self.root / "rules" / rules / RULES_FILE, bundle.spec.feature_names))
+        ruled = load_rules(self.root / "rules" / rules / RULES_FILE, bundle.spec.feature_names)
+        if ruled.version != rules:
+            raise BundleError(f"the rules {rules} in {self.root} were altered: promote them again")
+        return Decider(bundle, ruled)
 
     def challenge(self, version: str) -> None:
         """
@@ -161,27 +165,36 @@ class BundleStore:
         Make a bundle, with rules or none, the champion. It challenges no more.
 
         Raises:
-            InputError: if the store has none of that version.
+            WhyflagError: if the store does not hold it, or it cannot be loaded with these rules.
         """
-        self.folder(bundle)
+        champion = Champion(bundle, rules, _now(), by, why)
+        self.load(champion.decider)
         with self._changing() as current:
-            champion = Champion(bundle, rules, datetime.now(UTC).isoformat(timespec="seconds"), by, why)
             challenger = "" if current.challenger == bundle else current.challenger
             self._write(Current((*current.champions, champion), challenger))
         return champion
 
     def rollback(self, by: str, why: str) -> Champion:
         """
-        Make the last champion that differs from the present one the champion again.
+        Make the champion before the present one the champion again; a second rollback goes one further back.
 
         Raises:
-            InputError: if there was none.
+            WhyflagError: if there was none, or it cannot be loaded any more.
         """
-        champions = self.current.champions
-        before = [champion for champion in champions if champion.decider != champions[-1].decider]
-        if not before:
-            raise InputError(f"{self.root} has had no other champion to go back to")
-        return self.promote(before[-1].bundle, before[-1].rules, by, why)
+        with self._changing() as current:
+            line: list[Champion] = []
+            for champion in current.champions:
+                if champion.back:
+                    while line and line[-1].decider != champion.decider:
+                        line.pop()
+                elif not line or line[-1].decider != champion.decider:
+                    line.append(champion)
+            if len(line) < 2:
+                raise InputError(f"{self.root} has had no other champion to go back to")
+            self.load(line[-2].decider)
+            champion = structs.replace(line[-2], since=_now(), by=by, why=why, back=True)
+            self._write(Current((*current.champions, champion), current.challenger))
+        return champion
 
     def _made(self, name: str) -> Path:
         folder = self.root / name
@@ -213,16 +226,32 @@ class BundleStore:
         partial.replace(self.root / CURRENT)
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def open_decider(path: Path) -> Decider:
+    """
+    The bundle in a folder, or the champion of a store with its rules.
+
+    Raises:
+        WhyflagError: if there is none, or it cannot be used.
+    """
+    if not BundleStore.at(path):
+        return Decider(load_bundle(path))
+    store = BundleStore(path)
+    if store.champion is None:
+        raise BundleError(f"the store in {path} has no champion yet: run `whyflag bundles promote`")
+    return store.load(store.champion.decider)
+
+
 def open_bundle(path: Path) -> Bundle:
     """
     The bundle in a folder, or the champion's of a store.
 
     Raises:
-        BundleError: if there is none, or it cannot be used.
+        WhyflagError: if there is none, or it cannot be used.
     """
-    if not BundleStore.at(path):
-        return load_bundle(path)
-    store = BundleStore(path)
-    if store.champion is None:
-        raise BundleError(f"the store in {path} has no champion yet: run `whyflag promote`")
-    return load_bundle(store.folder(store.champion.bundle))
+    bundle = open_decider(path).bundle
+    assert bundle is not None
+    return bundle

@@ -13,6 +13,7 @@ from models.store import BundleStore
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_REFUSED_SECONDS = 60.0  # then it is tried again: what failed may have been the shared folder
 
 
 class Deciders(Protocol):
@@ -62,12 +63,12 @@ class StoreDeciders:
         self._store = store
         champion = store.champion
         if champion is None:
-            raise BundleError(f"the store in {store.root} has no champion yet: run `whyflag promote`")
+            raise BundleError(f"the store in {store.root} has no champion yet: run `whyflag bundles promote`")
         self._newest = store.load(champion.decider)
         assert self._newest.bundle is not None
         self.spec = self._newest.bundle.spec
         self._loaded = {self._newest.version: self._newest}
-        self._refused: set[str] = set()
+        self._refused: dict[str, float] = {}  # until when
         self._challenger: Bundle | None = None
         self._looked = monotonic()
         self._look_at_challenger(store.current.challenger)
@@ -80,7 +81,7 @@ class StoreDeciders:
 
     def find(self, version: str) -> Decider | None:
         """What a version names, if the store holds it and this worker can use it."""
-        if version not in self._loaded and version not in self._refused:
+        if version not in self._loaded and not self._is_refused(version):
             try:
                 self._loaded[version] = self._load(version)
             except WhyflagError as error:
@@ -107,10 +108,10 @@ class StoreDeciders:
         self._look_at_challenger(current.challenger)
 
     def _look_at_challenger(self, version: str) -> None:
-        if version in self._refused or version == (self._challenger.version if self._challenger else ""):
+        if version == (self._challenger.version if self._challenger else ""):
             return
         self._challenger = None
-        if version:
+        if version and not self._is_refused(version):
             try:
                 bundle = load_bundle(self._store.folder(version))
                 self._check(bundle)
@@ -119,8 +120,11 @@ class StoreDeciders:
             except WhyflagError as error:
                 self._refuse(version, error)
 
+    def _is_refused(self, version: str) -> bool:
+        return monotonic() < self._refused.get(version, 0.0)
+
     def _refuse(self, version: str, error: WhyflagError) -> None:
-        self._refused.add(version)
+        self._refused[version] = monotonic() + _REFUSED_SECONDS
         BUNDLE_FAILURES.inc()
         logger.error("bundle %s cannot be used: %s", version, error)
 

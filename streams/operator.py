@@ -188,8 +188,8 @@ class Operator:
                 state.origins = dict(checkpoint.origins)
             self.stage.states[partition] = state
             self._epochs[partition] = (monotonic(), 0)
-            if checkpoint is None and self.stage.decider(partition):
-                # after a crash in the first epoch a successor must know what has decided in it
+            if (checkpoint is None or checkpoint.clean) and self.stage.decider(partition):
+                # after a crash in the first epoch a successor must know that there was one, and what has decided in it
                 await self._checkpoint(partition, first=True)
                 await self._writes[partition]
             RESTORE_SECONDS.labels(self.stage.name).observe(perf_counter() - began)
@@ -343,8 +343,10 @@ class Operator:
 
     def _outdated(self, partition: int) -> bool:
         """Whether something newer may decide from here on: not before all is decided again that was decided before a crash."""
-        if not self.stage.outdated(partition):
-            return False
+        return self.stage.outdated(partition) and self._replayed(partition)
+
+    def _replayed(self, partition: int) -> bool:
+        """Whether all is processed that an owner before may have processed after its last checkpoint."""
         places = [(topic, partition) for topic in self.stage.topics]
         return all(self._positions[place] >= self._replays.get(place, 0) for place in places)
 
@@ -391,7 +393,7 @@ class Operator:
             origins=dict(state.origins),
             keys=state.keys,
             digest=state.digest,
-            clean=clean,
+            clean=clean and self._replayed(partition),  # not in the middle of what was decided before a crash
         )
         self._epochs[partition] = (monotonic(), 0)
         self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint, tuple(self._deliveries)))

@@ -67,10 +67,10 @@ class ScoreStage:
 
     def adopt(self, partition: int, version: str, clean: bool) -> bool:
         """Decide as a checkpoint says, so that what is decided again is decided by the same; after a clean end by the newest."""
-        found = self._deciders.find(version)
-        if found is None and not clean:
+        found = self._deciders.newest() if clean else self._deciders.find(version)
+        if found is None:
             return False
-        self._decider[partition] = found or self._deciders.newest()
+        self._decider[partition] = found
         return True
 
     def _decides(self, partition: int) -> Decider:
@@ -107,11 +107,14 @@ class ScoreStage:
         return outputs
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
-        """Take records into the state and decide nothing: of a transaction profiled by any spec, the merchant's past is the same."""
+        """
+        Take records into the state and decide nothing. What another spec found unusual says nothing here; as nobody knows, no fraud
+        among them counts as one of a usual amount.
+        """
         state = self.state(partition)
         for run, label in self._runs(state, records, [], None):
             if run:
-                columns = self._columns_of(run)
+                columns = self._columns_of(run, known=False)
                 for engine in state.engines:
                     engine.update(columns)
             if label:
@@ -153,9 +156,9 @@ class ScoreStage:
                 raise InvalidEvent("features or recent transactions have the wrong length")
         return profiled
 
-    def _columns_of(self, run: list[Profiled]) -> TransactionColumns:
+    def _columns_of(self, run: list[Profiled], known: bool = True) -> TransactionColumns:
         columns = self._columns([profiled.transaction for profiled in run if profiled.transaction is not None])
-        return columns.marked(np.array([profiled.unusual for profiled in run]))
+        return columns.marked(np.array([profiled.unusual or not (known or profiled.spec == self.version) for profiled in run]))
 
     def _apply(self, state: PartitionState, label: Label) -> None:
         columns_of_label = label_columns([label])
@@ -237,9 +240,12 @@ class ScoreStage:
         """Drift and, later, what became of the decisions: for people who watch, never for a decision."""
         if decider.bundle is None:
             return
-        if self._watch is None or self._watch.bundle.version != decider.bundle.version:
-            self._watch = Watch(decider.bundle, self._watch.matured if self._watch else None)
-        self._watch.see(columns, X, scores)
+        try:
+            if self._watch is None or self._watch.bundle.version != decider.bundle.version:
+                self._watch = Watch(decider.bundle, self._watch.matured if self._watch else None)
+            self._watch.see(columns, X, scores)
+        except Exception:
+            logger.exception("drift and outcomes of a batch of %d are not counted", len(X))
 
 
 def _text(transactions: list[Transaction], name: str) -> list[str | None]:

@@ -15,9 +15,9 @@ from models.features.engine import Matrix
 from models.scorer import Scores
 
 _ONE_IN = 8  # transactions that are counted for drift
-_KEPT = 200_000  # decisions that wait for their labels, 25 bytes each and as many free places
-_WAITING = np.dtype([("time", "i8"), ("id", "u8"), ("probability", "f8"), ("alert", "?")])
-_FEWEST = 2**40  # when even alerts alone are too many, the oldest go
+_KEPT = 200_000  # decisions that wait for their labels, 33 bytes each and as many free places
+_WAITING = np.dtype([("time", "i8"), ("id", "u8"), ("probability", "f8"), ("weight", "i8"), ("alert", "?")])
+_FEWEST = 2**20  # one in so many is the least that is kept
 _KEPT_LABELS = 100_000
 
 
@@ -41,6 +41,8 @@ class Matured:
 
     def see(self, columns: TransactionColumns, scores: Scores) -> None:
         """Remember decisions, and count those whose delay is over."""
+        if len(self) < self._room // 8:
+            self._one_in = max(1, self._one_in // 2)
         alert = scores.outcome > 0
         kept = alert | (columns.transaction % np.uint64(self._one_in) == 0)
         rows = np.zeros(int(kept.sum()), _WAITING)
@@ -48,6 +50,7 @@ class Matured:
             ("time", columns.event_time), ("id", columns.transaction), ("probability", scores.probability), ("alert", alert),
         ):  # fmt: skip
             rows[name] = values[kept]
+        rows["weight"] = np.where(rows["alert"], 1, self._one_in)
         if len(rows):
             self._newest = max(self._newest, int(rows["time"].max()))
         for part in np.array_split(rows, len(rows) // self._room + 1):
@@ -55,11 +58,14 @@ class Matured:
         self._count_due()
 
     def _append(self, rows: npt.NDArray[Any]) -> None:
-        while len(self) + len(rows) > self._room:
-            self._one_in *= 2
-            waiting = self._rows[self._begin : self._end]
-            stays = waiting["alert"] | (waiting["id"] % np.uint64(self._one_in) == 0)
-            self._keep(waiting[stays] if self._one_in < _FEWEST else waiting[len(rows) :])
+        if len(self) + len(rows) > self._room:
+            waiting = self._rows[self._begin : self._end].copy()
+            twice = 2 * waiting["weight"].astype(np.uint64)
+            stays = waiting["alert"] | (waiting["id"] % twice == 0)
+            waiting["weight"] = np.where(waiting["alert"], 1, twice)
+            self._one_in *= 2 if self._one_in < _FEWEST else 1
+            # where alerts alone are too many, the oldest go
+            self._keep(waiting[stays][-(self._room - len(rows)) :] if len(rows) < self._room else waiting[:0])
         if self._end + len(rows) > len(self._rows):
             self._keep(self._rows[self._begin : self._end])
         self._rows[self._end : self._end + len(rows)] = rows
@@ -75,7 +81,7 @@ class Matured:
         late = self._rows["time"][self._begin : self._end] + self._delay >= self._newest
         due = self._rows[self._begin : self._begin + (int(np.argmax(late)) if late.any() else len(late))]
         self._begin += len(due)
-        weight = np.where(due["alert"], 1, self._one_in)
+        weight = due["weight"]
         fraud = np.array([identity in self._frauds for identity in due["id"].tolist()], np.bool_)
         for identity in due["id"][fraud].tolist():
             self._frauds.pop(identity, None)

@@ -148,3 +148,14 @@ def test_where_too_many_wait_what_stays_stands_for_the_rest():
     assert missed + fine == pytest.approx(n, rel=0.1)
     assert missed / (missed + fine) == pytest.approx(0.05, rel=0.25)
     assert len(matured) < 5_000
+
+
+def test_alerts_alone_may_be_too_many():
+    """A model that fails sends all to review: what waits stays bounded, and nothing fails."""
+    matured = Matured(delay_ms=10**9, room=1_000)
+    rng = np.random.default_rng(2)
+    for begin in range(0, 200_000, 500):
+        matured.see(_columns(np.full(500, begin), rng.integers(0, 2**63, 500)), _scores(np.full(500, np.nan), np.ones(500)))
+    assert 0 < len(matured) <= 1_000
+    matured.see(_columns(np.full(5_000, 10), rng.integers(0, 2**63, 5_000)), _scores(np.full(5_000, 0.1), np.zeros(5_000)))
+    assert len(matured) <= 1_000

@@ -378,23 +378,29 @@ def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_d
     asyncio.run(compare())
 
 
+@pytest.mark.parametrize("before", ["nothing", "an orderly stop"])
 def test_what_the_first_epoch_decided_is_decided_alike_after_a_promotion(
-    kafka, short_input, bundle_dir, other_bundle_dir, tmp_path
+    kafka, short_input, bundle_dir, other_bundle_dir, tmp_path, before
 ):
     """A worker dies before its first regular checkpoint, and meanwhile there is a new champion."""
     store = BundleStore(tmp_path / "store")
     versions = [store.add(bundle_dir), store.add(other_bundle_dir)]
     store.promote(versions[0], "", "test", "first")
     slow = structs.replace(kafka, checkpoint_seconds=600)
-    with Load(kafka, short_input.part(0, 300), 0):
+    if before == "an orderly stop":
+        with Load(kafka, short_input.part(0, 300), 0), Worker("score", kafka, bundle=store.root):
+            collect(kafka, {DECISIONS: 100})
+            settle(kafka)
+    done = len(collect(kafka, {DECISIONS: 0})[DECISIONS])
+    with Load(kafka, short_input.part(300, 600), 0):
         pass
     with Worker("score", slow, bundle=store.root) as worker:
-        collect(kafka, {DECISIONS: 100})
+        collect(kafka, {DECISIONS: done + 100})
         worker.kill()
     store.promote(versions[1], "", "test", "better")
     with Worker("score", kafka, bundle=store.root):
         settle(kafka)
-        with Load(kafka, short_input.part(300, 500), 0):
+        with Load(kafka, short_input.part(600, 800), 0):
             pass
         settle(kafka)
     decided = defaultdict(set)

@@ -60,6 +60,29 @@ def test_promote_and_roll_back(store, versions):
     assert [(past.bundle, past.why) for past in store.current.champions] == [
         (first, "first"), (second, "better"), (second, "again"), (first, "worse"),
     ]  # fmt: skip
+    with pytest.raises(InputError, match="no other champion"):
+        store.rollback("ops", "further back than the first")
+
+
+def test_a_second_rollback_goes_further_back(store, versions, tmp_path):
+    """A, B and B with rules: each rollback leads away from what was worse, never back to it."""
+    first, second = versions
+    rules = store.add_rules(written(tmp_path, rule("amount > 100")), default_spec().feature_names)
+    store.promote(second, "", "ops", "")
+    store.promote(second, rules, "ops", "")
+    assert store.rollback("ops", "").decider == second
+    assert store.rollback("ops", "").decider == first
+    store.promote(second, rules, "ops", "")
+    assert store.rollback("ops", "").decider == first
+
+
+def test_what_cannot_be_loaded_is_not_promoted(store, versions, tmp_path):
+    rules = store.add_rules(written(tmp_path, rule("amount > 100")), default_spec().feature_names)
+    with (store.root / "rules" / rules / "rules.toml").open("a") as file:
+        file.write("# altered")
+    with pytest.raises(BundleError, match="altered"):
+        store.promote(versions[1], rules, "ops", "")
+    assert store.champion.bundle == versions[0]
 
 
 def test_what_the_store_does_not_hold_is_told(store, tmp_path, bundle_dir):
@@ -257,6 +280,8 @@ def test_a_worse_bundle_is_stopped_by_the_gates(world, bundle_dir, tmp_path, ver
     assert not passed(probability=np.clip(p * 20, 0, 1))["drift"]
     few = structs.replace(seen, fraud=np.zeros_like(seen.fraud))
     assert [gate.passed for gate in gates(bundle, few, bundle, seen)] == [False]
+    all_fraud = structs.replace(seen, fraud=np.ones_like(seen.fraud))
+    assert [gate.passed for gate in gates(bundle, all_fraud, bundle, seen)] == [False]
     assert (bundle_dir / MANIFEST).exists()
 
 

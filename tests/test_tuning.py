@@ -92,12 +92,29 @@ def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
     assert {"bundle/manifest.json", "bundle/model.ubj"} <= {f.path for f in client.list_artifacts(registered.run_id, "bundle")}
 
 
-@pytest.mark.parametrize("text", ["{", '{"imbalance": "magic"}', '{"calibration": "magic"}', '{"rounds": "many"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"imbalance": "magic"}',
+        '{"calibration": "magic"}',
+        '{"rounds": "many"}',
+        '{"rounds": 0}',
+        '{"novel_share": 5}',
+        '{"depth": 3}',
+    ],
+)
 def test_what_is_no_recipe_is_told(tmp_path, text):
     path = tmp_path / "recipe.json"
     path.write_text(text)
     with pytest.raises(InputError, match="recipe"):
         load_recipe(path)
+
+
+def test_settings_that_xgboost_refuses_are_told(history):
+    rows = np.flatnonzero(history.split.train(history.dataset.columns.event_time))[:2000]
+    with pytest.raises(InputError, match="booster"):
+        fit_booster(history.X[rows], rows % 7 == 0, default_spec(), Recipe(booster={"eta": -1}), 1, None)
 
 
 def test_known_frauds_never_speak_against_fraud(history):

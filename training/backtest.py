@@ -50,7 +50,7 @@ def with_thresholds(bundle: Bundle, review: float | None, decline: float | None)
         review=bundle.policy.review if review is None else review,
         decline=max(bundle.policy.decline, review or 0.0) if decline is None else decline,
     )
-    if policy.decline < policy.review:
+    if not 0 <= policy.review <= policy.decline:  # not so with NaN either
         raise InputError(f"declines from {policy.decline:g} would come before reviews from {policy.review:g}")
     return structs.replace(bundle, policy=policy)
 

@@ -42,9 +42,14 @@ def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tes
     All gates. ``seen`` and ``before`` are the same transactions scored by the challenger and the champion; without a champion the
     comparisons are skipped.
     """
-    frauds = int(seen.fraud.sum())
-    found = [Gate("frauds", frauds >= _FEWEST_FRAUDS, f"{frauds} frauds to measure by; it takes {_FEWEST_FRAUDS}")]
-    if frauds < _FEWEST_FRAUDS or not (~seen.fraud).any():
+    frauds, others = int(seen.fraud.sum()), int((~seen.fraud).sum())
+    enough = Gate(
+        "frauds",
+        frauds >= _FEWEST_FRAUDS and others >= _FEWEST_FRAUDS,
+        f"{frauds:,} frauds and {others:,} others to measure by; it takes {_FEWEST_FRAUDS} of each",
+    )
+    found = [enough]
+    if not enough.passed:
         return found
     found += conformance(challenger, seen.X, champion)
     probability = seen.scores.probability

@@ -51,7 +51,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
     shap = np.abs(contributions(bundle.booster, seen.X[np.sort(sample)])[0]).mean(axis=0)
     time = seen.dataset.columns.event_time[seen.rows]
     ids = seen.dataset.transaction_ids.take(seen.rows).to_pylist()
-    kinds = [typology.get(identity, "") for identity in ids]
+    kinds = [typology.get(identity) or "" for identity in ids]
     wrong = {
         "Frauds missed, highest amounts": np.flatnonzero(fraud & ~seen.flagged),
         "False alarms, highest probabilities": np.flatnonzero(~fraud & seen.flagged),

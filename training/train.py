@@ -7,7 +7,7 @@ import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 import xgboost as xgb
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
@@ -68,7 +68,7 @@ _RISING = frozenset(
 )
 
 
-class Recipe(Struct, frozen=True):
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """
     What is chosen before a model sees data, recorded in its metrics.
 
@@ -77,12 +77,12 @@ class Recipe(Struct, frozen=True):
     """
 
     booster: dict[str, float] = {}
-    rounds: int = ROUNDS
+    rounds: Annotated[int, Meta(ge=1, le=10_000)] = ROUNDS
     imbalance: str = "none"
     monotone: bool = True
     calibration: str = "auto"
-    novel_share: float = NOVEL_SHARE
-    review_cost: float | None = None
+    novel_share: Annotated[float, Meta(ge=0, le=1)] = NOVEL_SHARE
+    review_cost: Annotated[float, Meta(gt=0)] | None = None
 
 
 DEFAULT = Recipe()
@@ -270,7 +270,13 @@ def fit_booster(
         chosen = np.sort(np.concatenate([np.flatnonzero(y), kept]))
         X, y = X[chosen], y[chosen]
     data = xgb.DMatrix(X, label=y, feature_names=list(spec.feature_names))
-    return xgb.train(parameters, data, recipe.rounds, callbacks=[_Rounds(progress)] if progress else None)
+    try:
+        return xgb.train(parameters, data, recipe.rounds, callbacks=[_Rounds(progress)] if progress else None)
+    except xgb.core.XGBoostError as error:
+        told = str(error).splitlines()
+        raise InputError(
+            f"XGBoost does not take the recipe's booster settings {recipe.booster}: {told[-1] if told else error}"
+        ) from None
 
 
 def margins(booster: xgb.Booster, X: Matrix) -> npt.NDArray[np.float32]:

@@ -92,6 +92,7 @@ def tune(
     Raises:
         InputError: if the history does not allow it.
     """
+    began = time.monotonic()
     folds = folds_of(history, label_delay_ms)
     progress.stage("imbalance", len(IMBALANCE))
     compared = {}
@@ -125,10 +126,8 @@ def tune(
         return average_precision(history, spec, folds, recipe, seed, trial)
 
     progress.stage("tuning", trials)
-    began = time.monotonic()
-    study.optimize(
-        objective, n_trials=trials, timeout=seconds - (time.monotonic() - began), callbacks=[lambda *_: progress.advance(1)]
-    )
+    left = max(seconds - (time.monotonic() - began), 0.01)  # Optuna finishes the trial that it has begun: there is always one
+    study.optimize(objective, n_trials=trials, timeout=left, callbacks=[lambda *_: progress.advance(1)])
     best = dict(study.best_params)
     rounds, imbalance = int(best.pop("rounds")), str(best.pop("imbalance"))
     return Tuned(
