@@ -7,6 +7,7 @@ for merchants. No batches, no checkpoints of its own, no promise about crashes: 
 
 import math
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import faust
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from core.messages import Channel, Transaction, decode_transaction_struct, encode
 from models.bundle import Bundle, load_bundle
@@ -23,9 +25,23 @@ from models.scorer import decisions, score
 HOUR, DAY = 3_600_000, 86_400_000
 LENGTHS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 NAN = float("nan")
+UNUSUAL = "unusual"
 
 
 decode_past = msgspec.json.Decoder(list[Transaction]).decode  # a table holds what is JSON
+
+
+def normal_amount(spec: FeatureSpec, past: list[Transaction], now: Transaction) -> float:
+    """The normal amount of a card, minor units."""
+    last = [p.amount for p in past if p.event_time > now.event_time - 30 * DAY][-51:]
+    middle = statistics.median_low(last) if last else 0
+    return (len(last) * middle + spec.normal_weight * spec.normal_amount) / (len(last) + spec.normal_weight)
+
+
+def judged(spec: FeatureSpec, past: list[Transaction], now: Transaction) -> Transaction:
+    """The transaction as the table remembers it: whether its amount was unusual stands in its memo, which no feature reads."""
+    unusual = now.amount > spec.unusual_ratio * normal_amount(spec, past, now)
+    return structs.replace(now, memo=UNUSUAL if unusual else None)
 
 
 def card_features(spec: FeatureSpec, past: list[Transaction], now: Transaction) -> list[float]:
@@ -40,6 +56,7 @@ def card_features(spec: FeatureSpec, past: list[Transaction], now: Transaction) 
         a, b, c, d = map(math.radians, (placed[-1].lat, placed[-1].lon, now.lat, now.lon))
         half = math.sin((c - a) / 2) ** 2 + math.cos(a) * math.cos(c) * math.sin((d - b) / 2) ** 2
         kilometres = 2 * 6371.0088 * math.asin(min(1.0, math.sqrt(half)))
+    normal, last_three = normal_amount(spec, past, now), [p.amount for p in windows["30d"]][-3:]
     features = []
     for feature in spec.entity("card").features:
         op, window = feature.op, windows.get(feature.window, [])
@@ -93,6 +110,16 @@ def card_features(spec: FeatureSpec, past: list[Transaction], now: Transaction) 
         elif op == "online_share":
             known = [p.channel for p in window if p.channel]
             value = known.count(Channel.ONLINE) / len(known) if known else NAN
+        elif op == "amount_to_normal":
+            value = amount / normal
+        elif op == "recent_to_normal" and last_three:
+            value = sum(last_three) / len(last_three) / normal
+        elif op == "max_to_normal":
+            value = max(amounts, default=0) / normal
+        elif op == "unusual_count":
+            value = sum(p.memo == UNUSUAL for p in window)
+        elif op == "last_unusual":
+            value = min(((t - p.event_time) / DAY for p in window if p.memo == UNUSUAL), default=NAN)
         elif op == "seconds_since_last":
             value = (t - past[-1].event_time) / 1000 if past else NAN
         elif op == "distance":
@@ -149,7 +176,7 @@ def decide(bundle: Bundle, cards: dict, merchants: dict, now: Transaction) -> by
     past = [p for p in decode_past(cards.get(now.card_id, "[]")) if p.event_time > now.event_time - 31 * DAY]
     buckets = merchants.get(now.merchant_id, {})
     x = [*card_features(bundle.spec, past, now), *merchant_features(bundle.spec, buckets, now)]
-    cards[now.card_id] = encode([*past, now]).decode()
+    cards[now.card_id] = encode([*past, judged(bundle.spec, past, now)]).decode()
     merchants[now.merchant_id] = remember(bundle.spec, buckets, now)
     (decided,) = decisions([now], score(bundle, np.array([x], np.float32), np.zeros(1, np.bool_)))
     return encode(decided)
