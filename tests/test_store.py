@@ -116,9 +116,9 @@ def test_a_worker_takes_up_the_champion_and_keeps_what_it_cannot_replace(store, 
     # a champion that was damaged after its promotion
     store.promote(first, "", "ops", "back")
     assert _at_once(deciders).newest().version == first
-    (store.folder(second) / "policy.json").write_bytes(b"{}")
     fresh = StoreDeciders(store)
-    store.promote(second, "", "ops", "damaged")
+    store.promote(second, "", "ops", "damaged after its promotion")
+    (store.folder(second) / "policy.json").write_bytes(b"{}")
     assert _at_once(fresh).newest().version == first
     assert "altered" in caplog.text
     (store.root / "current.json").write_text("nonsense")

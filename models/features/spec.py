@@ -274,7 +274,6 @@ def default_spec(currency: str = "EUR") -> FeatureSpec:
             *("amount_to_normal", "recent_to_normal"),
             "max_to_normal:7d",
             "unusual_count:7d",
-            "last_unusual:30d",
         ),
     )
     merchant = Entity(
