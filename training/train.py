@@ -62,7 +62,7 @@ BOOSTER = {
 ROUNDS = 200
 IMBALANCE = ("none", "weighted", "root-weighted", "undersampled")
 _LEGITIMATE_FOR_A_FRAUD = 20  # what undersampling keeps
-# More known fraud at a merchant or card never speaks against fraud
+# What ``monotone`` holds: more known fraud at a merchant or card never speaks against fraud
 _RISING = frozenset(
     {Op.FRAUD_COUNT, Op.FRAUD_SHARE, Op.USUAL_FRAUD_COUNT, Op.USUAL_FRAUD_SHARE, Op.FRAUD_REPORTS, Op.FRAUD_REPORT_SHARE}
 )
@@ -72,14 +72,15 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """
     What is chosen before a model sees data, recorded in its metrics.
 
-    ``booster`` overrides ``BOOSTER``; ``imbalance`` is one of ``IMBALANCE``; ``calibration`` one of the calibration methods, or
+    ``booster`` overrides ``BOOSTER``; ``monotone`` holds known frauds monotone, for those who must promise that; off, since it costs
+    average precision (docs/models.md); ``imbalance`` is one of ``IMBALANCE``; ``calibration`` one of the calibration methods, or
     ``auto`` for the better one by Brier score; ``review_cost`` in minor units sets the budget by cost instead of capacity.
     """
 
     booster: dict[str, float] = {}
     rounds: Annotated[int, Meta(ge=1, le=10_000)] = ROUNDS
     imbalance: str = "none"
-    monotone: bool = True
+    monotone: bool = False
     calibration: str = "auto"
     novel_share: Annotated[float, Meta(ge=0, le=1)] = NOVEL_SHARE
     review_cost: Annotated[float, Meta(gt=0)] | None = None
