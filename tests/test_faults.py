@@ -438,7 +438,9 @@ def test_kill_9_at_a_step(kafka, short_input, bundle, bundle_dir, tmp_path, step
     module, name, when = STEPS[step]
     owner, method = name.split(".")
     # a worker that keeps up with the load publishes more often than it writes checkpoints, and it restores eight partitions
-    first, last = (3, 6) if "restore" in step else (15, 40) if module == "streams.publishing" else (4, 10)
+    first, last = (
+        (3, 6) if "restore" in step else (15, 40) if module == "streams.publishing" else (4 + PARTITIONS, 10 + PARTITIONS)
+    )
     (tmp_path / "sitecustomize.py").write_text(
         "import os, random, signal\n"
         f"import {module} as module\n"
@@ -606,7 +608,7 @@ def test_a_commit_fails(kafka, short_input, bundle, bundle_dir, tmp_path, which)
     }[which]  # fmt: skip
     (tmp_path / "sitecustomize.py").write_text(
         "import aiokafka, aiokafka.errors\n"
-        f"original, left = aiokafka.{owner}.{method}, 3\n"
+        f"original, left = aiokafka.{owner}.{method}, {3 + PARTITIONS}\n"  # the first of each partition is written at its restore
         "async def failing(self, *args, **kwargs):\n"
         "    global left\n"
         "    left -= 1\n"
