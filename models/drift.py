@@ -61,6 +61,11 @@ def stability(shares: Matrix, counts: npt.NDArray[np.float64] | Int64s) -> Float
     return index
 
 
+def counted_with_score(X: Matrix, probability: Floats, edges: Matrix) -> Int64s:
+    """As ``counted``, of features float32 [n, F] and, last, the probability: the columns of a bundle's reference."""
+    return counted(np.column_stack([X, probability.astype(np.float32)]), edges)
+
+
 class DriftWindow:
     """Counts of what was seen lately: when a window is full its past counts half."""
 
@@ -72,7 +77,7 @@ class DriftWindow:
 
     def add(self, X: Matrix, probability: Floats) -> bool:
         """Count transactions, X float32 [n, F] and their probabilities; returns whether a window is full."""
-        self._counts += counted(np.column_stack([X, probability.astype(np.float32)]), self._edges)
+        self._counts += counted_with_score(X, probability, self._edges)
         self._seen += len(X)
         return self._seen >= self._size
 

@@ -45,8 +45,8 @@ class Stage(Protocol):
 
     def adopt(self, partition: int, version: str, clean: bool) -> bool:
         """
-        Decide a partition by what a checkpoint names, or by the newest if that is gone but its writer stopped in order. False: what
-        follows the checkpoint can not be decided as it was.
+        Decide a partition by what a checkpoint names, or by the newest if its writer stopped in order. False: what follows the
+        checkpoint cannot be decided as it was.
         """
 
     @property

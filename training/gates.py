@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from models.attribution import contributions
 from models.bundle import Bundle, load_bundle
 from models.calibration import calibration_error
-from models.drift import SHIFTED, counted, stability
+from models.drift import SHIFTED, counted_with_score, stability
 from models.features.engine import Matrix
 from models.scorer import score
 from training.evaluate import Tested
@@ -56,7 +56,7 @@ def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tes
     error = calibration_error(probability, seen.fraud)
     index = stability(
         challenger.reference.shares,
-        counted(np.column_stack([seen.X, probability.astype(np.float32)]), challenger.reference.edges),
+        counted_with_score(seen.X, probability, challenger.reference.edges),
     )
     worst = int(np.argmax(index))
     names = (*challenger.spec.feature_names, "score")

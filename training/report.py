@@ -25,7 +25,7 @@ from core.errors import InputError
 from models.attribution import contributions
 from models.bundle import CARD, Bundle
 from models.calibration import reliability
-from models.drift import SHIFTED, STABLE, counted, stability
+from models.drift import SHIFTED, STABLE, counted_with_score, stability
 from training.evaluate import Tested, evaluate
 from training.progress import Progress
 
@@ -41,9 +41,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
     progress.stage("pictures", 0)
     probability, fraud = seen.scores.probability, seen.fraud
     measured = evaluate(probability, seen.flagged, fraud, seen.amount, seen.days)
-    index = stability(
-        bundle.reference.shares, counted(np.column_stack([seen.X, probability.astype(np.float32)]), bundle.reference.edges)
-    )
+    index = stability(bundle.reference.shares, counted_with_score(seen.X, probability, bundle.reference.edges))
     names = (*bundle.spec.feature_names, "score")
     drifted = sorted(zip(names, index.tolist(), strict=True), key=lambda pair: -pair[1])
     gain = bundle.booster.get_score(importance_type="total_gain")
