@@ -19,7 +19,8 @@ from training.train import Recipe, train
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 DAY = 86_400_000
-_BOOTSTRAP = os.environ.get("WHYFLAG_KAFKA_BOOTSTRAP", "")
+# What the run was told; no test sees settings from outside, not in the fixtures of a module either.
+TOLD = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("WHYFLAG_")}
 
 
 def needs(program: str) -> str:
@@ -27,7 +28,7 @@ def needs(program: str) -> str:
     found = shutil.which(program)
     if found is None:
         message = f"{program} is not installed: `make test-system` installs it"
-        if os.environ.get("WHYFLAG_TEST_SYSTEM"):
+        if TOLD.get("WHYFLAG_TEST_SYSTEM"):
             pytest.fail(message)
         pytest.skip(message)
     return found
@@ -36,8 +37,8 @@ def needs(program: str) -> str:
 @pytest.fixture(scope="session")
 def _apache(tmp_path_factory):
     """One Apache Kafka for the run; ``WHYFLAG_KAFKA_BOOTSTRAP`` names another that may be used up."""
-    if _BOOTSTRAP:
-        yield _BOOTSTRAP
+    if given := TOLD.get("WHYFLAG_KAFKA_BOOTSTRAP"):
+        yield given
         return
     needs("java"), needs("mvn")
     from tests.kafka import KafkaCluster
@@ -53,13 +54,6 @@ def apache(_apache) -> Settings:
 
     emptied(_apache)
     return Settings(kafka_bootstrap=_apache)
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch):
-    for name in os.environ:
-        if name.startswith("WHYFLAG_"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

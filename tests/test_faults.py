@@ -5,7 +5,6 @@ replay of the same input. Nothing is lost, and a record that came twice is the s
 
 import asyncio
 import json
-import os
 import random
 import resource
 import threading
@@ -36,7 +35,7 @@ from streams.deciders import OneDecider
 from streams.profile import ProfileStage
 from streams.score import ScoreStage
 from streams.state import PartitionState
-from tests.conftest import DAY, needs, transactions_file
+from tests.conftest import DAY, TOLD, needs, transactions_file
 from tests.kafka import KafkaCluster, Node
 from tests.kafka.proxy import Proxy
 from tests.test_kafka import _whyflag
@@ -50,7 +49,7 @@ from training.train import train
 pytestmark = pytest.mark.faults
 
 PARTITIONS = 4
-KILLS = int(os.environ.get("WHYFLAG_FAULT_KILLS", "6"))  # `make test-faults` sets 50
+KILLS = int(TOLD.get("WHYFLAG_FAULT_KILLS", "6"))  # `make test-faults` sets 50
 LONG = KILLS >= 50  # then bursts last a minute, brokers are away for a minute, and a soak takes ten
 N = 20_000
 
@@ -822,7 +821,7 @@ def test_more_partitions_are_noticed_and_the_state_moves_by_a_rebuild(kafka, sho
     assert done.returncode == 0, done.stderr
     with Worker("score", kafka, bundle=bundle_dir) as worker:
         time.sleep(2)
-        assert "_total{stage=" not in worker.get("metrics"), "what was decided before was read again"
+        assert "whyflag_records_total{" not in worker.get("metrics"), "what was decided before was read again"
 
 
 def test_a_topic_made_anew_is_noticed(kafka, short_input, bundle_dir):
