@@ -104,7 +104,7 @@ class Queue:
 
     def get(self, alert_id: str) -> QueuedAlert | None:
         """One alert, None if there is none of that id."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(select(alerts).where(alerts.c.alert_id == alert_id)).mappings().first()
         return _queued(row) if row else None
 
@@ -117,18 +117,18 @@ class Queue:
             .limit(limit)
             .offset(offset)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [_queued(row) for row in connection.execute(wanted).mappings()]
 
     def of_card(self, card_id: str, limit: int = 10) -> list[QueuedAlert]:
         """A card's alerts, newest first."""
         wanted = select(alerts).where(alerts.c.card_id == card_id).order_by(alerts.c.event_time.desc()).limit(limit)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [_queued(row) for row in connection.execute(wanted).mappings()]
 
     def counts(self) -> dict[str, int]:
         """Number of alerts that are open, and by finding."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(select(alerts.c.finding, func.count()).group_by(alerts.c.finding)).all()
         return {finding or "open": count for finding, count in rows}
 
@@ -141,7 +141,7 @@ class Queue:
         """
         now = self._clock.now_ms()
         with self._engine.begin() as connection:
-            self._lock(connection)
+            self.lock(connection)
             row = connection.execute(select(alerts.c.message).where(alerts.c.alert_id == alert_id)).first()
             if row is None:
                 raise QueueError(f"no alert {alert_id} in the queue")
@@ -167,7 +167,7 @@ class Queue:
     def verdicts_of(self, alert_id: str) -> list[Verdict]:
         """The verdicts on an alert, oldest first."""
         wanted = select(verdicts.c.message).where(verdicts.c.alert_id == alert_id).order_by(verdicts.c.number)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [decode_verdict(row.message.encode()) for row in connection.execute(wanted)]
 
     def unpublished(self, limit: int = 100) -> list[tuple[int, Verdict]]:
@@ -178,7 +178,7 @@ class Queue:
             .order_by(verdicts.c.number)
             .limit(limit)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [(row.number, decode_verdict(row.message.encode())) for row in connection.execute(wanted)]
 
     def published(self, number: int) -> None:
@@ -186,18 +186,15 @@ class Queue:
         with self._engine.begin() as connection:
             connection.execute(update(verdicts).where(verdicts.c.number == number).values(published=True))
 
-    def worked(self) -> list[tuple[QueuedAlert, Verdict]]:
-        """Every alert with a finding that is not an escalation, and the verdict that gave it: cases to learn from."""
-        wanted = select(alerts).where(alerts.c.finding.in_([Finding.FRAUD.value, Finding.LEGITIMATE.value]))
-        with self._reading() as connection:
-            found = [_queued(row) for row in connection.execute(wanted).mappings()]
-        return [(queued, self.verdicts_of(queued.alert.alert_id)[-1]) for queued in found]
-
-    def _reading(self) -> Connection:
+    def reading(self) -> Connection:
+        """A connection for reading alone."""
         return self._engine.connect().execution_options(reading=True)
 
-    def _lock(self, connection: Connection) -> None:
-        """One verdict at a time, so that the audit chain has one end. SQLite's write lock does it by itself."""
+    def lock(self, connection: Connection) -> None:
+        """
+        One change at a time, so that the audit chain has one end and changes of cases are numbered in order. SQLite's write lock does
+        it by itself.
+        """
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_AUDIT_LOCK)))
 

@@ -1,6 +1,19 @@
 """The tables of the analyst's queue. Migrations in ``analyst/migrations`` make them; a test compares the two."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -33,6 +46,37 @@ verdicts = Table(
     Column("alert_id", String(64), nullable=False, index=True),
     Column("message", Text, nullable=False),
     Column("published", Boolean, nullable=False),
+)
+
+# number is a case's own for ever; changed is the number of its last change, so that an index can follow
+cases = Table(
+    "cases",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("bundle", String(64), nullable=False),
+    Column("case_id", String(64), nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("removed", Boolean, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("closed_time", BigInteger, nullable=False),
+    Column("typology", String(64)),
+    Column("note", Text),
+    Column("features", LargeBinary, nullable=False),
+    Column("contributions", LargeBinary, nullable=False),
+    UniqueConstraint("bundle", "case_id", name="cases_by_id"),
+    Index("cases_by_change", "bundle", "changed"),
+    Index("cases_last_change", "changed"),
+)
+
+investigations = Table(
+    "investigations",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("alert_id", String(64), nullable=False, index=True),
+    Column("asked_by", String(64), nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("message", Text),
 )
 
 audit = Table(

@@ -23,6 +23,10 @@ COMMANDS = {
     "produce": "Write a file of transactions into Kafka.",
     "state": "Look after the state that workers keep in Kafka.",
     "worker": "Run a worker: score or explain.",
+    "cases": "Look after the casebook of past alerts.",
+    "investigate": "Let a language model look into an alert with read-only tools.",
+    "evaluate": "Compare language models and prompts by what they write.",
+    "sar": "Draft a suspicious-activity narrative about an alert.",
     "console": "Serve the analyst's queue and pages.",
     "schemas": "Write the JSON Schemas of the messages.",
 }

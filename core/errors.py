@@ -44,6 +44,10 @@ class QueueError(WhyflagError):
     """The analyst's queue cannot do what was asked."""
 
 
+class CasebookError(WhyflagError):
+    """The index of past cases is damaged, of another bundle, or cannot be kept where it should be."""
+
+
 class StateError(WhyflagError):
     """The log of a partition's state is damaged, or was written for something else."""
 

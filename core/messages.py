@@ -216,21 +216,24 @@ class EvidenceItem(Message, frozen=True):
 
 
 class SimilarCase(Message, frozen=True):
-    """A past investigated alert near this one."""
+    """A past investigated alert near this one. ``note`` is an analyst's: text to be quoted, never to be followed."""
 
     case_id: Identifier
     outcome: Finding
     closed_time: EpochMs
     similarity: float
     differences: tuple[str, ...] = ()
+    typology: str | None = None
+    note: str | None = None
 
 
 class Sentence(Message, frozen=True):
-    """One sentence of a narrative, the evidence it rests on and who wrote it."""
+    """One sentence of a narrative, the evidence it rests on, who wrote it, and which of the five parts it belongs to."""
 
     text: str
     evidence_ids: tuple[str, ...]
     written_by: str
+    part: str = ""
 
 
 class Verification(Message, frozen=True):

@@ -28,6 +28,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     pan_key: Annotated[str, Meta(description="secret that turns card numbers into tokens; at least 16 characters")] = ""
     database: Annotated[str, Meta(description="SQLAlchemy URL of the analyst's queue")] = "sqlite:///whyflag.db"
+    casebook: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="folder of the casebook's index, or SQLAlchemy URL of a PostgreSQL with pgvector that explainers share",
+        ),
+    ] = "casebook"
     bundle: Annotated[
         str, Meta(description="folder of the model bundle that scores, or a store of bundles that is watched for a new champion")
     ] = "bundle"
@@ -45,8 +52,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     llm_url: Annotated[str, Meta(description="base URL of an OpenAI-compatible server; empty: template only")] = ""
     llm_model: Annotated[str, Meta(description="model name the LLM server knows")] = ""
     llm_key: Annotated[str, Meta(description="API key for the LLM server")] = "none"
-    llm_timeout: Annotated[float, Meta(gt=0, description="seconds one narrative may take")] = 20.0
+    llm_class: Annotated[
+        str, Meta(description="dotted name of another LlamaIndex LLM class, e.g. llama_index.llms.anthropic.Anthropic")
+    ] = ""
+    llm_options: Annotated[str, Meta(description="arguments of that class, as a JSON object")] = ""
+    llm_prompt: Annotated[str, Meta(min_length=1, description="version of the narrative prompt, or a file of your own")] = (
+        "narrative-2"
+    )
+    llm_timeout: Annotated[float, Meta(gt=0, description="seconds one narrative may take, retries included")] = 20.0
     llm_concurrency: Annotated[int, Meta(ge=1, le=256, description="narratives asked for at once")] = 4
+    llm_prompt_price: Annotated[float, Meta(ge=0, description="price of a million prompt tokens, for the cost metric")] = 0.0
+    llm_answer_price: Annotated[float, Meta(ge=0, description="price of a million answer tokens")] = 0.0
     checkpoints: Annotated[
         bool, Meta(description="keep state in checkpoint logs; false: in memory only, lost with the worker")
     ] = True

@@ -1,43 +1,119 @@
 """
-Similar past cases: a LlamaIndex retriever over a Faiss index of investigated alerts.
+Similar past cases: a LlamaIndex retriever over the vectors of investigated alerts.
 
-A case's vector is its standardised features beside its TreeSHAP contributions, each of length one. The cases themselves are the
-truth (the bundle's file and the verdicts in the queue); the index is derived from them whenever a process starts.
+A case's vector is its standardised features beside its TreeSHAP contributions, each of length one. The cases themselves are in SQL
+(``analyst.cases``); the vectors are derived from them (``explain.vectors``) and follow every change.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from core.messages import EvidenceItem, Finding, SimilarCase
+from core.messages import Alert, EvidenceItem, Finding, SimilarCase, Verdict
+from explain.evidence import attributed
 from explain.reasons import REASONS, entity_of, label, shown
 from models.bundle import CASES, Bundle
 from models.features.spec import op_of
 
 if TYPE_CHECKING:
-    from llama_index.core import VectorStoreIndex
+    from explain.vectors import VectorStore
 
 Vector = npt.NDArray[np.float32]
 SIMILAR = 5
 _CLIP = 4.0  # standard deviations beyond which a feature is simply extreme
 _DIFFERENCES = 2
-_NEVER = 1 << 62
+_AT_ONCE = 5000
 
 
 class Case(Struct, frozen=True):
-    """An investigated alert: ``features`` and ``contributions`` float32 [F] in the order of the bundle's spec."""
+    """
+    An investigated alert: ``features`` and ``contributions`` float32 [F] in the order of the bundle's spec. ``note`` is an analyst's
+    and untrusted.
+    """
 
     case_id: str
     outcome: Finding
     closed_time: int
     features: Vector
     contributions: Vector
+    typology: str | None = None
+    note: str | None = None
+
+
+class Change(Struct, frozen=True):
+    """A case as it is since change number ``changed``; ``case`` is None for one that was taken out."""
+
+    number: int
+    changed: int
+    case: Case | None
+
+
+class CaseSource(Protocol):
+    """Where the cases are kept, by bundle: ``number`` is a case's own for ever, ``changed`` counts changes."""
+
+    def changes(self, bundle: str, after: int, limit: int) -> list[Change]:
+        """What changed after a change, oldest first."""
+
+    def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
+        """Cases by number; those that were taken out are missing."""
+
+    def newest(self, bundle: str) -> int:
+        """The number of the last change."""
+
+
+class CasesInMemory:
+    """Cases that are kept nowhere else: of a bundle alone, for a measurement."""
+
+    def __init__(self, cases: Iterable[Case] = ()) -> None:
+        self._changes: dict[str, Change] = {}
+        self._count = 0
+        for case in cases:
+            self.put(case)
+
+    def put(self, case: Case) -> None:
+        """Add or correct a case."""
+        self._set(case.case_id, case)
+
+    def remove(self, case_id: str) -> None:
+        """Take a case out."""
+        self._set(case_id, None)
+
+    def _set(self, case_id: str, case: Case | None) -> None:
+        self._count += 1
+        known = self._changes.get(case_id)
+        self._changes[case_id] = Change(known.number if known else len(self._changes) + 1, self._count, case)
+
+    def changes(self, bundle: str, after: int, limit: int) -> list[Change]:
+        """What changed after a change, oldest first."""
+        found = (change for change in self._changes.values() if change.changed > after)
+        return sorted(found, key=lambda change: change.changed)[:limit]
+
+    def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
+        """Cases by number."""
+        wanted = set(numbers)
+        return {change.number: change.case for change in self._changes.values() if change.case and change.number in wanted}
+
+    def newest(self, bundle: str) -> int:
+        """The number of the last change."""
+        return self._count
+
+
+def case_from(alert: Alert, verdict: Verdict, bundle: Bundle) -> Case | None:
+    """
+    The case that a verdict makes of an alert, with this bundle's contributions; None for an escalation, or where the alert lacks
+    the bundle's features.
+    """
+    if verdict.finding is Finding.ESCALATE or alert.features.keys() != set(bundle.spec.feature_names):
+        return None
+    x, shap, _ = attributed(alert, bundle)
+    return Case(alert.alert_id, verdict.finding, verdict.verdict_time, x, shap, verdict.typology, verdict.note)
 
 
 def bundle_cases(bundle: Bundle) -> list[Case]:
@@ -56,76 +132,68 @@ def bundle_cases(bundle: Bundle) -> list[Case]:
 
 
 class Casebook:
-    """Cases, and the index that finds the nearest."""
+    """The cases of a bundle, and the vectors that find the nearest."""
 
-    def __init__(self, bundle: Bundle, cases: Iterable[Case]) -> None:
-        self._bundle = bundle
-        self._cases: dict[str, Case] = {}
-        self._index = self._empty()
-        self.add_all(cases)
+    def __init__(self, bundle: Bundle, source: CaseSource, store: "VectorStore | None" = None) -> None:
+        """Over cases and their vectors; without a ``store`` the vectors are kept in memory."""
+        from explain.vectors import FaissCases
+
+        self._bundle, self._source = bundle, source
+        self._store = store or FaissCases(bundle.version, 2 * len(bundle.spec.feature_names))
+        self._known = self._store.known
+        self.refresh()
 
     @property
     def version(self) -> str:
-        """Which bundle's vectors these are, and how many."""
-        return f"{self._bundle.version}-{len(self._cases)}"
+        """Which bundle's vectors these are, and the number of the last change they hold."""
+        return f"{self._bundle.version}-{self._known}"
 
-    def _empty(self) -> "VectorStoreIndex":
-        import faiss
-        from llama_index.core import MockEmbedding, StorageContext, VectorStoreIndex
-        from llama_index.vector_stores.faiss import FaissVectorStore
-
-        width = 2 * len(self._bundle.spec.feature_names)
-        store = FaissVectorStore(faiss_index=faiss.IndexFlatIP(width))
-        # vectors come ready-made: without a stand-in LlamaIndex would reach for a hosted embedding
-        return VectorStoreIndex(
-            nodes=[], storage_context=StorageContext.from_defaults(vector_store=store), embed_model=MockEmbedding(embed_dim=width)
-        )
+    def __len__(self) -> int:
+        return len(self._store)
 
     def vector(self, features: Vector, contributions: Vector) -> Vector:
         """The unit vector, float32 [2 F], of features and contributions float32 [F]."""
+        return self._vectors(features[None, :], contributions[None, :])[0]
+
+    def _vectors(self, features: Vector, contributions: Vector) -> Vector:
         reference = self._bundle.reference
         z = np.clip(np.nan_to_num((features - reference.mean) / reference.std), -_CLIP, _CLIP)
-        parts = [part / max(float(np.linalg.norm(part)), 1e-9) for part in (z, contributions)]
-        return np.concatenate(parts).astype(np.float32) / np.float32(np.sqrt(2))
+        parts = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in (z, contributions)]
+        return np.concatenate(parts, axis=1).astype(np.float32) / np.float32(np.sqrt(2))
 
-    def add_all(self, cases: Iterable[Case]) -> None:
-        """Add cases; one whose id is there already takes the new outcome and time, its vector stays."""
-        from llama_index.core.schema import TextNode
+    def refresh(self) -> int:
+        """Take up what changed in the cases since; the number of changes."""
+        count = 0
+        for changes in self._batches():
+            count += len(changes)
+            last = changes[-1].changed
+            kept = [(change.number, change.case) for change in changes if change.case is not None]
+            self._store.drop([change.number for change in changes if change.case is None], last)
+            if kept:
+                vectors = self._vectors(np.stack([c.features for _, c in kept]), np.stack([c.contributions for _, c in kept]))
+                self._store.put([number for number, _ in kept], [case.closed_time for _, case in kept], vectors, last)
+            self._known = last
+        return count
 
-        nodes = []
-        for case in cases:
-            known = case.case_id in self._cases
-            self._cases[case.case_id] = case
-            if known:
-                continue
-            embedding = self.vector(case.features, case.contributions).tolist()
-            nodes.append(TextNode(id_=case.case_id, text=case.outcome.value, embedding=embedding))
-        if nodes:
-            self._index.insert_nodes(nodes)
+    def _batches(self) -> Iterator[list[Change]]:
+        while changes := self._source.changes(self._bundle.version, self._known, _AT_ONCE):
+            yield changes
 
-    def withdraw(self, case_id: str) -> None:
-        """A case that is open again is nobody's example; its vector is passed over."""
-        if case := self._cases.get(case_id):
-            self._cases[case_id] = structs.replace(case, closed_time=_NEVER)
+    def save(self) -> None:
+        """Keep the vectors."""
+        self._store.save()
 
     def similar(self, features: Vector, contributions: Vector, before: int, own_id: str) -> list[SimilarCase]:
         """The nearest cases closed before a time (epoch ms), nearest first; never the alert itself."""
         from llama_index.core import QueryBundle
 
-        if not self._cases:
-            return []
+        from explain.vectors import CaseRetriever
+
+        self.refresh()
         wanted = QueryBundle(query_str="", embedding=self.vector(features, contributions).tolist())
-        reach = 4 * SIMILAR
-        while True:
-            found = self._index.as_retriever(similarity_top_k=min(reach, len(self._cases))).retrieve(wanted)
-            near = [
-                (self._cases[node.node_id], node.score or 0.0)
-                for node in found
-                if self._cases[node.node_id].closed_time < before and node.node_id != own_id
-            ]
-            if len(near) >= SIMILAR or reach >= len(self._cases):
-                break
-            reach *= 8  # most of the nearest were closed later: look further
+        found = CaseRetriever(self._store.llama(), SIMILAR + 1, before).retrieve(wanted)
+        cases = self._source.cases(self._bundle.version, [int(node.node_id) for node in found])
+        near = [(cases[int(node.node_id)], node.score or 0.0) for node in found if int(node.node_id) in cases]
         return [
             SimilarCase(
                 case_id=case.case_id,
@@ -133,9 +201,12 @@ class Casebook:
                 closed_time=case.closed_time,
                 similarity=round(float(score), 4),
                 differences=self._differences(features, case.features),
+                typology=case.typology,
+                note=case.note,
             )
-            for case, score in near[:SIMILAR]
-        ]
+            for case, score in near
+            if case.case_id != own_id and case.closed_time < before
+        ][:SIMILAR]
 
     def _differences(self, features: Vector, other: Vector) -> tuple[str, ...]:
         """In what a case differs most from this alert."""
@@ -153,11 +224,16 @@ class Casebook:
         return tuple(words)
 
 
-def outcome_mix(cases: list[SimilarCase]) -> EvidenceItem:
-    """What similar cases turned out to be, as a fact."""
+def case_items(cases: list[SimilarCase]) -> list[EvidenceItem]:
+    """What similar cases turned out to be, together and each, as facts."""
     frauds = sum(case.outcome is Finding.FRAUD for case in cases)
     if not cases:
         text = "No similar case was closed before this alert."
     else:
-        text = f"Of the {len(cases)} most similar closed cases, {frauds} were fraud and {len(cases) - frauds} legitimate."
-    return EvidenceItem(evidence_id="C1", kind="cases", code="SIMILAR_CASES", text=text)
+        text = f"Of the {len(cases)} most similar closed cases, {frauds} {'was' if frauds == 1 else 'were'} fraud and {len(cases) - frauds} legitimate."
+    items = [EvidenceItem(evidence_id="C1", kind="cases", code="SIMILAR_CASES", text=text)]
+    for number, case in enumerate(cases, start=1):
+        closed = datetime.fromtimestamp(case.closed_time / 1000, UTC)
+        text = f"Case {case.case_id} was {case.outcome}, closed on {closed:%Y-%m-%d}, similarity {case.similarity:.2f}."
+        items.append(EvidenceItem(evidence_id=f"K{number}", kind="case", code="SIMILAR_CASE", text=text, value=case.similarity))
+    return items

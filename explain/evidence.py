@@ -14,13 +14,16 @@ from msgspec import Struct
 from core.errors import InvalidEvent
 from core.messages import Alert, EvidenceItem, Outcome
 from core.money import money
-from explain.reasons import REASONS, entity_of, sentence, shown, usual
+from explain.reasons import REASONS, entity_of, sentence, shown, usual, window_words
+from explain.untrusted import suspicious
 from models.attribution import contributions
 from models.bundle import Bundle
 from models.features.spec import op_of
 from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, NO_BUNDLE, NOVEL
 
 CONTRIBUTIONS = 7  # as many as an analyst reads; the waterfall adds up the rest
+_FEW = 30  # transactions of a bin below which "of 100" would claim more than is known
+_BASELINES = {"card": ("B1", "made"), "merchant": ("B2", "had")}
 _OPTIONAL = ("mcc", "country", "channel", "device_id")
 
 
@@ -51,15 +54,13 @@ def gather(alert: Alert, bundle: Bundle) -> Evidence:
     """
     items: list[EvidenceItem] = []
     names = bundle.spec.feature_names
-    scored = alert.decision.bundle == bundle.version
-    if scored and alert.features.keys() != set(names):
-        raise InvalidEvent("the alert's features are not those of the bundle that it names")
-    x = np.array([math.nan if (v := alert.features.get(name)) is None else v for name in names], np.float32)
-    shap, bias = np.zeros(len(names), np.float32), 0.0
-    if scored:
-        rows, biases = contributions(bundle.booster, x[None, :])
-        shap, bias = rows[0], float(biases[0])
+    x, shap, bias = np.full(len(names), np.nan, np.float32), np.zeros(len(names), np.float32), 0.0
+    if alert.decision.bundle == bundle.version:
+        if alert.features.keys() != set(names):
+            raise InvalidEvent("the alert's features are not those of the bundle that it names")
+        x, shap, bias = attributed(alert, bundle)
         items += _contributions(alert, bundle, shap, bias)
+        items += _balance(items)
     elif alert.decision.bundle != NO_BUNDLE:
         text = f"This alert was raised by bundle {alert.decision.bundle}; contributions need that bundle, and this worker has {bundle.version}."
         items.append(EvidenceItem(evidence_id="Q2", kind="quality", code="OTHER_BUNDLE", text=text))
@@ -79,8 +80,17 @@ def gather(alert: Alert, bundle: Bundle) -> Evidence:
         EvidenceItem(evidence_id=f"V{number}", kind="rule", code="RULE", text=f"Rule {rule} holds for this transaction.")
         for number, rule in enumerate(alert.decision.rule_hits, start=1)
     ]
+    items += _hostile(alert)
     items += _quality(alert)
     return Evidence(tuple(items), x, shap, bias)
+
+
+def attributed(alert: Alert, bundle: Bundle) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
+    """An alert's features and their TreeSHAP contributions, float32 [F], and the bias, in log-odds of the bundle's model."""
+    values = (alert.features[name] for name in bundle.spec.feature_names)
+    x = np.array([math.nan if value is None else value for value in values], np.float32)
+    rows, biases = contributions(bundle.booster, x[None, :])
+    return x, rows[0], float(biases[0])
 
 
 def _contributions(alert: Alert, bundle: Bundle, shap: npt.NDArray[np.float32], bias: float) -> list[EvidenceItem]:
@@ -128,31 +138,67 @@ def _score(alert: Alert, bundle: Bundle) -> EvidenceItem:
     if decision.probability is None:
         text = "No model could score this transaction, so it was sent to review."
     else:
-        text = f"The calibrated probability of fraud is {decision.probability * 100:.1f} %."
-        seen = bundle.calibration.bin_of(decision.probability)
+        text = f"The calibrated probability of fraud is {decision.probability * 100:.1f} %"
         if decision.bundle == bundle.version:
-            text = f"{text[:-1]}; review starts at {bundle.policy.review * 100:.1f} %."
-        if seen is not None and decision.bundle == bundle.version:
-            text += f" Of {seen.count:,} transactions scored like this in calibration, {seen.frauds:,} were fraud."
+            text += f"; review starts at {bundle.policy.review * 100:.1f} %.{_frequency(bundle, decision.probability)}"
+        else:
+            text += "."
     if CURRENCY_UNKNOWN in decision.reason_codes:
         text += f" There is no exchange rate for {decision.currency}, so amounts were left out of the score."
     codes = decision.reason_codes or (MODEL_UNAVAILABLE,)
     return EvidenceItem(evidence_id="S1", kind="score", code=codes[0].upper(), text=text, value=decision.probability)
 
 
+def _frequency(bundle: Bundle, probability: float) -> str:
+    """The probability as a natural frequency, from what the calibration slice held. Empty where it held nothing alike."""
+    seen = bundle.calibration.bin_of(probability)
+    if seen is None:
+        return ""
+    if seen.count < _FEW:
+        return f" In calibration {seen.frauds:,} of only {seen.count:,} transactions scored like this were fraud."
+    of_hundred = 100 * seen.frauds / seen.count
+    share = f"about {of_hundred:.0f}" if of_hundred >= 1 else "fewer than 1"
+    return f" Of 100 transactions scored like this in calibration, {share} were fraud ({seen.frauds:,} of {seen.count:,})."
+
+
 def _normal(alert: Alert, bundle: Bundle) -> list[EvidenceItem]:
-    """What this card usually does, from its longest window."""
-    currency = bundle.spec.currency
-    features = alert.features
-    count, mean = features.get("card_count_30d"), features.get("card_amount_mean_30d")
-    if count is None or mean is None:
+    """What this card and this merchant usually do, from the longest window of each."""
+    currency, features, items = bundle.spec.currency, alert.features, []
+    for entity in bundle.spec.entities:
+        window = entity.windows[-1].length
+        count, mean = (features.get(f"{entity.name}_{name}_{window}") for name in ("count", "amount_mean"))
+        if count is None or mean is None or entity.name not in _BASELINES:
+            continue
+        evidence_id, verb = _BASELINES[entity.name]
+        text = f"In {window_words(window)} this {entity.name} {verb} {count:,.0f} transactions, this one included, of {money(mean * 100, currency)} on average"
+        highest = features.get(f"{entity.name}_amount_max_{window}")
+        text += f" and at most {money(highest * 100, currency)}." if highest is not None else "."
+        if (online := features.get(f"{entity.name}_online_share_{window}")) is not None:
+            text += f" {online * 100:.1f} % of those before were online."
+        items.append(EvidenceItem(evidence_id=evidence_id, kind="baseline", code=f"{entity.name.upper()}_NORMAL", text=text))
+    return items
+
+
+def _balance(items: list[EvidenceItem]) -> list[EvidenceItem]:
+    """How many of the strongest reasons speak for and against fraud."""
+    signs = [(item.contribution or 0) > 0 for item in items if item.kind == "contribution"]
+    if not signs:
         return []
-    highest = features.get("card_amount_max_30d")
-    text = f"In 30 days this card made {count:,.0f} transactions, this one included, of {money(mean * 100, currency)} on average"
-    text += f" and at most {money(highest * 100, currency)}." if highest is not None else "."
-    if (online := features.get("card_online_share_30d")) is not None:
-        text += f" {online * 100:.1f} % of those before were online."
-    return [EvidenceItem(evidence_id="B1", kind="baseline", code="CARD_NORMAL", text=text)]
+    against = len(signs) - sum(signs)
+    text = f"Of the {len(signs)} strongest reasons, {sum(signs)} speak for fraud and {against} against fraud."
+    if not against:
+        text = f"None of the {len(signs)} strongest reasons speaks against fraud."
+    return [EvidenceItem(evidence_id="D1", kind="balance", code="BALANCE", text=text)]
+
+
+def _hostile(alert: Alert) -> list[EvidenceItem]:
+    """Text of the transaction that addresses a machine: itself a sign of fraud. What it says is never repeated."""
+    names = [name for name in ("merchant_name", "memo") if suspicious(getattr(alert.transaction, name) or "")]
+    if not names:
+        return []
+    words = {"merchant_name": "merchant's name", "memo": "memo"}
+    text = f"The {' and the '.join(words[name] for name in names)} of this transaction hold{'s' if len(names) == 1 else ''} text that looks like instructions to a machine."
+    return [EvidenceItem(evidence_id="H1", kind="hostile", code="SUSPECTED_INJECTION", text=text)]
 
 
 def _timeline(alert: Alert) -> EvidenceItem:

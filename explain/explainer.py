@@ -1,6 +1,5 @@
 """From an alert to an explanation: evidence, similar cases, the template's words at once, a language model's when they pass."""
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -8,15 +7,15 @@ import msgspec
 
 from core.messages import Alert, Explanation
 from core.metrics import SENTENCES
-from explain.casebook import Casebook, outcome_mix
+from explain.casebook import Casebook, case_items
 from explain.evidence import gather, suggestion
-from explain.narrator import PROMPT, TEMPLATE, Facts, TemplateNarrator, parse, prompt_for
+from explain.narrator import TEMPLATE, Facts, Narrative, template_claims
 from explain.reasons import CATALOGUE
-from explain.verification import verified
+from explain.verification import check, verified
 from models.bundle import Bundle
 
 if TYPE_CHECKING:
-    from llama_index.core.llms import LLM
+    from explain.llm import Narrators
 
 logger = logging.getLogger(__name__)
 
@@ -24,25 +23,27 @@ logger = logging.getLogger(__name__)
 class Explainer:
     """Explains the alerts of one bundle."""
 
-    def __init__(self, bundle: Bundle, casebook: Casebook, llm: "LLM | None", timeout: float) -> None:
-        """``llm`` words the narrative after the template has; ``timeout`` is what it may take, seconds."""
-        self.bundle, self.casebook = bundle, casebook
-        self._llm, self._timeout = llm, timeout
-        self._template = TemplateNarrator()
+    def __init__(self, bundle: Bundle, casebook: Casebook, narrators: "Narrators | None" = None) -> None:
+        """``narrators`` word the narrative after the template has."""
+        self.bundle, self.casebook, self.narrators = bundle, casebook, narrators
 
     @property
     def has_language_model(self) -> bool:
         """Whether there is more to wait for than the template's words."""
-        return self._llm is not None
+        return self.narrators is not None
+
+    @property
+    def narrator(self) -> str:
+        """Who words the narrative in the end."""
+        return self.narrators.name if self.narrators else TEMPLATE
 
     def explain(self, alert: Alert) -> Explanation:
         """The explanation in the template's words: complete, verified, and at once."""
         evidence = gather(alert, self.bundle)
         scored = alert.decision.bundle == self.bundle.version
         similar = self.casebook.similar(evidence.x, evidence.shap, alert.transaction.event_time, alert.alert_id) if scored else []
-        facts = Facts((*evidence.items, outcome_mix(similar)), suggestion(alert, evidence))
-        narrative = parse(self._template.complete(prompt_for(facts)).text)
-        words, checked = verified(narrative, facts, TEMPLATE, TEMPLATE)
+        facts = Facts((*evidence.items, *case_items(similar)), suggestion(alert, evidence))
+        words, checked = verified(template_claims(facts), facts, TEMPLATE, TEMPLATE)
         strongest = [item for item in evidence.items if item.kind == "contribution" and (item.contribution or 0) > 0]
         return Explanation(
             alert_id=alert.alert_id,
@@ -55,27 +56,57 @@ class Explainer:
             suggestion=facts.suggestion,
             bundle=self.bundle.version,
             narrator=TEMPLATE,
-            prompt=f"{PROMPT}/{CATALOGUE}",
+            prompt=f"{TEMPLATE}/{CATALOGUE}",
             index=self.casebook.version,
         )
 
     async def narrate(self, explanation: Explanation) -> Explanation | None:
         """The same explanation in the language model's words, as far as they pass; None if it failed or nothing passed."""
-        if self._llm is None:
+        from explain.llm import LanguageModelError
+
+        if self.narrators is None:
             return None
-        facts = Facts(explanation.evidence, explanation.suggestion)
-        name = self._llm.metadata.model_name
+        facts, name = Facts(explanation.evidence, explanation.suggestion), self.narrators.name
         try:
-            answer = await asyncio.wait_for(self._llm.acomplete(prompt_for(facts)), self._timeout)
-            narrative = parse(answer.text)
-        except Exception as error:  # whatever the server does, the template's words stand
-            logger.warning("the language model gave no narrative for %s: %s", explanation.alert_id, type(error).__name__)
+            narrative = await self.narrators.narrative(facts)
+        except LanguageModelError as error:  # whatever the server does, the template's words stand
+            logger.warning("the language model gave no narrative for %s: %s", explanation.alert_id, error)
             SENTENCES.labels("failed").inc()
             return None
+        narrative = await self._repaired(narrative, facts)
         words, checked = verified(narrative, facts, name, TEMPLATE)
         kept = sum(sentence.written_by == name for sentence in words)
         SENTENCES.labels("accepted").inc(kept)
         SENTENCES.labels("replaced").inc(checked.replaced)
         if not kept:
             return None
-        return msgspec.structs.replace(explanation, narrative=words, verification=checked, narrator=name)
+        return msgspec.structs.replace(
+            explanation,
+            narrative=words,
+            verification=checked,
+            narrator=name,
+            prompt=f"{self.narrators.prompt.version}/{CATALOGUE}",
+        )
+
+    async def _repaired(self, narrative: Narrative, facts: Facts) -> Narrative:
+        """The narrative with refused sentences as the model words them when it is told why, if that helps."""
+        from explain.llm import LanguageModelError
+
+        assert self.narrators is not None
+        checked = check(narrative, facts)
+        refused = [(claim, found) for claim, found in checked if found]
+        if not refused:
+            return narrative
+        try:
+            again = await self.narrators.repair(facts, refused)
+        except LanguageModelError as error:
+            logger.info("no repair: %s", error)
+            return narrative
+        better = [claim for claim, found in check(again, facts) if not found]
+        if better:
+            SENTENCES.labels("repaired").inc(len(better))
+        good = [claim for claim, found in checked if not found]
+        # a refused sentence stays only where no other took its place, so that the trail tells of it
+        parts = {claim.part for claim in better}
+        left = [claim for claim, found in checked if found and claim.part not in parts]
+        return Narrative((*good, *better, *left))

@@ -1,29 +1,22 @@
 """
-Who words the explanation: the template by default, or any OpenAI-compatible language model by setting.
+What is said about an alert: five parts of claims, each naming its evidence, in 120 words.
 
-Both stand behind LlamaIndex's LLM interface, get the same prompt and answer the same JSON. A narrator words facts; it never
-chooses a score, an outcome, a reason or a case.
+The template words them by default and stands behind LlamaIndex's LLM interface like any other narrator. A narrator words facts;
+it never chooses a score, an outcome, a reason or a case.
 """
 
-import secrets
-from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from llama_index.core.llms import CompletionResponse, CompletionResponseGen, CustomLLM, LLMMetadata
 from llama_index.core.llms.callbacks import llm_completion_callback
 from msgspec import Struct
 
-from core.errors import SettingsError
 from core.messages import EvidenceItem
-from core.settings import Settings
 
-if TYPE_CHECKING:
-    from llama_index.core.llms import LLM
-
-PROMPT: Final = "narrative-1"
-TEMPLATE: Final = "template-1"
+TEMPLATE: Final = "template-2"
 PARTS: Final = ("what_happened", "why_unusual", "similar_cases", "speaks_against", "next_step")
+BUDGET: Final = 120  # words
 _LONGEST_ANSWER = 20_000  # characters; a narrative has 120 words
 
 
@@ -48,13 +41,6 @@ class Narrative(Struct, frozen=True):
     sentences: tuple[Claim, ...]
 
 
-def prompt_for(facts: Facts) -> str:
-    """The prompt, its facts fenced by a marker nobody can guess."""
-    text = resources.files("explain").joinpath("prompts", f"{PROMPT}.txt").read_text()
-    marker = f"=== {secrets.token_hex(8)} ==="
-    return text.format(marker=marker, facts=msgspec.json.encode(facts).decode())
-
-
 def parse(answer: str) -> Narrative:
     """
     A narrator's answer, from the JSON object in it.
@@ -73,28 +59,54 @@ def parse(answer: str) -> Narrative:
         raise ValueError(f"the answer is not a narrative: {error}") from None
 
 
+def _of(facts: Facts, *kinds: str) -> list[EvidenceItem]:
+    return [item for item in facts.evidence if item.kind in kinds]
+
+
+def _signed(facts: Facts, sign: int) -> list[EvidenceItem]:
+    return [item for item in _of(facts, "contribution") if sign * (item.contribution or 0) > 0]
+
+
+def required(facts: Facts) -> set[str]:
+    """The ids of the evidence that every narrative tells: what, the score, the strongest on both sides, the similar cases."""
+    ids = [item.evidence_id for item in _of(facts, "timeline", "score", "cases", "hostile")]
+    ids += [item.evidence_id for item in (*_signed(facts, +1)[:1], *(_signed(facts, -1)[:1] or _of(facts, "balance")))]
+    return set(ids)
+
+
 def template_claims(facts: Facts) -> Narrative:
     """The five parts in fixed words, right by construction: each sentence is its evidence's own text."""
-    by_kind: dict[str, list[EvidenceItem]] = {}
-    for item in facts.evidence:
-        by_kind.setdefault(item.kind, []).append(item)
-    contributions = by_kind.get("contribution", [])
-    claims = [Claim("what_happened", item.text, (item.evidence_id,)) for item in by_kind.get("timeline", [])]
-    claims += [Claim("what_happened", item.text, (item.evidence_id,)) for item in by_kind.get("score", [])]
-    speaking_for = [item for item in contributions if (item.contribution or 0) > 0][:3]
-    claims += [
-        Claim("why_unusual", item.text, (item.evidence_id,))
-        for item in (*speaking_for, *by_kind.get("novelty", []), *by_kind.get("rule", []))
-    ]
-    claims += [Claim("similar_cases", item.text, (item.evidence_id,)) for item in by_kind.get("cases", [])]
-    against = [item for item in contributions if (item.contribution or 0) < 0][:2]
+    claims = [Claim("what_happened", item.text, (item.evidence_id,)) for item in (*_of(facts, "timeline"), *_of(facts, "score"))]
+    unusual = (*_signed(facts, +1)[:3], *_of(facts, "hostile", "rule", "novelty"))
+    claims += [Claim("why_unusual", item.text, (item.evidence_id,)) for item in unusual]
+    claims += [Claim("similar_cases", item.text, (item.evidence_id,)) for item in _of(facts, "cases")]
+    against = _signed(facts, -1)[:2]
     claims += [Claim("speaks_against", f"Against fraud: {item.text}", (item.evidence_id,)) for item in against]
-    if not against and contributions:
-        claims.append(
-            Claim("speaks_against", "None of the strongest reasons speaks against fraud.", (contributions[0].evidence_id,))
-        )
+    if not against:
+        claims += [Claim("speaks_against", item.text, (item.evidence_id,)) for item in _of(facts, "balance")]
     claims.append(Claim("next_step", facts.suggestion, (facts.evidence[0].evidence_id,)))
-    return Narrative(tuple(claims))
+    kept = budgeted([(claim, TEMPLATE) for claim in claims], facts, BUDGET)
+    return Narrative(tuple(claim for claim, _ in kept))
+
+
+def budgeted(claims: list[tuple[Claim, str]], facts: Facts, words: int) -> list[tuple[Claim, str]]:
+    """
+    As many of the claims as fit into a number of words, in their order.
+
+    What every narrative tells stays; of the rest the last of the longest part goes first.
+    """
+    needed, kept = required(facts), list(claims)
+    while sum(len(claim.text.split()) for claim, _ in kept) > words:
+        spare: list[tuple[int, int]] = []
+        for number, (claim, _) in enumerate(kept):
+            others = {evidence_id for other, _ in kept if other is not claim for evidence_id in other.evidence_ids}
+            alone = set(claim.evidence_ids) & needed - others
+            if claim.part != "next_step" and not alone and sum(other.part == claim.part for other, _ in kept) > 1:
+                spare.append((sum(other.part == claim.part for other, _ in kept[:number]), number))
+        if not spare:
+            break
+        del kept[max(spare)[1]]
+    return kept
 
 
 class TemplateNarrator(CustomLLM):
@@ -116,53 +128,3 @@ class TemplateNarrator(CustomLLM):
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """The same in one piece."""
         yield self.complete(prompt)
-
-
-def language_model(settings: Settings) -> "LLM | None":
-    """
-    The language model of the settings, None where the template is to do.
-
-    Raises:
-        SettingsError: if the settings name a server without a model, or the extra is not installed.
-    """
-    if not settings.llm_url:
-        return None
-    if not settings.llm_model:
-        raise SettingsError("WHYFLAG_LLM_URL is set but WHYFLAG_LLM_MODEL is not: name the model the server knows")
-    try:
-        from llama_index.llms.openai_like import OpenAILike
-    except ImportError:
-        raise SettingsError("a language model needs the llm extra: pip install 'whyflag[llm]'") from None
-    return OpenAILike(
-        model=settings.llm_model,
-        api_base=settings.llm_url,
-        api_key=settings.llm_key,
-        is_chat_model=True,
-        should_use_structured_outputs=True,
-        timeout=settings.llm_timeout,
-        max_retries=1,
-        max_tokens=600,
-        temperature=0.0,
-        additional_kwargs={"response_format": response_format()},
-    )
-
-
-def response_format() -> dict[str, Any]:
-    """The JSON Schema of a narrative, as OpenAI-compatible servers take it."""
-    claim = {
-        "type": "object",
-        "properties": {
-            "part": {"type": "string", "enum": list(PARTS)},
-            "text": {"type": "string"},
-            "evidence_ids": {"type": "array", "items": {"type": "string"}},
-        },
-        "required": ["part", "text", "evidence_ids"],
-        "additionalProperties": False,
-    }
-    schema = {
-        "type": "object",
-        "properties": {"sentences": {"type": "array", "items": claim}},
-        "required": ["sentences"],
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": "narrative", "schema": schema, "strict": True}}

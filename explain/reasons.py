@@ -13,7 +13,7 @@ from core.clock import MS_PER_HOUR, MS_PER_MINUTE, duration_ms
 from core.money import money
 from models.features.spec import Entity, Feature, FeatureSpec, Op, op_of
 
-CATALOGUE: Final = "reasons-2"
+CATALOGUE: Final = "reasons-3"
 
 _WINDOWS = {"h": "hour", "d": "day", "m": "minute", "s": "second"}
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -8,8 +8,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
+from analyst.cases import Cases
 from analyst.queue import Queue
 from core.clock import SystemClock
 from core.errors import InvalidEvent, WhyflagError
@@ -23,8 +23,9 @@ from streams.stage import Undeciding, dead_letter
 from streams.state import PartitionState
 
 if TYPE_CHECKING:
-    from explain.casebook import Case
+    from explain.casebook import Casebook
     from explain.explainer import Explainer
+    from models.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +41,13 @@ class ExplainStage(Undeciding):
         self,
         explainer: "Explainer",
         queue: Queue,
-        narratives_at_once: int,
+        cases: Cases,
         another: Callable[[str], "Explainer | None"] = lambda version: None,
     ) -> None:
         """``another`` makes the explainer of a bundle that ``explainer`` does not know, where it can be had."""
         self._explainers: dict[str, Explainer | None] = {explainer.bundle.version: explainer}
-        self._explainer, self._queue, self._another = explainer, queue, another
+        self._explainer, self._queue, self._cases, self._another = explainer, queue, cases, another
         self.states: dict[int, PartitionState] = {}
-        self._places = asyncio.Semaphore(narratives_at_once)
         self._narrating: set[asyncio.Task[None]] = set()
         self._publisher: Publisher | None = None
 
@@ -56,10 +56,13 @@ class ExplainStage(Undeciding):
         self._publisher = publisher
 
     async def stop(self) -> None:
-        """Give up narratives under way: the template's words stand."""
+        """Give up narratives under way: the template's words stand. Keep the casebooks' indexes."""
         for task in self._narrating:
             task.cancel()
         await asyncio.gather(*self._narrating, return_exceptions=True)
+        for explainer in self._explainers.values():
+            if explainer is not None:
+                await asyncio.to_thread(explainer.casebook.save)
         self._queue.close()
 
     def new_state(self) -> PartitionState:
@@ -89,6 +92,8 @@ class ExplainStage(Undeciding):
         except Exception as error:  # it touches nothing but the alert: another try would end the same way
             logger.exception("the alert %s cannot be explained", alert.alert_id)
             raise InvalidEvent(f"the alert cannot be explained: {error!r}") from None
+        if narrated := await asyncio.to_thread(self._narrated_before, explainer, explanation):
+            return _output(narrated)
         await asyncio.to_thread(self._queue.put, alert, explanation)
         EXPLAIN_SECONDS.observe(perf_counter() - begin)
         EXPLANATIONS.labels(explanation.narrator).inc()
@@ -98,9 +103,16 @@ class ExplainStage(Undeciding):
             task.add_done_callback(self._narrating.discard)
         return _output(explanation)
 
+    def _narrated_before(self, explainer: "Explainer", explanation: Explanation) -> Explanation | None:
+        """The narrative of an alert that came again, if its evidence is the same: a language model is paid once."""
+        if not explainer.has_language_model:
+            return None
+        queued = self._queue.get(explanation.alert_id)
+        before = queued.explanation if queued else None
+        return before if before and before.narrator == explainer.narrator and before.evidence == explanation.evidence else None
+
     async def _narrate(self, explainer: "Explainer", alert: Alert, explanation: Explanation) -> None:
-        async with self._places:
-            narrated = await explainer.narrate(explanation)
+        narrated = await explainer.narrate(explanation)
         if narrated is None or self._publisher is None:
             return
         try:
@@ -111,14 +123,20 @@ class ExplainStage(Undeciding):
             logger.exception("the narrative of %s could not be kept", alert.alert_id)
 
     def _learn(self, verdict: Verdict) -> None:
-        """A verdict becomes a case, closed at the time of the verdict, of the bundle that raised its alert."""
+        """A verdict becomes a case, closed at the time of the verdict, in the casebook of every bundle at work here."""
+        from explain.casebook import case_from
+
         queued = self._queue.get(verdict.alert_id)
-        if queued is None or (explainer := self._of(queued.alert.decision.bundle)) is None:
+        if queued is None:
             return
-        if verdict.finding is Finding.ESCALATE:
-            explainer.casebook.withdraw(verdict.alert_id)
-        elif case := case_of(queued.alert, verdict, explainer):
-            explainer.casebook.add_all([case])
+        self._of(queued.alert.decision.bundle)
+        for version, explainer in self._explainers.items():
+            if explainer is None:
+                continue
+            if verdict.finding is Finding.ESCALATE:
+                self._cases.withdraw(version, verdict.alert_id)
+            elif case := case_from(queued.alert, verdict, explainer.bundle):
+                self._cases.put(version, [case])
 
     def _of(self, version: str) -> "Explainer | None":
         """The explainer of a bundle: after a promotion alerts of both are under way."""
@@ -138,15 +156,30 @@ def _output(explanation: Explanation) -> Outputs:
     return Outputs(EXPLANATION_TOPIC, [explanation.alert_id.encode()], [encode(explanation)])
 
 
-def case_of(alert: Alert, verdict: Verdict, explainer: "Explainer") -> "Case | None":
-    """The case that a verdict makes of an alert; None for an escalation or another bundle's alert."""
-    from explain.casebook import Case
-    from explain.evidence import gather
+def casebook_of(bundle: "Bundle", cases: Cases, where: str, anew: bool = False) -> "Casebook":
+    """
+    A bundle's casebook, filled from SQL, its vectors in a folder or in PostgreSQL; ``anew`` takes none of those that are there.
 
-    if verdict.finding is Finding.ESCALATE or alert.decision.bundle != explainer.bundle.version:
-        return None
-    evidence = gather(alert, explainer.bundle)
-    return Case(alert.alert_id, verdict.finding, verdict.verdict_time, np.asarray(evidence.x), evidence.shap)
+    Raises:
+        CasebookError: if PostgreSQL is named and cannot be used.
+    """
+    from explain.casebook import Casebook
+    from explain.vectors import FaissCases, PostgresCases
+
+    cases.fill(bundle)
+    width = 2 * len(bundle.spec.feature_names)
+    store: PostgresCases | FaissCases
+    if "://" in where:
+        store = PostgresCases(where, bundle.version, width)
+    else:
+        store = FaissCases(bundle.version, width, Path(where) / bundle.version)
+        if not anew:
+            store.load()
+    if anew or store.known > cases.newest(bundle.version):
+        if not anew:
+            logger.warning("the casebook's index knows more than SQL: it is built anew")
+        store.forget()
+    return Casebook(bundle, cases, store)
 
 
 def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
@@ -155,23 +188,20 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
 
     Raises:
         BundleError: if the bundle cannot be loaded.
+        CasebookError: if the casebook's database cannot be used.
         QueueError: if the database cannot be opened.
         SettingsError: if the language model's settings are wrong.
     """
-    from explain.casebook import Casebook, bundle_cases
     from explain.explainer import Explainer
-    from explain.narrator import language_model
+    from explain.llm import Narrators, language_model
     from models.bundle import Bundle, load_bundle
     from models.store import BundleStore, open_bundle
 
     queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
+    cases, narrators = Cases(queue, SystemClock()), Narrators(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
-        explainer = Explainer(bundle, Casebook(bundle, bundle_cases(bundle)), llm, settings.llm_timeout)
-        explainer.casebook.add_all(
-            [case for queued, verdict in queue.worked() if (case := case_of(queued.alert, verdict, explainer))]
-        )
-        return explainer
+        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators)
 
     def another(version: str) -> Explainer | None:
         if not BundleStore.at(bundle_dir):
@@ -182,4 +212,4 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
             logger.error("alerts of bundle %s are explained without its model: %s", version, error)
             return None
 
-    return ExplainStage(explainer_of(open_bundle(bundle_dir)), queue, settings.llm_concurrency, another)
+    return ExplainStage(explainer_of(open_bundle(bundle_dir)), queue, cases, another)

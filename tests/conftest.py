@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from core.messages import decode_alert
 from core.settings import Settings
 from models.bundle import Bundle, load_bundle
 from models.features.spec import default_spec
@@ -113,3 +114,30 @@ def replayed(world, bundle, tmp_path_factory):
         progress=lambda n: None,
     )
     return out, summary
+
+
+@pytest.fixture(scope="session")
+def alerts(replayed):
+    """The alerts of the replayed world, oldest first."""
+    out, _ = replayed
+    return [decode_alert(line) for line in (out / "alerts.jsonl").read_bytes().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def casebook(bundle):
+    from explain.casebook import Casebook, CasesInMemory, bundle_cases
+
+    return Casebook(bundle, CasesInMemory(bundle_cases(bundle)))
+
+
+@pytest.fixture(scope="session")
+def explainer(bundle, casebook):
+    from explain.explainer import Explainer
+
+    return Explainer(bundle, casebook)
+
+
+@pytest.fixture(scope="session")
+def explained(alerts, explainer):
+    """The newest alerts with their explanations."""
+    return [(alert, explainer.explain(alert)) for alert in alerts[-250:]]

@@ -17,7 +17,7 @@ from core.messages import Finding, decode_alert, decode_verdict
 from core.money import money
 from core.settings import Settings
 from core.topics import LABELS, VERDICTS
-from explain.casebook import Casebook, bundle_cases
+from explain.casebook import Casebook, CasesInMemory, bundle_cases
 from explain.explainer import Explainer
 from streams.embedded import API_VERSION, EmbeddedBroker
 from streams.relay import Relay
@@ -27,7 +27,7 @@ from tests.workers import collect
 
 @pytest.fixture(scope="module")
 def explainer(bundle):
-    return Explainer(bundle, Casebook(bundle, bundle_cases(bundle)), None, 5)
+    return Explainer(bundle, Casebook(bundle, CasesInMemory(bundle_cases(bundle))))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from cli.demo import free_ports
 from core.clock import SystemClock
 from core.errors import QueueError
 from core.messages import Finding, LabelSource, Outcome, alert_id, decode_alert, label_of
-from explain.casebook import Casebook
+from explain.casebook import Casebook, CasesInMemory
 from explain.explainer import Explainer
 from tests.conftest import needs
 
@@ -79,7 +79,7 @@ def queue(request, tmp_path):
 def pairs(replayed, bundle):
     """Alerts with their explanations."""
     out, _ = replayed
-    explainer = Explainer(bundle, Casebook(bundle, []), None, 5)
+    explainer = Explainer(bundle, Casebook(bundle, CasesInMemory()))
     alerts = [decode_alert(line) for line in (out / "alerts.jsonl").read_bytes().splitlines()[:12]]
     return [(alert, explainer.explain(alert)) for alert in alerts]
 

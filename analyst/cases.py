@@ -1,0 +1,188 @@
+"""The cases in SQL, which are the truth that every index of them is derived from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, func, insert, select, update
+
+from analyst.audit import record
+from analyst.queue import Queue
+from analyst.tables import alerts, cases
+from core.clock import Clock
+from core.errors import CasebookError
+from core.messages import Finding, decode_alert
+from explain.casebook import Case, Change, bundle_cases, case_from
+from models.bundle import Bundle
+
+_AT_ONCE = 500
+
+
+class Cases:
+    """The cases of every bundle, beside the queue's alerts. Every change gets a number, so that an index can follow."""
+
+    def __init__(self, queue: Queue, clock: Clock) -> None:
+        self._queue, self._engine, self._clock = queue, queue.engine, clock
+
+    # -- what the casebook reads
+
+    def changes(self, bundle: str, after: int, limit: int) -> list[Change]:
+        """What changed after a change, oldest first."""
+        wanted = select(cases).where(cases.c.bundle == bundle, cases.c.changed > after).order_by(cases.c.changed).limit(limit)
+        with self._queue.reading() as connection:
+            rows = connection.execute(wanted).mappings().all()
+        return [Change(row["number"], row["changed"], None if row["removed"] else _case(row)) for row in rows]
+
+    def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
+        """Cases by number; those that were taken out are missing."""
+        wanted = select(cases).where(cases.c.number.in_(numbers), cases.c.bundle == bundle, cases.c.removed.is_(False))
+        with self._queue.reading() as connection:
+            return {row["number"]: _case(row) for row in connection.execute(wanted).mappings()}
+
+    def newest(self, bundle: str) -> int:
+        """The number of the last change of a bundle's cases."""
+        wanted = select(func.coalesce(func.max(cases.c.changed), 0)).where(cases.c.bundle == bundle)
+        with self._queue.reading() as connection:
+            return int(connection.execute(wanted).scalar_one())
+
+    # -- what makes and changes cases
+
+    def fill(self, bundle: Bundle) -> int:
+        """
+        Add what is missing of a bundle's cases: those that came with it and those of all verdicts given so far, whatever bundle
+        raised their alerts, as long as it has the features. The number of cases added.
+        """
+        added = 0
+        if self.newest(bundle.version) == 0:
+            added += self.put(bundle.version, bundle_cases(bundle))
+        known = select(cases.c.case_id).where(cases.c.bundle == bundle.version)
+        closed = (Finding.FRAUD.value, Finding.LEGITIMATE.value)
+        wanted = select(alerts.c.alert_id, alerts.c.message).where(alerts.c.finding.in_(closed), alerts.c.alert_id.not_in(known))
+        with self._queue.reading() as connection:
+            missing = connection.execute(wanted).all()
+        for begin in range(0, len(missing), _AT_ONCE):
+            found = (
+                case_from(decode_alert(row.message.encode()), self._queue.verdicts_of(row.alert_id)[-1], bundle)
+                for row in missing[begin : begin + _AT_ONCE]
+            )
+            added += self.put(bundle.version, [case for case in found if case is not None])
+        return added
+
+    def put(self, bundle: str, new: Sequence[Case]) -> int:
+        """Add or correct cases; the number of those."""
+        count = 0
+        with self._engine.begin() as connection:
+            self._queue.lock(connection)
+            change = self._last_change(connection)
+            known = self._numbers(connection, bundle, new)
+            fresh = []
+            for count, case in enumerate(new, start=1):
+                row = _row(bundle, case) | {"changed": change + count}
+                if (number := known.get(case.case_id)) is not None:
+                    connection.execute(update(cases).where(cases.c.number == number).values(row))
+                else:
+                    fresh.append(row)
+            for begin in range(0, len(fresh), _AT_ONCE):
+                connection.execute(insert(cases), fresh[begin : begin + _AT_ONCE])
+        return count
+
+    def withdraw(self, bundle: str, case_id: str) -> None:
+        """Take a case out whose alert is open again; a later verdict brings it back."""
+        with self._engine.begin() as connection:
+            self._queue.lock(connection)
+            self._remove(connection, bundle, case_id)
+
+    def delete(self, case_id: str, actor: str, reason: str) -> int:
+        """
+        Take a case out of every bundle's casebook for good, with a line in the audit trail. Its vectors follow.
+
+        Raises:
+            CasebookError: if there is no such case.
+        """
+        with self._engine.begin() as connection:
+            self._queue.lock(connection)
+            wanted = select(cases.c.bundle).where(cases.c.case_id == case_id, cases.c.removed.is_(False))
+            bundles = connection.execute(wanted).scalars().all()
+            if not bundles:
+                raise CasebookError(f"no case {case_id} in the casebook")
+            for bundle in bundles:
+                self._remove(connection, bundle, case_id)
+            record(connection, self._clock.now_ms(), actor, "case deleted", case_id, reason)
+        return len(bundles)
+
+    def correct(self, case_id: str, outcome: Finding, actor: str, reason: str) -> int:
+        """
+        Give a case another outcome in every bundle's casebook, with a line in the audit trail.
+
+        Raises:
+            CasebookError: if there is no such case.
+        """
+        with self._engine.begin() as connection:
+            self._queue.lock(connection)
+            numbers = (
+                connection.execute(select(cases.c.number).where(cases.c.case_id == case_id, cases.c.removed.is_(False)))
+                .scalars()
+                .all()
+            )
+            if not numbers:
+                raise CasebookError(f"no case {case_id} in the casebook")
+            change = self._last_change(connection)
+            for count, number in enumerate(numbers, start=1):
+                values = {"outcome": outcome.value, "changed": change + count}
+                connection.execute(update(cases).where(cases.c.number == number).values(values))
+            record(connection, self._clock.now_ms(), actor, "case corrected", case_id, f"{outcome.value}: {reason}")
+        return len(numbers)
+
+    def find(self, case_id: str) -> list[tuple[str, Case]]:
+        """A case as it is in each bundle's casebook."""
+        with self._queue.reading() as connection:
+            wanted = select(cases).where(cases.c.case_id == case_id, cases.c.removed.is_(False)).order_by(cases.c.number)
+            return [(row["bundle"], _case(row)) for row in connection.execute(wanted).mappings()]
+
+    def counts(self) -> list[tuple[str, str, int]]:
+        """Number of cases by bundle and outcome."""
+        wanted = select(cases.c.bundle, cases.c.outcome, func.count()).where(cases.c.removed.is_(False))
+        with self._queue.reading() as connection:
+            rows = connection.execute(wanted.group_by(cases.c.bundle, cases.c.outcome).order_by(cases.c.bundle, cases.c.outcome))
+            return [(row[0], row[1], row[2]) for row in rows]
+
+    def _remove(self, connection: Connection, bundle: str, case_id: str) -> None:
+        changed = self._last_change(connection) + 1
+        connection.execute(
+            update(cases).where(cases.c.bundle == bundle, cases.c.case_id == case_id).values(removed=True, changed=changed)
+        )
+
+    def _numbers(self, connection: Connection, bundle: str, new: Sequence[Case]) -> dict[str, int]:
+        wanted = select(cases.c.case_id, cases.c.number).where(cases.c.bundle == bundle)
+        if len(new) <= _AT_ONCE:
+            wanted = wanted.where(cases.c.case_id.in_([case.case_id for case in new]))
+        return {row.case_id: row.number for row in connection.execute(wanted)}
+
+    def _last_change(self, connection: Connection) -> int:
+        return int(connection.execute(select(func.coalesce(func.max(cases.c.changed), 0))).scalar_one())
+
+
+def _row(bundle: str, case: Case) -> dict[str, Any]:
+    return {
+        "bundle": bundle,
+        "case_id": case.case_id,
+        "removed": False,
+        "outcome": case.outcome.value,
+        "closed_time": case.closed_time,
+        "typology": case.typology,
+        "note": case.note,
+        "features": np.asarray(case.features, "<f4").tobytes(),
+        "contributions": np.asarray(case.contributions, "<f4").tobytes(),
+    }
+
+
+def _case(row: Any) -> Case:
+    return Case(
+        row["case_id"],
+        Finding(row["outcome"]),
+        row["closed_time"],
+        np.frombuffer(row["features"], "<f4"),
+        np.frombuffer(row["contributions"], "<f4"),
+        row["typology"],
+        row["note"],
+    )

@@ -1,0 +1,43 @@
+"""Cases beside the alerts they came from, and investigations."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    op.create_table(
+        "cases",
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("bundle", sa.String(64), nullable=False),
+        sa.Column("case_id", sa.String(64), nullable=False),
+        sa.Column("changed", sa.BigInteger, nullable=False),
+        sa.Column("removed", sa.Boolean, nullable=False),
+        sa.Column("outcome", sa.String(16), nullable=False),
+        sa.Column("closed_time", sa.BigInteger, nullable=False),
+        sa.Column("typology", sa.String(64)),
+        sa.Column("note", sa.Text),
+        sa.Column("features", sa.LargeBinary, nullable=False),
+        sa.Column("contributions", sa.LargeBinary, nullable=False),
+        sa.UniqueConstraint("bundle", "case_id", name="cases_by_id"),
+    )
+    op.create_index("cases_by_change", "cases", ["bundle", "changed"])
+    op.create_index("cases_last_change", "cases", ["changed"])
+    op.create_table(
+        "investigations",
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("alert_id", sa.String(64), nullable=False, index=True),
+        sa.Column("asked_by", sa.String(64), nullable=False),
+        sa.Column("asked_at", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("message", sa.Text),
+    )
+
+
+def downgrade() -> None:
+    """Drop the tables."""
+    op.drop_table("investigations")
+    op.drop_table("cases")

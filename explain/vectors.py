@@ -1,0 +1,399 @@
+"""
+Where the vectors of past cases live: a Faiss index in a folder, or PostgreSQL with pgvector, behind one LlamaIndex interface.
+
+Either is derived from the cases in SQL and never trusted beyond that: it carries the number of the last change that it knows, takes
+up later ones, and is built anew where its files are not what was written. A node's id is the number of its case.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import faiss
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
+from msgspec import Struct
+
+from core.errors import CasebookError
+
+logger = logging.getLogger(__name__)
+
+Vector = npt.NDArray[np.float32]
+CLOSED: Final = "closed_time"
+CHANGED: Final = "changed"
+
+EXACT: Final = 50_000  # cases up to which every vector is compared; docs/performance.md has the measurement
+_PROBED = 128  # lists of an inverted index that a query looks into
+_SEED = 7
+_FORMAT = 1
+_NEVER = np.iinfo(np.int64).max
+
+
+class VectorStore(Protocol):
+    """What the casebook needs of a store beside LlamaIndex's interface."""
+
+    @property
+    def known(self) -> int:
+        """The number of the last change it holds."""
+
+    def put(self, numbers: list[int], closed: list[int], vectors: Vector, changed: int) -> None:
+        """Add or replace cases by number: float32 [n, d] of unit length."""
+
+    def drop(self, numbers: list[int], changed: int) -> None:
+        """Take cases out."""
+
+    def llama(self) -> BasePydanticVectorStore:
+        """The store as LlamaIndex knows it."""
+
+    def save(self) -> None:
+        """Keep it, where keeping is not what it does by itself."""
+
+    def __len__(self) -> int:
+        """Number of cases."""
+
+
+class _Manifest(Struct, frozen=True):
+    bundle: str
+    changed: int
+    count: int
+    width: int
+    sha256: dict[str, str]
+    format: int = _FORMAT
+
+
+class FaissCases(BasePydanticVectorStore):
+    """
+    Unit vectors by number: all compared up to ``EXACT`` cases, above that an inverted index over the nearest of its lists.
+
+    The inverted index is trained when the exact one outgrows its limit or it has doubled since; between, cases are added and
+    taken out as they are.
+    """
+
+    stores_text: bool = False
+    is_embedding_query: bool = True
+    _index: Any = PrivateAttr()
+    _closed: npt.NDArray[np.int64] = PrivateAttr()
+    _changed: int = PrivateAttr()
+    _trained: int = PrivateAttr()
+    _width: int = PrivateAttr()
+    _bundle: str = PrivateAttr()
+    _folder: Path | None = PrivateAttr()
+
+    def __init__(self, bundle: str, width: int, folder: Path | None = None) -> None:
+        """Of a bundle's version and the width of its vectors; ``folder`` keeps it, None keeps it in memory only."""
+        super().__init__(stores_text=False)
+        self._bundle, self._width, self._folder = bundle, width, folder
+        self._empty()
+
+    def _empty(self) -> None:
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(self._width))
+        self._closed = np.full(1024, _NEVER, np.int64)
+        self._changed = self._trained = 0
+
+    # -- LlamaIndex's interface
+
+    @property
+    def client(self) -> Any:
+        """The Faiss index."""
+        return self._index
+
+    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
+        """Add or replace nodes whose id is a number and whose metadata has ``closed_time`` (epoch ms) and ``changed``."""
+        numbers = [int(node.node_id) for node in nodes]
+        closed = [int(node.metadata[CLOSED]) for node in nodes]
+        self.put(
+            numbers,
+            closed,
+            np.array([node.get_embedding() for node in nodes], np.float32),
+            max(n.metadata[CHANGED] for n in nodes),
+        )
+        return [node.node_id for node in nodes]
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Take a case out."""
+        self.drop([int(ref_doc_id)], self._changed)
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """The nearest cases, nearest first; of filters only ``closed_time`` below a value is known."""
+        before = _NEVER
+        for one in query.filters.filters if query.filters else []:
+            if not isinstance(one, MetadataFilter) or (one.key, one.operator) != (CLOSED, FilterOperator.LT):
+                raise ValueError(f"a casebook filters by {CLOSED} < value alone")
+            before = int(one.value)  # type: ignore[arg-type]
+        numbers, scores = self.nearest(np.array(query.query_embedding, np.float32), query.similarity_top_k, before)
+        nodes = [TextNode(id_=str(number), text="") for number in numbers]
+        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[str(number) for number in numbers])
+
+    # -- what the casebook needs
+
+    @property
+    def known(self) -> int:
+        """The number of the last change it holds."""
+        return self._changed
+
+    def llama(self) -> BasePydanticVectorStore:
+        """Itself."""
+        return self
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def nearest(self, vector: Vector, count: int, before: int = _NEVER) -> tuple[list[int], list[float]]:
+        """Numbers and inner products of the nearest cases that were closed before a time."""
+        total, reach = len(self), 4 * count
+        while total:
+            reach = min(reach, total)
+            scores, numbers = self._index.search(vector[None, :], reach)
+            found = numbers[0] >= 0
+            found[found] = self._closed[numbers[0][found]] < before
+            if found.sum() >= count or reach == total:
+                return numbers[0][found][:count].tolist(), scores[0][found][:count].tolist()
+            reach *= 8  # most of the nearest were closed later: look further
+        return [], []
+
+    def put(self, numbers: list[int], closed: list[int], vectors: Vector, changed: int) -> None:
+        """Add or replace cases by number: float32 [n, d] of unit length."""
+        if numbers:
+            ids = np.array(numbers, np.int64)
+            size = len(self._closed)
+            while ids.max() >= size:
+                size *= 2
+            if size > len(self._closed):
+                self._closed = np.concatenate([self._closed, np.full(size - len(self._closed), _NEVER, np.int64)])
+            self._remove(ids[self._closed[ids] != _NEVER])
+            self._closed[ids] = np.array(closed, np.int64)
+            self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
+            self._grown()
+        self._changed = max(self._changed, changed)
+
+    def drop(self, numbers: list[int], changed: int) -> None:
+        """Take cases out."""
+        ids = np.array([number for number in numbers if number < len(self._closed)], np.int64)
+        self._remove(ids[self._closed[ids] != _NEVER])
+        self._closed[ids] = _NEVER
+        self._changed = max(self._changed, changed)
+
+    def _remove(self, ids: npt.NDArray[np.int64]) -> None:
+        if len(ids):
+            self._index.remove_ids(ids)
+
+    def _grown(self) -> None:
+        """Train an inverted index when the exact one is outgrown, and again whenever it has doubled."""
+        total = len(self)
+        if total <= EXACT or (self._trained and total < 2 * self._trained):
+            return
+        numbers = np.flatnonzero(self._closed != _NEVER)
+        vectors = np.empty((len(numbers), self._width), np.float32)
+        self._vectors(numbers, vectors)
+        self._index, self._trained = inverted(vectors, numbers), total
+
+    def _vectors(self, numbers: npt.NDArray[np.int64], into: Vector) -> None:
+        if self._trained:
+            for row, number in enumerate(numbers):
+                into[row] = self._index.reconstruct(int(number))
+            return
+        ids = faiss.vector_to_array(self._index.id_map)
+        rows = np.argsort(ids)[np.searchsorted(np.sort(ids), numbers)]
+        flat = faiss.downcast_index(self._index.index)
+        into[:] = flat.reconstruct_n(0, flat.ntotal)[rows]
+
+    # -- on disk
+
+    def save(self) -> None:
+        """Write index and times beside each other, then put them in the place of the former in one step."""
+        if self._folder is None:
+            return
+        try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._folder.parent, prefix=".saving-") as made:
+                folder = Path(made) / "index"
+                folder.mkdir()
+                faiss.write_index(self._index, str(folder / "index.faiss"))
+                np.save(folder / "closed.npy", self._closed)
+                sums = {name: _sha256(folder / name) for name in ("index.faiss", "closed.npy")}
+                manifest = _Manifest(self._bundle, self._changed, len(self), self._width, sums)
+                (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+                old = Path(made) / "old"
+                if self._folder.exists():
+                    os.replace(self._folder, old)
+                os.replace(folder, self._folder)
+        except OSError as error:
+            logger.warning(
+                "the casebook's index cannot be kept in %s (%s): it is built from SQL at the next start", self._folder, error
+            )
+
+    def load(self) -> bool:
+        """Read what was saved; False, and empty, where it is missing or not what was written."""
+        if self._folder is None or not self._folder.exists():
+            return False
+        try:
+            manifest = msgspec.json.decode((self._folder / "manifest.json").read_bytes(), type=_Manifest)
+            for name, expected in manifest.sha256.items():
+                if _sha256(self._folder / name) != expected:
+                    raise CasebookError(f"{name} is not what was written")
+            if (manifest.format, manifest.bundle, manifest.width) != (_FORMAT, self._bundle, self._width):
+                raise CasebookError("it is of another bundle")
+            index = faiss.read_index(str(self._folder / "index.faiss"))
+            closed = np.load(self._folder / "closed.npy")
+            if index.ntotal != manifest.count or index.d != self._width or int((closed != _NEVER).sum()) != manifest.count:
+                raise CasebookError("its parts do not belong together")
+        except (OSError, ValueError, RuntimeError, KeyError, msgspec.MsgspecError, CasebookError) as error:
+            logger.warning("the casebook's index in %s is not used (%s): it is built from SQL", self._folder, error)
+            self._empty()
+            return False
+        self._index, self._closed, self._changed = index, closed, manifest.changed
+        self._trained = 0 if isinstance(index, faiss.IndexIDMap2) else manifest.count
+        return True
+
+    def forget(self) -> None:
+        """Empty it, on disk too."""
+        self._empty()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def inverted(vectors: Vector, numbers: npt.NDArray[np.int64]) -> Any:
+    """An inverted index of float32 [n, d] unit vectors: exact within the 128 lists nearest to a query."""
+    lists = 1024 if len(vectors) <= 300_000 else 4096
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.spherical, index.cp.seed = 10, True, _SEED
+    sample = np.random.default_rng(_SEED).permutation(len(vectors))[: 40 * lists]
+    index.train(np.ascontiguousarray(vectors[sample]))
+    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # so that a case can be taken out
+    index.nprobe = _PROBED
+    index.add_with_ids(np.ascontiguousarray(vectors), numbers)
+    return index
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class PostgresCases:
+    """
+    The same in PostgreSQL with pgvector (0.8 or later), shared by all explainers: one table a bundle.
+
+    Cosine similarity, which is the inner product of unit vectors. The index searches on until enough cases pass the filter.
+    """
+
+    def __init__(self, url: str, bundle: str, width: int) -> None:
+        """
+        Open the store at a SQLAlchemy URL, and make its table.
+
+        Raises:
+            CasebookError: if the database cannot be used.
+        """
+        try:
+            from llama_index.vector_stores.postgres import PGVectorStore
+            from sqlalchemy import create_engine, text
+            from sqlalchemy.exc import SQLAlchemyError
+            from sqlalchemy.ext.asyncio import create_async_engine
+        except ImportError:
+            raise CasebookError("a casebook in PostgreSQL needs the pgvector extra: pip install 'whyflag[pgvector]'") from None
+        options = {"options": "-c hnsw.iterative_scan=strict_order -c hnsw.ef_search=200"}
+        self._text, self._table = text, f"data_cases_{bundle}"
+        try:
+            self._engine = create_engine(url, connect_args=options, pool_pre_ping=True)
+            with self._engine.begin() as connection:
+                connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+            self._store = PGVectorStore(
+                connection_string=url,
+                async_connection_string=url,
+                engine=self._engine,
+                async_engine=create_async_engine(url, connect_args=options),
+                table_name=f"cases_{bundle}",
+                embed_dim=width,
+                use_jsonb=True,
+                initialization_fail_on_error=True,
+            )
+            self._store.get_nodes(node_ids=["0"])  # makes the table
+            with self._engine.begin() as connection:
+                connection.execute(text(f"CREATE UNIQUE INDEX IF NOT EXISTS {self._table}_number ON {self._table} (node_id)"))
+                connection.execute(
+                    text(
+                        f"CREATE INDEX IF NOT EXISTS {self._table}_near ON {self._table} USING hnsw (embedding vector_cosine_ops)"
+                    )
+                )
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            raise CasebookError(
+                f"the casebook's database cannot be used ({type(error).__name__}): WHYFLAG_CASEBOOK must be the SQLAlchemy URL of a "
+                "PostgreSQL with pgvector 0.8 or later, as in postgresql+psycopg://user@host/db"
+            ) from None
+
+    @property
+    def known(self) -> int:
+        """The number of the last change it holds."""
+        wanted = self._text(f"SELECT coalesce(max((metadata_->>'{CHANGED}')::bigint), 0) FROM {self._table}")
+        with self._engine.connect() as connection:
+            return int(connection.execute(wanted).scalar_one())
+
+    def put(self, numbers: list[int], closed: list[int], vectors: Vector, changed: int) -> None:
+        """Add or replace cases by number: float32 [n, d] of unit length."""
+        if not numbers:
+            return
+        self._store.delete_nodes(node_ids=[str(number) for number in numbers])
+        self._store.add(
+            [
+                TextNode(id_=str(number), text=str(number), embedding=vector.tolist(), metadata={CLOSED: time, CHANGED: changed})
+                for number, time, vector in zip(numbers, closed, vectors, strict=True)
+            ]
+        )
+
+    def drop(self, numbers: list[int], changed: int) -> None:
+        """Take cases out."""
+        if numbers:
+            self._store.delete_nodes(node_ids=[str(number) for number in numbers])
+
+    def llama(self) -> BasePydanticVectorStore:
+        """LlamaIndex's own store over the table."""
+        return self._store
+
+    def save(self) -> None:
+        """It keeps itself."""
+
+    def forget(self) -> None:
+        """Empty it."""
+        with self._engine.begin() as connection:
+            connection.execute(self._text(f"DELETE FROM {self._table}"))
+
+    def __len__(self) -> int:
+        with self._engine.connect() as connection:
+            return int(connection.execute(self._text(f"SELECT count(*) FROM {self._table}")).scalar_one())
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._engine.dispose()
+
+
+class CaseRetriever(BaseRetriever):
+    """The nearest cases that were closed before a time (epoch ms), by a ready-made vector."""
+
+    def __init__(self, store: BasePydanticVectorStore, count: int, before: int) -> None:
+        super().__init__()
+        self._store, self._count, self._before = store, count, before
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        closed = MetadataFilters(filters=[MetadataFilter(key=CLOSED, value=self._before, operator=FilterOperator.LT)])
+        asked = VectorStoreQuery(query_embedding=query_bundle.embedding, similarity_top_k=self._count, filters=closed)
+        found = self._store.query(asked)
+        return [
+            NodeWithScore(node=node, score=score) for node, score in zip(found.nodes or [], found.similarities or [], strict=True)
+        ]
