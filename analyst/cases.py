@@ -54,8 +54,8 @@ class Cases:
         """
         added = 0
         if self.newest(bundle.version) == 0:
-            added += self.put(bundle.version, bundle_cases(bundle))
-        known = select(cases.c.case_id).where(cases.c.bundle == bundle.version)
+            added += self.put(bundle.version, bundle_cases(bundle), judged=False)
+        known = select(cases.c.case_id).where(cases.c.bundle == bundle.version, cases.c.judged.is_(True))
         closed = (Finding.FRAUD.value, Finding.LEGITIMATE.value)
         wanted = select(alerts.c.alert_id, alerts.c.message).where(alerts.c.finding.in_(closed), alerts.c.alert_id.not_in(known))
         with self._queue.reading() as connection:
@@ -68,8 +68,8 @@ class Cases:
             added += self.put(bundle.version, [case for case in found if case is not None])
         return added
 
-    def put(self, bundle: str, new: Sequence[Case]) -> int:
-        """Add or correct cases; the number of those."""
+    def put(self, bundle: str, new: Sequence[Case], judged: bool = True) -> int:
+        """Add or correct cases, ``judged`` by a person here or come with the bundle; the number of those."""
         count = 0
         with self._engine.begin() as connection:
             self._queue.lock(connection)
@@ -77,7 +77,7 @@ class Cases:
             known = self._numbers(connection, bundle, new)
             fresh = []
             for count, case in enumerate(new, start=1):
-                row = _row(bundle, case) | {"changed": change + count}
+                row = _row(bundle, case) | {"changed": change + count, "judged": judged}
                 if (number := known.get(case.case_id)) is not None:
                     connection.execute(update(cases).where(cases.c.number == number).values(row))
                 else:
@@ -128,7 +128,7 @@ class Cases:
                 raise CasebookError(f"no case {case_id} in the casebook")
             change = self._last_change(connection)
             for count, number in enumerate(numbers, start=1):
-                values = {"outcome": outcome.value, "changed": change + count}
+                values = {"outcome": outcome.value, "changed": change + count, "judged": True}
                 connection.execute(update(cases).where(cases.c.number == number).values(values))
             record(connection, self._clock.now_ms(), actor, "case corrected", case_id, f"{outcome.value}: {reason}")
         return len(numbers)
@@ -149,7 +149,9 @@ class Cases:
     def _remove(self, connection: Connection, bundle: str, case_id: str) -> None:
         changed = self._last_change(connection) + 1
         connection.execute(
-            update(cases).where(cases.c.bundle == bundle, cases.c.case_id == case_id).values(removed=True, changed=changed)
+            update(cases)
+            .where(cases.c.bundle == bundle, cases.c.case_id == case_id)
+            .values(removed=True, judged=True, changed=changed)
         )
 
     def _numbers(self, connection: Connection, bundle: str, new: Sequence[Case]) -> dict[str, int]:

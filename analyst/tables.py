@@ -57,6 +57,7 @@ cases = Table(
     Column("case_id", String(64), nullable=False),
     Column("changed", BigInteger, nullable=False),
     Column("removed", Boolean, nullable=False),
+    Column("judged", Boolean, nullable=False),  # by a person here; what came with a bundle gives way to that
     Column("outcome", String(16), nullable=False),
     Column("closed_time", BigInteger, nullable=False),
     Column("typology", String(64)),

@@ -139,7 +139,8 @@ class Casebook:
         from explain.vectors import FaissCases
 
         self._bundle, self._source = bundle, source
-        self._store = store or FaissCases(bundle.version, 2 * len(bundle.spec.feature_names))
+        # an empty store counts as false
+        self._store = FaissCases(bundle.version, 2 * len(bundle.spec.feature_names)) if store is None else store
         self._known = self._store.known
         self.refresh()
 
@@ -153,13 +154,15 @@ class Casebook:
 
     def vector(self, features: Vector, contributions: Vector) -> Vector:
         """The unit vector, float32 [2 F], of features and contributions float32 [F]."""
-        return self._vectors(features[None, :], contributions[None, :])[0]
+        own: Vector = self._vectors(features[None, :], contributions[None, :])[0]
+        return own
 
     def _vectors(self, features: Vector, contributions: Vector) -> Vector:
         reference = self._bundle.reference
         z = np.clip(np.nan_to_num((features - reference.mean) / reference.std), -_CLIP, _CLIP)
         parts = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in (z, contributions)]
-        return np.concatenate(parts, axis=1).astype(np.float32) / np.float32(np.sqrt(2))
+        both: Vector = np.concatenate(parts, axis=1).astype(np.float32) / np.float32(np.sqrt(2))
+        return both
 
     def refresh(self) -> int:
         """Take up what changed in the cases since; the number of changes."""
@@ -182,6 +185,11 @@ class Casebook:
     def save(self) -> None:
         """Keep the vectors."""
         self._store.save()
+
+    def close(self) -> None:
+        """Keep the vectors and let go of them."""
+        self._store.save()
+        self._store.close()
 
     def similar(self, features: Vector, contributions: Vector, before: int, own_id: str) -> list[SimilarCase]:
         """The nearest cases closed before a time (epoch ms), nearest first; never the alert itself."""

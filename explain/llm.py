@@ -206,9 +206,9 @@ def _reason(error: BaseException | None) -> str:
     return f"HTTP {status}" if status else type(error).__name__
 
 
-def language_model(settings: Settings) -> "LLM | None":
+def language_model(settings: Settings, structured: bool = True) -> "LLM | None":
     """
-    The language model of the settings, None where the template is to do.
+    The language model of the settings, None where the template is to do; ``structured`` holds it to a narrative's JSON.
 
     Raises:
         SettingsError: if the settings name a server without a model, or what they name is not installed.
@@ -225,20 +225,22 @@ def language_model(settings: Settings) -> "LLM | None":
         from llama_index.llms.openai_like import OpenAILike
     except ImportError:
         raise SettingsError("a language model needs the llm extra: pip install 'whyflag[llm]'") from None
-    return OpenAILike(
-        model=settings.llm_model,
-        api_base=settings.llm_url,
-        api_key=settings.llm_key,
-        is_chat_model=True,
-        is_function_calling_model=True,
-        should_use_structured_outputs=True,
-        timeout=settings.llm_timeout,
-        max_retries=0,  # retries are ours: they count, wait and stop
-        max_tokens=_ANSWER_TOKENS,
-        temperature=0.0,
-        additional_kwargs={"response_format": response_format()},
-        async_http_client=httpx.AsyncClient(transport=_bounded(httpx), timeout=settings.llm_timeout),
-    )
+    options: dict[str, Any] = {
+        "model": settings.llm_model,
+        "api_base": settings.llm_url,
+        "api_key": settings.llm_key,
+        "is_chat_model": True,
+        "is_function_calling_model": True,
+        "should_use_structured_outputs": True,
+        "timeout": settings.llm_timeout,
+        "max_retries": 0,  # retries are ours: they count, wait and stop
+        "max_tokens": _ANSWER_TOKENS,
+        "temperature": 0.0,
+        "async_http_client": httpx.AsyncClient(transport=_bounded(httpx), timeout=settings.llm_timeout),
+    }
+    if structured:
+        options["additional_kwargs"] = {"response_format": response_format()}
+    return OpenAILike(**options)
 
 
 def _of_class(settings: Settings) -> "LLM":
@@ -247,7 +249,7 @@ def _of_class(settings: Settings) -> "LLM":
     try:
         options = msgspec.json.decode(settings.llm_options or "{}", type=dict[str, Any])
         made: LLM = getattr(importlib.import_module(module), name)(model=settings.llm_model, **options)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SettingsError(
             f"WHYFLAG_LLM_CLASS {settings.llm_class} cannot be used ({error}): install the LlamaIndex package that has it, "
             "and give its arguments as a JSON object in WHYFLAG_LLM_OPTIONS"

@@ -65,6 +65,12 @@ class VectorStore(Protocol):
     def save(self) -> None:
         """Keep it, where keeping is not what it does by itself."""
 
+    def forget(self) -> None:
+        """Empty it."""
+
+    def close(self) -> None:
+        """Let go of what it holds open."""
+
     def __len__(self) -> int:
         """Number of cases."""
 
@@ -262,6 +268,9 @@ class FaissCases(BasePydanticVectorStore):
         self._trained = 0 if isinstance(index, faiss.IndexIDMap2) else manifest.count
         return True
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def forget(self) -> None:
         """Empty it, on disk too."""
         self._empty()
@@ -270,13 +279,13 @@ class FaissCases(BasePydanticVectorStore):
 
 
 def inverted(vectors: Vector, numbers: npt.NDArray[np.int64]) -> Any:
-    """An inverted index of float32 [n, d] unit vectors: exact within the 128 lists nearest to a query."""
-    lists = 1024 if len(vectors) <= 300_000 else 4096
+    """An inverted index of float32 [n, d] unit vectors by number: exact within the 128 lists that are nearest to a query."""
+    lists = 4096 if len(vectors) > 300_000 else max(1, min(1024, len(vectors) // 40))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.spherical, index.cp.seed = 10, True, _SEED
     sample = np.random.default_rng(_SEED).permutation(len(vectors))[: 40 * lists]
     index.train(np.ascontiguousarray(vectors[sample]))
-    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # so that a case can be taken out
+    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]  # so that a case can be taken out
     index.nprobe = _PROBED
     index.add_with_ids(np.ascontiguousarray(vectors), numbers)
     return index

@@ -388,9 +388,8 @@ def _judgement_fault(clause: Clause, reading: _Reading) -> str | None:
         return None if told == bool(_FRAUD.search(reading.item.text)) else "another outcome than the case had"
     if reading.item.kind in ("cases", "score", "balance") or _FRAUD.search(reading.item.text):
         said = {one.unit for one in clause.quantities}
-        counted = any(one.kind in ("count", "percent") for one in clause.quantities)
-        counted = (
-            counted
+        counted = bool(
+            any(one.kind in ("count", "percent") for one in clause.quantities)
             or any(cue.search(rest) for cue in (_ALL, _MOST, _NONE))
             or (reading.item.kind == "cases" and re.search(r"\bany\b", rest))
         )

@@ -22,7 +22,7 @@ transaction transactions payment payments purchase purchases
 happened happens occurred occurs took take takes place taken made comes came stands
 including included counting counted said says namely overall together specifically meaning means concerns regarding
 some many several over through across between
-utc addition terms out way turns turned
+utc flag flagged flagging alert addition terms out way turns turned
 """
 _GENERAL: Final = """
 a an the this that these those it its itself they them their there here each both all every any such same other another own one ones

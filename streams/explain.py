@@ -62,7 +62,7 @@ class ExplainStage(Undeciding):
         await asyncio.gather(*self._narrating, return_exceptions=True)
         for explainer in self._explainers.values():
             if explainer is not None:
-                await asyncio.to_thread(explainer.casebook.save)
+                await asyncio.to_thread(explainer.casebook.close)
         self._queue.close()
 
     def new_state(self) -> PartitionState:

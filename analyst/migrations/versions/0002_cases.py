@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("case_id", sa.String(64), nullable=False),
         sa.Column("changed", sa.BigInteger, nullable=False),
         sa.Column("removed", sa.Boolean, nullable=False),
+        sa.Column("judged", sa.Boolean, nullable=False),
         sa.Column("outcome", sa.String(16), nullable=False),
         sa.Column("closed_time", sa.BigInteger, nullable=False),
         sa.Column("typology", sa.String(64)),

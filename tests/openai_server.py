@@ -1,0 +1,114 @@
+"""A server that speaks the OpenAI chat protocol over real HTTP: it answers from a script, well or badly."""
+
+import contextlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAULTS = ("slow", "429", "500", "cut", "malformed", "no choices", "wrong schema", "wrong language", "empty", "endless")
+
+
+class OpenAIServer:
+    """
+    ``script`` is a list of answers, or a function of the request's body. An answer is a text, a list of tool calls
+    ``[(name, arguments)]``, or one of ``FAULTS``; the last answer is repeated for ever.
+    """
+
+    def __init__(self, script=("",), retry_after="0"):
+        self.script, self.retry_after = script, retry_after
+        self.requests, self.headers, self.times = [], [], []
+        self._stopping = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer._lock:
+                    number = len(outer.requests)
+                    outer.requests.append((self.path, body))
+                    outer.headers.append(dict(self.headers))
+                    outer.times.append(time.monotonic())
+                answer = outer.script(body) if callable(outer.script) else outer.script[min(number, len(outer.script) - 1)]
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    outer._answer(self, body, answer)
+
+            def log_message(self, *_):
+                pass
+
+        self._lock = threading.Lock()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stopping.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def _answer(self, handler, body, answer):
+        if answer == "slow":
+            self._stopping.wait(30)
+            return
+        if answer in ("429", "500"):
+            headers = {"retry-after": self.retry_after} if answer == "429" else {}
+            self._send(handler, json.dumps({"error": {"message": "no"}}), int(answer), headers)
+            return
+        if answer == "cut":
+            handler.send_response(200)
+            handler.send_header("content-type", "application/json")
+            handler.send_header("content-length", "5000")
+            handler.end_headers()
+            handler.wfile.write(b'{"id": "1", "obj')
+            handler.close_connection = True
+            return
+        if answer == "endless":
+            handler.send_response(200)
+            handler.send_header("content-type", "application/json")
+            handler.end_headers()
+            handler.wfile.write(b'{"id": "')
+            while not self._stopping.is_set():
+                handler.wfile.write(b"x" * 65536)
+            return
+        if answer == "malformed":
+            self._send(handler, '{"id": "1", "choices": [{"message": ')
+            return
+        if answer == "no choices":
+            self._send(handler, json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}))
+            return
+        message = {"role": "assistant", "content": answer}
+        if answer == "wrong schema":
+            message["content"] = '{"narrative": "The card was used.", "score": 1}'
+        elif answer == "wrong language":
+            sentence = {"part": "what_happened", "text": "Die Karte wurde online benutzt.", "evidence_ids": ["T1"]}
+            message["content"] = json.dumps({"sentences": [sentence]})
+        elif answer == "empty":
+            message["content"] = ""
+        elif isinstance(answer, list):
+            calls = [
+                {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments)}}
+                for i, (name, arguments) in enumerate(answer)
+            ]  # fmt: skip
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+        reply = {
+            "id": "1", "object": "chat.completion", "created": 1, "model": body["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if isinstance(answer, list) else "stop"}],
+            "usage": {"prompt_tokens": 700, "completion_tokens": 90, "total_tokens": 790},
+        }  # fmt: skip
+        self._send(handler, json.dumps(reply))
+
+    def _send(self, handler, text, status=200, headers=None):
+        raw = text.encode()
+        handler.send_response(status)
+        handler.send_header("content-type", "application/json")
+        handler.send_header("content-length", str(len(raw)))
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(raw)

@@ -1,0 +1,239 @@
+"""Language models over the real OpenAI protocol, well-behaved and not: an explanation never waits for one and never lies for one."""
+
+import asyncio
+import json
+import time
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from prometheus_client import REGISTRY
+
+from core.errors import SettingsError
+from core.settings import Settings
+from explain.explainer import Explainer
+from explain.llm import LanguageModelError, Narrators, language_model
+from explain.narrator import TEMPLATE, Facts, template_claims
+from explain.prompting import prompt
+from tests.openai_server import FAULTS, OpenAIServer
+
+GOOD = '{"sentences": [{"part": "what_happened", "text": "A transaction was flagged.", "evidence_ids": ["T1"]}]}'
+FALSE = '{"sentences": [{"part": "what_happened", "text": "The card was stolen.", "evidence_ids": ["T1"]}]}'
+
+
+def _metric(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def _no_sleep(seconds):
+    await asyncio.sleep(0)
+
+
+@contextmanager
+def narrating(bundle, casebook, script, sleep=_no_sleep, **settings):
+    """A server, and a function that explains an alert and has it narrated."""
+    with OpenAIServer(script) as server:
+        told = Settings(llm_url=server.url, llm_model="local", **({"llm_timeout": 5.0} | settings))
+
+        def narrated(*alerts):
+            async def run():
+                narrators = Narrators(language_model(told), told, sleep)
+                explainer = Explainer(bundle, casebook, narrators)
+                explanations = [explainer.explain(alert) for alert in alerts]
+                return explanations, await asyncio.gather(*(explainer.narrate(one) for one in explanations)), narrators
+
+            return asyncio.run(run())
+
+        yield server, narrated
+
+
+def test_any_openai_compatible_server_can_word_the_facts(bundle, casebook, alerts):
+    with narrating(bundle, casebook, [GOOD]) as (server, narrated):
+        (explanation,), (after,), _ = narrated(alerts[0])
+    assert after.narrator == "local"
+    assert after.narrative[0].text == "A transaction was flagged."
+    assert after.narrative[0].written_by == "local"
+    assert after.narrative[-1].written_by == TEMPLATE
+    assert after.prompt.startswith("narrative-2/")
+    assert (after.evidence, after.similar_cases, after.suggestion) == (
+        explanation.evidence, explanation.similar_cases, explanation.suggestion,
+    )  # fmt: skip
+    path, body = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert body["response_format"]["json_schema"]["schema"]["properties"].keys() == {"sentences"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_a_server_does_the_templates_words_stand(bundle, casebook, alerts, fault):
+    with narrating(bundle, casebook, [fault], llm_timeout=1.5) as (server, narrated):
+        begin = time.monotonic()
+        (explanation,), (after,), _ = narrated(alerts[0])
+        assert time.monotonic() - begin < 8
+    assert after is None
+    assert explanation.narrator == TEMPLATE
+    assert server.requests
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "cut", "malformed", "no choices"])
+def test_a_passing_fault_is_tried_again(bundle, casebook, alerts, fault):
+    with narrating(bundle, casebook, [fault, GOOD]) as (server, narrated):
+        _, (after,), _ = narrated(alerts[0])
+    assert after is not None
+    assert len(server.requests) == 2
+
+
+def test_a_refusal_is_not_tried_again(bundle, casebook, alerts):
+    with narrating(bundle, casebook, ["wrong schema", GOOD]) as (server, narrated):
+        assert narrated(alerts[0])[1] == [None]
+    assert len(server.requests) == 1
+
+
+def test_after_a_rate_limit_nobody_asks_before_the_time_the_server_named(bundle, casebook, alerts):
+    with narrating(bundle, casebook, ["429", GOOD], asyncio.sleep) as (server, narrated):
+        server.retry_after = "1"
+        narrated(alerts[0])
+    assert server.times[1] - server.times[0] >= 0.95
+
+
+def test_the_breaker_opens_after_failures_in_a_row_and_leaves_the_server_alone(bundle, casebook, alerts):
+    with narrating(bundle, casebook, ["500"]) as (server, narrated):
+        _, after, _ = narrated(*alerts[:12])
+    assert after == [None] * 12
+    assert 5 <= len(server.requests) <= 9  # four may be under way when it opens
+    assert _metric("whyflag_llm_breaker_open") == 1
+
+
+def test_no_more_are_asked_for_at_once_than_the_settings_say(bundle, casebook, alerts):
+    under_way, most = 0, 0
+
+    def script(body):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        time.sleep(0.1)
+        under_way -= 1
+        return GOOD
+
+    with narrating(bundle, casebook, script, llm_concurrency=2) as (_, narrated):
+        _, after, _ = narrated(*alerts[:8])
+    assert all(after)
+    assert most == 2
+
+
+def test_the_same_evidence_is_paid_once(bundle, casebook, alerts):
+    with OpenAIServer([GOOD]) as server:
+        told = Settings(llm_url=server.url, llm_model="local", llm_prompt_price=2.0, llm_answer_price=10.0)
+
+        async def twice():
+            narrators = Narrators(language_model(told), told, _no_sleep)
+            explainer = Explainer(bundle, casebook, narrators)
+            explanation = explainer.explain(alerts[0])
+            return await explainer.narrate(explanation), await explainer.narrate(explanation), narrators.usage
+
+        first, second, usage = asyncio.run(twice())
+    assert first == second
+    assert len(server.requests) == usage.requests == 1
+    assert (usage.prompt_tokens, usage.answer_tokens) == (700, 90)
+    assert usage.cost == pytest.approx((700 * 2 + 90 * 10) / 1e6)
+    assert _metric("whyflag_llm_tokens_total", kind="prompt") >= 700
+
+
+def test_a_refused_sentence_is_asked_for_once_more_with_the_reason(bundle, casebook, alerts):
+    with narrating(bundle, casebook, [FALSE, GOOD]) as (server, narrated):
+        _, (after,), _ = narrated(alerts[0])
+    assert len(server.requests) == 2
+    asked = server.requests[1][1]["messages"][0]["content"]
+    assert "The card was stolen." in asked
+    assert "says more than its evidence: stolen" in asked
+    assert after.narrative[0].text == "A transaction was flagged."
+
+
+def test_a_repair_that_is_no_better_leaves_the_templates_sentence(bundle, casebook, alerts):
+    with narrating(bundle, casebook, [FALSE, FALSE, FALSE]) as (server, narrated):
+        assert narrated(alerts[0])[1] == [None]
+    assert len(server.requests) == 2, "one repair, no more"
+
+
+def test_a_model_that_words_everything_well_is_shown_as_it_is(bundle, casebook, alerts, explainer):
+    explanation = explainer.explain(alerts[0])
+    facts = Facts(explanation.evidence, explanation.suggestion)
+    with narrating(bundle, casebook, [msgspec.json.encode(template_claims(facts)).decode()]) as (_, narrated):
+        _, (after,), _ = narrated(alerts[0])
+    assert {s.written_by for s in after.narrative} == {"local"}
+    assert after.verification.replaced == 0
+
+
+def test_another_prompt_by_name_or_file(bundle, casebook, alerts, tmp_path):
+    own = tmp_path / "ours.txt"
+    own.write_text("Word this: {marker}\n{facts}\n{marker}\n")
+    for given, version in (("narrative-2-brief", "narrative-2-brief"), (str(own), "ours-")):
+        with narrating(bundle, casebook, [GOOD], llm_prompt=given) as (_, narrated):
+            _, (after,), _ = narrated(alerts[0])
+        assert after.prompt.startswith(version)
+
+
+@pytest.mark.parametrize("text", ["no places", "{marker}{facts}", "{marker}\n{facts}\n{marker}\n{other}", "{marker {facts}"])
+def test_a_prompt_that_cannot_be_filled_in_is_a_wrong_setting(text, tmp_path):
+    path = tmp_path / "bad.txt"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="the prompt"):
+        prompt(str(path))
+
+
+def test_a_missing_prompt_names_those_there_are():
+    with pytest.raises(SettingsError, match="narrative-2"):
+        prompt("no-such-prompt")
+
+
+def test_every_prompt_is_the_one_of_the_manifest():
+    from importlib import resources
+
+    folder = resources.files("explain").joinpath("prompts")
+    manifest = json.loads(folder.joinpath("manifest.json").read_text())
+    assert {f"{name}.txt" for name in manifest} == {p.name for p in folder.iterdir() if p.name.endswith(".txt")}
+    for name in manifest:
+        assert prompt(name).text
+
+
+def test_prompts_fence_their_facts_with_a_new_marker_each_time(explainer, alerts):
+    explanation = explainer.explain(alerts[0])
+    facts = Facts(explanation.evidence, explanation.suggestion)
+    one, two = (prompt("narrative-2").filled(facts) for _ in range(2))
+    assert one != two
+    marker = one.rstrip("\n").split("\n")[-1]
+    assert one.count(marker) == 3
+
+
+def test_any_llamaindex_class_can_be_named(bundle, casebook, alerts):
+    named = Settings(llm_class="llama_index.core.llms.mock.MockLLM", llm_model="mock", llm_options='{"max_tokens": 5}')
+    with pytest.raises(SettingsError, match="WHYFLAG_LLM_CLASS"):
+        language_model(named)  # MockLLM takes no model
+    with OpenAIServer([GOOD]) as server:
+        options = json.dumps({"api_base": server.url, "api_key": "none", "is_chat_model": True, "max_retries": 0})
+        told = Settings(llm_class="llama_index.llms.openai_like.OpenAILike", llm_model="local", llm_options=options)
+
+        async def run():
+            explainer = Explainer(bundle, casebook, Narrators(language_model(told), told))
+            return await explainer.narrate(explainer.explain(alerts[0]))
+
+        assert asyncio.run(run()).narrator == "local"
+
+
+def test_wrong_settings_are_told():
+    with pytest.raises(SettingsError, match="WHYFLAG_LLM_MODEL"):
+        language_model(Settings(llm_url="http://127.0.0.1:1/v1"))
+    with pytest.raises(SettingsError, match="WHYFLAG_LLM_CLASS"):
+        language_model(Settings(llm_class="no.such.Class", llm_model="m"))
+    with pytest.raises(SettingsError, match="WHYFLAG_LLM_CLASS"):
+        language_model(Settings(llm_class="llama_index.llms.openai_like.OpenAILike", llm_model="m", llm_options="[1]"))
+    assert language_model(Settings()) is None
+
+
+def test_a_server_that_is_not_there_is_told_in_a_word():
+    told = Settings(llm_url="http://127.0.0.1:1/v1", llm_model="m")
+
+    async def run():
+        await Narrators(language_model(told), told, _no_sleep).narrative(Facts((), ""))
+
+    with pytest.raises(LanguageModelError, match="APIConnectionError"):
+        asyncio.run(run())
