@@ -4,7 +4,10 @@ The analyst's console: the queue, an alert's page, and verdicts.
 Pages are complete without JavaScript; htmx refreshes the queue, a few keys move through it.
 """
 
-from collections.abc import Callable
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,16 +23,25 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.pictures import timeline, waterfall
-from analyst.queue import Queue, QueuedAlert
+from analyst.queue import UNDER_WAY, Queue, QueuedAlert
 from core.errors import QueueError
 from core.messages import Finding
 from core.money import money
 from core.privacy import redact
 from core.settings import Settings
 from explain.reasons import duration
+from explain.untrusted import quoted
 
 _HERE = Path(__file__).parent
 PAGE = 50
+PARTS = {
+    "what_happened": "What happened",
+    "why_unusual": "Why it is unusual",
+    "similar_cases": "What similar cases were",
+    "speaks_against": "What speaks against fraud",
+    "next_step": "Suggested next step",
+}
+logger = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "localhost")
 _OPEN = ("/live", "/ready", "/metrics")  # for probes and Prometheus, which no proxy signs in
 TYPOLOGIES = (
@@ -39,13 +51,22 @@ TYPOLOGIES = (
 _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 
-def create_app(queue: Queue, settings: Settings, publishing: Callable[[], bool] = lambda: True) -> FastAPI:
-    """The console over a queue; ``publishing`` tells whether verdicts are on their way to Kafka."""
+def create_app(
+    queue: Queue,
+    settings: Settings,
+    publishing: Callable[[], bool] = lambda: True,
+    investigating: Callable[[QueuedAlert], Awaitable[str]] | None = None,
+) -> FastAPI:
+    """
+    The console over a queue; ``publishing`` tells whether verdicts are on their way to Kafka; ``investigating`` lets a language model
+    look into an alert and gives what it found, as JSON.
+    """
+    under_way: set[asyncio.Task[None]] = set()
     app = FastAPI(title="whyflag", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings))
     pages = Jinja2Templates(_HERE / "templates")
-    pages.env.filters |= {"money": money, "when": _when, "ago": duration}
+    pages.env.filters |= {"money": money, "when": _when, "ago": duration, "quoted": quoted}
 
     def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         return pages.TemplateResponse(request, name, {"analyst": _named(request, settings), **values}, status_code=status)
@@ -104,7 +125,23 @@ def create_app(queue: Queue, settings: Settings, publishing: Callable[[], bool] 
             verdicts=queue.verdicts_of(alert_id),
             typologies=TYPOLOGIES,
             findings=list(Finding),
+            parts=PARTS,
+            can_investigate=investigating is not None,
+            **_investigations(queue, alert_id),
         )
+
+    @app.post("/alerts/{alert_id}/investigate")
+    async def start_investigation(request: Request, alert_id: str) -> RedirectResponse:
+        queued = await asyncio.to_thread(_found, queue, alert_id)
+        if investigating is None:
+            raise HTTPException(409, "no language model is set: WHYFLAG_LLM_URL and WHYFLAG_LLM_MODEL name one")
+        if queued.explanation is None:
+            raise HTTPException(409, "this alert is not explained yet")
+        number = await asyncio.to_thread(queue.begin_investigation, alert_id, _named(request, settings))
+        task = asyncio.create_task(_look_into(queue, queued, number, investigating))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        return RedirectResponse(f"/alerts/{alert_id}#investigation", status_code=303)
 
     @app.post("/alerts/{alert_id}/verdict")
     def give_verdict(
@@ -139,6 +176,28 @@ def create_app(queue: Queue, settings: Settings, publishing: Callable[[], bool] 
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+async def _look_into(
+    queue: Queue, queued: QueuedAlert, number: int, investigating: Callable[[QueuedAlert], Awaitable[str]]
+) -> None:
+    try:
+        message = await investigating(queued)
+    except Exception:
+        logger.exception("the investigation of %s failed", queued.alert.alert_id)
+        message = None
+    await asyncio.to_thread(queue.end_investigation, number, message)
+
+
+def _investigations(queue: Queue, alert_id: str) -> dict[str, Any]:
+    """What was found, newest first, and since when one is under way."""
+    rows = queue.investigations_of(alert_id)
+    return {
+        "investigations": [
+            {"asked_by": row.asked_by, "asked_at": row.asked_at, "found": json.loads(row.message)} for row in rows if row.message
+        ],
+        "under_way": next((row.asked_at for row in rows if row.state == UNDER_WAY), None),
+    }
 
 
 def _found(queue: Queue, alert_id: str) -> QueuedAlert:

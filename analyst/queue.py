@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, insert, s
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from analyst.audit import record
-from analyst.tables import alerts, verdicts
+from analyst.tables import alerts, investigations, verdicts
 from core.clock import Clock
 from core.errors import QueueError
 from core.messages import (
@@ -27,6 +27,8 @@ from core.messages import (
     encode,
 )  # fmt: skip
 
+UNDER_WAY, ENDED = "under way", "ended"
+_INVESTIGATION_MS = 600_000  # after that one that never ended is nobody's any more
 _LOCK_SECONDS = 20  # another process may hold SQLite's write lock for one short transaction
 _AUDIT_LOCK = 7_216_482  # any number: the PostgreSQL advisory lock under which the audit chain grows
 
@@ -125,6 +127,49 @@ class Queue:
         wanted = select(alerts).where(alerts.c.card_id == card_id).order_by(alerts.c.event_time.desc()).limit(limit)
         with self.reading() as connection:
             return [_queued(row) for row in connection.execute(wanted).mappings()]
+
+    def of_merchant(self, merchant_id: str, limit: int = 10) -> list[QueuedAlert]:
+        """A merchant's alerts, newest first."""
+        wanted = select(alerts).where(alerts.c.merchant_id == merchant_id).order_by(alerts.c.event_time.desc()).limit(limit)
+        with self.reading() as connection:
+            return [_queued(row) for row in connection.execute(wanted).mappings()]
+
+    def begin_investigation(self, alert_id: str, analyst: str) -> int:
+        """
+        Note that somebody lets a model look into an alert; the number of the investigation.
+
+        Raises:
+            QueueError: if there is no such alert, or one is under way.
+        """
+        now = self._clock.now_ms()
+        with self._engine.begin() as connection:
+            self.lock(connection)
+            if connection.execute(select(alerts.c.alert_id).where(alerts.c.alert_id == alert_id)).first() is None:
+                raise QueueError(f"no alert {alert_id} in the queue")
+            under_way = select(investigations.c.number).where(
+                investigations.c.alert_id == alert_id,
+                investigations.c.state == UNDER_WAY,
+                investigations.c.asked_at > now - _INVESTIGATION_MS,
+            )
+            if connection.execute(under_way).first() is not None:
+                raise QueueError(f"an investigation of {alert_id} is under way")
+            row = {"alert_id": alert_id, "asked_by": analyst, "asked_at": now, "state": UNDER_WAY}
+            number = connection.execute(insert(investigations).values(row)).inserted_primary_key
+            record(connection, now, analyst, "investigation", alert_id, "asked for")
+        return int(number[0]) if number else 0
+
+    def end_investigation(self, number: int, message: str | None) -> None:
+        """Keep what an investigation found, as JSON; None if it broke down."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(investigations).where(investigations.c.number == number).values(state=ENDED, message=message)
+            )
+
+    def investigations_of(self, alert_id: str) -> list[Any]:
+        """The investigations of an alert, newest first: ``asked_by``, ``asked_at``, ``state`` and ``message``."""
+        wanted = select(investigations).where(investigations.c.alert_id == alert_id).order_by(investigations.c.number.desc())
+        with self.reading() as connection:
+            return list(connection.execute(wanted).all())
 
     def counts(self) -> dict[str, int]:
         """Number of alerts that are open, and by finding."""

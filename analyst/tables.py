@@ -37,6 +37,7 @@ alerts = Table(
     Column("explanation", Text),
     Index("alerts_open_by_loss", "finding", "expected_loss"),
     Index("alerts_by_card", "card_id", "event_time"),
+    Index("alerts_by_merchant", "merchant_id", "event_time"),
 )
 
 verdicts = Table(

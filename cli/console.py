@@ -2,8 +2,14 @@
 
 import logging
 import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from analyst.queue import Queue, QueuedAlert
+    from core.settings import Settings
 
 
 @click.command()
@@ -22,7 +28,7 @@ def command() -> None:
     settings = read_settings()
     queue = Queue(settings.database, SystemClock())
     relay = Relay(queue, settings)
-    app = create_app(queue, settings, lambda: relay.alive)
+    app = create_app(queue, settings, lambda: relay.alive, _investigating(queue, settings))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:
         listening = socket.create_server((settings.console_host, settings.console_port))
@@ -39,3 +45,25 @@ def command() -> None:
     finally:
         relay.stop()
         queue.close()
+
+
+def _investigating(queue: "Queue", settings: "Settings") -> "Callable[[QueuedAlert], Awaitable[str]] | None":
+    """What looks into an alert, None where no language model is set."""
+    from explain.llm import language_model
+    from models.store import rule_words
+
+    if language_model(settings, structured=False) is None:
+        return None
+
+    async def look(queued: "QueuedAlert") -> str:
+        import msgspec
+
+        from explain.investigation import investigate
+
+        llm, explanation = language_model(settings, structured=False), queued.explanation
+        assert llm is not None
+        assert explanation is not None
+        found = await investigate(queued.alert, explanation, queue, llm, rule_words(settings.bundle_dir))
+        return msgspec.json.encode(found).decode()
+
+    return look

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
-from core.errors import BundleError, InputError
+from core.errors import BundleError, InputError, WhyflagError
 from models.bundle import MANIFEST, Bundle, load_bundle
 from models.scorer import Decider
 
@@ -255,3 +255,19 @@ def open_bundle(path: Path) -> Bundle:
     bundle = open_decider(path).bundle
     assert bundle is not None
     return bundle
+
+
+def rule_words(path: Path) -> Callable[[str], str | None]:
+    """What a rule of the champion's says, by its id; None where the rules are not at hand."""
+
+    def of(rule_id: str) -> str | None:
+        try:
+            rules = open_decider(path).rules
+        except WhyflagError:
+            return None
+        rule = next((one for one in rules.rules if one.id == rule_id), None) if rules else None
+        if rule is None:
+            return None
+        return f"Rule {rule.id} of {rule.owner} says {rule.outcome} until {rule.expires} where: {rule.when}"
+
+    return of

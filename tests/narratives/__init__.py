@@ -25,10 +25,11 @@ CORPORA = [
     (json.loads((_HERE / f"paraphrases_{n}.json").read_text()), json.loads((_HERE / f"false_claims_{n}.json").read_text()))
     for n in (1, 2, 3, 4)
 ]
-HARMLESS = json.loads((_HERE / "harmless_names.json").read_text())
+HARMLESS = [name for n in (1, 2) for name in json.loads((_HERE / f"harmless_names_{n}.json").read_text())]
 INJECTIONS = [
     one if isinstance(one, str) else one["repeat"][0] * one["repeat"][1]
-    for one in json.loads((_HERE / "injections.json").read_text())
+    for n in (1, 2)
+    for one in json.loads((_HERE / f"injections_{n}.json").read_text())
 ]
 
 

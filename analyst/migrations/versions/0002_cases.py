@@ -27,6 +27,7 @@ def upgrade() -> None:
     )
     op.create_index("cases_by_change", "cases", ["bundle", "changed"])
     op.create_index("cases_last_change", "cases", ["changed"])
+    op.create_index("alerts_by_merchant", "alerts", ["merchant_id", "event_time"])
     op.create_table(
         "investigations",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
@@ -41,4 +42,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the tables."""
     op.drop_table("investigations")
+    op.drop_index("alerts_by_merchant", "alerts")
     op.drop_table("cases")

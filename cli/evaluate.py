@@ -1,0 +1,106 @@
+"""``whyflag evaluate``: compare language models and prompts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+
+
+@click.group()
+def command() -> None:
+    """Measure what explanations are worth."""
+
+
+@command.command()
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+@click.option("--alerts", "alerts_file", type=click.Path(path_type=Path), required=True, help="alerts.jsonl of `whyflag replay`.")
+@click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Alerts, the newest of the file.")
+@click.option(
+    "--model", "models", multiple=True, help="Model of the server, or NAME=URL of one on another. [default: WHYFLAG_LLM_MODEL]"
+)
+@click.option(
+    "--prompt", "prompts", multiple=True, help="Version of a prompt or a file; may be given again. [default: WHYFLAG_LLM_PROMPT]"
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="explanations.html",
+    show_default=True,
+    help="Page to write.",
+)
+@click.option("--json", "json_out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="The figures as JSON.")
+def explanations(
+    bundle: Path | None,
+    alerts_file: Path,
+    count: int,
+    models: tuple[str, ...],
+    prompts: tuple[str, ...],
+    out: Path,
+    json_out: Path | None,
+) -> None:
+    """Let models word a fixed set of alerts; compare faithfulness, completeness, length, speed and cost."""
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from cli.progress import stages
+    from core.errors import InputError
+    from core.messages import decode_alert
+    from core.settings import read_settings
+    from explain.casebook import Casebook, CasesInMemory, bundle_cases
+    from explain.evaluation import as_json, evaluate, page, table
+    from explain.explainer import Explainer
+    from models.store import open_bundle
+
+    settings = read_settings()
+    loaded = open_bundle(bundle or settings.bundle_dir)
+    try:
+        lines = alerts_file.read_bytes().splitlines()[-count:]
+        alerts = [decode_alert(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{alerts_file} cannot be read as alerts ({error}): give the alerts.jsonl of `whyflag replay`") from None
+    if not alerts:
+        raise InputError(f"{alerts_file} holds no alerts")
+    named = models or ((settings.llm_model,) if settings.llm_model else ())
+    told = [(name, _settings(name, settings)) for name in named]
+    if not told:
+        click.echo("no language model is named (--model, WHYFLAG_LLM_MODEL): the template alone is measured", err=True)
+    explainer = Explainer(loaded, Casebook(loaded, CasesInMemory(bundle_cases(loaded))))
+    with stages() as progress:
+
+        def heard(name: str, done: int) -> None:
+            if done == 0:
+                progress.stage(name, len(alerts))
+            else:
+                progress.advance(1)
+
+        results = evaluate(explainer, alerts, told, prompts or (settings.llm_prompt,), heard)
+    made = f"{len(alerts)} alerts of {alerts_file.name}, bundle {loaded.version}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    out.write_text(page(results, made))
+    if json_out:
+        json_out.write_text(as_json(results))
+    headings, rows = table(results)
+    shown = Table(*headings, box=None, header_style="bold")
+    for row in rows:
+        shown.add_row(*row)
+    Console(width=200).print(shown)
+    for result in results:
+        if result.faults:
+            kinds = ", ".join(f"{kind} {number}" for kind, number in result.faults.items())
+            click.echo(f"{result.model} · {result.prompt}: refused for {kinds}")
+    click.echo(f"page: {out}")
+
+
+def _settings(name: str, settings: "Settings") -> "Settings":
+    from msgspec import structs
+
+    from core.errors import InputError
+
+    model, _, url = name.partition("=")
+    if not url and not settings.llm_url and not settings.llm_class:
+        raise InputError(f"--model {name}: name its server too, as in {name}=http://127.0.0.1:8000/v1, or set WHYFLAG_LLM_URL")
+    return structs.replace(settings, llm_model=model, llm_url=url or settings.llm_url)

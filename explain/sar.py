@@ -1,0 +1,145 @@
+"""
+A draft of the narrative of a suspicious-activity report: who, what, when, where, why and how, in the order of time.
+
+The six elements are those of FinCEN's guidance on preparing a complete and sufficient narrative. What only the bank knows stays a gap
+that is named; a person fills it in, checks the rest and signs.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from core.messages import Alert, EvidenceItem, Explanation, Finding, Verdict
+from core.money import money
+from explain.untrusted import quoted
+
+_GAP = "[to be filled in: {}]"
+
+
+class Draft(Struct, frozen=True):
+    """The draft as Markdown, and what is missing in it."""
+
+    text: str
+    missing: tuple[str, ...]
+
+
+def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict], others: list[Any], made_at: int) -> Draft:
+    """
+    Draft a report about an alert. ``others`` are the card's other alerts with their findings, in any order; ``made_at`` epoch ms.
+
+    ``missing`` names each element that has a gap, and each thing a report needs first, such as a verdict that it is fraud.
+    """
+    missing: list[str] = []
+
+    def gap(element: str, what: str) -> str:
+        missing.append(f"{element}: {what}")
+        return _GAP.format(what)
+
+    transaction, decision = alert.transaction, alert.decision
+    final = verdicts[-1] if verdicts else None
+    if final is None or final.finding is not Finding.FRAUD:
+        missing.append("a verdict: no analyst has found this alert to be fraud")
+    evidence = explanation.evidence if explanation else ()
+    if not evidence:
+        missing.append("why: the alert has no explanation yet")
+    events = sorted(_events(alert, verdicts, others), key=lambda event: event[0])
+    reasons = [item for item in evidence if item.kind == "contribution" and (item.contribution or 0) > 0][:5]
+    against = [item for item in evidence if item.kind == "contribution" and (item.contribution or 0) < 0][:3]
+    typology = final.typology if final and final.typology else gap("how", "typology of the scheme")
+    lines = [
+        f"# DRAFT: suspicious activity narrative, alert {alert.alert_id}",
+        "",
+        "**This is a draft made by a program. A person must complete, check and sign it before it is filed.**",
+        "",
+        f"Prepared {_when(made_at)} UTC from alert {alert.alert_id}, scored by bundle {decision.bundle}.",
+        "",
+        "## Who",
+        f"- Subject: card {_ending(transaction.card_id)}; {gap('who', 'name, address, date of birth and account of the cardholder')}",
+        f"- Merchant: “{quoted(transaction.merchant_name or transaction.merchant_id)}”"
+        + (f", category {transaction.mcc}" if transaction.mcc else ", category not given"),
+        f"- Suspect, if known: {gap('who', 'who used the card, or that this is not known')}",
+        "",
+        "## What",
+        f"- {_sum(alert)} by card was flagged and sent to {decision.outcome}.",
+        *(f"- {item.text}" for item in evidence if item.kind == "score"),
+        f"- Amount at risk over the related alerts of this card: {_at_risk(alert, others)}.",
+        "",
+        "## When",
+        f"- From {_when(events[0][0])} to {_when(events[-1][0])} UTC. In the order of time:",
+        "",
+        *(f"  {number}. {_when(at)} UTC: {what}" for number, (at, what) in enumerate(events, start=1)),
+        "",
+        "## Where",
+        f"- {_where(alert, gap)}",
+        "",
+        "## Why it is suspicious",
+        *(
+            [f"- {item.text} [{item.evidence_id}]" for item in (*reasons, *_other(evidence))]
+            or [f"- {gap('why', 'the reasons for suspicion')}"]
+        ),
+        *(f"- {item.text} [{item.evidence_id}]" for item in evidence if item.kind == "cases"),
+        *([f"- What speaks against it: {' '.join(item.text for item in against)}"] if against else []),
+        "",
+        "## How",
+        f"- Typology: {typology}.",
+        f"- Method: {gap('how', 'how the scheme worked: how card or credentials were obtained, and how the money was moved')}",
+    ]
+    if final and final.note:
+        lines.append(f"- The analyst's note, as written: “{quoted(final.note, 1000)}”")
+    lines += [
+        "",
+        "## Completeness",
+        *(f"- Missing: {one}" for one in missing),
+        *([] if missing else ["- All six elements are present."]),
+        "",
+        f"Signed: {_GAP.format('name and date of the person who checked this')}",
+        "",
+    ]
+    return Draft("\n".join(lines), tuple(missing))
+
+
+def _events(alert: Alert, verdicts: list[Verdict], others: list[Any]) -> list[tuple[int, str]]:
+    currency = alert.currency or alert.transaction.currency
+    told = [(alert.transaction.event_time, f"{_sum(alert)}: the transaction of this alert.")]
+    for past in alert.recent:
+        amount = "an unknown amount" if past.amount is None else money(past.amount, currency)
+        place = "" if past.channel is None else ", online" if past.channel == "online" else ", card present"
+        told.append((past.event_time, f"the card paid {amount}{place}{f', in {past.country}' if past.country else ''}."))
+    for other in others:
+        found = f", found to be {other.finding}" if other.finding else ", not worked yet"
+        told.append((other.alert.transaction.event_time, f"{_sum(other.alert)}: alert {other.alert.alert_id}{found}."))
+    told += [(verdict.verdict_time, f"an analyst found the alert to be {verdict.finding}.") for verdict in verdicts]
+    return told
+
+
+def _sum(alert: Alert) -> str:
+    return f"a payment of {money(alert.transaction.amount, alert.transaction.currency)}"
+
+
+def _at_risk(alert: Alert, others: list[Any]) -> str:
+    sums: dict[str, int] = {}
+    for one in (alert, *(other.alert for other in others if other.finding is not Finding.LEGITIMATE)):
+        sums[one.transaction.currency] = sums.get(one.transaction.currency, 0) + one.transaction.amount
+    return ", ".join(money(amount, currency) for currency, amount in sorted(sums.items()))
+
+
+def _where(alert: Alert, gap: Any) -> str:
+    transaction = alert.transaction
+    place = (
+        "Online" if transaction.channel == "online" else "With the card present" if transaction.channel else "Channel not given"
+    )
+    country = f"in {transaction.country}" if transaction.country else gap("where", "country of the transaction")
+    return f"{place}, {country}."
+
+
+def _other(evidence: tuple[EvidenceItem, ...]) -> list[EvidenceItem]:
+    return [item for item in evidence if item.kind in ("novelty", "rule", "hostile")]
+
+
+def _ending(card_id: str) -> str:
+    return f"ending {card_id[-4:]}" if card_id.startswith("pan_") else f"“{quoted(card_id, 40)}”"
+
+
+def _when(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d %H:%M")

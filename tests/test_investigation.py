@@ -1,0 +1,250 @@
+"""A language model looks into an alert over the real protocol: read-only, within its budgets, its report checked, all of it kept."""
+
+import json
+import time
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from fastapi.testclient import TestClient
+
+from analyst.console import create_app
+from analyst.queue import Queue
+from cli.console import _investigating
+from cli.main import whyflag
+from core.clock import SystemClock
+from core.errors import QueueError
+from core.messages import Finding
+from core.settings import Settings
+from explain.investigation import Investigation, run
+from explain.llm import language_model
+from explain.narrator import TEMPLATE
+from tests.openai_server import OpenAIServer
+
+TOOLS = {"card_history", "merchant_history", "linked_cards", "similar_cases", "rule_definition", "feature_definition"}
+
+
+def _report(*sentences):
+    return json.dumps({"sentences": [{"part": part, "text": text, "evidence_ids": list(ids)} for part, text, ids in sentences]})
+
+
+@pytest.fixture
+def queue(tmp_path):
+    opened = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def case(queue, alerts, explainer):
+    """An alert whose card has been flagged before, in a queue with all alerts of its card and merchant, some of them worked."""
+    by_card = {}
+    for alert in alerts:
+        by_card.setdefault(alert.transaction.card_id, []).append(alert)
+    own = max(by_card.values(), key=len)
+    chosen = own[-1]
+    for alert in alerts[-60:] + own:
+        queue.put(alert, explainer.explain(alert))
+    queue.decide(own[0].alert_id, Finding.FRAUD, "ann", "stolen card", None)
+    return queue.get(chosen.alert_id)
+
+
+@contextmanager
+def looking(script, queue, case, **budget):
+    with OpenAIServer(script) as server:
+        llm = language_model(Settings(llm_url=server.url, llm_model="local"), structured=False)
+        yield server, run(case.alert, case.explanation, queue, llm, lambda rule: f"Rule {rule} of ops.", **budget)
+
+
+def test_a_model_looks_with_tools_and_its_report_is_checked(queue, case):
+    others = len(queue.of_card(case.alert.transaction.card_id, 50)) - 1
+    script = [
+        [("card_history", {}), ("merchant_history", {})],
+        [("linked_cards", {}), ("similar_cases", {}), ("feature_definition", {"evidence_id": "E1"})],
+        lambda: None,
+    ]
+
+    def answers(body):
+        number = sum(message["role"] == "assistant" for message in body["messages"])
+        if number < 2:
+            return script[number]
+        told = [json.loads(m["content"]) for m in body["messages"] if m["role"] == "tool" and m["content"].startswith("[")]
+        by_text = {item["text"]: item["id"] for answer in told for item in answer}
+        (history,) = [text for text in by_text if text.startswith("This card had")]
+        return _report(
+            ("why_unusual", history, (by_text[history],)),
+            ("why_unusual", "This card had 99 other alerts.", (by_text[history],)),
+            ("why_unusual", "The cardholder is in prison.", (by_text[history],)),
+        )
+
+    with looking(answers, queue, case) as (server, found):
+        pass
+    assert found.ended == "finished"
+    assert found.steps == 3
+    assert found.tokens == 3 * 790
+    own = [sentence for sentence in found.report if sentence.written_by == "local"]
+    assert [sentence.text for sentence in own] == [
+        f"This card had {others} other alerts: 1 were found to be fraud, 0 legitimate, {others - 1} are open or escalated."
+    ]
+    assert not any("99" in s.text or "prison" in s.text for s in found.report)
+    assert found.verification.checked == 3
+    assert {tool["function"]["name"] for tool in server.requests[0][1]["tools"]} == TOOLS
+    assert [entry.who for entry in found.transcript].count("tool") == 5
+    assert found.transcript[0].who == "us"
+    assert {item.evidence_id for item in found.evidence} >= {i for s in found.report for i in s.evidence_ids}
+
+
+def test_no_tool_tells_an_identifier_or_free_text(queue, case):
+    script = [[(name, {}) for name in ("card_history", "merchant_history", "linked_cards", "similar_cases")], "done"]
+    with looking(script, queue, case) as (server, _):
+        sent = json.dumps(server.requests)
+    transaction = case.alert.transaction
+    for private in (
+        transaction.card_id,
+        transaction.merchant_id,
+        transaction.transaction_id,
+        transaction.device_id,
+        transaction.merchant_name,
+    ):
+        assert not private or private not in sent
+
+
+def test_tools_only_read(queue, case):
+    before = queue.counts()
+    with looking([[(name, {}) for name in sorted(TOOLS)], "done"], queue, case):
+        pass
+    assert queue.counts() == before
+    assert queue.unpublished() == queue.unpublished()
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ([("drop_tables", {})], "not found"),
+        ([("feature_definition", {"evidence_id": 7})], "short texts"),
+        ([("feature_definition", {"evidence_id": "E99"})], "no contribution"),
+        ([("rule_definition", {"rule": "x" * 100})], "short texts"),
+        ([("rule_definition", {"rule": "no_such_rule"})], "No such rule"),
+        ([("feature_definition", "{not json")], "argument"),
+        ([("card_history", {"card_id": "another"})], "argument"),
+    ],
+)
+def test_a_wrong_call_is_told_to_the_model_and_stops_nothing(queue, case, calls, told):
+    with looking([calls, _report()], queue, case) as (_, found):
+        pass
+    assert found.ended == "finished"
+    assert any(told in entry.what for entry in found.transcript if entry.who == "tool")
+
+
+def test_steps_end(queue, case):
+    with looking([[("card_history", {})]], queue, case, steps=3) as (server, found):
+        pass
+    assert found.ended == "out of steps"
+    assert len(server.requests) <= 4
+    assert all(sentence.written_by == TEMPLATE for sentence in found.report)
+
+
+def test_the_last_step_may_be_the_report(queue, case):
+    with looking([[("card_history", {})], _report()], queue, case, steps=2) as (_, found):
+        pass
+    assert found.ended == "finished"
+
+
+def test_tokens_end(queue, case):
+    with looking([[("card_history", {})]], queue, case, tokens=1_500) as (server, found):
+        pass
+    assert found.ended == "out of tokens"
+    assert len(server.requests) == 2
+    assert found.tokens == 1_580
+
+
+def test_time_ends(queue, case):
+    begin = time.monotonic()
+    with looking(["slow"], queue, case, seconds=1.5) as (_, found):
+        pass
+    assert found.ended in ("late", "failed: APITimeoutError")
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "cut", "malformed", "no choices", "empty", "wrong schema", "wrong language"])
+def test_whatever_a_server_does_is_how_it_ended(queue, case, fault):
+    with looking([fault], queue, case) as (_, found):
+        pass
+    assert found.ended == "finished" if fault in ("empty", "wrong language") else found.ended.startswith("failed")
+    assert all(sentence.written_by == TEMPLATE for sentence in found.report)
+
+
+def test_a_model_without_tool_calls_can_look_too(queue, case):
+    script = [
+        "Thought: I need the card.\nAction: card_history\nAction Input: {}",
+        f"Thought: I can answer without using any more tools. I'll use the user's language to answer\nAnswer: {_report()}",
+    ]
+    with OpenAIServer(script) as server:
+        llm = language_model(Settings(llm_url=server.url, llm_model="local"), structured=False)
+        llm.is_function_calling_model = False
+        found = run(case.alert, case.explanation, queue, llm)
+    assert found.ended == "finished"
+    assert "tools" not in server.requests[0][1]
+    assert any(entry.who == "tool" for entry in found.transcript)
+
+
+def test_one_at_a_time_and_all_kept(queue, case):
+    alert_id = case.alert.alert_id
+    number = queue.begin_investigation(alert_id, "ann")
+    with pytest.raises(QueueError, match="under way"):
+        queue.begin_investigation(alert_id, "bob")
+    queue.end_investigation(number, "{}")
+    queue.begin_investigation(alert_id, "bob")
+    assert [(one.asked_by, one.state) for one in queue.investigations_of(alert_id)] == [("bob", "under way"), ("ann", "ended")]
+    with pytest.raises(QueueError, match="al_none"):
+        queue.begin_investigation("al_none", "ann")
+
+
+def test_the_command_prints_the_report_and_keeps_the_transcript(case, queue, tmp_path, monkeypatch):
+    first = next(item for item in case.explanation.evidence if item.kind == "score")
+    with OpenAIServer([[("card_history", {})], _report(("what_happened", first.text, (first.evidence_id,)))]) as server:
+        monkeypatch.setenv("WHYFLAG_LLM_URL", server.url)
+        monkeypatch.setenv("WHYFLAG_LLM_MODEL", "local")
+        monkeypatch.setenv("WHYFLAG_DATABASE", str(queue.engine.url))
+        out = tmp_path / "transcript.md"
+        done = CliRunner().invoke(whyflag, ["investigate", case.alert.alert_id, "--transcript", str(out)])
+    assert done.exit_code == 0, done.output
+    assert f"{first.text}  [S1; local]" in done.output
+    assert "finished: 2 answers, 1,580 tokens" in done.output
+    assert "card_history answered" in out.read_text()
+    (kept,) = queue.investigations_of(case.alert.alert_id)
+    assert msgspec.json.decode(kept.message, type=Investigation).ended == "finished"
+
+
+def test_the_command_without_a_model_says_what_to_set(case, queue, monkeypatch):
+    monkeypatch.setenv("WHYFLAG_DATABASE", str(queue.engine.url))
+    done = CliRunner().invoke(whyflag, ["investigate", case.alert.alert_id])
+    assert "WHYFLAG_LLM_URL" in str(done.exception)
+
+
+def test_the_button_lets_a_model_look_and_the_page_shows_what_it_found(case, queue):
+    first = next(item for item in case.explanation.evidence if item.kind == "score")
+    with OpenAIServer([[("card_history", {})], _report(("what_happened", first.text, (first.evidence_id,)))]) as server:
+        told = Settings(llm_url=server.url, llm_model="local")
+        with TestClient(
+            create_app(queue, told, investigating=_investigating(queue, told)), base_url="http://127.0.0.1"
+        ) as client:
+            page = f"/alerts/{case.alert.alert_id}"
+            assert "Let the language model look into it" in client.get(page).text
+            origin = {"origin": "http://127.0.0.1"}
+            assert client.post(f"{page}/investigate", headers=origin).status_code == 200
+            deadline = time.monotonic() + 20
+            while "Transcript" not in (text := client.get(page).text) and time.monotonic() < deadline:
+                time.sleep(0.2)
+    assert "asked by analyst" in text
+    assert "finished after 2 answers" in text
+    assert 'title="local"' in text
+
+
+def test_without_a_model_there_is_no_button(case, queue):
+    client = TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1")
+    assert "Let the language model" not in client.get(f"/alerts/{case.alert.alert_id}").text
+    refused = client.post(f"/alerts/{case.alert.alert_id}/investigate", headers={"origin": "http://127.0.0.1"})
+    assert refused.status_code == 409
+    assert "WHYFLAG_LLM_URL" in refused.text
