@@ -79,6 +79,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
                 "WHYFLAG_CHECKPOINTS": "false",  # the embedded broker has no transactions to trust, and forgets
                 "WHYFLAG_DATABASE": f"sqlite:///{folder}/queue.db",
                 "WHYFLAG_BUNDLE": str(folder / "bundle"),
+                "WHYFLAG_CASEBOOK": str(folder / "casebook"),
                 "WHYFLAG_CONSOLE_PORT": str(ports["console"]),
                 "WHYFLAG_ANALYST": os.environ.get("WHYFLAG_ANALYST", "demo-analyst"),
             }

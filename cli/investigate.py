@@ -53,10 +53,10 @@ def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> 
         found = run(queued.alert, queued.explanation, queue, llm, rule_words(settings.bundle_dir), steps, tokens, told=told)
         queue.end_investigation(number, msgspec.json.encode(found).decode())
     for sentence in found.report:
-        click.echo(f"{sentence.text}  [{', '.join(sentence.evidence_ids)}; {sentence.written_by}]")
+        click.echo(f"{sentence.text}  [{', '.join(sentence.evidence_ids)}]")
     click.echo(
         f"{found.ended}: {found.steps} answers, {found.tokens:,} tokens, {found.seconds:.1f} s; "
-        f"{found.verification.checked} sentences checked, {found.verification.replaced} replaced"
+        f"{found.verification.checked} sentences checked, {found.verification.replaced} refused"
     )
     if transcript:
         transcript.write_text("\n\n".join(f"## {entry.who}\n{entry.what}" for entry in found.transcript) + "\n")

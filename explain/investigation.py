@@ -17,16 +17,17 @@ from msgspec import Struct
 
 from core.messages import Alert, EvidenceItem, Explanation, Finding, Sentence, Verification
 from core.money import money
-from explain.narrator import TEMPLATE, Facts, Narrative, parse
+from explain.narrator import Facts, Narrative, parse
 from explain.prompting import INVESTIGATION, prompt
 from explain.reasons import REASONS, duration
-from explain.verification import verified
+from explain.verification import check
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
 STEPS: Final = 8
 TOKENS: Final = 40_000
+_SENTENCES = 12  # of a report
 _SHOWN = 10  # alerts or transactions a tool tells of
 
 
@@ -49,7 +50,7 @@ class Entry(Struct, frozen=True):
 
 class Investigation(Struct, frozen=True):
     """
-    What an investigation found: ``report`` in checked sentences, all ``evidence`` they rest on, the transcript, what was used, and why
+    What an investigation found: ``report``, the model's sentences that passed the check, all ``evidence`` they rest on, the transcript, what was used, and why
     it ended: ``finished``, ``out of steps``, ``out of tokens``, ``late``, or ``failed: ...``.
     """
 
@@ -183,8 +184,8 @@ class _Toolbox:
 def _counted(whose: str, others: list[Any]) -> str:
     findings = Counter(one.finding for one in others)
     return (
-        f"{whose} had {len(others)} other alerts: {findings[Finding.FRAUD]} were found to be fraud, "
-        f"{findings[Finding.LEGITIMATE]} legitimate, {len(others) - findings[Finding.FRAUD] - findings[Finding.LEGITIMATE]} are open or escalated."
+        f"{whose} had {len(others)} other alerts: {findings[Finding.FRAUD]} found to be fraud, "
+        f"{findings[Finding.LEGITIMATE]} legitimate, {len(others) - findings[Finding.FRAUD] - findings[Finding.LEGITIMATE]} open or escalated."
     )
 
 
@@ -271,15 +272,18 @@ async def investigate(
     except ValueError as error:
         ended = ended if ended != "finished" else f"failed: {error}"
         narrative = Narrative(())
-    words, checked = verified(narrative, facts, llm.metadata.model_name, TEMPLATE)
+    checked = check(narrative, facts)
+    name = llm.metadata.model_name
+    report = [Sentence(claim.text.strip(), claim.evidence_ids, name, claim.part) for claim, fault in checked if fault is None]
+    reasons = tuple(f"{claim.part[:40]}: {fault}" for claim, fault in checked if fault is not None)
     return Investigation(
         alert_id=alert.alert_id,
-        model=llm.metadata.model_name,
+        model=name,
         prompt=INVESTIGATION,
         ended=ended,
-        report=words,
+        report=tuple(report[:_SENTENCES]),
         evidence=facts.evidence,
-        verification=checked,
+        verification=Verification(len(checked), len(reasons), reasons),
         transcript=tuple(transcript),
         steps=answered,
         tokens=used,

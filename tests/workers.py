@@ -25,6 +25,7 @@ class Worker:
         """With ``ready`` false the block begins at once."""
         self.kind, self.options, self._wait = kind, options, ready
         (self.port,) = free_ports(1)
+        self._folder = tempfile.TemporaryDirectory(prefix="whyflag-worker-", ignore_cleanup_errors=True)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WHYFLAG_")} | {
             "WHYFLAG_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "WHYFLAG_KAFKA_API_VERSION": settings.kafka_api_version,
@@ -35,6 +36,7 @@ class Worker:
             "WHYFLAG_MAX_POLL_RECORDS": str(settings.max_poll_records),
             "WHYFLAG_METRICS_PORT": str(self.port),
             "WHYFLAG_BUNDLE": str(bundle or "/no/bundle"),
+            "WHYFLAG_CASEBOOK": f"{self._folder.name}/casebook",
             "WHYFLAG_LLM_URL": settings.llm_url,
             "WHYFLAG_LLM_MODEL": settings.llm_model,
         }
@@ -112,6 +114,7 @@ class Worker:
                 self.kill()
                 print(self.printed())
         self._printed.close()
+        self._folder.cleanup()
 
 
 def collect(settings: Settings, wanted: dict[str, int], seconds: float = 60) -> dict[str, list]:

@@ -1,0 +1,195 @@
+"""Models and prompts compared over the real protocol, and the draft of a report."""
+
+import json
+import re
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from analyst.queue import Queue
+from cli.main import whyflag
+from core.clock import SystemClock
+from core.errors import InputError
+from core.messages import Finding
+from core.settings import Settings
+from explain.evaluation import evaluate, kind_of, page, reading_ease
+from explain.narrator import TEMPLATE, Claim, Facts, template_claims
+from explain.sar import draft
+from tests.openai_server import OpenAIServer
+
+
+def _told(body):
+    """A model that is careful with one prompt and invents with the other."""
+    asked = body["messages"][0]["content"]
+    lines = asked.rstrip("\n").split("\n")
+    facts = msgspec.json.decode("\n".join(lines[lines.index(lines[-1], len(lines) // 2) + 1 : -1]), type=Facts)
+    claims = list(template_claims(facts).sentences)
+    if "at most 90 words" in asked:
+        claims[0] = Claim("what_happened", "The card was stolen yesterday.", ("T1",))
+        claims[-1] = Claim("next_step", "Release the payment.", ("T1",))
+    return json.dumps({"sentences": [{"part": c.part, "text": c.text, "evidence_ids": c.evidence_ids} for c in claims]})
+
+
+def test_models_and_prompts_are_told_apart(alerts, explainer):
+    with OpenAIServer(_told) as server, OpenAIServer(["500"]) as broken:
+        models = [
+            ("careful", Settings(llm_url=server.url, llm_model="careful", llm_prompt_price=1.0, llm_answer_price=2.0)),
+            ("broken", Settings(llm_url=broken.url, llm_model="broken", llm_timeout=2)),
+        ]
+        results = evaluate(explainer, alerts[-20:], models, ["narrative-2", "narrative-2-brief"])
+    template, careful, inventing, *failing = results
+    assert (template.model, template.faithful, template.fallback_sentences, template.over_budget) == (TEMPLATE, 1.0, 0.0, 0.0)
+    assert template.complete > 0.9  # the budget of words may leave the second reason out
+    assert (careful.faithful, careful.fallback_alerts, careful.answered) == (1.0, 0.0, 20)
+    assert (careful.prompt_tokens, careful.answer_tokens) == (20 * 700, 20 * 90)
+    assert careful.cost == pytest.approx(20 * (700 * 1 + 90 * 2) / 1e6)
+    assert inventing.prompt == "narrative-2-brief"
+    assert inventing.faults == {"added claim": 20, "next step": 20}
+    assert inventing.faithful == pytest.approx(1 - 40 / inventing.sentences)
+    assert 0 < inventing.fallback_sentences < 1
+    for result in failing:
+        assert (result.answered, result.fallback_alerts, result.fallback_sentences) == (0, 1.0, 1.0)
+    whole = page(results, "made & tested")
+    assert "made &amp; tested" in whole
+    assert "The card was stolen yesterday." in whole
+    assert not re.search(r"(?:src|href)=", whole)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("'EUR 3' is not what its evidence says", "number, date or case"), ("says more than its evidence: stolen", "added claim"),
+        ("a reason against fraud told as one for it", "direction or rank"), ("another rank than its evidence has", "direction or rank"),
+        ("compares the wrong way round", "comparison"), ("the opposite of its evidence", "negation or outcome"),
+        ("tells of the card what is so of the merchant", "card and merchant"), ("a judgement that is not in its evidence", "judgement"),
+        ("not short plain text", "form"), ("not the suggested next step", "next step"), ("unknown part", "direction or rank"),
+    ],
+)  # fmt: skip
+def test_faults_are_grouped(fault, kind):
+    assert kind_of(fault) == kind
+
+
+def test_plain_words_read_more_easily():
+    plain = reading_ease([Claim("what_happened", "The card was used two times. It was not new.", ("T1",))])
+    hard = reading_ease(
+        [Claim("what_happened", "Extraordinarily disproportionate transactional irregularities materialised.", ("T1",))]
+    )
+    assert plain > 80 > 30 > hard
+
+
+def test_the_command_writes_a_page_and_figures(replayed, bundle_dir, tmp_path):
+    out, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    alerts = str(replayed[0] / "alerts.jsonl")
+    with OpenAIServer(_told) as server:
+        asked = ["--model", f"local={server.url}", "--count", "5", "--out", str(out), "--json", str(figures)]
+        done = CliRunner().invoke(whyflag, ["evaluate", "explanations", "--bundle", str(bundle_dir), "--alerts", alerts, *asked])
+    assert done.exit_code == 0, done.output
+    assert "faithful" in done.output
+    assert out.read_text().startswith("<!doctype html>")
+    assert [one["model"] for one in json.loads(figures.read_text())] == [TEMPLATE, "local"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--alerts", "/no/file"], "alerts.jsonl"), (["--alerts", __file__], "alerts.jsonl"), (["--model", "m", "--alerts", ""], "name its server")],
+)  # fmt: skip
+def test_wrong_options_are_told(options, told, replayed, bundle_dir):
+    options = [str(replayed[0] / "alerts.jsonl") if option == "" else option for option in options]
+    done = CliRunner().invoke(whyflag, ["evaluate", "explanations", "--bundle", str(bundle_dir), *options])
+    assert isinstance(done.exception, InputError)
+    assert told in str(done.exception)
+
+
+# -- the draft of a report -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def queue(tmp_path, alerts, explainer):
+    opened = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
+    by_card = {}
+    for alert in alerts:
+        by_card.setdefault(alert.transaction.card_id, []).append(alert)
+    for alert in max(by_card.values(), key=len):
+        opened.put(alert, explainer.explain(alert))
+    yield opened
+    opened.close()
+
+
+def _drafted(queue, alert_id):
+    queued = queue.get(alert_id)
+    others = [one for one in queue.of_card(queued.alert.transaction.card_id, 200) if one.alert.alert_id != alert_id]
+    return draft(queued.alert, queued.explanation, queue.verdicts_of(alert_id), others, 1_790_000_000_000)
+
+
+def test_a_draft_has_the_six_elements_in_the_order_of_time_and_names_its_gaps(queue):
+    alert_id = queue.open_alerts(1)[0].alert.alert_id
+    before = _drafted(queue, alert_id)
+    queue.decide(alert_id, Finding.FRAUD, "ann", "stolen card", "customer has <b>never</b> been there")
+    after = _drafted(queue, alert_id)
+    for text in (before.text, after.text):
+        headings = re.findall(r"^## (.+)$", text, re.M)
+        assert headings == ["Who", "What", "When", "Where", "Why it is suspicious", "How", "Completeness"]
+        assert text.startswith("# DRAFT")
+        assert "must complete, check and sign it" in text
+        times = re.findall(r"^  \d+\. (\d{4}-\d{2}-\d{2} \d{2}:\d{2}) UTC", text, re.M)
+        assert len(times) > 3
+        assert times == sorted(times)
+    assert "a verdict: no analyst has found this alert to be fraud" in before.missing
+    assert not any(one.startswith("a verdict") for one in after.missing)
+    assert {one.split(":")[0] for one in after.missing} == {"who", "how"}
+    assert all(f"Missing: {one}" in after.text for one in after.missing)
+    assert "an analyst found the alert to be fraud" in after.text
+    assert "Typology: stolen card." in after.text
+
+
+def test_every_number_of_a_draft_is_in_its_sources(queue):
+    queued = queue.open_alerts(1)[0]
+    text = _drafted(queue, queued.alert.alert_id).text
+    for item in queued.explanation.evidence:
+        if item.kind == "score":
+            assert item.text in text
+    for line in re.findall(r"^- (.+) \[(E\d)\]$", text, re.M):
+        assert line[0] == next(i.text for i in queued.explanation.evidence if i.evidence_id == line[1])
+
+
+def test_what_a_transaction_lacks_is_a_gap(queue):
+    queued = queue.open_alerts(1)[0]
+    bare = msgspec.structs.replace(
+        queued.alert, transaction=msgspec.structs.replace(queued.alert.transaction, country=None, mcc=None)
+    )
+    made = draft(bare, None, [], [], 0)
+    assert {one.split(":")[0] for one in made.missing} >= {"who", "where", "why", "how", "a verdict"}
+
+
+def test_the_command_writes_a_draft_once(queue, tmp_path, monkeypatch):
+    monkeypatch.setenv("WHYFLAG_DATABASE", str(queue.engine.url))
+    alert_id, out = queue.open_alerts(1)[0].alert.alert_id, tmp_path / "sar.md"
+    done = CliRunner().invoke(whyflag, ["sar", alert_id, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "gaps" in done.output
+    again = CliRunner().invoke(whyflag, ["sar", alert_id, "--out", str(out)])
+    assert isinstance(again.exception, InputError)
+    assert "# DRAFT" in CliRunner().invoke(whyflag, ["sar", alert_id]).output
+    assert "al_none" in str(CliRunner().invoke(whyflag, ["sar", "al_none"]).exception)
+
+
+def test_the_casebook_is_looked_after_from_the_command_line(queue, bundle, bundle_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("WHYFLAG_DATABASE", str(queue.engine.url))
+    monkeypatch.setenv("WHYFLAG_CASEBOOK", str(tmp_path / "casebook"))
+
+    def whyflag_cases(*arguments):
+        done = CliRunner().invoke(whyflag, ["cases", *arguments])
+        return done.output + str(done.exception or "")
+
+    assert "the casebook is empty" in whyflag_cases("list")
+    assert "cases in" in whyflag_cases("rebuild", "--bundle", str(bundle_dir))
+    assert (tmp_path / "casebook" / bundle.version / "manifest.json").exists()
+    assert bundle.version in whyflag_cases("list")
+    from analyst.cases import Cases
+
+    case = Cases(queue, SystemClock()).changes(bundle.version, 0, 1)[0].case
+    assert str(case.outcome) in whyflag_cases("show", case.case_id)
+    assert "is fraud now" in whyflag_cases("correct", case.case_id, "--outcome", "fraud", "--reason", "a test")
+    assert "is out of 1 casebook" in whyflag_cases("delete", case.case_id, "--reason", "a test")
+    assert "no case" in whyflag_cases("show", case.case_id)
