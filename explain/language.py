@@ -394,7 +394,8 @@ def side(text: str) -> tuple[int, str]:
     return 0, text
 
 
-def clauses(text: str) -> list[Clause]:
+@lru_cache(maxsize=4096)
+def clauses(text: str) -> tuple[Clause, ...]:
     """The clauses of a sentence. A clause of nothing but a window of time belongs to its neighbour."""
     pieces: list[tuple[str, str]] = []  # separator before it, text
     at, separator = 0, ""
@@ -442,7 +443,7 @@ def clauses(text: str) -> list[Clause]:
         held = ""
     if held:
         merged.append(("", held))
-    return [_clause(mark, piece) for mark, piece in merged]
+    return tuple(_clause(mark, piece) for mark, piece in merged)
 
 
 def _clause(mark: str, text: str) -> Clause:

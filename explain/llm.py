@@ -240,7 +240,8 @@ def language_model(settings: Settings, structured: bool = True) -> "LLM | None":
     }
     if structured:
         options["additional_kwargs"] = {"response_format": response_format()}
-    return OpenAILike(**options)
+    made: LLM = OpenAILike(**options)
+    return made
 
 
 def _of_class(settings: Settings) -> "LLM":

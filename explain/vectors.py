@@ -373,7 +373,8 @@ class PostgresCases:
 
     def llama(self) -> BasePydanticVectorStore:
         """LlamaIndex's own store over the table."""
-        return self._store
+        store: BasePydanticVectorStore = self._store
+        return store
 
     def save(self) -> None:
         """It keeps itself."""

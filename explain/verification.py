@@ -92,7 +92,7 @@ class _Reading(Struct, frozen=True):
 def _read(item: EvidenceItem) -> _Reading:
     parts, said = [], []
     for text in re.split(r"(?<=[.;])\s+", item.text):
-        found = tuple(clauses(text))
+        found = clauses(text)
         negated = any(clause.negated for clause in found)
         parts.append((licensed_by(text)[0], found, negated))
         said += [one for clause in found for one in clause.quantities]
@@ -541,7 +541,7 @@ def _rank_fault(clause: Clause, reading: _Reading, facts: Facts) -> str | None:
     return None if reading.item in wanted else "another rank than its evidence has"
 
 
-def _part_fault(claim: Claim, said: list[Clause], cited: list[_Reading]) -> str | None:
+def _part_fault(claim: Claim, said: tuple[Clause, ...], cited: list[_Reading]) -> str | None:
     """The parts that take a side by their heading."""
     signs = {(reading.item.contribution or 0) > 0 for reading in cited if reading.item.kind == "contribution"}
     told = {clause.side for clause in said}
@@ -567,10 +567,11 @@ def verified(narrative: Narrative, facts: Facts, writer: str, template: str) -> 
     usual = template_claims(facts).sentences
     needed = required(facts)
     shown: list[tuple[Claim, str]] = []
-    reasons = [f"{claim.part[:40]}: {found}" for claim, found in check(narrative, facts) if found]
+    checked = check(narrative, facts)
+    reasons = [f"{claim.part[:40]}: {found}" for claim, found in checked if found]
     for part in PARTS:
-        good = [claim for claim in narrative.sentences if claim.part == part and not fault(claim, facts)]
-        failed = [claim for claim in narrative.sentences if claim.part == part and claim not in good]
+        good = [claim for claim, found in checked if claim.part == part and not found]
+        failed = [claim for claim, found in checked if claim.part == part and found]
         told = {evidence_id for claim in good for evidence_id in claim.evidence_ids}
         own = [claim for claim in usual if claim.part == part]
         in_place = {evidence_id for claim in failed for evidence_id in claim.evidence_ids}
