@@ -166,10 +166,16 @@ class Queue:
             )
 
     def investigations_of(self, alert_id: str) -> list[Any]:
-        """The investigations of an alert, newest first: ``asked_by``, ``asked_at``, ``state`` and ``message``."""
-        wanted = select(investigations).where(investigations.c.alert_id == alert_id).order_by(investigations.c.number.desc())
+        """
+        The investigations of an alert, newest first: ``asked_by``, ``asked_at``, ``state`` and ``message``. One that never ended, because
+        its process did, is not among them after ten minutes.
+        """
+        alive = self._clock.now_ms() - _INVESTIGATION_MS
+        wanted = select(investigations).where(
+            investigations.c.alert_id == alert_id, (investigations.c.state == ENDED) | (investigations.c.asked_at > alive)
+        )
         with self.reading() as connection:
-            return list(connection.execute(wanted).all())
+            return list(connection.execute(wanted.order_by(investigations.c.number.desc())).all())
 
     def counts(self) -> dict[str, int]:
         """Number of alerts that are open, and by finding."""

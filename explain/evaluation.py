@@ -100,19 +100,22 @@ async def _measured(settings: Settings, explanations: "list[Explanation]", told:
     assert llm is not None
     narrators = Narrators(llm, settings)
     name = f"{narrators.name} · {narrators.prompt.version}"
+    places = asyncio.Semaphore(settings.llm_concurrency)  # what waits for a place here is not late
     done = 0
     told(name, 0)
 
     async def one(explanation: "Explanation") -> tuple[Narrative | None, float]:
         nonlocal done
-        begin = time.perf_counter()
-        try:
-            narrative: Narrative | None = await narrators.narrative(Facts(explanation.evidence, explanation.suggestion))
-        except LanguageModelError:
-            narrative = None
+        async with places:
+            begin = time.perf_counter()
+            try:
+                narrative: Narrative | None = await narrators.narrative(Facts(explanation.evidence, explanation.suggestion))
+            except LanguageModelError:
+                narrative = None
+            seconds = time.perf_counter() - begin
         done += 1
         told(name, done)
-        return narrative, time.perf_counter() - begin
+        return narrative, seconds
 
     answers = await asyncio.gather(*(one(explanation) for explanation in explanations))
     return _result(narrators.name, narrators.prompt.version, explanations, answers, narrators.usage)

@@ -131,7 +131,9 @@ class Narrators:
         raise LanguageModelError("no answer")
 
     async def _once(self, text: str) -> Narrative:
-        if (wait := self._not_before - time.monotonic()) > 0:
+        if (wait := self._not_before - time.monotonic()) > self._settings.llm_timeout:
+            raise LanguageModelError("rate limited")
+        if wait > 0:
             await self._sleep(wait)
         begin = time.perf_counter()
         try:

@@ -358,13 +358,14 @@ class PostgresCases:
         """Add or replace cases by number: float32 [n, d] of unit length."""
         if not numbers:
             return
-        self._store.delete_nodes(node_ids=[str(number) for number in numbers])
-        self._store.add(
-            [
-                TextNode(id_=str(number), text=str(number), embedding=vector.tolist(), metadata={CLOSED: time, CHANGED: changed})
-                for number, time, vector in zip(numbers, closed, vectors, strict=True)
-            ]
-        )
+        nodes = [
+            TextNode(id_=str(number), text=str(number), embedding=vector.tolist(), metadata={CLOSED: time, CHANGED: changed})
+            for number, time, vector in zip(numbers, closed, vectors, strict=True)
+        ]
+        with self._engine.begin() as connection:  # one explainer at a time: the store replaces in two steps
+            connection.execute(self._text("SELECT pg_advisory_xact_lock(hashtext(:table))"), {"table": self._table})
+            self._store.delete_nodes(node_ids=[node.node_id for node in nodes])
+            self._store.add(nodes)
 
     def drop(self, numbers: list[int], changed: int) -> None:
         """Take cases out."""

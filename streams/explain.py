@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.cases import Cases
 from analyst.queue import Queue
@@ -87,7 +88,7 @@ class ExplainStage(Undeciding):
         try:
             explainer = self._of(alert.decision.bundle) or self._explainer
             explanation = explainer.explain(alert)
-        except InvalidEvent:
+        except (InvalidEvent, SQLAlchemyError):  # without the casebook's database nothing is acknowledged
             raise
         except Exception as error:  # it touches nothing but the alert: another try would end the same way
             logger.exception("the alert %s cannot be explained", alert.alert_id)

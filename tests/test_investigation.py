@@ -198,6 +198,15 @@ def test_one_at_a_time_and_all_kept(queue, case):
         queue.begin_investigation("al_none", "ann")
 
 
+def test_an_investigation_whose_process_died_blocks_nobody(queue, case, monkeypatch):
+    alert_id = case.alert.alert_id
+    queue.begin_investigation(alert_id, "ann")
+    later = queue._clock.now_ms() + 11 * 60_000
+    monkeypatch.setattr(queue._clock, "now_ms", lambda: later)
+    assert queue.investigations_of(alert_id) == []
+    queue.begin_investigation(alert_id, "bob")
+
+
 def test_the_command_prints_the_report_and_keeps_the_transcript(case, queue, tmp_path, monkeypatch):
     first = next(item for item in case.explanation.evidence if item.kind == "score")
     with OpenAIServer([[("card_history", {})], _report(("what_happened", first.text, (first.evidence_id,)))]) as server:
