@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from sqlalchemy import Connection, func, insert, select, update
 
 from analyst.audit import record
@@ -11,7 +12,7 @@ from analyst.queue import Queue
 from analyst.tables import alerts, cases
 from core.clock import Clock
 from core.errors import CasebookError
-from core.messages import Finding, decode_alert
+from core.messages import Finding, Verdict, decode_alert
 from explain.casebook import Case, Change, bundle_cases, case_from
 from models.bundle import Bundle
 
@@ -50,47 +51,81 @@ class Cases:
     def fill(self, bundle: Bundle) -> int:
         """
         Add what is missing of a bundle's cases: those that came with it and those of all verdicts given so far, whatever bundle
-        raised their alerts, as long as it has the features. The number of cases added.
+        raised their alerts, as long as it has the features. What was deleted or corrected in another bundle's casebook stays so. The
+        number of cases added.
         """
-        added = 0
+        added, judged = 0, self._judged_elsewhere(bundle.version)
+        gone = {case_id for case_id, outcome in judged.items() if outcome is None}
         if self.newest(bundle.version) == 0:
-            added += self.put(bundle.version, bundle_cases(bundle), judged=False)
+            added += self.put(bundle.version, [case for case in bundle_cases(bundle) if case.case_id not in gone], judged=False)
         known = select(cases.c.case_id).where(cases.c.bundle == bundle.version, cases.c.judged.is_(True))
         closed = (Finding.FRAUD.value, Finding.LEGITIMATE.value)
         wanted = select(alerts.c.alert_id, alerts.c.message).where(alerts.c.finding.in_(closed), alerts.c.alert_id.not_in(known))
         with self._queue.reading() as connection:
-            missing = connection.execute(wanted).all()
+            missing = [row for row in connection.execute(wanted).all() if row.alert_id not in gone]
         for begin in range(0, len(missing), _AT_ONCE):
-            found = (
-                case_from(decode_alert(row.message.encode()), self._queue.verdicts_of(row.alert_id)[-1], bundle)
-                for row in missing[begin : begin + _AT_ONCE]
-            )
-            added += self.put(bundle.version, [case for case in found if case is not None])
+            found = []
+            for row in missing[begin : begin + _AT_ONCE]:
+                case = case_from(decode_alert(row.message.encode()), self._queue.verdicts_of(row.alert_id)[-1], bundle)
+                if case is not None:
+                    found.append(structs.replace(case, outcome=judged.get(case.case_id) or case.outcome))
+            added += self.put(bundle.version, found)
         return added
 
+    def _judged_elsewhere(self, bundle: str) -> dict[str, Finding | None]:
+        """What people said last of cases of other bundles: an outcome, or None for one that was taken out."""
+        wanted = select(cases.c.case_id, cases.c.removed, cases.c.outcome).where(
+            cases.c.bundle != bundle, cases.c.judged.is_(True)
+        )
+        with self._queue.reading() as connection:
+            rows = connection.execute(wanted.order_by(cases.c.changed)).all()
+        return {row.case_id: None if row.removed else Finding(row.outcome) for row in rows}
+
+    def judge(self, verdict: Verdict) -> None:
+        """A verdict changes its case in every bundle's casebook that has it, unless that knows a later one."""
+        with self._engine.begin() as connection:
+            self._queue.lock(connection)
+            wanted = select(cases.c.number).where(
+                cases.c.case_id == verdict.alert_id, cases.c.judged.is_(False) | (cases.c.closed_time < verdict.verdict_time)
+            )
+            change = self._last_change(connection)
+            for count, number in enumerate(connection.execute(wanted).scalars().all(), start=1):
+                row: dict[str, Any] = {"changed": change + count, "judged": True, "closed_time": verdict.verdict_time}
+                if verdict.finding is Finding.ESCALATE:
+                    row |= {"removed": True}
+                else:
+                    row |= {
+                        "removed": False,
+                        "outcome": verdict.finding.value,
+                        "typology": verdict.typology,
+                        "note": verdict.note,
+                    }
+                connection.execute(update(cases).where(cases.c.number == number).values(row))
+
     def put(self, bundle: str, new: Sequence[Case], judged: bool = True) -> int:
-        """Add or correct cases, ``judged`` by a person here or come with the bundle; the number of those."""
+        """
+        Add cases, ``judged`` by a person here or come with the bundle, or correct those that are there and not judged at that time or
+        later: a verdict may come twice, and undoes no correction. The number of those.
+        """
         count = 0
         with self._engine.begin() as connection:
             self._queue.lock(connection)
             change = self._last_change(connection)
             known = self._numbers(connection, bundle, new)
             fresh = []
-            for count, case in enumerate(new, start=1):
+            for case in new:
+                number, at = known.get(case.case_id, (None, 0))
+                if at and not (judged and at < case.closed_time):
+                    continue
+                count += 1
                 row = _row(bundle, case) | {"changed": change + count, "judged": judged}
-                if (number := known.get(case.case_id)) is not None:
+                if number is not None:
                     connection.execute(update(cases).where(cases.c.number == number).values(row))
                 else:
                     fresh.append(row)
             for begin in range(0, len(fresh), _AT_ONCE):
                 connection.execute(insert(cases), fresh[begin : begin + _AT_ONCE])
         return count
-
-    def withdraw(self, bundle: str, case_id: str) -> None:
-        """Take a case out whose alert is open again; a later verdict brings it back."""
-        with self._engine.begin() as connection:
-            self._queue.lock(connection)
-            self._remove(connection, bundle, case_id)
 
     def delete(self, case_id: str, actor: str, reason: str) -> int:
         """
@@ -133,6 +168,12 @@ class Cases:
             record(connection, self._clock.now_ms(), actor, "case corrected", case_id, f"{outcome.value}: {reason}")
         return len(numbers)
 
+    def count(self, bundle: str) -> int:
+        """Number of a bundle's cases."""
+        wanted = select(func.count()).select_from(cases).where(cases.c.bundle == bundle, cases.c.removed.is_(False))
+        with self._queue.reading() as connection:
+            return int(connection.execute(wanted).scalar_one())
+
     def find(self, case_id: str) -> list[tuple[str, Case]]:
         """A case as it is in each bundle's casebook."""
         with self._queue.reading() as connection:
@@ -154,11 +195,12 @@ class Cases:
             .values(removed=True, judged=True, changed=changed)
         )
 
-    def _numbers(self, connection: Connection, bundle: str, new: Sequence[Case]) -> dict[str, int]:
-        wanted = select(cases.c.case_id, cases.c.number).where(cases.c.bundle == bundle)
+    def _numbers(self, connection: Connection, bundle: str, new: Sequence[Case]) -> dict[str, tuple[int, int]]:
+        """Of known cases the number, and when they were judged; 0 for never."""
+        wanted = select(cases.c.case_id, cases.c.number, cases.c.judged, cases.c.closed_time).where(cases.c.bundle == bundle)
         if len(new) <= _AT_ONCE:
             wanted = wanted.where(cases.c.case_id.in_([case.case_id for case in new]))
-        return {row.case_id: row.number for row in connection.execute(wanted)}
+        return {row.case_id: (row.number, row.closed_time if row.judged else 0) for row in connection.execute(wanted)}
 
     def _last_change(self, connection: Connection) -> int:
         return int(connection.execute(select(func.coalesce(func.max(cases.c.changed), 0))).scalar_one())

@@ -23,7 +23,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.pictures import timeline, waterfall
-from analyst.queue import UNDER_WAY, Queue, QueuedAlert
+from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
 from core.errors import QueueError
 from core.messages import Finding
 from core.money import money
@@ -194,7 +194,9 @@ def _investigations(queue: Queue, alert_id: str) -> dict[str, Any]:
     rows = queue.investigations_of(alert_id)
     return {
         "investigations": [
-            {"asked_by": row.asked_by, "asked_at": row.asked_at, "found": json.loads(row.message)} for row in rows if row.message
+            {"asked_by": row.asked_by, "asked_at": row.asked_at, "found": json.loads(row.message) if row.message else None}
+            for row in rows
+            if row.state == ENDED
         ],
         "under_way": next((row.asked_at for row in rows if row.state == UNDER_WAY), None),
     }

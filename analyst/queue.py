@@ -260,7 +260,7 @@ def _queued(row: Any) -> QueuedAlert:
 
 
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)  # an error's text goes to the log
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")

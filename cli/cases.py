@@ -3,12 +3,8 @@
 import getpass
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    pass
 
 _why = click.option("--reason", required=True, help="Why, for the audit trail.")
 
@@ -99,7 +95,7 @@ class _Opened:
 
         self.settings = read_settings()
         self._queue = Queue(self.settings.database, SystemClock())
-        self.cases: Cases = Cases(self._queue, SystemClock())
+        self.cases = Cases(self._queue, SystemClock())
 
     def close(self) -> None:
         self._queue.close()

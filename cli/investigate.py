@@ -50,8 +50,12 @@ def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> 
             if entry.who != "us":
                 stderr.print(f"{entry.who}: {entry.what[:160]}", highlight=False, markup=False)
 
-        found = run(queued.alert, queued.explanation, queue, llm, rule_words(settings.bundle_dir), steps, tokens, told=told)
-        queue.end_investigation(number, msgspec.json.encode(found).decode())
+        message = None
+        try:
+            found = run(queued.alert, queued.explanation, queue, llm, rule_words(settings.bundle_dir), steps, tokens, told=told)
+            message = msgspec.json.encode(found).decode()
+        finally:
+            queue.end_investigation(number, message)
     for sentence in found.report:
         click.echo(f"{sentence.text}  [{', '.join(sentence.evidence_ids)}]")
     click.echo(

@@ -248,9 +248,9 @@ async def investigate(
             elif isinstance(event, AgentOutput):
                 answered += 1
                 used += _tokens(event.raw)
-                if event.response.content and not event.tool_calls:
-                    last = event.response.content
-                    note("model", last)
+                if event.response.content:
+                    note("model", event.response.content)
+                    last = last if event.tool_calls else event.response.content
                 if event.tool_calls and used >= tokens:
                     ended = "out of tokens"
                     await handler.cancel_run()

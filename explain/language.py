@@ -155,7 +155,7 @@ _PRO: Final = re.compile(
     rf"(?:rais|increas|lift|driv|heighten|elevat|boost|strengthen|push|add|contribut|support|feed|fuel)\w*(?: \w+)? (?:\w+ ){{0,4}}?{_RISK}|"
     rf"(?:rais|increas|lift|driv|heighten|elevat|boost|strengthen|push)\w* (?:it|this) (?:up|higher)|"
     rf"(?:sign|signal|indicat\w*|hint|evidence|argument|reason|factor)s? (?:of|for|towards?|in favou?r of) fraud|suggest\w* fraud|"
-    rf"{_RISK} (?:is|was|gets|becomes)(?: \w+)? {_UP}|fraud(?: \w+){{0,2}} more (?:likely|probable|plausible)|more (?:likely|probable) to be fraud\w*|more suspicious|suspicious|in favou?r of fraud|towards? fraud|(?:higher|greater|more|added|extra|elevated) {_RISK})",
+    rf"{_RISK} (?:is|was|gets|becomes)(?: \w+)? {_UP}|concerning|risky|fraud(?: \w+){{0,2}} more (?:likely|probable|plausible)|more (?:likely|probable) to be fraud\w*|more suspicious|suspicious|in favou?r of fraud|towards? fraud|(?:higher|greater|more|added|extra|elevated) {_RISK})",
     re.I,
 )
 _CONTRA: Final = re.compile(
@@ -246,6 +246,7 @@ def plain(text: str) -> str:
         text,
         flags=re.I,
     )
+    text = re.sub(r"\bno\b([^.;,]{0,40}?)\b(?:exceed(?:ed|s)|(?:went|is|was) above)\b", r"\1 at most", text, flags=re.I)
     text = re.sub(r"\b(?:(?:does|did|do) not|doesn't|didn't) (?:reach|attain|get to|come up to)\b", "is below", text, flags=re.I)
     text = re.sub(r"\b(between [^.,;]{1,60}?) and ", r"\1 & ", text, flags=re.I)
     text = re.sub(r"\bas (?:high|large|big|great|much|many|active|busy|long|far)\b(?: as\b)?", " ", text, flags=re.I)
@@ -259,10 +260,12 @@ def plain(text: str) -> str:
     text = re.sub(r"(?<!every )(?<!each )(?<!any )(?<!no )(?<!highest )(?<!largest )(?<!last )(?<!latest )(?<!first )(?<!earlier )\bone(?= (?:of\b|transaction|purchase|payment|merchant|case|countr|fraud|legitimate|genuine|different|hour|day|week|minute|very|small|other))", "1", text, flags=re.I)  # fmt: skip
 
     def digits(found: re.Match[str]) -> str:
-        word = found.group().lower()
-        return str(_WORDS.index(word)) if word in _WORDS else str(_TENS[word])
+        word = found["word"].lower()
+        number = _WORDS.index(word) if word in _WORDS else _TENS[word]
+        return f"{number} fold" if found["fold"] else str(number)
 
-    return re.sub(rf"\b(?:{'|'.join(w for w in (*_WORDS, *_TENS) if w != 'one')})(?:fold)?\b", lambda m: digits(m) if not m.group().lower().endswith("fold") else f"{_WORDS.index(m.group().lower()[:-4])} fold", text, flags=re.I)  # fmt: skip
+    spelt = "|".join(word for word in (*_WORDS, *_TENS) if word != "one")
+    return re.sub(rf"\b(?P<word>{spelt})(?P<fold>fold)?\b", digits, text, flags=re.I)
 
 
 def quantities(text: str, role: str = "") -> list[Quantity]:

@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 from cachetools import LRUCache
@@ -98,7 +100,7 @@ class Narrators:
 
     async def _asked(self, text: str) -> Narrative:
         try:
-            async with asyncio.timeout(self._settings.llm_timeout), self._places:
+            async with self._places, asyncio.timeout(self._settings.llm_timeout):  # waiting for a place is not lateness
                 return await self._tried(text)
         except TimeoutError:
             LLM_REQUESTS.labels("late").inc()
@@ -238,7 +240,11 @@ def language_model(settings: Settings, structured: bool = True) -> "LLM | None":
         "max_retries": 0,  # retries are ours: they count, wait and stop
         "max_tokens": _ANSWER_TOKENS,
         "temperature": 0.0,
-        "async_http_client": httpx.AsyncClient(transport=_bounded(httpx), timeout=settings.llm_timeout),
+        "async_http_client": httpx.AsyncClient(
+            transport=_bounded(httpx, settings.llm_url),
+            timeout=settings.llm_timeout,
+            headers={"accept-encoding": "identity"},  # what is counted is what comes
+        ),
     }
     if structured:
         options["additional_kwargs"] = {"response_format": response_format()}
@@ -260,15 +266,23 @@ def _of_class(settings: Settings) -> "LLM":
     return made
 
 
-def _bounded(httpx: Any) -> Any:
-    """A transport that gives up on a response larger than any narrative, so that an endless one cannot fill the memory."""
+def _bounded(httpx: Any, url: str) -> Any:
+    """
+    A transport that gives up on a response larger than any narrative, so that an endless one cannot fill the memory. It goes through the
+    environment's proxy, as a client without a transport of its own would.
+    """
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
     class Bounded(httpx.AsyncBaseTransport):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._inner = httpx.AsyncHTTPTransport()
+            self._inner = httpx.AsyncHTTPTransport(proxy=proxy)
 
         async def handle_async_request(self, request: Any) -> Any:
             response = await self._inner.handle_async_request(request)
+            if response.headers.get("content-encoding", "identity") != "identity":
+                await response.aclose()
+                raise LanguageModelError("the response is compressed")
             return httpx.Response(
                 response.status_code, headers=response.headers, stream=_Cut(response.stream), extensions=response.extensions
             )

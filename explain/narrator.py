@@ -55,7 +55,7 @@ def parse(answer: str) -> Narrative:
         raise ValueError("the answer holds no JSON object")
     try:
         return msgspec.json.decode(answer[begin : end + 1], type=Narrative)
-    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
         raise ValueError(f"the answer is not a narrative: {error}") from None
 
 

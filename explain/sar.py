@@ -5,6 +5,7 @@ The six elements are those of FinCEN's guidance on preparing a complete and suff
 that is named; a person fills it in, checks the rest and signs.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +13,14 @@ from msgspec import Struct
 
 from core.messages import Alert, EvidenceItem, Explanation, Finding, Verdict
 from core.money import money
-from explain.untrusted import quoted
+from explain.untrusted import quoted as _quoted
 
 _GAP = "[to be filled in: {}]"
+
+
+def quoted(text: str, longest: int = 60) -> str:
+    """A text of others for Markdown: cleaned, cut, and nothing in it is markup."""
+    return re.sub(r"([\\`*_\[\]<>&!#|~])", r"\\\1", _quoted(text, longest))
 
 
 class Draft(Struct, frozen=True):
@@ -46,7 +52,7 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
     events = sorted(_events(alert, verdicts, others), key=lambda event: event[0])
     reasons = [item for item in evidence if item.kind == "contribution" and (item.contribution or 0) > 0][:5]
     against = [item for item in evidence if item.kind == "contribution" and (item.contribution or 0) < 0][:3]
-    typology = final.typology if final and final.typology else gap("how", "typology of the scheme")
+    typology = quoted(final.typology) if final and final.typology else gap("how", "typology of the scheme")
     lines = [
         f"# DRAFT: suspicious activity narrative, alert {alert.alert_id}",
         "",

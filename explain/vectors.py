@@ -10,7 +10,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -320,14 +321,14 @@ class PostgresCases:
         options = {"options": "-c hnsw.iterative_scan=strict_order -c hnsw.ef_search=200"}
         self._text, self._table = text, f"data_cases_{bundle}"
         try:
-            self._engine = create_engine(url, connect_args=options, pool_pre_ping=True)
+            self._engine = create_engine(url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
             with self._engine.begin() as connection:
                 connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
             self._store = PGVectorStore(
                 connection_string=url,
                 async_connection_string=url,
                 engine=self._engine,
-                async_engine=create_async_engine(url, connect_args=options),
+                async_engine=create_async_engine(url, connect_args=options, hide_parameters=True),
                 table_name=f"cases_{bundle}",
                 embed_dim=width,
                 use_jsonb=True,
@@ -362,15 +363,22 @@ class PostgresCases:
             TextNode(id_=str(number), text=str(number), embedding=vector.tolist(), metadata={CLOSED: time, CHANGED: changed})
             for number, time, vector in zip(numbers, closed, vectors, strict=True)
         ]
-        with self._engine.begin() as connection:  # one explainer at a time: the store replaces in two steps
-            connection.execute(self._text("SELECT pg_advisory_xact_lock(hashtext(:table))"), {"table": self._table})
+        with self._alone():
             self._store.delete_nodes(node_ids=[node.node_id for node in nodes])
             self._store.add(nodes)
 
     def drop(self, numbers: list[int], changed: int) -> None:
         """Take cases out."""
         if numbers:
-            self._store.delete_nodes(node_ids=[str(number) for number in numbers])
+            with self._alone():
+                self._store.delete_nodes(node_ids=[str(number) for number in numbers])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One explainer at a time: the store replaces in two steps."""
+        with self._engine.begin() as connection:
+            connection.execute(self._text("SELECT pg_advisory_xact_lock(hashtext(:table))"), {"table": self._table})
+            yield
 
     def llama(self) -> BasePydanticVectorStore:
         """LlamaIndex's own store over the table."""

@@ -7,6 +7,7 @@ The check is a closed world: a sentence may say only what its evidence says. Its
 refused, so a refusal costs wording and never truth.
 """
 
+import logging
 import re
 from functools import lru_cache
 
@@ -18,9 +19,11 @@ from explain.narrator import BUDGET, PARTS, Claim, Facts, Narrative, budgeted, r
 from explain.vocabulary import about as words_about
 from explain.vocabulary import is_empty, licensed_by, unlicensed
 
+logger = logging.getLogger(__name__)
+
 _LONGEST = 400  # characters of a sentence
 _MARKUP = re.compile(r"[<>{}\[\]`|\\]|https?:|www\.")
-_TYPOGRAPHY = "–—’‘“”€£×≈−…\u202f\u00a0"
+_TYPOGRAPHY = "–—’‘“”€£×≈−…"
 _CODE = re.compile(r"\b[A-Z]{2,}\b")
 _CARD = frozenset(stem(word) for word in ("card", "cardholder", "customer"))
 _MERCHANT = frozenset(stem(word) for word in ("merchant", "shop", "store", "retailer", "seller", "vendor", "outlet", "payee"))
@@ -70,7 +73,7 @@ _OPPOSITES = {
     "WEEKEND": (re.compile(r"\b(?:weekend|saturday|sunday)s?\b", re.I), re.compile(r"\b(?:working days?|working week|work-?days?|weekdays?|business days?)\b", re.I)),
 }  # fmt: skip
 _UNLIKE = re.compile(
-    r"\b(?:unlike|differs?|different\w*|dissimilar|new|novel|unusual|unprecedented|unfamiliar|unknown|unseen|no (?:example|counterpart))\b",
+    r"\b(?:unlike|differs?|different\w*|dissimilar|new|novel|unusual|unprecedented|unfamiliar|unknown|unseen|nowhere)\b",
     re.I,
 )
 _LIKE = re.compile(r"\b(?:like|resembl\w+|similar|match\w*|known|familiar|seen|counterparts?|comparable)\b", re.I)
@@ -126,7 +129,7 @@ def _plain_number(text: str) -> float:
 def fault(claim: Claim, facts: Facts) -> str | None:
     """What is wrong with a sentence, None if nothing is."""
     by_id = {item.evidence_id: item for item in facts.evidence}
-    text = claim.text.strip()
+    text = claim.text.strip().replace("\u00a0", " ").replace("\u202f", " ")
     if claim.part not in PARTS:
         return "unknown part"
     if not text or len(text) > _LONGEST or not text.isprintable() or _MARKUP.search(text) or not _is_plain(text):
@@ -149,6 +152,17 @@ def fault(claim: Claim, facts: Facts) -> str | None:
     said = clauses(re.sub(r"\b(?:no|none)\b(?! \w*(?:longer|more))", "0", text, flags=re.I) if zero else text)
     if found := _others_fault(text, texts) or _pairs_fault(plain(text), cited):
         return found
+    for reading in cited:
+        if (needed := _NEEDED.get(reading.item.code.partition("_")[2])) and len(cited) == 1 and not needed.search(text):
+            return "leaves out what its value is of"
+        if "UNEXPLAINED" in reading.item.code and re.search(_UNUSUAL_WORDS, text, re.I) and len(cited) == 1:
+            return "the opposite of its evidence"
+        if (
+            "UNUSUAL" in reading.item.code
+            and re.search(r"\b(?:usual|normal|typical|ordinary) (?:\w+ )?amounts?\b", text, re.I)
+            and len(cited) == 1
+        ):
+            return "the opposite of its evidence"
     about: _Reading | None = None
     for clause in said:
         found, about = _clause_fault(claim, clause, cited, facts, about)
@@ -210,7 +224,16 @@ def _clause_fault(
     reading = subject or before or cited[0]
     if not _anchored(clause, reading):
         return "says more than its evidence", reading
-    for check in (_entity_fault, _quantifier_fault, _judgement_fault, _flag_fault, _negation_fault, _comparison_fault):
+    for check in (
+        _entity_fault,
+        _word_fault,
+        _own_fault,
+        _quantifier_fault,
+        _judgement_fault,
+        _flag_fault,
+        _negation_fault,
+        _comparison_fault,
+    ):
         if found := check(clause, reading):
             return found, reading
     return _side_fault(clause, reading) or _rank_fault(clause, reading, facts), reading
@@ -329,6 +352,8 @@ def _entity_fault(clause: Clause, reading: _Reading) -> str | None:
     said = [stem(word) for word in words(clause.text)]
     card, merchant = (any(one in names for one in said) for names in (_CARD, _MERCHANT))
     has_card, has_merchant = bool(reading.stems & _CARD), bool(reading.stems & _MERCHANT)
+    if (card or merchant) and reading.item.kind in ("score", "cases", "case") and not (has_card or has_merchant):
+        return "tells of this card or merchant what is so of others"
     if card and not has_card and has_merchant and not merchant:
         return "tells of the card what is so of the merchant"
     if merchant and not has_merchant and (has_card or reading.item.kind != "contribution"):
@@ -344,6 +369,71 @@ def _entity_fault(clause: Clause, reading: _Reading) -> str | None:
             re.I,
         ):
             return "takes card and merchant for each other"
+    return None
+
+
+_EXCLUSIVE = (  # a word of one side where the evidence has one of the other
+    (re.compile(r"\b(?:first|earliest)\b(?! (?:time|reason|factor))", re.I), re.compile(r"\b(?:last|latest|most recent)\b(?! (?:\d|three|hour|day|week|month))", re.I)),
+    (re.compile(r"\b(?:before|earlier|prior|previous|preceding)\b", re.I), re.compile(r"\b(?:after(?:wards)?|following|next|subsequent\w*)\b(?! (?:calibrat|data|fields|the following))", re.I)),
+)  # fmt: skip
+_UNUSUAL_WORDS = r"\b(?:unusual\w*|atypical\w*|abnormal\w*|uncharacteristic\w*|out of the ordinary|odd)\b"
+_NEEDED = {  # what a value is of must be said with it, somewhere in the sentence
+    "RECENT_TO_NORMAL": re.compile(r"\b(?:mean|averag\w*)\b", re.I),
+    "HIGHEST_TO_NORMAL": re.compile(r"\b(?:high\w*|max\w*|peak\w*|larg\w*|top|bigg\w*|great\w*|earlier|up to|amounts)\b", re.I),
+    "UNUSUAL_AMOUNTS": re.compile(_UNUSUAL_WORDS, re.I),
+    "UNUSUAL_SINCE": re.compile(_UNUSUAL_WORDS, re.I),
+    "LAST_UNUSUAL": re.compile(_UNUSUAL_WORDS, re.I),
+}
+
+
+def _word_fault(clause: Clause, reading: _Reading) -> str | None:
+    """First for last, before for after: the one where the evidence has the other."""
+    text = reading.item.text
+    for one, other in _EXCLUSIVE:
+        for said, shown in ((one, other), (other, one)):
+            if said.search(clause.text) and shown.search(text) and not said.search(text) and not shown.search(clause.text):
+                if said is _EXCLUSIVE[1][0] or (said is _EXCLUSIVE[0][1] and not re.search(r"SINCE|FIRST", reading.item.code)):
+                    continue  # "earlier" and "last" are said of much that comes after nothing
+                return f"says {said.search(clause.text)[0]!r} of what its evidence has the other way round"  # type: ignore[index]
+    return None
+
+
+def _own_fault(clause: Clause, reading: _Reading) -> str | None:
+    """What only certain items need: whose value it is, and what goes with what."""
+    item, text = reading.item, clause.text
+    counts = [one for one in clause.quantities if one.kind == "count"]
+    if re.search(r"% of (?:the |its |all )?(?:cards|customers|cardholders|merchants|shops)\b", text, re.I):
+        return "a share of something else than its evidence's"
+    if item.kind == "timeline":
+        hour = any(one.kind == "duration" for one in clause.quantities) or re.search(r"\bhour", text, re.I)
+        money = any(one.kind == "money" for one in clause.quantities)
+        wholes = {whole for _, whole in reading.pairs} - {part for part, _ in reading.pairs}
+        opening = len(counts) == 1 and re.match(r"\s*(?:out )?of\b", text, re.I)  # "of the last 8, 3 were ..."
+        placed = re.search(r"\bin [A-Z]{2}\b", text) or any(cue.search(text) for cue in _OPPOSITES["CHANNEL"])
+        if counts and not opening and (not hour or money or placed):
+            return "tells of the card's last transactions what is so of this one"
+        if money and not counts and re.search(r"\b(?:last|previous|earlier|latest)\b(?! (?:one|hour))", text, re.I):
+            return "tells of the card's last transactions what is so of this one"
+        if len(counts) == 1 and counts[0].value in wholes and not opening:
+            return "tells of all of the card's last transactions what is so of some"
+    plainly = re.sub(r"\bpresent (?:one|transaction|payment|purchase)", "", text, flags=re.I)
+    if item.kind == "baseline" and (
+        _OPPOSITES["CHANNEL"][1].search(plainly) or (_ALL.search(text) and _OPPOSITES["CHANNEL"][0].search(text))
+    ):
+        return "tells more of the card's transactions than its evidence"
+    if item.kind == "score" and _HONEST.search(text):
+        return "a probability of something else than fraud"
+    if item.kind == "case":
+        if any(one.step < 1 for one in counts) and not re.search(
+            r"\b(?:similar\w*|resembl\w*|match\w*|alike|close\w*)\b", text, re.I
+        ):
+            return "a number that is not the similarity"
+        if any(one.kind == "date" for one in clause.quantities) and re.search(
+            r"\b(?:happened|occurred|took place|made|paid)\b", text, re.I
+        ):
+            return "a date that is not that of its closing"
+        if re.search(r"\b(?:least|less|probability)\b", text, re.I):
+            return "says more than its evidence"
     return None
 
 
@@ -488,7 +578,7 @@ def _comparison_fault(clause: Clause, reading: _Reading) -> str | None:
     ratio = any(one.kind == "times" for one in reading.quantities)
     if re.match(r"\s*(?:normally|usually|typically)\b", clause.text, re.I) or (ratio and not usual and not clause.quantities):
         return "a comparison that cannot be checked"  # of the usual with this, or of something else
-    if not usual:
+    if not usual and (item.normal is None or any(one.hedge in ("over", "under") for one in clause.quantities)):
         return None
     higher_known: bool | None = None
     if item.normal is not None and item.value is not None:
@@ -553,8 +643,16 @@ def _part_fault(claim: Claim, said: tuple[Clause, ...], cited: list[_Reading]) -
 
 
 def check(narrative: Narrative, facts: Facts) -> list[tuple[Claim, str | None]]:
-    """Each sentence with what is wrong with it."""
-    return [(claim, fault(claim, facts)) for claim in narrative.sentences]
+    """Each sentence with what is wrong with it. One that this program cannot read is refused like any other."""
+    return [(claim, _read_or_refused(claim, facts)) for claim in narrative.sentences]
+
+
+def _read_or_refused(claim: Claim, facts: Facts) -> str | None:
+    try:
+        return fault(claim, facts)
+    except Exception:  # a narrative must never stop an explanation
+        logger.exception("a sentence cannot be read")
+        return "cannot be read"
 
 
 def verified(narrative: Narrative, facts: Facts, writer: str, template: str) -> tuple[tuple[Sentence, ...], Verification]:

@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from analyst.cases import Cases
 from analyst.queue import Queue
 from core.clock import SystemClock
-from core.errors import InvalidEvent, WhyflagError
-from core.messages import Alert, Explanation, Finding, Verdict, decode_alert, decode_verdict, encode
+from core.errors import BundleError, InvalidEvent
+from core.messages import Alert, Explanation, Verdict, decode_alert, decode_verdict, encode
 from core.metrics import EXPLAIN_SECONDS, EXPLANATIONS
 from core.settings import Settings
 from core.topics import ALERTS, VERDICTS
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 logger = logging.getLogger(__name__)
+
+_WAITING = 1000  # narratives; of alerts beyond that the template's words stand
 
 
 class ExplainStage(Undeciding):
@@ -78,7 +80,7 @@ class ExplainStage(Undeciding):
                 if topic == ALERTS:
                     outputs.append(await self._explained(_decoded(record.value, decode_alert)))
                 else:
-                    self._learn(_decoded(record.value, decode_verdict))
+                    await asyncio.to_thread(self._learn, _decoded(record.value, decode_verdict))
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
         return outputs
@@ -86,8 +88,7 @@ class ExplainStage(Undeciding):
     async def _explained(self, alert: Alert) -> Outputs:
         begin = perf_counter()
         try:
-            explainer = self._of(alert.decision.bundle) or self._explainer
-            explanation = explainer.explain(alert)
+            explainer, explanation = await asyncio.to_thread(self._in_words, alert)
         except (InvalidEvent, SQLAlchemyError):  # without the casebook's database nothing is acknowledged
             raise
         except Exception as error:  # it touches nothing but the alert: another try would end the same way
@@ -98,11 +99,15 @@ class ExplainStage(Undeciding):
         await asyncio.to_thread(self._queue.put, alert, explanation)
         EXPLAIN_SECONDS.observe(perf_counter() - begin)
         EXPLANATIONS.labels(explanation.narrator).inc()
-        if explainer.has_language_model:
+        if explainer.has_language_model and len(self._narrating) < _WAITING:
             task = asyncio.create_task(self._narrate(explainer, alert, explanation))
             self._narrating.add(task)
             task.add_done_callback(self._narrating.discard)
         return _output(explanation)
+
+    def _in_words(self, alert: Alert) -> "tuple[Explainer, Explanation]":
+        explainer = self._of(alert.decision.bundle) or self._explainer
+        return explainer, explainer.explain(alert)
 
     def _narrated_before(self, explainer: "Explainer", explanation: Explanation) -> Explanation | None:
         """The narrative of an alert that came again, if its evidence is the same: a language model is paid once."""
@@ -113,10 +118,10 @@ class ExplainStage(Undeciding):
         return before if before and before.narrator == explainer.narrator and before.evidence == explanation.evidence else None
 
     async def _narrate(self, explainer: "Explainer", alert: Alert, explanation: Explanation) -> None:
-        narrated = await explainer.narrate(explanation)
-        if narrated is None or self._publisher is None:
-            return
         try:
+            narrated = await explainer.narrate(explanation)
+            if narrated is None or self._publisher is None:
+                return
             await asyncio.to_thread(self._queue.put, alert, narrated)
             await self._publisher.publish([_output(narrated)])
             EXPLANATIONS.labels("language-model").inc()
@@ -131,12 +136,9 @@ class ExplainStage(Undeciding):
         if queued is None:
             return
         self._of(queued.alert.decision.bundle)
+        self._cases.judge(verdict)
         for version, explainer in self._explainers.items():
-            if explainer is None:
-                continue
-            if verdict.finding is Finding.ESCALATE:
-                self._cases.withdraw(version, verdict.alert_id)
-            elif case := case_from(queued.alert, verdict, explainer.bundle):
+            if explainer is not None and (case := case_from(queued.alert, verdict, explainer.bundle)):
                 self._cases.put(version, [case])
 
     def _of(self, version: str) -> "Explainer | None":
@@ -176,11 +178,14 @@ def casebook_of(bundle: "Bundle", cases: Cases, where: str, anew: bool = False) 
         store = FaissCases(bundle.version, width, Path(where) / bundle.version)
         if not anew:
             store.load()
-    if anew or store.known > cases.newest(bundle.version):
-        if not anew:
-            logger.warning("the casebook's index knows more than SQL: it is built anew")
+    if anew:
         store.forget()
-    return Casebook(bundle, cases, store)
+    casebook = Casebook(bundle, cases, store)
+    if store.known > cases.newest(bundle.version) or len(casebook) != cases.count(bundle.version):
+        logger.warning("the casebook's index is not that of the cases in SQL: it is built anew")
+        store.forget()
+        casebook = Casebook(bundle, cases, store)
+    return casebook
 
 
 def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
@@ -209,7 +214,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
             return None
         try:
             return explainer_of(load_bundle(BundleStore(bundle_dir).folder(version)))
-        except WhyflagError as error:
+        except BundleError as error:  # an outage is none: it stops the worker, which tries again
             logger.error("alerts of bundle %s are explained without its model: %s", version, error)
             return None
 

@@ -14,7 +14,7 @@ from analyst.cases import Cases
 from analyst.queue import Queue
 from core.clock import SystemClock
 from core.errors import CasebookError
-from core.messages import Finding, encode
+from core.messages import Finding, Verdict, encode
 from core.topics import ALERTS, VERDICTS
 from explain import vectors
 from explain.casebook import SIMILAR, Case, Casebook, CasesInMemory, bundle_cases, case_from, case_items
@@ -118,9 +118,15 @@ def test_cases_are_added_corrected_and_deleted_in_sql_and_the_index_follows(aler
         cases.delete("al_1", "ann", "again")
     with pytest.raises(CasebookError, match="al_9"):
         cases.correct("al_9", Finding.FRAUD, "ann", "no such case")
-    cases.withdraw(bundle.version, "al_2")
+    verdict = Verdict(
+        alert_id="al_2", transaction_id="t", card_id="c", merchant_id="m", event_time=1, verdict_time=1_700_000_000_005,
+        finding=Finding.ESCALATE, analyst="ann",
+    )  # fmt: skip
+    cases.judge(verdict)
     assert casebook.similar(x, shap, NEVER, "other") == []
-    cases.put(bundle.version, [Case("al_2", Finding.FRAUD, 1_700_000_000_001, -x, -shap)])
+    cases.put(bundle.version, [Case("al_2", Finding.LEGITIMATE, 1_700_000_000_001, -x, -shap)])
+    assert casebook.similar(x, shap, NEVER, "other") == [], "an older verdict that comes again changes nothing"
+    cases.judge(msgspec.structs.replace(verdict, finding=Finding.FRAUD, verdict_time=1_700_000_000_009))
     assert [case.case_id for case in casebook.similar(x, shap, NEVER, "other")] == ["al_2"]
     with queue.reading() as connection:
         assert first_broken(connection) is None
@@ -173,6 +179,44 @@ def test_a_verdict_in_the_stream_is_a_case_at_once(alerts, bundle, queue, cases)
         sent(VERDICTS, queue.decide(alerts[0].alert_id, finding, "ann", None, None))
         found = explainer.casebook.similar(*_own(alerts[0], bundle), NEVER, "other")
         assert [case.outcome for case in found] == expected
+
+
+def test_a_verdict_that_comes_again_undoes_no_correction_and_brings_nothing_back(alerts, bundle, queue, cases, explainer):
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, cases)), queue, cases)
+    queue.put(alerts[0], explainer.explain(alerts[0]))
+    verdict = queue.decide(alerts[0].alert_id, Finding.FRAUD, "ann", None, None)
+
+    def sent_again():
+        records = [SimpleNamespace(topic=VERDICTS, partition=0, offset=0, key=b"k", value=encode(verdict))]
+        asyncio.run(stage.process(VERDICTS, 0, records))
+        return [case.outcome for _, case in cases.find(alerts[0].alert_id)]
+
+    assert sent_again() == [Finding.FRAUD]
+    cases.correct(alerts[0].alert_id, Finding.LEGITIMATE, "ann", "it was")
+    assert sent_again() == [Finding.LEGITIMATE]
+    cases.delete(alerts[0].alert_id, "ann", "asked for")
+    assert sent_again() == []
+
+
+def test_what_was_deleted_or_corrected_stays_so_in_the_next_bundles_casebook(
+    alerts, bundle, other_bundle_dir, queue, cases, explainer
+):
+    from models.bundle import load_bundle
+
+    cases.fill(bundle)
+    for alert, finding in zip(alerts[:2], (Finding.FRAUD, Finding.FRAUD), strict=True):
+        queue.put(alert, explainer.explain(alert))
+        queue.decide(alert.alert_id, finding, "ann", None, None)
+    cases.fill(bundle)
+    cases.delete(alerts[0].alert_id, "ann", "asked for")
+    cases.correct(alerts[1].alert_id, Finding.LEGITIMATE, "ann", "it was")
+    other = load_bundle(other_bundle_dir)
+    cases.fill(other)
+    assert other.version not in dict(cases.find(alerts[0].alert_id))
+    assert dict(cases.find(alerts[1].alert_id))[other.version].outcome is Finding.LEGITIMATE
+    later = queue.decide(alerts[1].alert_id, Finding.FRAUD, "ann", "stolen card", None)
+    cases.judge(later)
+    assert {case.outcome for _, case in cases.find(alerts[1].alert_id)} == {Finding.FRAUD}
 
 
 def test_a_note_is_shown_and_never_told_to_a_narrator(alerts, bundle):
@@ -257,7 +301,7 @@ def test_an_index_that_knows_more_than_sql_is_built_anew(bundle, tmp_path, caplo
         casebook = casebook_of(bundle, cases, str(tmp_path / "casebook"))
         casebook.save()
         queue.close()
-    assert "knows more than SQL" in caplog.text
+    assert "not that of the cases in SQL" in caplog.text
     assert len(casebook) == len(bundle_cases(bundle))
 
 

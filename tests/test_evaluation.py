@@ -154,6 +154,7 @@ def test_a_draft_has_the_six_elements_in_the_order_of_time_and_names_its_gaps(qu
     assert all(f"Missing: {one}" in after.text for one in after.missing)
     assert "an analyst found the alert to be fraud" in after.text
     assert "Typology: stolen card." in after.text
+    assert r"customer has \<b\>never\</b\> been there" in after.text, "what others wrote is no markup"
 
 
 def test_every_number_of_a_draft_is_in_its_sources(queue):

@@ -7,6 +7,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.audit import first_broken
 from analyst.queue import Queue
@@ -180,3 +181,21 @@ def test_a_database_that_cannot_be_opened_is_told(url):
 def test_alert_ids_do_not_depend_on_the_outcome(pairs):
     assert all(alert.alert_id == alert_id(alert.transaction.transaction_id) for alert, _ in pairs)
     assert all(alert.decision.outcome is not Outcome.APPROVE for alert, _ in pairs)
+
+
+def test_an_error_of_the_database_tells_nothing_of_the_transaction(queue, pairs):
+    """Its text goes to logs and dead letters."""
+    alert, explanation = pairs[0]
+    private = msgspec.structs.replace(
+        alert, transaction=msgspec.structs.replace(alert.transaction, memo="CANARY", ip="203.0.113.9")
+    )
+    with queue.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE alerts RENAME TO hidden"))
+    try:
+        with pytest.raises(SQLAlchemyError) as told:
+            queue.put(private, explanation)
+    finally:
+        with queue.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE hidden RENAME TO alerts"))
+    assert "CANARY" not in str(told.value)
+    assert "203.0.113.9" not in str(told.value)

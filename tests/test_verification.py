@@ -84,6 +84,59 @@ def test_unfaithful_sentences_are_refused(part, text, ids, found):
         assert found in (fault(Claim(part, text, ids), FACTS) or "")
 
 
+_ITEMS = {
+    "S1": EvidenceItem(evidence_id="S1", kind="score", code="SCORE_REVIEW", text="The calibrated probability of fraud is 13.8 %; review starts at 10.0 %. Of 100 transactions scored like this in calibration, about 51 were fraud (134 of 262)."),
+    "T1": EvidenceItem(evidence_id="T1", kind="timeline", code="TIMELINE", text="EUR 3,025.66 on 2026-07-13 at 23:51 UTC, card present, in GB. 2 of the card's last 5 transactions were in the hour before."),
+    "B1": EvidenceItem(evidence_id="B1", kind="baseline", code="CARD_NORMAL", text="In 30 days this card made 89 transactions, this one included, of EUR 41.32 on average and at most EUR 402.76. 42.3 % of those before were online."),
+    "C1": EvidenceItem(evidence_id="C1", kind="cases", code="SIMILAR_CASES", text="Of the 5 most similar closed cases, 4 were fraud and 1 legitimate."),
+    "K1": EvidenceItem(evidence_id="K1", kind="case", code="SIMILAR_CASE", text="Case al_1a2b3c4d was fraud, closed on 2026-10-26, similarity 0.84.", value=0.84),
+    "E1": EvidenceItem(evidence_id="E1", kind="contribution", code="MERCHANT_LAST_FRAUD", text="The last known fraud of this merchant in 42 days was 23.9 days ago.", value=23.9, contribution=1.0),
+    "E2": EvidenceItem(evidence_id="E2", kind="contribution", code="CARD_UNUSUAL_SINCE", text="The first unusual amount of this card in the 30 days before was 20.8 days ago.", value=20.8, contribution=0.9),
+    "E3": EvidenceItem(evidence_id="E3", kind="contribution", code="CARD_RECENT_TO_NORMAL", text="The mean of the last three amounts of this card is 24.4 times its normal amount.", value=24.4, contribution=-0.8),
+    "E4": EvidenceItem(evidence_id="E4", kind="contribution", code="MERCHANT_PAST_FRAUD_SHARE", text="74.1 % of the transactions of this merchant in 42 days are known to be fraud.", value=0.741, contribution=0.7),
+    "E5": EvidenceItem(evidence_id="E5", kind="contribution", code="CARD_VELOCITY", text="This card had 1 transactions within 90 days. Usual for it: 4.", value=1.0, normal=4.0, contribution=0.6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("id", "text"),
+    [
+        ("S1", "The probability that this is legitimate is 13.8 %."), ("S1", "There is a 13.8 % chance that the payment is genuine."),
+        ("S1", "The likelihood of a genuine transaction is 13.8 %."), ("S1", "About 51 of 100 transactions of this card were fraud."),
+        ("S1", "The customer made 262 transactions, 134 were fraud."),
+        ("T1", "The 2 transactions in the hour before came to EUR 3,025.66."), ("T1", "The card's last transaction was EUR 3,025.66 on 2026-07-13."),
+        ("T1", "2 of the card's last 5 transactions were in GB."), ("T1", "The card's last 5 transactions were in the hour before."),
+        ("T1", "2 of the card's last 5 transactions were in the hour after."), ("T1", "2 of the card's last 5 transactions were card present."),
+        ("E1", "The first known fraud of this merchant in 42 days was 23.9 days ago."),
+        ("E2", "The last unusual amount of this card in the 30 days before was 20.8 days ago."), ("E2", "The first usual amount of this card was 20.8 days ago."),
+        ("E2", "The card was first used 20.8 days ago."), ("E3", "This amount is 24.4 times the card's normal amount."),
+        ("E3", "A concerning and risky mean of 24.4 times the card's normal amount."),
+        ("E4", "74.1 % of the cards of this merchant in 42 days are known to be fraud."),
+        ("B1", "42.3 % of the card's transactions were card present."), ("B1", "In 30 days this card made 89 transactions, all online."),
+        ("E5", "This card had 1 transactions within 90 days, usually 4, so activity was higher."),
+        ("K1", "Case al_1a2b3c4d was fraud with probability 0.84."), ("K1", "The least similar case, al_1a2b3c4d, was fraud."),
+        ("K1", "Case al_1a2b3c4d was fraud and happened on 2026-10-26."), ("C1", "4 of this card's 5 closed cases were fraud."),
+    ],
+)  # fmt: skip
+def test_false_sentences_that_a_reviewer_got_past_the_checker_once(id, text):
+    facts = Facts(tuple(_ITEMS.values()), "")
+    part = "similar_cases" if id[0] in "CK" else "speaks_against" if id == "E3" else "why_unusual"
+    assert fault(Claim(part, text, (id,)), facts) is not None
+
+
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz ,.'%0123456789-()EUR", max_size=400), st.sampled_from(sorted(_ITEMS)))
+@settings(max_examples=300, deadline=2000)
+def test_any_text_is_read_or_refused(text, id):
+    fault(Claim("why_unusual", text, (id,)), Facts(tuple(_ITEMS.values()), ""))
+
+
+@pytest.mark.parametrize("word", ["thirtyfold", "hundredfold", "dozenfold", "twofold", "tenfold"])
+def test_every_multiple_is_read(word):
+    assert fault(
+        Claim("speaks_against", f"The mean of the last three amounts rose {word}.", ("E3",)), Facts(tuple(_ITEMS.values()), "")
+    )
+
+
 @given(st.integers(0, 10**9), st.integers(0, 99))
 @settings(deadline=None)
 def test_no_amount_gets_past_that_is_not_in_the_evidence(whole, cents):
@@ -143,7 +196,18 @@ def test_the_template_speaks_through_the_language_model_interface():
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "no", "{}", "[1]", '{"sentences": 3}', '{"sentences": [{"part": 1}]}', "{" * 30_000, "}{"]
+    "answer",
+    [
+        "",
+        "no",
+        "{}",
+        "[1]",
+        '{"sentences": 3}',
+        '{"sentences": [{"part": 1}]}',
+        "{" * 30_000,
+        "}{",
+        '{"sentences": [], "x": ' + "[" * 9000 + "]" * 9000 + "}",
+    ],
 )
 def test_what_is_no_narrative_is_told(answer):
     with pytest.raises(ValueError, match="answer"):
