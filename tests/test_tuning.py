@@ -42,7 +42,7 @@ def test_folds_never_know_what_came_later(history):
 
 def test_tuning_keeps_its_budget_and_repeats_itself(history):
     found = [
-        tune(history, default_spec(), label_delay_ms=5 * DAY, trials=3, seconds=120, seed=3, progress=QUIET) for _ in range(2)
+        tune(history, default_spec(), label_delay_ms=5 * DAY, trials=3, seconds=1800, seed=3, progress=QUIET) for _ in range(2)
     ]
     assert found[0] == found[1]
     assert len(found[0].trials) == 3
