@@ -1,12 +1,25 @@
 """A server that speaks the OpenAI chat protocol over real HTTP: it answers from a script, well or badly."""
 
 import contextlib
+import gzip
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-FAULTS = ("slow", "429", "500", "cut", "malformed", "no choices", "wrong schema", "wrong language", "empty", "endless")
+FAULTS = (
+    "slow",
+    "429",
+    "500",
+    "cut",
+    "malformed",
+    "no choices",
+    "wrong schema",
+    "wrong language",
+    "empty",
+    "endless",
+    "compressed",
+)
 
 
 class OpenAIServer:
@@ -75,6 +88,13 @@ class OpenAIServer:
             handler.wfile.write(b'{"id": "')
             while not self._stopping.is_set():
                 handler.wfile.write(b"x" * 65536)
+            return
+        if answer == "compressed":
+            handler.send_response(200)
+            handler.send_header("content-type", "application/json")
+            handler.send_header("content-encoding", "gzip")
+            handler.end_headers()
+            handler.wfile.write(gzip.compress(b'{"id": "' + b"x" * 30_000_000))
             return
         if answer == "malformed":
             self._send(handler, '{"id": "1", "choices": [{"message": ')
