@@ -14,7 +14,7 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 from core.messages import EvidenceItem, Sentence, Verification
-from explain.language import Clause, Quantity, clauses, plain, quantities, roles, stem, words
+from explain.language import Clause, Quantity, clauses, plain, roles, stem, words
 from explain.narrator import BUDGET, PARTS, Claim, Facts, Narrative, budgeted, required, template_claims
 from explain.vocabulary import about as words_about
 from explain.vocabulary import is_empty, licensed_by, unlicensed
@@ -165,7 +165,7 @@ def fault(claim: Claim, facts: Facts) -> str | None:
             return "the opposite of its evidence"
     about: _Reading | None = None
     for clause in said:
-        found, about = _clause_fault(claim, clause, cited, facts, about)
+        found, about = _clause_fault(clause, cited, facts, about)
         if found:
             return found
     return _part_fault(claim, said, cited)
@@ -212,16 +212,15 @@ def _is_plain(text: str) -> bool:
 
 
 def _clause_fault(
-    claim: Claim, clause: Clause, cited: list[_Reading], facts: Facts, before: _Reading | None
+    clause: Clause, cited: list[_Reading], facts: Facts, before: _Reading | None
 ) -> tuple[str | None, _Reading | None]:
-    """What is wrong with a clause, and the item it is about."""
+    """What is wrong with a clause, and the item it is about; ``before`` is that of the clause before, for one that names nothing."""
     holding, missing = _holders(clause, cited)
     if missing is not None:
         return f"{missing.text!r} is not what its evidence says", None
     stems = frozenset(stem(word) for word in words(clause.text))
     telling = [one for one in stems if any(one in reading.stems for reading in cited)]
-    subject = _closest(stems, holding) if clause.quantities or telling or before is None else before
-    reading = subject or before or cited[0]
+    reading = _closest(stems, holding) if clause.quantities or telling or before is None else before
     if not _anchored(clause, reading):
         return "says more than its evidence", reading
     for check in (
@@ -689,6 +688,3 @@ def verified(narrative: Narrative, facts: Facts, writer: str, template: str) -> 
         ),
         Verification(checked=len(narrative.sentences), replaced=len(reasons), reasons=tuple(reasons)),
     )
-
-
-__all__ = ["check", "fault", "quantities", "verified"]
