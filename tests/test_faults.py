@@ -6,6 +6,7 @@ replay of the same input. Nothing is lost, and a record that came twice is the s
 import asyncio
 import json
 import random
+import re
 import resource
 import threading
 import time
@@ -224,7 +225,7 @@ async def _restored(kafka: Settings, stage) -> dict[int, tuple[Checkpoint | None
     return found
 
 
-def settle(kafka: Settings, seconds: float = 120) -> None:
+def settle(kafka: Settings, seconds: float = 240) -> None:
     """Until the checkpoints say that everything is processed."""
 
     async def done() -> bool:
@@ -836,6 +837,17 @@ def test_a_topic_made_anew_is_noticed(kafka, short_input, bundle_dir):
     assert "made anew" in _refusal(kafka, bundle_dir)
 
 
+def _took_over(worker: Worker) -> None:
+    """Until the worker has restored all partitions of both stages."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        told = re.findall(r'^whyflag_restore_seconds_count\{stage="(\w+)"\} (\d+)', worker.get("metrics"), re.M)
+        if sorted(stage for stage, count in told if int(count) >= PARTITIONS) == ["profile", "score"]:
+            return
+        time.sleep(0.2)
+    raise AssertionError("the worker did not take over all partitions")
+
+
 def test_a_crash_and_another_bundle_do_not_mix(kafka, short_input, world, bundle_dir, tmp_path):
     other = tmp_path / "other"
     train(
@@ -847,7 +859,8 @@ def test_a_crash_and_another_bundle_do_not_mix(kafka, short_input, world, bundle
             time.sleep(2)
             worker.kill()
         assert "start that one once" in _refusal(kafka, other)
-        with Worker("score", kafka, bundle=bundle_dir):
-            time.sleep(1)
-        with Worker("score", kafka, bundle=other):  # it stopped in order: the new one may go on
-            time.sleep(1)
+        with Worker("score", kafka, bundle=bundle_dir) as worker:
+            _took_over(worker)
+            time.sleep(3)  # ten checkpoints: what the killed one had begun is decided and written
+        with Worker("score", kafka, bundle=other) as worker:  # it stopped in order: the new one may go on
+            _took_over(worker)
