@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from msgspec import structs
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from analyst.audit import record
 from analyst.queue import Queue
@@ -85,22 +85,18 @@ class Cases:
         """A verdict changes its case in every bundle's casebook that has it, unless that knows a later one."""
         with self._engine.begin() as connection:
             self._queue.lock(connection)
-            wanted = select(cases.c.number).where(
-                cases.c.case_id == verdict.alert_id, cases.c.judged.is_(False) | (cases.c.closed_time < verdict.verdict_time)
+            which = (cases.c.case_id == verdict.alert_id) & (
+                cases.c.judged.is_(False) | (cases.c.closed_time < verdict.verdict_time)
             )
-            change = self._last_change(connection)
-            for count, number in enumerate(connection.execute(wanted).scalars().all(), start=1):
-                row: dict[str, Any] = {"changed": change + count, "judged": True, "closed_time": verdict.verdict_time}
-                if verdict.finding is Finding.ESCALATE:
-                    row |= {"removed": True}
-                else:
-                    row |= {
-                        "removed": False,
-                        "outcome": verdict.finding.value,
-                        "typology": verdict.typology,
-                        "note": verdict.note,
-                    }
-                connection.execute(update(cases).where(cases.c.number == number).values(row))
+            values: dict[str, Any] = {"removed": True}
+            if verdict.finding is not Finding.ESCALATE:
+                values = {
+                    "removed": False,
+                    "outcome": verdict.finding.value,
+                    "typology": verdict.typology,
+                    "note": verdict.note,
+                }
+            self._change(connection, which, values | {"closed_time": verdict.verdict_time})
 
     def put(self, bundle: str, new: Sequence[Case], judged: bool = True) -> int:
         """
@@ -134,16 +130,7 @@ class Cases:
         Raises:
             CasebookError: if there is no such case.
         """
-        with self._engine.begin() as connection:
-            self._queue.lock(connection)
-            wanted = select(cases.c.bundle).where(cases.c.case_id == case_id, cases.c.removed.is_(False))
-            bundles = connection.execute(wanted).scalars().all()
-            if not bundles:
-                raise CasebookError(f"no case {case_id} in the casebook")
-            for bundle in bundles:
-                self._remove(connection, bundle, case_id)
-            record(connection, self._clock.now_ms(), actor, "case deleted", case_id, reason)
-        return len(bundles)
+        return self._by_hand(case_id, {"removed": True}, actor, "case deleted", reason)
 
     def correct(self, case_id: str, outcome: Finding, actor: str, reason: str) -> int:
         """
@@ -152,20 +139,24 @@ class Cases:
         Raises:
             CasebookError: if there is no such case.
         """
+        values = {"outcome": outcome.value}
+        return self._by_hand(case_id, values, actor, "case corrected", f"{outcome.value}: {reason}")
+
+    def _by_hand(self, case_id: str, values: dict[str, Any], actor: str, action: str, detail: str) -> int:
         with self._engine.begin() as connection:
             self._queue.lock(connection)
-            numbers = (
-                connection.execute(select(cases.c.number).where(cases.c.case_id == case_id, cases.c.removed.is_(False)))
-                .scalars()
-                .all()
-            )
-            if not numbers:
+            count = self._change(connection, (cases.c.case_id == case_id) & cases.c.removed.is_(False), values)
+            if not count:
                 raise CasebookError(f"no case {case_id} in the casebook")
-            change = self._last_change(connection)
-            for count, number in enumerate(numbers, start=1):
-                values = {"outcome": outcome.value, "changed": change + count, "judged": True}
-                connection.execute(update(cases).where(cases.c.number == number).values(values))
-            record(connection, self._clock.now_ms(), actor, "case corrected", case_id, f"{outcome.value}: {reason}")
+            record(connection, self._clock.now_ms(), actor, action, case_id, detail)
+        return count
+
+    def _change(self, connection: Connection, which: ColumnElement[bool], values: dict[str, Any]) -> int:
+        """Give known cases other values, as a person's judgement; the number of those."""
+        change, numbers = self._last_change(connection), connection.execute(select(cases.c.number).where(which)).scalars().all()
+        for count, number in enumerate(numbers, start=1):
+            changed = values | {"judged": True, "changed": change + count}
+            connection.execute(update(cases).where(cases.c.number == number).values(changed))
         return len(numbers)
 
     def count(self, bundle: str) -> int:
@@ -186,14 +177,6 @@ class Cases:
         with self._queue.reading() as connection:
             rows = connection.execute(wanted.group_by(cases.c.bundle, cases.c.outcome).order_by(cases.c.bundle, cases.c.outcome))
             return [(row[0], row[1], row[2]) for row in rows]
-
-    def _remove(self, connection: Connection, bundle: str, case_id: str) -> None:
-        changed = self._last_change(connection) + 1
-        connection.execute(
-            update(cases)
-            .where(cases.c.bundle == bundle, cases.c.case_id == case_id)
-            .values(removed=True, judged=True, changed=changed)
-        )
 
     def _numbers(self, connection: Connection, bundle: str, new: Sequence[Case]) -> dict[str, tuple[int, int]]:
         """Of known cases the number, and when they were judged; 0 for never."""

@@ -66,7 +66,7 @@ def explanations(
     if not alerts:
         raise InputError(f"{alerts_file} holds no alerts")
     named = models or ((settings.llm_model,) if settings.llm_model else ())
-    told = [(name, _settings(name, settings)) for name in named]
+    told = [_settings(name, settings) for name in named]
     if not told:
         click.echo("no language model is named (--model, WHYFLAG_LLM_MODEL): the template alone is measured", err=True)
     explainer = Explainer(loaded, Casebook(loaded, CasesInMemory(bundle_cases(loaded))))

@@ -6,7 +6,7 @@ A case's vector is its standardised features beside its TreeSHAP contributions, 
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -64,9 +64,6 @@ class CaseSource(Protocol):
     def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
         """Cases by number; those that were taken out are missing."""
 
-    def newest(self, bundle: str) -> int:
-        """The number of the last change."""
-
 
 class CasesInMemory:
     """Cases that are kept nowhere else: of a bundle alone, for a measurement."""
@@ -99,10 +96,6 @@ class CasesInMemory:
         """Cases by number."""
         wanted = set(numbers)
         return {change.number: change.case for change in self._changes.values() if change.case and change.number in wanted}
-
-    def newest(self, bundle: str) -> int:
-        """The number of the last change."""
-        return self._count
 
 
 def case_from(alert: Alert, verdict: Verdict, bundle: Bundle) -> Case | None:
@@ -164,11 +157,9 @@ class Casebook:
         both: Vector = np.concatenate(parts, axis=1).astype(np.float32) / np.float32(np.sqrt(2))
         return both
 
-    def refresh(self) -> int:
-        """Take up what changed in the cases since; the number of changes."""
-        count = 0
-        for changes in self._batches():
-            count += len(changes)
+    def refresh(self) -> None:
+        """Take up what changed in the cases since."""
+        while changes := self._source.changes(self._bundle.version, self._known, _AT_ONCE):
             last = changes[-1].changed
             kept = [(change.number, change.case) for change in changes if change.case is not None]
             self._store.drop([change.number for change in changes if change.case is None], last)
@@ -176,11 +167,6 @@ class Casebook:
                 vectors = self._vectors(np.stack([c.features for _, c in kept]), np.stack([c.contributions for _, c in kept]))
                 self._store.put([number for number, _ in kept], [case.closed_time for _, case in kept], vectors, last)
             self._known = last
-        return count
-
-    def _batches(self) -> Iterator[list[Change]]:
-        while changes := self._source.changes(self._bundle.version, self._known, _AT_ONCE):
-            yield changes
 
     def save(self) -> None:
         """Keep the vectors."""
@@ -232,6 +218,12 @@ class Casebook:
         return tuple(words)
 
 
+def case_words(case: SimilarCase) -> str:
+    """A similar case in words, without the full stop."""
+    closed = datetime.fromtimestamp(case.closed_time / 1000, UTC)
+    return f"Case {case.case_id} was {case.outcome}, closed on {closed:%Y-%m-%d}, similarity {case.similarity:.2f}"
+
+
 def case_items(cases: list[SimilarCase]) -> list[EvidenceItem]:
     """What similar cases turned out to be, together and each, as facts."""
     frauds = sum(case.outcome is Finding.FRAUD for case in cases)
@@ -241,7 +233,7 @@ def case_items(cases: list[SimilarCase]) -> list[EvidenceItem]:
         text = f"Of the {len(cases)} most similar closed cases, {frauds} {'was' if frauds == 1 else 'were'} fraud and {len(cases) - frauds} legitimate."
     items = [EvidenceItem(evidence_id="C1", kind="cases", code="SIMILAR_CASES", text=text)]
     for number, case in enumerate(cases, start=1):
-        closed = datetime.fromtimestamp(case.closed_time / 1000, UTC)
-        text = f"Case {case.case_id} was {case.outcome}, closed on {closed:%Y-%m-%d}, similarity {case.similarity:.2f}."
-        items.append(EvidenceItem(evidence_id=f"K{number}", kind="case", code="SIMILAR_CASE", text=text, value=case.similarity))
+        items.append(
+            EvidenceItem(evidence_id=f"K{number}", kind="case", code="SIMILAR_CASE", text=f"{case_words(case)}.", value=case.similarity)
+        )
     return items

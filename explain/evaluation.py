@@ -75,7 +75,7 @@ def kind_of(fault: str) -> str:
 def evaluate(
     explainer: Explainer,
     alerts: "Sequence[Alert]",
-    models: Sequence[tuple[str, Settings]],
+    models: Sequence[Settings],
     prompts: Sequence[str],
     told: Callable[[str, int], None] = lambda name, done: None,
 ) -> list[Result]:
@@ -89,7 +89,7 @@ def evaluate(
     results = [_template(explanations)]
     results += [
         asyncio.run(_measured(structs.replace(settings, llm_prompt=version), explanations, told))
-        for _, settings in models
+        for settings in models
         for version in prompts
     ]
     return results

@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
@@ -17,6 +16,7 @@ from msgspec import Struct
 
 from core.messages import Alert, EvidenceItem, Explanation, Finding, Sentence, Verification
 from core.money import money
+from explain.casebook import case_words
 from explain.narrator import Facts, Narrative, parse
 from explain.prompting import INVESTIGATION, prompt
 from explain.reasons import REASONS, duration
@@ -135,8 +135,7 @@ class _Toolbox:
         """The most similar closed cases, each with its typology and in what it differs from this alert."""
         texts = []
         for case in self._explanation.similar_cases:
-            closed = datetime.fromtimestamp(case.closed_time / 1000, UTC)
-            text = f"Case {case.case_id} was {case.outcome}, closed on {closed:%Y-%m-%d}, similarity {case.similarity:.2f}"
+            text = case_words(case)
             text += f"; typology {case.typology}" if case.typology else ""
             text += f"; differences: {'; '.join(case.differences)}" if case.differences else ""
             texts.append(f"{text}.")

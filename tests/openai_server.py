@@ -74,26 +74,18 @@ class OpenAIServer:
             self._send(handler, json.dumps({"error": {"message": "no"}}), int(answer), headers)
             return
         if answer == "cut":
-            handler.send_response(200)
-            handler.send_header("content-type", "application/json")
-            handler.send_header("content-length", "5000")
-            handler.end_headers()
+            self._head(handler, 200, {"content-length": "5000"})
             handler.wfile.write(b'{"id": "1", "obj')
             handler.close_connection = True
             return
         if answer == "endless":
-            handler.send_response(200)
-            handler.send_header("content-type", "application/json")
-            handler.end_headers()
+            self._head(handler, 200, {})
             handler.wfile.write(b'{"id": "')
             while not self._stopping.is_set():
                 handler.wfile.write(b"x" * 65536)
             return
         if answer == "compressed":
-            handler.send_response(200)
-            handler.send_header("content-type", "application/json")
-            handler.send_header("content-encoding", "gzip")
-            handler.end_headers()
+            self._head(handler, 200, {"content-encoding": "gzip"})
             handler.wfile.write(gzip.compress(b'{"id": "' + b"x" * 30_000_000))
             return
         if answer == "malformed":
@@ -125,10 +117,11 @@ class OpenAIServer:
 
     def _send(self, handler, text, status=200, headers=None):
         raw = text.encode()
+        self._head(handler, status, {"content-length": str(len(raw))} | (headers or {}))
+        handler.wfile.write(raw)
+
+    def _head(self, handler, status, headers):
         handler.send_response(status)
-        handler.send_header("content-type", "application/json")
-        handler.send_header("content-length", str(len(raw)))
-        for name, value in (headers or {}).items():
+        for name, value in ({"content-type": "application/json"} | headers).items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(raw)

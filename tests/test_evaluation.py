@@ -35,8 +35,8 @@ def _told(body):
 def test_models_and_prompts_are_told_apart(alerts, explainer):
     with OpenAIServer(_told) as server, OpenAIServer(["500"]) as broken:
         models = [
-            ("careful", Settings(llm_url=server.url, llm_model="careful", llm_prompt_price=1.0, llm_answer_price=2.0)),
-            ("broken", Settings(llm_url=broken.url, llm_model="broken", llm_timeout=2)),
+            Settings(llm_url=server.url, llm_model="careful", llm_prompt_price=1.0, llm_answer_price=2.0),
+            Settings(llm_url=broken.url, llm_model="broken", llm_timeout=2),
         ]
         results = evaluate(explainer, alerts[-20:], models, ["narrative-2", "narrative-2-brief"])
     template, careful, inventing, *failing = results
@@ -64,7 +64,7 @@ def test_waiting_for_a_place_does_not_count_as_slowness(alerts, explainer):
 
     with OpenAIServer(slow) as server:
         told = Settings(llm_url=server.url, llm_model="slow", llm_timeout=3.0, llm_concurrency=2)
-        _, result = evaluate(explainer, alerts[-30:], [("slow", told)], ["narrative-2"])
+        _, result = evaluate(explainer, alerts[-30:], [told], ["narrative-2"])
     assert result.answered == 30, "fifteen pairs of 0.3 s each are more than the three seconds"
     assert result.p95_seconds < 3
 
