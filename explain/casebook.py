@@ -234,6 +234,8 @@ def case_items(cases: list[SimilarCase]) -> list[EvidenceItem]:
     items = [EvidenceItem(evidence_id="C1", kind="cases", code="SIMILAR_CASES", text=text)]
     for number, case in enumerate(cases, start=1):
         items.append(
-            EvidenceItem(evidence_id=f"K{number}", kind="case", code="SIMILAR_CASE", text=f"{case_words(case)}.", value=case.similarity)
+            EvidenceItem(
+                evidence_id=f"K{number}", kind="case", code="SIMILAR_CASE", text=f"{case_words(case)}.", value=case.similarity
+            )
         )
     return items
