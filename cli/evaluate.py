@@ -16,7 +16,13 @@ def command() -> None:
 
 @command.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
-@click.option("--alerts", "alerts_file", type=click.Path(path_type=Path), required=True, help="alerts.jsonl of `whyflag replay`.")
+@click.option(
+    "--alerts",
+    "alerts_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="alerts.jsonl of `whyflag replay --format jsonl`.",
+)
 @click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Alerts, the newest of the file.")
 @click.option(
     "--model", "models", multiple=True, help="Model of the server, or NAME=URL of one on another. [default: WHYFLAG_LLM_MODEL]"
@@ -62,7 +68,9 @@ def explanations(
         lines = alerts_file.read_bytes().splitlines()[-count:]
         alerts = [decode_alert(line) for line in lines]
     except (OSError, ValueError) as error:
-        raise InputError(f"{alerts_file} cannot be read as alerts ({error}): give the alerts.jsonl of `whyflag replay`") from None
+        raise InputError(
+            f"{alerts_file} cannot be read as alerts ({error}): give the alerts.jsonl of `whyflag replay --format jsonl`"
+        ) from None
     if not alerts:
         raise InputError(f"{alerts_file} holds no alerts")
     named = models or ((settings.llm_model,) if settings.llm_model else ())
