@@ -359,7 +359,7 @@ class PostgresCases:
         """Add or replace cases by number: float32 [n, d] of unit length."""
         if not numbers:
             return
-        nodes = [
+        nodes: list[BaseNode] = [
             TextNode(id_=str(number), text=str(number), embedding=vector.tolist(), metadata={CLOSED: time, CHANGED: changed})
             for number, time, vector in zip(numbers, closed, vectors, strict=True)
         ]
