@@ -90,7 +90,7 @@ _HEDGES: Final = r"(?:about|around|roughly|approximately|nearly|almost)"
 _NUMBER: Final = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _MONTH: Final = "|".join(f"{month[:3]}(?:{month[3:]})?" for month in _MONTHS)
 _WITH_ROLE: Final = ("money", "count", "percent", "times", "deviations")
-_NEAR: Final = 14  # characters between a count and the word that gives it a role
+_NEAR: Final = 26  # characters between a count and the word that gives it a role
 _WITHOUT_ROLE: Final = ("amounts", "cases", "frauds", "legitimate")
 _COPULA: Final = re.compile(r"\b(?:was|were|is|are|being|turned out|proved|ended|closed as|confirmed)\b")
 
@@ -107,7 +107,7 @@ _FORMS: Final = [
     ("speed", re.compile(rf"(?P<n>{_NUMBER}) ?(?:km/h|kph|kilomet(?:re|er)s (?:per|an) hour)", re.I)),
     ("distance", re.compile(rf"(?P<n>{_NUMBER}) ?(?:km|kilomet(?:re|er)s)\b", re.I)),
     ("duration", re.compile(rf"(?P<n>{_NUMBER})[ -]?(?P<unit>{'|'.join(sorted(_UNIT_OF, key=len, reverse=True))})\b", re.I)),
-    ("duration", re.compile(r"\b(?:an?|the|one|last|past|previous|preceding|per|same|single|that|this|each|every)(?: (?:last|past|previous|preceding|same|single))?[ -](?P<unit>minute|hour|day|week|month)\b(?!light|time| of the)", re.I)),
+    ("duration", re.compile(r"\b(?:an?|the|one|last|past|previous|preceding|per|same|single|that|this|each|every)(?: (?:last|past|previous|preceding|same|single))?[ -](?P<unit>minute|hour|day|week|month)\b(?!light|time| of the| at which| in which| when)", re.I)),
     ("count", re.compile(r"(?<=used )(?P<n>\d+) times\b", re.I)),
     ("times", re.compile(rf"\b(?:ratio|factor|multiple)\b[^.;,\d]{{0,60}}?(?: of| is| was| at|:) (?P<n>{_NUMBER})(?! ?%)", re.I)),
     ("times", re.compile(rf"(?P<n>{_NUMBER})(?:[ -]?(?:times|fold)\b| ?[x×](?![A-Za-z]))", re.I)),
@@ -123,7 +123,7 @@ _HEDGE: Final = re.compile(
     re.I,
 )
 _ROLES: Final = [
-    ("threshold", re.compile(r"\b(?:(?:needed|required|set) (?:for|before) (?:a )?review|(?:mark|point|level|line) (?:where|at which|for|of) (?:a )?review|review (?:mark|point|bar)|review(?:ed|s)? (?:from|at|above|begins|starts)|review (?:starts?|begins?|threshold|level|line|limit)|threshold|cut-?off|limit|starts? at|begins? at|starting (?:at|from|point))\b", re.I)),
+    ("threshold", re.compile(r"\b(?:(?:needed|required|set) (?:for|before) (?:a )?review|(?:mark|point|level|line) (?:where|at which|for|of) (?:a )?review|review (?:mark|point|bar)|review(?:ed|s)? (?:from|at|above|begins|beginning|starting|starts)|review (?:starts?|begins?|threshold|level|line|limit)|threshold|cut-?off|limit|starts? at|begins? at|starting (?:at|from|point))\b", re.I)),
     ("highest", re.compile(r"\b(?:highest|largest|biggest|maximum|max|at most|peak\w*|top amount|up to(?= (?-i:[A-Z]{3}|[€$£\d]))|no more than|never (?:more|above))\b", re.I)),
     ("mean", re.compile(r"\b(?:mean|averag\w*)\b", re.I)),
     ("usual", re.compile(r"\b(?:usual\w*|normal\w*|typical\w*|norm|habit\w*|ordinar\w+|customar\w+)\b", re.I)),
@@ -133,8 +133,8 @@ _NEGATIONS: Final = re.compile(
     re.I,
 )
 _STANDARD: Final = (
-    r"(?:\.(?=\s+(?-i:[A-Z0-9]))|:(?=\s+(?-i:[a-z]))|,(?!\d)|[;()—–]| - |\b(?:and|but|while|whereas|although|though|yet|however|versus|vs\.?|compared (?:with|to)|"
-    r"in contrast to|instead of|rather than|(?<!at )(?<!in )(?<!of )(?<!from )(?<!on )(?<!by )which|(?<!from )(?<!to )where|because|as opposed to|up from|down from|against(?! (?:the )?(?:fraud|it\b|suspicion)))(?=\s))"
+    r"(?:\.(?=\s+(?-i:[A-Z0-9]))|:(?=\s+(?-i:[a-z]))|(?<=fraud):(?=\s)|,(?!\d)|[;()—–]| - |\b(?:and|but|while|whereas|although|though|yet|however|versus|vs\.?|compared (?:with|to)|"
+    r"in contrast to|instead of|rather than|(?<!at )(?<!in )(?<!of )(?<!from )(?<!on )(?<!by )which|(?<!from )(?<!to )where|because|as opposed to|up from|down from|(?<!measured )against(?! (?:the )?(?:fraud|it\b|suspicion)))(?=\s))"
 )
 _CLAUSES: Final = re.compile(_STANDARD, re.I)
 _OPENING: Final = re.compile(
@@ -142,6 +142,7 @@ _OPENING: Final = re.compile(
     r"against|by|after|of|on|normally|usually|typically|as|across|from|taken|seen)\b",
     re.I,
 )
+_RELATIVE: Final = re.compile(r"\s*(?:relative|compared|measured|set) (?:to|with|against) what (?:is|was)\b[^,]*$", re.I)
 _VERB: Final = re.compile(r"\b(?:took|was|were|is|are|had|has|have|happened|occurred|did|does|came|went|saw|fell)\b", re.I)
 _CONTRAST: Final = re.compile(
     r"(?:versus|vs\.?|compared|in contrast|instead of|rather than|as opposed|up from|down from|against)", re.I
@@ -151,17 +152,17 @@ _RISK: Final = r"(?:risk|score|suspicion|probability|likelihood|chance|fraud|con
 _UP: Final = r"(?:rais|increas|lift|driv|heighten|elevat|boost|strengthen)(?:ed|en)"
 _DOWN: Final = r"(?:lower|reduc|decreas|eas|lessen|weaken|soften|temper|offset|mitigat|dampen|diminish)(?:ed|ened)"
 _PRO: Final = re.compile(
-    rf"\b(?:(?:speak|point|count|argue|weigh|tell|lean|pull|push|tip)(?:s|ed|ing)?(?: \w+)? (?:for|to|towards?|in favou?r of) (?:fraud|it|suspicion|a fraud)\b|"
-    rf"(?:rais|increas|lift|driv|heighten|elevat|boost|strengthen|push|add|contribut|support|feed|fuel)\w*(?: \w+)? (?:\w+ ){{0,4}}?{_RISK}|"
+    rf"\b(?:(?:speak|point|count|argue|weigh|tell|lean|pull|push|tip)(?:s|ed|ing)?(?: \w+){{0,2}} (?:for|to|towards?|in favou?r of) (?:fraud|it|suspicion|a fraud)\b|"
+    rf"(?:rais|increas|lift|driv|heighten|elevat|boost|strengthen|push|add|contribut|support|feed|fuel|bolster|sharpen|tilt)\w*(?: \w+)? (?:\w+ ){{0,4}}?{_RISK}|"
     rf"(?:rais|increas|lift|driv|heighten|elevat|boost|strengthen|push)\w* (?:it|this) (?:up|higher)|"
     rf"(?:sign|signal|indicat\w*|hint|evidence|argument|reason|factor)s? (?:of|for|towards?|in favou?r of) fraud|suggest\w* fraud|"
-    rf"{_RISK} (?:is|was|gets|becomes)(?: \w+)? {_UP}|concerning|risky|fraud(?: \w+){{0,2}} more (?:likely|probable|plausible)|more (?:likely|probable) to be fraud\w*|more suspicious|suspicious|in favou?r of fraud|towards? fraud|(?:higher|greater|more|added|extra|elevated) {_RISK})",
+    rf"{_RISK} (?:is|was|gets|becomes)(?: \w+)? {_UP}|{_RISK} (?:grows|rises|climbs|goes up)|concerning|risky|troubling|worr(?:y|ying|isome)|wary|cautio(?:n|us)|questionable|distrust|(?:attract|gain|warrant|invit|arous)\w* (?:\w+ ){{0,2}}suspicion|(?:grounds|cause|reason) for (?:suspicion|concern)|(?:intensif|fuel)\w* (?:\w+ ){{0,2}}{_RISK}|unfavourable|fraud(?: \w+){{0,2}} more (?:likely|probable|plausible)|more (?:likely|probable) to be fraud\w*|more suspicious|suspicious|in favou?r of fraud|towards? fraud|(?:higher|greater|more|added|extra|elevated) {_RISK})",
     re.I,
 )
 _CONTRA: Final = re.compile(
-    rf"\b(?:(?:speak|point|count|argue|weigh|tell|lean|pull|push)(?:s|ed|ing)? (?:\w+ )?(?:against|away from) (?:fraud|it|suspicion|that)\b|against (?:fraud|suspicion)|"
-    rf"away from fraud|(?:lower|reduc|decreas|eas|lessen|weaken|soften|temper|offset|mitigat|dampen|diminish|cut|pull)\w*(?: \w+)? (?:\w+ ){{0,4}}?{_RISK}(?: down)?|"
-    rf"{_RISK} (?:is|was|gets|becomes)(?: \w+)? {_DOWN}|fraud(?: \w+){{0,2}} less (?:likely|probable|plausible)|less (?:likely|probable) to be fraud\w*|works? against(?: the)? fraud(?: hypothesis)?|(?:weakens?|against) the case for fraud|(?:point|argument|factor) in (?:its|the \w+'s) favou?r|reassur\w*|less suspicious|(?:lower|smaller|less|reduced) {_RISK}|"
+    rf"\b(?:(?:speak|point|count|argue|weigh|tell|lean|pull|push)(?:s|ed|ing)? (?:\w+ ){{0,2}}(?:against|away from) (?:fraud|it|suspicion|that)\b|against (?:fraud|suspicion)|"
+    rf"away from fraud|(?:lower|reduc|decreas|eas|lessen|weaken|soften|temper|offset|mitigat|dampen|diminish|cut|pull)\w*(?: \w+)? (?:\w+ ){{0,4}}?{_RISK}(?: down)?(?! up| higher)|(?:tak|keep|bring)\w* (?:\w+ ){{0,4}}?{_RISK} (?:down|away)|"
+    rf"{_RISK} (?:is|was|gets|becomes)(?: \w+)? {_DOWN}|fraud(?: \w+){{0,2}} less (?:likely|probable|plausible)|less (?:likely|probable) to be fraud\w*|works? against(?: the)? fraud(?: hypothesis)?|(?:weakens?|against) the case for fraud|(?:point|argument|factor) in (?:its|the \w+'s) favou?r|reassur\w*|less suspicious|{_RISK} (?:falls|declines|drops|shrinks|goes down|comes down)|mitigat\w*|exonerat\w*|comfort\w*|credib\w*|reliev\w*|attenuat\w*|detract\w* from (?:the |any )?{_RISK}|(?:sign|evidence|argument|indication|favou?r|towards?) (?:of |for )?(?:its )?legitimacy|(?<!un)favourable|(?:lower|smaller|less|reduced) {_RISK}|"
     rf"(?:speak|point|count|argue|weigh|lean)(?:s|ed|ing)? (?:for|to|towards?|in favou?r of) (?:a |the )?(?:legitima\w+|genuin\w+|honest\w*)(?: (?:use|purchase|transaction|payment|customer))?|"
     rf"(?:supports?|suggests?|consistent with|favou?rs?) (?:a )?(?:legitima\w+|genuine|honest)(?: (?:use|purchase|transaction|payment|customer))?)",
     re.I,
@@ -173,18 +174,21 @@ _RANK: Final = re.compile(
     rf"(?:single )?(?:\w+[ -]){{0,2}}?{_REASONS}\b|"
     rf"\b(?:ranks?|ranked|ranking|comes?|came|placed?|standing|stands?) (?:as )?(?:number )?(?P<place>first|second|third|fourth|fifth|sixth|seventh|top|highest|last)\b|"
     rf"\btop(?:s|ping|ped) the (?:list|ranking|reasons)\b|\b(?:heads?|heading|leads?|leading) the (?:list|ranking|reasons)\b|"
-    rf"\b(?:weigh|count|matter|contribut|speak|add|push|point|argue|stand)\w* (?:the )?most\b(?: heavily| strongly| clearly)?|\bmore than any(?:thing)?\b|\babove all\b|\bmost of all\b|\b(?:strongest|weightiest|heaviest)\b|highest-ranked|\bmost (?:heavily|strongly|decisive\w*|telling|striking|important|significant|notable|clearly)\b|\bfirst and foremost\b|\bchiefly\b|\bprimarily\b|\bforemost\b",
+    rf"\b(?:weigh|count|matter|contribut|speak|add|push|point|argue|stand)\w* (?:the )?most\b(?: heavily| strongly| clearly)?|\bmore (?:[\w']+ ){{0,5}}?than (?:any(?:thing)?|all|every(?:thing)?)\b|\babove all\b|\bmost of all\b|\b(?:chief|first|foremost|standing out|stands out)(?: (?:most|clearly))? among\b|\b(?:at|to) the (?:head|top|forefront) of\b|\b(?:strongest|weightiest|heaviest)\b|highest-ranked|\btop of the (?:list|ranking|reasons)\b|\bthe (?:greatest|biggest|largest|main|heaviest)(?= (?:is|being|comes|reduction|increase|effect|contribution)\b)|\bmost(?= is\b|\s*$)|\bmost (?:heavily|strongly|forcefully|decisive\w*|telling|striking|important|significant|notable|clearly|indicative|suspicious\w*|suggestive|compelling|convincing|persuasive|persuasively|weighty|serious|alarming|worrying|concerning|reassuring|damning|powerful\w*|relevant|prominent\w*|to (?:raise|lower|increase|reduce|the))\b|\bthe most\b(?! (?:recent|similar|alike|like|closely|comparable))|\bdoes (?:more|most)\b|\bfirst and foremost\b|\bchiefly\b|\bprimarily\b|\bforemost\b",
     re.I,
+)
+_TOGETHER: Final = re.compile(
+    r"\b(?:speak|count|argue|weigh|point|push|raise|lower|reduce|increase|are|reasons|factors|signals|signs|points|these)\b", re.I
 )
 _ORDINALS: Final = {
     word: number for number, word in enumerate(("first", "second", "third", "fourth", "fifth", "sixth", "seventh"), 1)
 }
 _ABOVE: Final = re.compile(
-    r"\b(?:above|exceed\w*|surpass\w*|higher|larger|bigger|greater|more|outpac\w*|rise|rose|risen|(?:does|do|did) reach|over(?= (?:that|its|the (?:usual|normal|mean|average|highest)))|elevated|faster|longer|further|farther|beyond|steep\w*|jump\w*|surg\w*|spik\w*|dwarf\w*|high|large|big|busier|busy|burst|above-average|heavy|heavier|intense)\b",
+    r"\b(?:above|exceed\w*|surpass\w*|higher|larger|bigger|greater|more|outpac\w*|rise|rose|risen|(?:does|do|did) reach|over(?= (?:that|its|the (?:usual|normal|mean|average|highest)))|elevated|faster|longer|(?:further|farther)(?= (?:than|away|from|apart))|beyond|steep\w*|jump\w*|surg\w*|spik\w*|dwarf\w*|high|large|big|busier|busy|burst|above-average|heavy|heavier|intense)\b",
     re.I,
 )
 _BELOW: Final = re.compile(
-    r"\b(?:below|lower|smaller|less|fewer|beneath|short of|under(?= (?:that|this|its|the (?:usual|normal|mean|average|highest)))|slower|shorter|low|small|modest|quiet|quieter|calmer|below-average|little|light|lighter)\b",
+    r"\b(?:below|lower|smaller|less|fewer|beneath|short of|under(?= (?:that|this|its|the (?:card's |merchant's )?(?:\d+ \w+ )?(?:usual|norm\w*|mean|average|highest)))|slower|shorter|low|small|modest|quiet|quieter|calmer|below-average|little|light|lighter)\b",
     re.I,
 )
 
@@ -215,6 +219,7 @@ class Clause(Struct, frozen=True):
     above: bool
     below: bool
     contrast: bool
+    plural: bool
 
 
 _stemmer = EnglishStemmer()
@@ -235,7 +240,7 @@ def plain(text: str) -> str:
     """Number words as digits; "twice" as "2 times"."""
     text = text.replace("’", "'").replace("\u202f", " ").replace("\u00a0", " ").replace("−", "-")
     text = re.sub(
-        r"\b(?:(?:did|does|do) not|didn't|never) (?:exceed\w*|go(?:es)? (?:above|over|beyond)|rise above)|\b(?:no|not) more than\b",
+        r"\b(?:(?:did|does|do) not|didn't|never) (?:exceed\w*|surpass\w*|(?:go(?:es)?|went|rose|rise) (?:above|over|beyond))|\b(?:no|not) more than\b",
         "at most",
         text,
         flags=re.I,
@@ -248,7 +253,21 @@ def plain(text: str) -> str:
     )
     text = re.sub(r"\bno\b([^.;,]{0,40}?)\b(?:exceed(?:ed|s)|(?:went|is|was) above)\b", r"\1 at most", text, flags=re.I)
     text = re.sub(r"\b(?:(?:does|did|do) not|doesn't|didn't) (?:reach|attain|get to|come up to)\b", "is below", text, flags=re.I)
+    text = re.sub(
+        r"\b(?:nothing(?: else)?|no (?:other|single)? ?(?:\w+ )?(?:reason|factor|point|signal|feature|fact|element|circumstance|argument|consideration)s?) "
+        r"([^.;,]{1,80}?) (?:more(?: (\w+))? than|(?:as|so) (?:much|(?:strong|heavi|clear|forceful)\w*) as)\b",
+        r"most of all \1 \2",
+        text,
+        flags=re.I,
+    )
+    text = re.sub(r"\bthe (?:hour|time),? (?:of )?(?=\d\d?:\d\d)", "the time at ", text, flags=re.I)
     text = re.sub(r"\b(between [^.,;]{1,60}?) and ", r"\1 & ", text, flags=re.I)
+    text = re.sub(r"\bone of the (?=things|rules|reasons|factors|signals|signs|points|features|arguments|considerations|circumstances)", "among the ", text, flags=re.I)  # fmt: skip
+    text = re.sub(r"\b(?:looking at|among|within|of) the (?:card's )?last (\d+) transactions(?: of (?:the|this) card)?, (\d+)\b", r"\2 of the card's last \1 transactions", text, flags=re.I)  # fmt: skip
+    text = re.sub(r"\b(?<!fraud )count of (?=\d)", "", text, flags=re.I)
+    text = re.sub(rf"\breview (?:starts|begins): ({_NUMBER} ?%) (?:against|versus|vs\.?) ({_NUMBER} ?%)", r"review: \1, which starts at \2", text, flags=re.I)  # fmt: skip
+    text = re.sub(r"\bmore than half of\b", "most of", text, flags=re.I)
+    text = re.sub(r"\bwithout exception\b", "all", text, flags=re.I)
     text = re.sub(r"\bas (?:high|large|big|great|much|many|active|busy|long|far)\b(?: as\b)?", " ", text, flags=re.I)
     text = re.sub(r"\b(?:twice|(?:is |was |are )?doubles?(?: that of)?|doubled)\b", "2 times", text, flags=re.I)
     text = re.sub(r"\b(?:thrice|triples?|tripled)\b", "3 times", text, flags=re.I)
@@ -321,7 +340,7 @@ def _role(text: str, begin: int, end: int, others: list[tuple[int, int]], is_rat
         return name if not any(b < at for b, _ in others) or begin - at <= 12 else ""
     if after:
         at, until, name = min(after)
-        if right == len(text) or at - end <= right - until:
+        if not any(b >= end for b, _ in others) or at - end <= right - until:
             return name
     return ""
 
@@ -362,7 +381,7 @@ def _counted(text: str, end: int, later: list[int], found: list[tuple[int, int, 
     inner = number > 0 and bool(
         re.fullmatch(r"(?:\W*(?:out )?of\W*(?:\w+\W+){0,4}|\W*in\W*)", text[found[number - 1][1] : found[number][0]])
     )
-    outer = bool(later) and bool(re.fullmatch(r"\W*(?:(?:out )?of|in)\W*(?:[\w']+\W+){0,4}", rest))
+    outer = bool(later) and bool(re.fullmatch(r"\W*(?:(?:out )?of|in(?! total))\W*(?:[\w']+\W+){0,4}", rest))
     if outer:
         rest = text[found[number + 1][1] :]
         if copula := _COPULA.search(rest):
@@ -398,8 +417,11 @@ def side(text: str) -> tuple[int, str]:
 
 
 @lru_cache(maxsize=4096)
-def clauses(text: str) -> tuple[Clause, ...]:
-    """The clauses of a sentence. A clause of nothing but a window of time belongs to its neighbour."""
+def clauses(text: str, joined: bool = True) -> tuple[Clause, ...]:
+    """
+    The clauses of a sentence. A clause of nothing but a time belongs to its neighbour where they are ``joined``; one without a verb
+    takes the side of those it is listed with.
+    """
     pieces: list[tuple[str, str]] = []  # separator before it, text
     at, separator = 0, ""
     whole = re.sub(rf"\(((?:{_HEDGES} )?(?:[A-Z]{{3}} |[€$£])?{_NUMBER}(?: ?[%\w/]+){{0,2}}|\w+)\)", r" \1 ", plain(text))
@@ -413,7 +435,12 @@ def clauses(text: str) -> tuple[Clause, ...]:
         if not piece.strip():
             continue
         said = quantities(piece)
-        opening = not merged and not _VERB.search(piece) and number + 1 < len(pieces) and pieces[number + 1][0] == ","
+        opening = (
+            not merged
+            and (not _VERB.search(piece) or _RELATIVE.match(piece))
+            and number + 1 < len(pieces)
+            and pieces[number + 1][0] == ","
+        )
         if opening and not side(piece)[0] and not any(one.kind not in ("duration",) for one in said):
             if len(piece.split()) <= 6 or _OPENING.match(piece) or _CONTRAST.match(mark.strip()):
                 held = f"{held} {piece}" if held else piece
@@ -427,13 +454,19 @@ def clauses(text: str) -> tuple[Clause, ...]:
         ):
             merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")
             continue
+        apposed = said and not _VERB.search(piece) and piece.strip().startswith(said[0].text) and said[0].kind in _WITH_ROLE
+        if merged and apposed and mark.strip() == "," and all(one.kind == "duration" for one in quantities(merged[-1][1])):
+            merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")  # "the mean amount of this card, EUR 5.00 within 1 day"
+            continue
         if merged and mark.strip() == "," and re.match(r"\s*(?:was|were|is|are|has|had)\b", piece):
             merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")
             continue
         if (
-            said
+            joined
+            and said
             and all(one.kind in ("duration", "date", "clock") for one in said)
             and len(words(piece)) <= 7
+            and not _VERB.search(piece)
             and not side(piece)[0]
         ):
             if merged and mark.strip() in (",", "and", "(") and number == len(pieces) - 1:
@@ -446,7 +479,18 @@ def clauses(text: str) -> tuple[Clause, ...]:
         held = ""
     if held:
         merged.append(("", held))
-    return tuple(_clause(mark, piece) for mark, piece in merged)
+    return tuple(_listed([_clause(mark, piece) for mark, piece in merged], [mark for mark, _ in merged]))
+
+
+def _listed(found: list[Clause], marks: list[str]) -> list[Clause]:
+    """Clauses with the side of a list given to each of its members: "A and B speak against fraud", "against fraud speak A and B"."""
+    pairs = [(at, at - 1, at) for at in range(1, len(found))]
+    pairs += [(at, at + 1, at + 1) for at in range(len(found) - 2, -1, -1)]
+    for at, beside, mark in pairs:
+        if found[beside].side and not found[at].side and marks[mark].strip().lower() in (",", "and", ""):
+            if not _VERB.search(found[at].text):
+                found[at] = structs.replace(found[at], side=found[beside].side)
+    return found
 
 
 def _clause(mark: str, text: str) -> Clause:
@@ -469,4 +513,5 @@ def _clause(mark: str, text: str) -> Clause:
         above=bool(_ABOVE.search(rest)),
         below=bool(_BELOW.search(rest)),
         contrast=contrast,
+        plural=bool(_TOGETHER.search(text)),
     )

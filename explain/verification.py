@@ -14,7 +14,7 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 from core.messages import EvidenceItem, Sentence, Verification
-from explain.language import Clause, Quantity, clauses, plain, roles, stem, words
+from explain.language import Clause, Quantity, clauses, plain, quantities, roles, stem, words
 from explain.narrator import BUDGET, PARTS, Claim, Facts, Narrative, budgeted, required, template_claims
 from explain.vocabulary import about as words_about
 from explain.vocabulary import is_empty, licensed_by, unlicensed
@@ -48,12 +48,15 @@ _ASSERTED = re.compile(
 )
 _JUDGED = re.compile(r"\b(?:approve|decline|block|release|certain|definite|guilty|reject|refund)\w*\b", re.I)
 _NOT_SO = re.compile(r"\b(?:not|never|no)\b(?: \w+){0,2} (?:fraud\w*|legitimate|genuine|honest)", re.I)
-_GIVEN = re.compile(
-    r"\b(?:given|provided|supplied|specified|stated|present|included|available|recorded|known|came|comes|arrived)\b", re.I
+_LACKING = re.compile(
+    r"\b(?:unknown|unavailable|incomplete|omitted|blank|left out|namely)\b|^\s*(?:(?:mcc|country|channel|device|and|,)\s*)+\.?$",
+    re.I,
 )
+_FUTURE = re.compile(r"\b(?:will|shall|going to|(?:coming|next|following) (?:days?|hours?|weeks?))\b", re.I)
 _ALL = re.compile(r"\b(?:all|every|each)\b", re.I)
 _MOST = re.compile(
-    r"\b(?:most(?! (?:similar|recent|important|significant|influential|alike|closely|comparable))|majority|mainly|mostly)\b", re.I
+    r"\b(?:most(?! (?:similar|recent|important|significant|influential|alike|like|closely|comparable))|majority|mainly|mostly)\b",
+    re.I,
 )
 _NONE = re.compile(r"\b(?:none|no)\b", re.I)
 _BOTH_HALF = re.compile(r"\b(?:half|both|few|minority|several|many|some)\b", re.I)
@@ -73,7 +76,7 @@ _OPPOSITES = {
     "WEEKEND": (re.compile(r"\b(?:weekend|saturday|sunday)s?\b", re.I), re.compile(r"\b(?:working days?|working week|work-?days?|weekdays?|business days?)\b", re.I)),
 }  # fmt: skip
 _UNLIKE = re.compile(
-    r"\b(?:unlike|differs?|different\w*|dissimilar|new|novel|unusual|unprecedented|unfamiliar|unknown|unseen|nowhere)\b",
+    r"\b(?:unlike|differs?|different\w*|dissimilar|new|novel\w*|unusual|unprecedented|unfamiliar|unknown|unseen|nowhere)\b",
     re.I,
 )
 _LIKE = re.compile(r"\b(?:like|resembl\w+|similar|match\w*|known|familiar|seen|counterparts?|comparable)\b", re.I)
@@ -146,11 +149,13 @@ def fault(claim: Claim, facts: Facts) -> str | None:
     if judged := _JUDGED.search(text):
         if not any(re.search(rf"\b{judged.group()}\b", one, re.I) for one in texts):
             return "a judgement that is not in its evidence"
+    if (future := _FUTURE.search(text)) and not any(future.group().lower() in one.lower() for one in texts):
+        return "tells of the future"
     if more := unlicensed(_PHRASES.sub(" ", plain(text)), texts, more_words):
         return f"says more than its evidence: {', '.join(more[:3])}"
     zero = any(one.kind == "count" and one.value == 0 for reading in cited for one in reading.quantities)
-    said = clauses(re.sub(r"\b(?:no|none)\b(?! \w*(?:longer|more))", "0", text, flags=re.I) if zero else text)
-    if found := _others_fault(text, texts) or _pairs_fault(plain(text), cited):
+    read = re.sub(r"\b(?:no|none)\b(?! \w*(?:longer|more))", "0", text, flags=re.I) if zero else text
+    if found := _others_fault(text, texts) or _pairs_fault(plain(text), cited) or _balance_fault(plain(text), cited, facts):
         return found
     for reading in cited:
         if (needed := _NEEDED.get(reading.item.code.partition("_")[2])) and len(cited) == 1 and not needed.search(text):
@@ -163,16 +168,46 @@ def fault(claim: Claim, facts: Facts) -> str | None:
             and len(cited) == 1
         ):
             return "the opposite of its evidence"
-    about: _Reading | None = None
-    for clause in said:
-        found, about = _clause_fault(clause, cited, facts, about)
-        if found:
-            return found
-    return _part_fault(claim, said, cited)
+    return _sentence_fault(claim, _uncounted(read, cited), cited, facts)
+
+
+def _sentence_fault(claim: Claim, text: str, cited: list[_Reading], facts: Facts) -> str | None:
+    """What is wrong with the clauses of a sentence; in one about several items, a time may be another item than its neighbour."""
+    first = None
+    for joined in (True, False) if len(cited) > 1 else (True,):
+        about, sided, found = None, [], None
+        for clause in clauses(text, joined):
+            found, about = _clause_fault(clause, cited, facts, about)
+            if found:
+                break
+            if clause.side:
+                sided.append(about)
+        found = found or _part_fault(claim, sided, cited)
+        if not found:
+            return None
+        first = first or found
+    return first
+
+
+_COUNT_OF_ITEMS = re.compile(
+    r"\b(?:(?:these|those|the|both) )?(?P<n>two|three|four|five)(?: (?:\w+ )?(?:points|reasons|factors|signals|signs|facts|features|circumstances|things|indicators|contributions))?"
+    r"(?= (?:speak|count|argue|weigh|point|push|add|stand|raise|lower|reduce|increase|support|are)\b)",
+    re.I,
+)
+
+
+def _uncounted(text: str, cited: list[_Reading]) -> str:
+    """The text without the number of its own items: "two points speak for fraud: ..."."""
+    own = sum(reading.item.kind == "contribution" for reading in cited)
+
+    def without(found: re.Match[str]) -> str:
+        return "these" if quantities(plain(found["n"]))[0].value == own else found.group()
+
+    return _COUNT_OF_ITEMS.sub(without, text)
 
 
 _PHRASES = re.compile(
-    r"\b(?:relative to|works? out at|paid by|works? against|the case (?:for|against) fraud|in relation to|point of sale|in its favou?r|set of|sets? apart|amount(?:s|ed|ing)? to|(?:comes?|came) to|leading up to|made up|makes? up|accounts? for|accounted for)\b",
+    r"\b(?:(?:it )?should be noted|in the space of|tips? the (?:balance|scales)|serves? as a|relative to|works? out at|paid by|works? against|the case (?:for|against) fraud|in relation to|point of sale|in its favou?r|set of|sets? apart|amount(?:s|ed|ing)? to|(?:comes?|came) to|leading up to|made up|makes? up|account(?:s|ed|ing)? for|(?:as )?we know|how often|fuels?(?= (?:the )?suspicion))\b",
     re.I,
 )
 _PLURALS = ("cards", "customers", "cardholders", "merchants", "shops", "stores", "devices", "phones")
@@ -207,6 +242,30 @@ def _pairs_fault(text: str, cited: list[_Reading]) -> str | None:
     return None
 
 
+_WHOLE = re.compile(
+    r"\b(?:out )?of (?:the|these|all|its|our)?(?: \d+)?(?: (?:strongest|main|top|most important))? (?:reasons|factors|signals|points)\b,?",
+    re.I,
+)
+_SHARE = re.compile(
+    r"\b(?<![\d:.,])(?P<n>none|no|all|every|each|\d+)\s+(?:(?:of|the|them|strong|strongest|main|top|one|more|only|just|is|are|(?:reason|factor|signal|point|speak|count|argue|weigh|pull|push|lean|tell)s?)\s+)*(?P<side>for|towards?|to|against|away from) (?:fraud|it)\b",
+    re.I,
+)
+
+
+def _balance_fault(text: str, cited: list[_Reading], facts: Facts) -> str | None:
+    """How many of the strongest reasons take a side, told from the item that counts them."""
+    if not any(reading.item.kind == "balance" for reading in cited):
+        return None
+    signs = [(item.contribution or 0) > 0 for item in facts.evidence if item.kind == "contribution"]
+    for match in _SHARE.finditer(_WHOLE.sub(" ", text)):
+        said, against = match["n"].lower(), match["side"].lower() in ("against", "away from")
+        wanted = signs.count(not against)
+        number = 0 if said in ("none", "no") else len(signs) if not said.isdigit() else int(said)
+        if number != wanted:
+            return "counts the reasons of a side wrongly"
+    return None
+
+
 def _is_plain(text: str) -> bool:
     return all(one.isascii() or one in _TYPOGRAPHY for one in text)
 
@@ -221,6 +280,18 @@ def _clause_fault(
     stems = frozenset(stem(word) for word in words(clause.text))
     telling = [one for one in stems if any(one in reading.stems for reading in cited)]
     reading = _closest(stems, holding) if clause.quantities or telling or before is None else before
+    if (
+        before is not None
+        and before.item.normal is not None
+        and {(one.role, one.kind in ("money", "count")) for one in clause.quantities} == {("usual", True)}
+    ):
+        if before not in holding:
+            return "what is usual is told of something else", before
+        reading = before
+    if clause.quantities and len(cited) > 1:
+        said = _PHRASES.sub(" ", clause.text)
+        if other := unlicensed(said, [reading.item.text], words_about(reading.item.code)):
+            return f"{other[0]} is told of a value that another item has", reading
     if not _anchored(clause, reading):
         return "says more than its evidence", reading
     for check in (
@@ -235,7 +306,7 @@ def _clause_fault(
     ):
         if found := check(clause, reading):
             return found, reading
-    return _side_fault(clause, reading) or _rank_fault(clause, reading, facts), reading
+    return _side_fault(clause, reading) or _rank_fault(clause, reading, cited, facts), reading
 
 
 def _anchored(clause: Clause, reading: _Reading) -> bool:
@@ -251,7 +322,7 @@ def _anchored(clause: Clause, reading: _Reading) -> bool:
         return True
     if (clause.above or clause.below) and item.value is not None:
         return True
-    said = [word for word in words(clause.text) if len(word) > 1 and not is_empty(word)]
+    said = [word for word in words(_PHRASES.sub(" ", clause.text)) if len(word) > 1 and not is_empty(word)]
     return not unlicensed(" ".join(said), [item.text], words_about(item.code), strict=True)
 
 
@@ -340,9 +411,9 @@ def _rounds(said: Quantity, true: float) -> bool:
     if said.hedge == "nearly":
         return true <= said.value + 1e-9 and gap <= 0.1 * abs(true) + 1e-9
     if said.hedge == "over":
-        return true > said.value - 1e-9 and gap <= 0.2 * abs(true)
+        return true > said.value + (1e-9 if said.kind == "times" else -1e-9) and gap <= 0.2 * abs(true)
     if said.hedge == "under":
-        return true < said.value + 1e-9 and gap <= 0.2 * abs(said.value)
+        return true < said.value + (-1e-9 if said.kind == "times" else 1e-9) and gap <= 0.2 * abs(said.value)
     return gap <= 0.5000001 * said.step and (gap <= 0.05 * abs(true) or gap < 1e-9)
 
 
@@ -363,7 +434,8 @@ def _entity_fault(clause: Clause, reading: _Reading) -> str | None:
             return "takes card and merchant for each other"
     if has_card and has_merchant and reading.item.code.startswith("CARD_"):
         if re.search(
-            r"\b(?:merchant|shop|store|retailer)\b(?: \w+)? (?:had|has) (?:(?!been)\w+ ){0,2}(?:paid|used|bought|visited)",
+            r"\b(?:merchant|shop|store|retailer)\b(?: \w+)? (?:had|has) (?:(?!been)\w+ ){0,2}(?:paid|used|bought|visited)|"
+            r"\b(?:merchant|shop|store|retailer) (?:paid|used|bought|visited|dealt|pays)\b(?! by)",
             clause.text,
             re.I,
         ):
@@ -440,6 +512,9 @@ def _quantifier_fault(clause: Clause, reading: _Reading) -> str | None:
     """What is said of all, most or none of the similar cases."""
     if reading.item.kind != "cases":
         return None
+    found = {one.unit: one.value for one in reading.quantities if one.kind == "count"}
+    if re.search(r"\bmixed\b", clause.text, re.I) and not (found.get("frauds") and found.get("legitimate")):
+        return "not both among the cases"
     fraud, honest = bool(_FRAUD.search(clause.text)), bool(_HONEST.search(clause.text))
     if fraud == honest:
         return None
@@ -471,7 +546,11 @@ def _judgement_fault(clause: Clause, reading: _Reading) -> str | None:
     if not (_FRAUD.search(rest) or _HONEST.search(rest)):
         return None
     if reading.item.kind == "case":
-        if re.search(r"\b(?:transaction|payment|purchase|customer|card|merchant)s?\b", clause.text, re.I):
+        if re.search(
+            r"\b(?<!resembles this )(?<!matches this )(?<!like this )(?<!to this )(?:transaction|payment|purchase|customer|card|merchant)s?\b",
+            clause.text,
+            re.I,
+        ):
             return "a judgement that is not in its evidence"
         told = bool(_FRAUD.search(clause.text)) != bool(_NOT_SO.search(clause.text))
         return None if told == bool(_FRAUD.search(reading.item.text)) else "another outcome than the case had"
@@ -538,7 +617,7 @@ def _negation_fault(clause: Clause, reading: _Reading) -> str | None:
     overlap = [(len(stems & own), negated) for own, _, negated in reading.sentences]
     most = max(count for count, _ in overlap)
     if item.kind == "quality":
-        return "leaves out a negation of its evidence" if _GIVEN.search(clause.text) and not clause.negated else None
+        return None if clause.negated or _LACKING.search(clause.text) else "leaves out a negation of its evidence"
     if most < 2 and not clause.negated:
         return None
     if not any(negated == clause.negated for count, negated in overlap if count == most):
@@ -567,7 +646,7 @@ def _comparison_fault(clause: Clause, reading: _Reading) -> str | None:
     item = reading.item
     values = {one.role: one.value for one in reading.quantities if one.kind == "percent"}
     if item.kind == "score" and (
-        re.search(r"\b(?:review|threshold|limit|mark|line|bar)", clause.text)
+        re.search(r"\b(?:review|threshold|limit|mark|line|bar|point)", clause.text)
         or any(one.value == values.get("threshold") for one in clause.quantities)
     ):
         higher = values.get("", 0.0) >= values.get("threshold", 0.0)
@@ -575,7 +654,9 @@ def _comparison_fault(clause: Clause, reading: _Reading) -> str | None:
     if any(one.hedge in ("over", "under") and one.role for one in clause.quantities) and not (usual and item.normal is not None):
         return None
     ratio = any(one.kind == "times" for one in reading.quantities)
-    if re.match(r"\s*(?:normally|usually|typically)\b", clause.text, re.I) or (ratio and not usual and not clause.quantities):
+    if re.match(r"\s*(?:normally|usually|typically)\b", clause.text, re.I) or (
+        ratio and not usual and all(one.kind == "duration" for one in clause.quantities)
+    ):
         return "a comparison that cannot be checked"  # of the usual with this, or of something else
     if not usual and (item.normal is None or any(one.hedge in ("over", "under") for one in clause.quantities)):
         return None
@@ -617,7 +698,7 @@ def _side_fault(clause: Clause, reading: _Reading) -> str | None:
     return None
 
 
-def _rank_fault(clause: Clause, reading: _Reading, facts: Facts) -> str | None:
+def _rank_fault(clause: Clause, reading: _Reading, cited: list[_Reading], facts: Facts) -> str | None:
     """The place among the contributions, overall or among those of its side."""
     if not clause.rank or reading.item.kind in ("balance", "cases", "case"):
         return None
@@ -627,17 +708,31 @@ def _rank_fault(clause: Clause, reading: _Reading, facts: Facts) -> str | None:
     positive = (reading.item.contribution or 0) > 0
     own = [item for item in ranked if ((item.contribution or 0) > 0) == positive]
     wanted = [order[clause.rank - 1 if clause.rank > 0 else -1] for order in (ranked, own) if len(order) >= abs(clause.rank)]
+    together = [one.item for one in cited if one.item.kind == "contribution"]
+    if clause.rank == 1 and len(together) > 1 and clause.plural and all(item in own[: len(together)] for item in together):
+        return None  # "these two speak most for fraud"
     return None if reading.item in wanted else "another rank than its evidence has"
 
 
-def _part_fault(claim: Claim, said: tuple[Clause, ...], cited: list[_Reading]) -> str | None:
-    """The parts that take a side by their heading."""
-    signs = {(reading.item.contribution or 0) > 0 for reading in cited if reading.item.kind == "contribution"}
-    told = {clause.side for clause in said}
-    if claim.part == "why_unusual" and signs == {False} and -1 not in told:
-        return "a reason against fraud told as one for it"
-    if claim.part == "speaks_against" and True in signs and +1 not in told and not any(r.item.kind == "balance" for r in cited):
-        return "a reason for fraud told as one against it"
+_PRONOUN = re.compile(
+    r"\b(?:for|towards?|to|against|in favou?r of|away from) (?:it|that|this)\b(?! \w+(?:ly)? (?:card|merchant|transaction|payment))",
+    re.I,
+)
+
+
+def _part_fault(claim: Claim, sided: list[_Reading | None], cited: list[_Reading]) -> str | None:
+    """The parts that take a side by their heading: a reason of the other side must be told as one."""
+    balanced = any(reading.item.kind == "balance" for reading in cited)
+    if _PRONOUN.search(claim.text):
+        sided = []  # "counts towards it" takes the side of what it stands under
+    for reading in cited:
+        if reading.item.kind != "contribution" or reading in sided:
+            continue
+        positive = (reading.item.contribution or 0) > 0
+        if claim.part == "why_unusual" and not positive:
+            return "a reason against fraud told as one for it"
+        if claim.part == "speaks_against" and positive and not balanced:
+            return "a reason for fraud told as one against it"
     return None
 
 

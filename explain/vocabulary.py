@@ -39,7 +39,7 @@ fact facts finding findings reason reasons factor factors signal signals sign in
 arguments point points contribution contributions contributor contributors feature features aspect note noted element detail
 strongest main top biggest largest leading primary weakest smallest single individual important significant first second third fourth
 fifth sixth seventh dominant chief principal greatest influential heaviest minor key contributing
-speaks speak speaking spoke counts count counting counted argues argue weighs weigh points pointing leans lean tips pushes push pushing pulls pull
+speaks speak speaking spoke counts count counting counted argues argue weighs weigh points pointing leans lean pushes push pushing pulls pull
 raises raise raising raised increases increase increasing increased adds add adding added lowers lower lowering reduces reduce
 reducing lifts lift drives drive driving elevates elevate boosts boost heightens strengthens strengthen supports support supporting
 suggests suggest suggesting indicates indicate indicating contributes contribute feeds eases ease weakens softens tempers offsets
@@ -98,6 +98,18 @@ estimated estimates tagged marked assigned attributed
 triggered triggers trigger alongside accompanied accompanies involving
 euro euros dollars pounds elapsed clearest else hit hits gone foremost classed classified labelled pointer fulfilled off viewed view contains contained contain forms form formed affected affects affect suspecting suspect rise rises common commonly
 ones thing things kind type way behind because due owing given result results resulting reflect reflects reflecting
+question treats treated treat regarded regards interpreted interprets deemed climbed climbs climbing rising grows grow grew
+background perspective grounds ground weightiest weighty processed processes registered registers logged volume handled handles
+surge surged reveals revealed reveal ultimately consulted opposed attracts attracted attract relieves relieved burdened burdens
+comfort comforting troubling worry worrying beforehand circumstance circumstances questionable mitigating exonerating wary
+caution cautious credibility credible element degree constituted constitutes constitute completed extent relation drifted
+conceivable plausible calculated calculates examination distrust attenuates attenuate intensifies intensify acts act works work
+declines detracts detract diminishes diminish positioned position sign signs tendency pattern noteworthy notable remarkable
+striking apparent evident evidently visible noticeable clear plain straightforward worth mentioning stretch moment once since
+until throughout spell interval respect regard matter fairly relatively comparatively slight slightly magnitude quantity amounts
+counted tallied tally occurrence occurrences weighing overall side favourable unfavourable positive negative heightened elevated
+reduced raised lowered lessened softened nevertheless confined cause keeping keep tilts tilt powerful help helps bolsters
+bolster sharpens sharpen reduction
 """
 # a family of words that mean the same here; the first names it
 _FAMILIES: Final = """
@@ -171,21 +183,22 @@ _MORE: Final = {
     "NEW_MERCHANT": "already earlier previously use record same still new known familiar before paid used first",
     "NEW_COUNTRY": "already earlier previously use record same still new known familiar before used first",
     "NEW_DEVICE": "already earlier previously use record same still new known familiar before used first",
-    "NIGHT": "terms hours outside went through night day working hours",
-    "WEEKEND": "fell weekend working week weekday day",
+    "NIGHT": "fall falls used measured going terms hours outside went through night day working hours",
+    "WEEKEND": "fall falls used fell weekend working week weekday day",
     "TIMELINE": "paid spent charged amount sum total review country place channel online card present earlier location currency",
-    "NOVEL": "complete counterpart found nowhere entirety everything looks look falls fall outside encountered contains contained viewed occurred considered overall features whole pattern combination like nothing resemble resembles resembling similar different novel new seen known data set examples example model trained",
-    "MISSING_FIELDS": "following following details incomplete came without lacks supplied provided specified absent value values information data fields field record missing",
-    "SIMILAR_CASES": "classed classified labelled found ended resolved majority confirmed proved proven minority split splits case cases outcome comparable",
-    "SIMILAR_CASE": "classed classified labelled found turned out proved resembles comparable past confirmed case cases similar comparable outcome",
-    "SCORE_REVIEW": "qualifies sent goes going review threshold mark above",
+    "NOVEL": "novelty profile material unfamiliar during falls fall outside features presented complete counterpart found nowhere entirety everything looks look falls fall outside encountered contains contained viewed occurred considered overall features whole pattern combination like nothing resemble resembles resembling similar different novel new seen known data set examples example model trained",
+    "MISSING_FIELDS": "remain remains along everything arrived unknown delivered accompany accompanied following following details incomplete came without lacks supplied provided specified absent value values information data fields field record missing",
+    "SIMILAR_CASES": "history offers namely exception precedents precedent established cleared most mixed classed classified labelled found ended resolved majority confirmed proved proven minority split splits case cases outcome comparable",
+    "SIMILAR_CASE": "verdict precedent file investigation degree classed classified labelled found turned out proved resembles comparable past confirmed case cases similar comparable outcome",
+    "SCORE_REVIEW": "translates experience assigned begins beginning alike qualifies sent goes going review threshold mark above",
     "SCORE_DECLINE": "qualifies review threshold mark above declined",
-    "RULE": "true fulfilled fulfils matched criteria triggered satisfied satisfies meets hit recorded named name called result rule rules condition conditions",
+    "RULE": "shows instance known check true fulfilled fulfils matched criteria triggered satisfied satisfies meets hit recorded named name called result rule rules condition conditions",
     "AMOUNT": "paid pay payment spent charged price cost",
     "AMOUNT_TO_NORMAL": "paid payment spends spent",
     "AMOUNT_TO_MEAN": "paid payment spends spent",
     "AMOUNT_TO_HIGHEST": "paid payment spent earlier previous",
-    "NORMAL": "amount amounts figure",
+    "NORMAL": "current looking finds ticket amount amounts figure volume habits record",
+    "VELOCITY": "active busy",
     "WEEKDAY": "fell weekday day week",
     "TIME_OF_DAY": "showed time clock hour o'clock day",
     "SINCE_LAST": "time gap interval previous last earlier pause",

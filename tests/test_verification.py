@@ -15,7 +15,7 @@ from explain.narrator import BUDGET, PARTS, TEMPLATE, Claim, Facts, Narrative, T
 from explain.prompting import NARRATIVE, prompt
 from explain.verification import fault, verified
 from tests import narratives
-from tests.narratives import CORPORA, CORRUPTIONS, added, faithful, made_up, turned
+from tests.narratives import CORPORA, CORRUPTIONS, added, answers, faithful, made_up, turned
 
 FACTS = Facts(
     (
@@ -249,6 +249,26 @@ def test_corruptions_are_caught_and_faithful_sentences_pass():
         assert caught[kind] >= 0.99 * total or missed[kind] <= 2, (kind, caught[kind], missed[kind])
     assert sum(caught.values()) >= 0.995 * (sum(caught.values()) + sum(missed.values()))
     assert sum(refused.values()) <= 0.02 * (sum(passed.values()) + sum(refused.values())), sorted(examples.items())[:20]
+
+
+def test_a_language_models_sentences_about_several_items_pass_and_their_corruptions_do_not():
+    passed, refused, caught, missed, examples = 0, [], Counter(), Counter(), []
+    for seed in range(2):
+        rng = random.Random(seed)
+        for facts, sentences in answers.answers():
+            for claim in sentences:
+                if found := fault(claim, facts):
+                    refused.append((claim.text, found))
+                    continue
+                passed += 1
+                for kind, corrupted in answers.corrupted(claim, facts, rng):
+                    (caught if fault(corrupted, facts) else missed)[kind] += 1
+                    examples += [] if fault(corrupted, facts) else [(kind, corrupted.text)]
+    assert passed > 1300
+    assert len(refused) <= 0.01 * passed, refused
+    for kind in answers.CORRUPTIONS:
+        assert caught[kind] >= 40, kind
+        assert caught[kind] >= 0.99 * (caught[kind] + missed[kind]), (kind, examples)
 
 
 def test_the_suite_sees_a_checker_that_checks_nothing(monkeypatch):

@@ -23,7 +23,7 @@ from models.features.spec import SPECS, FeatureSpec, op_of
 _HERE = Path(__file__).parent
 CORPORA = [
     (json.loads((_HERE / f"paraphrases_{n}.json").read_text()), json.loads((_HERE / f"false_claims_{n}.json").read_text()))
-    for n in (1, 2, 3, 4)
+    for n in (1, 2, 3, 4, 5, 6)
 ]
 HARMLESS = [name for n in (1, 2) for name in json.loads((_HERE / f"harmless_names_{n}.json").read_text())]
 INJECTIONS = [
