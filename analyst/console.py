@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from analyst.pictures import timeline, waterfall
 from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
 from core.errors import QueueError
-from core.messages import Finding
+from core.messages import TYPOLOGIES, Finding
 from core.money import money
 from core.privacy import redact
 from core.settings import Settings
@@ -44,10 +44,6 @@ PARTS = {
 logger = logging.getLogger(__name__)
 _LOOPBACK = ("127.0.0.1", "localhost")
 _OPEN = ("/live", "/ready", "/metrics")  # for probes and Prometheus, which no proxy signs in
-TYPOLOGIES = (
-    "card testing", "stolen card", "compromised terminal", "account takeover", "impossible travel", "slow skimming",
-    "friendly fraud", "other",
-)  # fmt: skip
 _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 

@@ -52,7 +52,8 @@ def _investigating(queue: "Queue", settings: "Settings") -> "Callable[[QueuedAle
     from explain.llm import language_model
     from models.store import rule_words
 
-    if language_model(settings, structured=False) is None:
+    llm = language_model(settings, structured=False)  # one for all: its connections are kept
+    if llm is None:
         return None
 
     async def look(queued: "QueuedAlert") -> str:
@@ -60,8 +61,7 @@ def _investigating(queue: "Queue", settings: "Settings") -> "Callable[[QueuedAle
 
         from explain.investigation import investigate
 
-        llm, explanation = language_model(settings, structured=False), queued.explanation
-        assert llm is not None
+        explanation = queued.explanation
         assert explanation is not None
         found = await investigate(queued.alert, explanation, queue, llm, rule_words(settings.bundle_dir))
         return msgspec.json.encode(found).decode()

@@ -8,7 +8,7 @@ JSON Schemas are exported to ``docs/schemas``.
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -260,6 +260,12 @@ class Explanation(Message, frozen=True):
     prompt: str
     index: str
     v: Version = 1
+
+
+TYPOLOGIES: Final = (
+    "card testing", "stolen card", "compromised terminal", "account takeover", "impossible travel", "slow skimming",
+    "friendly fraud", "other",
+)  # fmt: skip
 
 
 class Verdict(Message, frozen=True):

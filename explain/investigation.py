@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 import msgspec
 from msgspec import Struct
 
-from core.messages import Alert, EvidenceItem, Explanation, Finding, Sentence, Verification
+from core.messages import TYPOLOGIES, Alert, EvidenceItem, Explanation, Finding, Sentence, Verification
 from core.money import money
 from explain.casebook import case_words
 from explain.narrator import Facts, Narrative, parse
@@ -132,11 +132,11 @@ class _Toolbox:
         return self._told("linked_cards", *texts)
 
     def similar_cases(self) -> str:
-        """The most similar closed cases, each with its typology and in what it differs from this alert."""
+        """The most similar closed cases, each with its typology, if it is a known one, and in what it differs from this alert."""
         texts = []
         for case in self._explanation.similar_cases:
             text = case_words(case)
-            text += f"; typology {case.typology}" if case.typology else ""
+            text += f"; typology {case.typology}" if case.typology in TYPOLOGIES else ""
             text += f"; differences: {'; '.join(case.differences)}" if case.differences else ""
             texts.append(f"{text}.")
         return self._told("similar_cases", *(texts or ["No similar case was closed before this alert."]))
