@@ -16,7 +16,7 @@ from typing import Any
 import faust
 from faust.serializers.schemas import Schema
 
-from core.errors import WhyflagError
+from core.errors import BrokerError, WhyflagError
 from core.settings import Settings
 from streams.checkpoints import CheckpointLog
 from streams.health import Health
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor restarts the worker
 _CHUNKS_BUFFERED = 16  # chunks waiting in memory before fetching from a partition pauses
+_DRAIN_SECONDS = 20.0  # for what is under way at SIGTERM; Kubernetes would kill after 30
 
 
 class ChunkSchema(Schema[Any, Any]):
@@ -132,13 +133,16 @@ def build_app(
     async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
         try:
-            for operator in operators:
-                await operator.stop()
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                for operator in operators:
+                    await operator.stop()
+                for task in running:
+                    task.cancel()
+                await publisher.stop()
+        except TimeoutError:
+            _leave(BrokerError(f"Kafka has not taken what was under way within {_DRAIN_SECONDS:.0f} s of the signal to stop"))
         except BaseException as error:
             _leave(error)
-        for task in running:
-            task.cancel()
-        await publisher.stop()
         await health.stop()
 
     return app

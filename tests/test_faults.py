@@ -583,6 +583,26 @@ def test_the_broker_is_away(own_kafka, short_input, bundle, bundle_dir, fault, s
     check(kafka, bundle)
 
 
+def test_sigterm_while_the_broker_is_away_ends_the_worker_and_loses_nothing(own_kafka, short_input, bundle, bundle_dir):
+    """Before Kubernetes would kill it: what Kafka has not taken is read again."""
+    cluster, kafka = own_kafka
+    with Load(kafka, short_input, 0):
+        pass
+    slow = Settings(**{**_fields(kafka), "max_poll_records": 20})
+    with Worker("score", slow, bundle=bundle_dir) as worker:
+        time.sleep(1.5)
+        cluster.nodes[0].pause()
+        time.sleep(1.0)
+        worker.process.terminate()
+        status, output = worker.ended(29)
+        cluster.nodes[0].resume()
+    assert status == 70, output
+    assert "Kafka has not taken what was under way" in output
+    with Worker("score", kafka, bundle=bundle_dir):
+        settle(kafka)
+    check(kafka, bundle)
+
+
 def test_one_broker_of_three_is_killed(tmp_path, short_input, bundle, bundle_dir):
     """As a payments company runs it: three replicas of which two must have each write. Nobody waits for the one that died."""
     needs("java"), needs("mvn")
