@@ -174,7 +174,7 @@ _RANK: Final = re.compile(
     rf"(?:single )?(?:\w+[ -]){{0,2}}?{_REASONS}\b|"
     rf"\b(?:ranks?|ranked|ranking|comes?|came|placed?|standing|stands?) (?:as )?(?:number )?(?P<place>first|second|third|fourth|fifth|sixth|seventh|top|highest|last)\b|"
     rf"\btop(?:s|ping|ped) the (?:list|ranking|reasons)\b|\b(?:heads?|heading|leads?|leading) the (?:list|ranking|reasons)\b|"
-    rf"\b(?:weigh|count|matter|contribut|speak|add|push|point|argue|stand)\w* (?:the )?most\b(?: heavily| strongly| clearly)?|\bmore (?:[\w']+ ){{0,5}}?than (?:any(?:thing)?|all|every(?:thing)?)\b|\babove all\b|\bmost of all\b|\b(?:chief|first|foremost|standing out|stands out)(?: (?:most|clearly))? among\b|\b(?:at|to) the (?:head|top|forefront) of\b|\b(?:strongest|weightiest|heaviest)\b|highest-ranked|\btop of the (?:list|ranking|reasons)\b|\bthe (?:greatest|biggest|largest|main|heaviest)(?= (?:is|being|comes|reduction|increase|effect|contribution)\b)|\bmost(?= is\b|\s*$)|\bmost (?:heavily|strongly|forcefully|decisive\w*|telling|striking|important|significant|notable|clearly|indicative|suspicious\w*|suggestive|compelling|convincing|persuasive|persuasively|weighty|serious|alarming|worrying|concerning|reassuring|damning|powerful\w*|relevant|prominent\w*|to (?:raise|lower|increase|reduce|the))\b|\bthe most\b(?! (?:recent|similar|alike|like|closely|comparable))|\bdoes (?:more|most)\b|\bfirst and foremost\b|\bchiefly\b|\bprimarily\b|\bforemost\b",
+    rf"\b(?:weigh|count|matter|contribut|speak|add|push|point|argue|stand)\w* (?:the )?most\b(?: heavily| strongly| clearly)?|\bmore (?:[\w']+ ){{0,5}}?than (?:any(?:thing)?|all|every(?:thing)?)\b|\babove all\b|\bmost of all\b|\b(?:chief|first|foremost|standing out|stands out)(?: (?:most|clearly))? among\b|\b(?:at|to) the (?:head|top|forefront) of\b|\b(?:strongest|weightiest|heaviest)\b|highest-ranked|\btop of the (?:list|ranking|reasons)\b|\bthe (?:greatest|biggest|largest|main|heaviest)(?= (?:is|being|comes|reduction|increase|effect|contribution)\b)|\bmost(?= is\b|\s*$)|\bmost (?:heavily|strongly|forcefully|decisive\w*|telling|striking|important|significant|notable|clearly|indicative|suspicious\w*|suggestive|compelling|convincing|persuasive|persuasively|weighty|serious|alarming|worrying|concerning|reassuring|damning|powerful\w*|relevant|prominent\w*|to (?:raise|lower|increase|reduce|the))\b|\bthe most\b(?! (?:recent|similar|alike|like|closely|comparable))|\bdoes (?:more|most)\b|\bdominat\w+|\b(?:greatest|most|heaviest) weight\b|\bkey (?:reason|factor|driver|signal)\b|\bdrivers? of (?:this|the) alert\b|\bis due to\b|\bfirst and foremost\b|\bchiefly\b|\bprimarily\b|\bforemost\b",
     re.I,
 )
 _TOGETHER: Final = re.compile(
@@ -458,6 +458,16 @@ def clauses(text: str, joined: bool = True) -> tuple[Clause, ...]:
         if merged and apposed and mark.strip() == "," and all(one.kind == "duration" for one in quantities(merged[-1][1])):
             merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")  # "the mean amount of this card, EUR 5.00 within 1 day"
             continue
+        if (
+            merged
+            and mark.strip() == "which"
+            and re.match(
+                r"\s*(?:sits|stands|lies|comes|amounts) (?:at|to) \S*\d|\s*(?:sits|stands|comes) (?:at|to) [A-Z]{3}", piece
+            )
+        ):
+            if all(one.kind == "duration" for one in quantities(merged[-1][1])):
+                merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")  # "the average of this card, which sits at EUR 5.00"
+                continue
         if merged and mark.strip() == "," and re.match(r"\s*(?:was|were|is|are|has|had)\b", piece):
             merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")
             continue

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from core.messages import EvidenceItem, Sentence, Verification
 from explain.language import Clause, Quantity, clauses, plain, quantities, roles, stem, words
 from explain.narrator import BUDGET, PARTS, Claim, Facts, Narrative, budgeted, required, template_claims
+from explain.overreach import overreach
 from explain.vocabulary import about as words_about
 from explain.vocabulary import is_empty, licensed_by, unlicensed
 
@@ -157,6 +158,9 @@ def fault(claim: Claim, facts: Facts) -> str | None:
     read = re.sub(r"\b(?:no|none)\b(?! \w*(?:longer|more))", "0", text, flags=re.I) if zero else text
     if found := _others_fault(text, texts) or _pairs_fault(plain(text), cited) or _balance_fault(plain(text), cited, facts):
         return found
+    ranked = [item for item in facts.evidence if item.kind == "contribution"]
+    if found := overreach(plain(text), [reading.item for reading in cited], ranked):
+        return found
     for reading in cited:
         if (needed := _NEEDED.get(reading.item.code.partition("_")[2])) and len(cited) == 1 and not needed.search(text):
             return "leaves out what its value is of"
@@ -247,7 +251,13 @@ _WHOLE = re.compile(
     re.I,
 )
 _SHARE = re.compile(
-    r"\b(?<![\d:.,])(?P<n>none|no|all|every|each|\d+)\s+(?:(?:of|the|them|strong|strongest|main|top|one|more|only|just|is|are|(?:reason|factor|signal|point|speak|count|argue|weigh|pull|push|lean|tell)s?)\s+)*(?P<side>for|towards?|to|against|away from) (?:fraud|it)\b",
+    r"\b(?<![\d:.,])(?P<n>none|no|all|every|each|most|majority|\d+)\s+(?:(?:of|the|them|strong|strongest|main|top|one|more|only|just|is|are|(?:reason|factor|signal|point|speak|count|argue|weigh|pull|push|lean|tell)s?)\s+)*(?P<side>for|towards?|to|against|away from) (?:fraud|it)\b",
+    re.I,
+)
+
+
+_SHARE_AFTER = re.compile(
+    r"\b(?P<side>for|towards?|to|against|away from) (?:fraud|it)\s+(?:(?:speaks?|counts?|argues?|points?|are|is|stands?)\s+)?(?:only\s+)?(?P<n>none|\d+)(?![\d.,:%])(?! (?:EUR|%|transactions|different|very|known|h\b|min|days|km))",
     re.I,
 )
 
@@ -257,8 +267,12 @@ def _balance_fault(text: str, cited: list[_Reading], facts: Facts) -> str | None
     if not any(reading.item.kind == "balance" for reading in cited):
         return None
     signs = [(item.contribution or 0) > 0 for item in facts.evidence if item.kind == "contribution"]
-    for match in _SHARE.finditer(_WHOLE.sub(" ", text)):
+    for match in [*_SHARE.finditer(_WHOLE.sub(" ", text)), *_SHARE_AFTER.finditer(_WHOLE.sub(" ", text))]:
         said, against = match["n"].lower(), match["side"].lower() in ("against", "away from")
+        if said in ("most", "majority"):
+            if 2 * signs.count(not against) <= len(signs):
+                return "counts the reasons of a side wrongly"
+            continue
         wanted = signs.count(not against)
         number = 0 if said in ("none", "no") else len(signs) if not said.isdigit() else int(said)
         if number != wanted:
@@ -268,6 +282,9 @@ def _balance_fault(text: str, cited: list[_Reading], facts: Facts) -> str | None
 
 def _is_plain(text: str) -> bool:
     return all(one.isascii() or one in _TYPOGRAPHY for one in text)
+
+
+_NORM = re.compile(r"\b(?:its|the|their|what is) (?:usual|normal|typical|average|norm)\b", re.I)
 
 
 def _clause_fault(
@@ -280,10 +297,13 @@ def _clause_fault(
     stems = frozenset(stem(word) for word in words(clause.text))
     telling = [one for one in stems if any(one in reading.stems for reading in cited)]
     reading = _closest(stems, holding) if clause.quantities or telling or before is None else before
+    if before is not None and not clause.quantities and (clause.above or clause.below) and _NORM.search(clause.text):
+        reading = before  # "..., above its usual rate"
     if (
         before is not None
         and before.item.normal is not None
-        and {(one.role, one.kind in ("money", "count")) for one in clause.quantities} == {("usual", True)}
+        and {(one.role, one.kind in ("money", "count")) for one in clause.quantities if one.kind != "duration"}
+        == {("usual", True)}
     ):
         if before not in holding:
             return "what is usual is told of something else", before

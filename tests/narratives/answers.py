@@ -17,10 +17,8 @@ from explain.narrator import Claim, Facts
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a model wrote about some facts."""
+    """What a model wrote."""
 
-    evidence: tuple[msgspec.Raw, ...]
-    suggestion: str
     sentences: tuple[Claim, ...]
 
 
@@ -32,6 +30,18 @@ def answers() -> list[tuple[Facts, tuple[Claim, ...]]]:
     return [
         (msgspec.json.decode(line, type=Facts), msgspec.json.decode(line, type=Answer).sentences)
         for line in _FILE.read_bytes().splitlines()
+    ]
+
+
+def slipped_through() -> list[tuple[Facts, Claim]]:
+    """False sentences that passed an earlier checker, by a reviewer who had its code, each with its evidence."""
+    lines = [msgspec.json.decode(line) for line in _FILE.with_name("slipped_through.jsonl").read_bytes().splitlines()]
+    return [
+        (
+            msgspec.convert({"evidence": one["evidence"], "suggestion": ""}, Facts),
+            msgspec.convert({k: one[k] for k in Claim.__struct_fields__}, Claim),
+        )
+        for one in lines
     ]
 
 
