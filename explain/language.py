@@ -144,6 +144,10 @@ _OPENING: Final = re.compile(
 )
 _RELATIVE: Final = re.compile(r"\s*(?:relative|compared|measured|set) (?:to|with|against) what (?:is|was)\b[^,]*$", re.I)
 _VERB: Final = re.compile(r"\b(?:took|was|were|is|are|had|has|have|happened|occurred|did|does|came|went|saw|fell)\b", re.I)
+_PREDICATE: Final = re.compile(r"\s*(?:was|were|is|are|has|had)\b")
+_AMOUNTS_TO: Final = re.compile(
+    r"\s*(?:sits|stands|lies|comes|amounts) (?:at|to) \S*\d|\s*(?:sits|stands|comes) (?:at|to) [A-Z]{3}"
+)
 _CONTRAST: Final = re.compile(
     r"(?:versus|vs\.?|compared|in contrast|instead of|rather than|as opposed|up from|down from|against)", re.I
 )
@@ -191,6 +195,35 @@ _BELOW: Final = re.compile(
     r"\b(?:below|lower|smaller|less|fewer|beneath|short of|under(?= (?:that|this|its|the (?:card's |merchant's )?(?:\d+ \w+ )?(?:usual|norm\w*|mean|average|highest)))|slower|shorter|low|small|modest|quiet|quieter|calmer|below-average|little|light|lighter)\b",
     re.I,
 )
+# what is said in other words, as the words that are read; each applies to what those before it made
+_PLAIN: Final = [
+    (re.compile(pattern, re.I), to)
+    for pattern, to in (
+        (r"\b(?:(?:did|does|do) not|didn't|never) (?:exceed\w*|surpass\w*|(?:go(?:es)?|went|rose|rise) (?:above|over|beyond))|\b(?:no|not) more than\b", "at most"),
+        (r"\b(?:none of|no)\b([^.;]{0,80}?)\b(?:was|were|is) (?:higher|larger|greater|more|bigger) than\b", r"\1 at most"),
+        (r"\bno\b([^.;,]{0,40}?)\b(?:exceed(?:ed|s)|(?:went|is|was) above)\b", r"\1 at most"),
+        (r"\b(?:(?:does|did|do) not|doesn't|didn't) (?:reach|attain|get to|come up to)\b", "is below"),
+        (r"\b(?:nothing(?: else)?|no (?:other|single)? ?(?:\w+ )?(?:reason|factor|point|signal|feature|fact|element|circumstance|argument|consideration)s?) " r"([^.;,]{1,80}?) (?:more(?: (\w+))? than|(?:as|so) (?:much|(?:strong|heavi|clear|forceful)\w*) as)\b", r"most of all \1 \2"),
+        (r"\bthe (?:hour|time),? (?:of )?(?=\d\d?:\d\d)", "the time at "),
+        (r"\b(between [^.,;]{1,60}?) and ", r"\1 & "),
+        (r"\bone of the (?=things|rules|reasons|factors|signals|signs|points|features|arguments|considerations|circumstances)", "among the "),
+        (r"\b(?:looking at|among|within|of) the (?:card's )?last (\d+) transactions(?: of (?:the|this) card)?, (\d+)\b", r"\2 of the card's last \1 transactions"),
+        (r"\b(?<!fraud )count of (?=\d)", ""),
+        (rf"\breview (?:starts|begins): ({_NUMBER} ?%) (?:against|versus|vs\.?) ({_NUMBER} ?%)", r"review: \1, which starts at \2"),
+        (r"\bmore than half of\b", "most of"),
+        (r"\bwithout exception\b", "all"),
+        (r"\bas (?:high|large|big|great|much|many|active|busy|long|far)\b(?: as\b)?", " "),
+        (r"\b(?:twice|(?:is |was |are )?doubles?(?: that of)?|doubled)\b", "2 times"),
+        (r"\b(?:thrice|triples?|tripled)\b", "3 times"),
+        (r"\b(?:quadruples?|quadrupled)\b", "4 times"),
+        (r"\bhalf(?: of)?(?= (?:its|the|this|that|what|as))", "0.5 times"),
+        (r"\b(?:a |one )(?=hundred|dozen)", ""),
+        (r"\bnot (?:a single|one)\b", "no"),
+        (r"\b(?:a single|only one|just one|exactly one|a lone)\b", "1"),
+        (r"(?<!every )(?<!each )(?<!any )(?<!no )(?<!highest )(?<!largest )(?<!last )(?<!latest )(?<!first )(?<!earlier )\bone(?= (?:of\b|transaction|purchase|payment|merchant|case|countr|fraud|legitimate|genuine|different|hour|day|week|minute|very|small|other))", "1"),
+    )
+]  # fmt: skip
+_SPELT: Final = re.compile(rf"\b(?P<word>{'|'.join(word for word in (*_WORDS, *_TENS) if word != 'one')})(?P<fold>fold)?\b", re.I)
 
 
 class Quantity(Struct, frozen=True):
@@ -236,55 +269,19 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z]+(?:'[a-z]+)?", re.sub(r"\bal_[0-9a-z]+\b", " ", text).lower().replace("’", "'"))
 
 
+@lru_cache(maxsize=4096)
 def plain(text: str) -> str:
     """Number words as digits; "twice" as "2 times"."""
     text = text.replace("’", "'").replace("\u202f", " ").replace("\u00a0", " ").replace("−", "-")
-    text = re.sub(
-        r"\b(?:(?:did|does|do) not|didn't|never) (?:exceed\w*|surpass\w*|(?:go(?:es)?|went|rose|rise) (?:above|over|beyond))|\b(?:no|not) more than\b",
-        "at most",
-        text,
-        flags=re.I,
-    )
-    text = re.sub(
-        r"\b(?:none of|no)\b([^.;]{0,80}?)\b(?:was|were|is) (?:higher|larger|greater|more|bigger) than\b",
-        r"\1 at most",
-        text,
-        flags=re.I,
-    )
-    text = re.sub(r"\bno\b([^.;,]{0,40}?)\b(?:exceed(?:ed|s)|(?:went|is|was) above)\b", r"\1 at most", text, flags=re.I)
-    text = re.sub(r"\b(?:(?:does|did|do) not|doesn't|didn't) (?:reach|attain|get to|come up to)\b", "is below", text, flags=re.I)
-    text = re.sub(
-        r"\b(?:nothing(?: else)?|no (?:other|single)? ?(?:\w+ )?(?:reason|factor|point|signal|feature|fact|element|circumstance|argument|consideration)s?) "
-        r"([^.;,]{1,80}?) (?:more(?: (\w+))? than|(?:as|so) (?:much|(?:strong|heavi|clear|forceful)\w*) as)\b",
-        r"most of all \1 \2",
-        text,
-        flags=re.I,
-    )
-    text = re.sub(r"\bthe (?:hour|time),? (?:of )?(?=\d\d?:\d\d)", "the time at ", text, flags=re.I)
-    text = re.sub(r"\b(between [^.,;]{1,60}?) and ", r"\1 & ", text, flags=re.I)
-    text = re.sub(r"\bone of the (?=things|rules|reasons|factors|signals|signs|points|features|arguments|considerations|circumstances)", "among the ", text, flags=re.I)  # fmt: skip
-    text = re.sub(r"\b(?:looking at|among|within|of) the (?:card's )?last (\d+) transactions(?: of (?:the|this) card)?, (\d+)\b", r"\2 of the card's last \1 transactions", text, flags=re.I)  # fmt: skip
-    text = re.sub(r"\b(?<!fraud )count of (?=\d)", "", text, flags=re.I)
-    text = re.sub(rf"\breview (?:starts|begins): ({_NUMBER} ?%) (?:against|versus|vs\.?) ({_NUMBER} ?%)", r"review: \1, which starts at \2", text, flags=re.I)  # fmt: skip
-    text = re.sub(r"\bmore than half of\b", "most of", text, flags=re.I)
-    text = re.sub(r"\bwithout exception\b", "all", text, flags=re.I)
-    text = re.sub(r"\bas (?:high|large|big|great|much|many|active|busy|long|far)\b(?: as\b)?", " ", text, flags=re.I)
-    text = re.sub(r"\b(?:twice|(?:is |was |are )?doubles?(?: that of)?|doubled)\b", "2 times", text, flags=re.I)
-    text = re.sub(r"\b(?:thrice|triples?|tripled)\b", "3 times", text, flags=re.I)
-    text = re.sub(r"\b(?:quadruples?|quadrupled)\b", "4 times", text, flags=re.I)
-    text = re.sub(r"\bhalf(?: of)?(?= (?:its|the|this|that|what|as))", "0.5 times", text, flags=re.I)
-    text = re.sub(r"\b(?:a |one )(?=hundred|dozen)", "", text, flags=re.I)
-    text = re.sub(r"\bnot (?:a single|one)\b", "no", text, flags=re.I)
-    text = re.sub(r"\b(?:a single|only one|just one|exactly one|a lone)\b", "1", text, flags=re.I)
-    text = re.sub(r"(?<!every )(?<!each )(?<!any )(?<!no )(?<!highest )(?<!largest )(?<!last )(?<!latest )(?<!first )(?<!earlier )\bone(?= (?:of\b|transaction|purchase|payment|merchant|case|countr|fraud|legitimate|genuine|different|hour|day|week|minute|very|small|other))", "1", text, flags=re.I)  # fmt: skip
+    for pattern, to in _PLAIN:
+        text = pattern.sub(to, text)
+    return _SPELT.sub(_digits, text)
 
-    def digits(found: re.Match[str]) -> str:
-        word = found["word"].lower()
-        number = _WORDS.index(word) if word in _WORDS else _TENS[word]
-        return f"{number} fold" if found["fold"] else str(number)
 
-    spelt = "|".join(word for word in (*_WORDS, *_TENS) if word != "one")
-    return re.sub(rf"\b(?P<word>{spelt})(?P<fold>fold)?\b", digits, text, flags=re.I)
+def _digits(found: re.Match[str]) -> str:
+    word = found["word"].lower()
+    number = _WORDS.index(word) if word in _WORDS else _TENS[word]
+    return f"{number} fold" if found["fold"] else str(number)
 
 
 def quantities(text: str, role: str = "") -> list[Quantity]:
@@ -445,30 +442,7 @@ def clauses(text: str, joined: bool = True) -> tuple[Clause, ...]:
             if len(piece.split()) <= 6 or _OPENING.match(piece) or _CONTRAST.match(mark.strip()):
                 held = f"{held} {piece}" if held else piece
                 continue
-        if (
-            merged
-            and said
-            and len(said) == 1
-            and len(words(said[0].text)) >= len(words(piece)) - 1
-            and mark.strip() in (",", "(", "–", "-", "—")
-        ):
-            merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")
-            continue
-        apposed = said and not _VERB.search(piece) and piece.strip().startswith(said[0].text) and said[0].kind in _WITH_ROLE
-        if merged and apposed and mark.strip() == "," and all(one.kind == "duration" for one in quantities(merged[-1][1])):
-            merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")  # "the mean amount of this card, EUR 5.00 within 1 day"
-            continue
-        if (
-            merged
-            and mark.strip() == "which"
-            and re.match(
-                r"\s*(?:sits|stands|lies|comes|amounts) (?:at|to) \S*\d|\s*(?:sits|stands|comes) (?:at|to) [A-Z]{3}", piece
-            )
-        ):
-            if all(one.kind == "duration" for one in quantities(merged[-1][1])):
-                merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")  # "the average of this card, which sits at EUR 5.00"
-                continue
-        if merged and mark.strip() == "," and re.match(r"\s*(?:was|were|is|are|has|had)\b", piece):
+        if merged and _goes_on(mark.strip(), piece, said, merged[-1][1]):
             merged[-1] = (merged[-1][0], f"{merged[-1][1]} {piece}")
             continue
         if (
@@ -490,6 +464,18 @@ def clauses(text: str, joined: bool = True) -> tuple[Clause, ...]:
     if held:
         merged.append(("", held))
     return tuple(_listed([_clause(mark, piece) for mark, piece in merged], [mark for mark, _ in merged]))
+
+
+def _goes_on(mark: str, piece: str, said: list[Quantity], before: str) -> bool:
+    """Whether a piece of a sentence states the value of what stands before it, or is its predicate."""
+    if len(said) == 1 and len(words(said[0].text)) >= len(words(piece)) - 1 and mark in (",", "(", "–", "-", "—"):
+        return True
+    if mark == "," and _PREDICATE.match(piece):
+        return True
+    apposed = said and not _VERB.search(piece) and piece.strip().startswith(said[0].text) and said[0].kind in _WITH_ROLE
+    if (mark == "," and apposed) or (mark == "which" and _AMOUNTS_TO.match(piece)):
+        return all(one.kind == "duration" for one in quantities(before))  # "the mean amount, EUR 5.00 within 1 day"
+    return False
 
 
 def _listed(found: list[Clause], marks: list[str]) -> list[Clause]:

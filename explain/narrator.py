@@ -59,31 +59,34 @@ def parse(answer: str) -> Narrative:
         raise ValueError(f"the answer is not a narrative: {error}") from None
 
 
-def _of(facts: Facts, *kinds: str) -> list[EvidenceItem]:
+def of_kind(facts: Facts, *kinds: str) -> list[EvidenceItem]:
+    """The items of some kinds, in their order; contributions have the strongest first."""
     return [item for item in facts.evidence if item.kind in kinds]
 
 
 def _signed(facts: Facts, sign: int) -> list[EvidenceItem]:
-    return [item for item in _of(facts, "contribution") if sign * (item.contribution or 0) > 0]
+    return [item for item in of_kind(facts, "contribution") if sign * (item.contribution or 0) > 0]
 
 
 def required(facts: Facts) -> set[str]:
     """The ids of the evidence that every narrative tells: what, the score, the strongest on both sides, the similar cases."""
-    ids = [item.evidence_id for item in _of(facts, "timeline", "score", "cases", "hostile")]
-    ids += [item.evidence_id for item in (*_signed(facts, +1)[:1], *(_signed(facts, -1)[:1] or _of(facts, "balance")))]
+    ids = [item.evidence_id for item in of_kind(facts, "timeline", "score", "cases", "hostile")]
+    ids += [item.evidence_id for item in (*_signed(facts, +1)[:1], *(_signed(facts, -1)[:1] or of_kind(facts, "balance")))]
     return set(ids)
 
 
 def template_claims(facts: Facts) -> Narrative:
     """The five parts in fixed words, right by construction: each sentence is its evidence's own text."""
-    claims = [Claim("what_happened", item.text, (item.evidence_id,)) for item in (*_of(facts, "timeline"), *_of(facts, "score"))]
-    unusual = (*_signed(facts, +1)[:3], *_of(facts, "hostile", "rule", "novelty"))
+    claims = [
+        Claim("what_happened", item.text, (item.evidence_id,)) for item in (*of_kind(facts, "timeline"), *of_kind(facts, "score"))
+    ]
+    unusual = (*_signed(facts, +1)[:3], *of_kind(facts, "hostile", "rule", "novelty"))
     claims += [Claim("why_unusual", item.text, (item.evidence_id,)) for item in unusual]
-    claims += [Claim("similar_cases", item.text, (item.evidence_id,)) for item in _of(facts, "cases")]
+    claims += [Claim("similar_cases", item.text, (item.evidence_id,)) for item in of_kind(facts, "cases")]
     against = _signed(facts, -1)[:2]
     claims += [Claim("speaks_against", f"Against fraud: {item.text}", (item.evidence_id,)) for item in against]
     if not against:
-        claims += [Claim("speaks_against", item.text, (item.evidence_id,)) for item in _of(facts, "balance")]
+        claims += [Claim("speaks_against", item.text, (item.evidence_id,)) for item in of_kind(facts, "balance")]
     claims.append(Claim("next_step", facts.suggestion, (facts.evidence[0].evidence_id,)))
     kept = budgeted([(claim, TEMPLATE) for claim in claims], facts, BUDGET)
     return Narrative(tuple(claim for claim, _ in kept))

@@ -22,12 +22,12 @@ _ALONE: Final = "says that there is nothing else"
 
 # of which items by the end of their code ("" for all), what is refused, and how that is told
 _ADDED: Final = [
-    (codes, re.compile(pattern, re.I), why)
+    (re.compile(rf"(?:{codes})$"), re.compile(pattern, re.I), why)
     for codes, pattern, why in (
         ("", rf"\b(?:this|the) {_PAID} (?:was|is|has been|had been|were) (?:also |already |then )?(?:reported|known|confirmed|found|recogni[sz]ed|identified|flagged as)\b", "tells a finding about this transaction"),
         ("", rf"\b{_PEOPLE} (?:\w+ )?(?:report|found|find|question|notice|confirm|claim|regard|consider|recogni|expect|ask|want|need|is|was|has|had been|away)\w*|\bother than the (?:cardholder|customer)|\b(?:somebody|someone) else\b|\bby (?:this|the|a|its) (?:customer|cardholder|holder)", "tells something of the customer"),
         ("DISTANCE|TRAVEL_SPEED", rf"\b{_PEOPLE}\b|\b(?:usual|normal|typical|home) (?:place|location)|\bfrom the card\b(?!')", "tells where somebody is"),
-        ("", r"\b(?:only|sole|solely|exclusively|nothing but|just)\b(?! (?:about |around |some |roughly |(?-i:[A-Z]{3} )|[€$£]|\d|a |an |the (?:time|hour|night|weekend)|in |within |over |at |by |1 |slightly |below|above|under|over|part|half|after|before|moderately|marginally|little|few|once|twice|an?\b))", _ALONE),
+        ("", r"\b(?:only|sole|solely|exclusively|nothing but|just)\b(?! (?:about |around |some |roughly |(?-i:[A-Z]{3} )|[€$£]|\d|the (?:time|hour|night|weekend)|in |within |over |at |by |slightly |below|above|under|over|part|half|after|before|moderately|marginally|little|few|once|twice|an?\b))", _ALONE),
         ("", r"\bonly (?:a |an |the |known |last |first |1 (?!of|very|hour|day|transaction|amount|merchant|different|countr|min|km|known|fraud|was|legit|\d))*(?:reason|factor|fraud|known fraud|device|merchant|country|rule)\b(?!s)", _ALONE),
         ("", r"\b(?:nothing|everything|all (?:the |of the )?(?:signs|signals|reasons|factors|evidence|indicators))\b[^.;,]*\b(?:speaks?|points?|counts?|argues?|weighs?|suggests?)\b", _ALONE),
         ("", r"\bno information\b(?! (?:was |is )?(?:\w+ )?(?:for|about|on)\b)|\bnothing was (?:given|supplied|provided)\b", "says that there is nothing"),
@@ -53,7 +53,7 @@ _ADDED: Final = [
         ("SCORE_REVIEW|SCORE_DECLINE", rf"\b(?:all|every(?! 100)|most|none|no|each)\b[^.;,]*\b{_PAID}\b|\b(?:raises?|raised|lowers|lowered|increase[sd]?|reduce[sd]?|due to)\b", "tells more of the score than its evidence"),
         ("RULE", r"\b(?:probability|score|likelihood)\b|\bno other\b", "tells what a rule does to the score"),
         ("SIMILAR_CASE", r"\b(?:as|so) (?:was|were|did|is)\b|\blikewise\b|\b(?:less|least|more) (?:similar|alike|like)\b|\bboth\b[^.;]*\d", "tells of one case what is so of another"),
-        ("BALANCE", r"\b(?:stronger|weaker|outweigh\w*|heavier|stronger than|more (?:weight|heavily)|(?<!the )(?<!\d )strongest reason(?!s)|the strongest reason(?!s))\b", "weighs the reasons"),
+        ("BALANCE", r"\b(?:stronger|weaker|outweigh\w*|heavier|more (?:weight|heavily)|strongest reason(?!s))\b", "weighs the reasons"),
     )
 ]  # fmt: skip
 # what stands in relation to another item: a part of it, or one for each of it
@@ -95,24 +95,22 @@ def overreach(text: str, items: Sequence[EvidenceItem], ranked: Sequence[Evidenc
     for codes, pattern, why in _ADDED:
         if why == _ALONE and alone:
             continue
-        if any(re.search(rf"(?:{codes})$", item.code) for item in items):
-            if (found := pattern.search(text)) and found.group().lower() not in shown.lower() and not pattern.search(shown):
-                return why
-    if len(items) > 1 and reasons and (found := _RELATED.search(text)) and not any(item.kind == "balance" for item in items):
+        if any(codes.search(item.code) for item in items) and pattern.search(text) and not pattern.search(shown):
+            return why
+    kinds = {item.kind for item in items}
+    if len(items) > 1 and reasons and "balance" not in kinds and _RELATED.search(text):
         return "makes one fact a part of another"
     cases = [item.evidence_id for item in items if item.kind == "case"]
-    if cases and _MOST_SIMILAR.search(text) and cases[0] != "K1":
-        return "another rank than its evidence has"
-    if len(cases) > 1 and _IS_MOST_SIMILAR.search(text):
+    if (cases and cases[0] != "K1" and _MOST_SIMILAR.search(text)) or (len(cases) > 1 and _IS_MOST_SIMILAR.search(text)):
         return "another rank than its evidence has"
     for both in _BOTH.finditer(text):
         if any(both["window"].lower() not in item.text.lower() for item in items):
             return "gives a window of one fact to another"
-    if {item.kind for item in items} & {"case", "cases"} and {item.kind for item in items} - {"case", "cases"}:
+    if kinds & {"case", "cases"} and kinds - {"case", "cases"}:
         return "tells of past cases and of this transaction together"
     if reasons and len(items) == len(reasons) and not _KNOWS_USUAL.search(shown) and _USUAL.search(text):
         return "tells what is usual, which its evidence does not"
-    if any(item.kind == "score" for item in items) and _SCORED.search(text) and not re.search(r"\bcalibrat|\bscore", text, re.I):
+    if "score" in kinds and _SCORED.search(text) and not re.search(r"\bcalibrat|\bscore", text, re.I):
         return "leaves out that they were scored like this in calibration"
     for item in items:
         wanted = next((wanted for code, wanted in _OBJECT.items() if item.code.endswith(code)), None)
@@ -120,10 +118,7 @@ def overreach(text: str, items: Sequence[EvidenceItem], ranked: Sequence[Evidenc
             return "leaves out what its value is of"
     if top := _TOP.search(text):
         own = [item for item in ranked if item in reasons]
-        number, side = (
-            int(top["n"]),
-            [one for one in ranked if own and ((one.contribution or 0) > 0) == ((own[0].contribution or 0) > 0)],
-        )
-        if own and number == len(own) and own not in (list(ranked[:number]), side[:number]):
+        side = [item for item in ranked if ((item.contribution or 0) > 0) in signs]
+        if own and len(own) == int(top["n"]) and own not in (list(ranked[: len(own)]), side[: len(own)]):
             return "another rank than its evidence has"
     return None

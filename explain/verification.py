@@ -14,8 +14,8 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 from core.messages import EvidenceItem, Sentence, Verification
-from explain.language import Clause, Quantity, clauses, plain, quantities, roles, stem, words
-from explain.narrator import BUDGET, PARTS, Claim, Facts, Narrative, budgeted, required, template_claims
+from explain.language import Clause, Quantity, clauses, plain, roles, stem, words
+from explain.narrator import BUDGET, PARTS, Claim, Facts, Narrative, budgeted, of_kind, required, template_claims
 from explain.overreach import overreach
 from explain.vocabulary import about as words_about
 from explain.vocabulary import is_empty, licensed_by, unlicensed
@@ -158,8 +158,7 @@ def fault(claim: Claim, facts: Facts) -> str | None:
     read = re.sub(r"\b(?:no|none)\b(?! \w*(?:longer|more))", "0", text, flags=re.I) if zero else text
     if found := _others_fault(text, texts) or _pairs_fault(plain(text), cited) or _balance_fault(plain(text), cited, facts):
         return found
-    ranked = [item for item in facts.evidence if item.kind == "contribution"]
-    if found := overreach(plain(text), [reading.item for reading in cited], ranked):
+    if found := overreach(plain(text), [reading.item for reading in cited], of_kind(facts, "contribution")):
         return found
     for reading in cited:
         if (needed := _NEEDED.get(reading.item.code.partition("_")[2])) and len(cited) == 1 and not needed.search(text):
@@ -205,7 +204,7 @@ def _uncounted(text: str, cited: list[_Reading]) -> str:
     own = sum(reading.item.kind == "contribution" for reading in cited)
 
     def without(found: re.Match[str]) -> str:
-        return "these" if quantities(plain(found["n"]))[0].value == own else found.group()
+        return "these" if float(plain(found["n"])) == own else found.group()
 
     return _COUNT_OF_ITEMS.sub(without, text)
 
@@ -266,8 +265,9 @@ def _balance_fault(text: str, cited: list[_Reading], facts: Facts) -> str | None
     """How many of the strongest reasons take a side, told from the item that counts them."""
     if not any(reading.item.kind == "balance" for reading in cited):
         return None
-    signs = [(item.contribution or 0) > 0 for item in facts.evidence if item.kind == "contribution"]
-    for match in [*_SHARE.finditer(_WHOLE.sub(" ", text)), *_SHARE_AFTER.finditer(_WHOLE.sub(" ", text))]:
+    signs = [(item.contribution or 0) > 0 for item in of_kind(facts, "contribution")]
+    text = _WHOLE.sub(" ", text)
+    for match in (*_SHARE.finditer(text), *_SHARE_AFTER.finditer(text)):
         said, against = match["n"].lower(), match["side"].lower() in ("against", "away from")
         if said in ("most", "majority"):
             if 2 * signs.count(not against) <= len(signs):
@@ -722,7 +722,7 @@ def _rank_fault(clause: Clause, reading: _Reading, cited: list[_Reading], facts:
     """The place among the contributions, overall or among those of its side."""
     if not clause.rank or reading.item.kind in ("balance", "cases", "case"):
         return None
-    ranked = [item for item in facts.evidence if item.kind == "contribution"]
+    ranked = of_kind(facts, "contribution")
     if reading.item not in ranked:
         return "a rank that its evidence has not"
     positive = (reading.item.contribution or 0) > 0

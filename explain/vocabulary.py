@@ -61,7 +61,7 @@ includes including included counting considering regarding concerning terms cont
 attempt attempted processed made initiated carried conducted involved involving involves made executed submitted performed placed
 fraud fraudulent legitimate genuine honest probability likelihood chance
 falls fall fell stays stay stayed stands turned turns turn passed passes pass went goes go going ranks rank ranked ranking
-everything somebody anything something whole entire entirety entirely fully full wholly generally general particular
+everything anything something whole entire entirety entirely fully full wholly generally general particular
 data field fields information info value channel outcome outcomes result status
 high low large small tall higher highest lowest upwards downwards upward downward back forward apart
 separates separate separated requires require required implies implied imply telling told tells tell talks talk
@@ -186,8 +186,8 @@ _MORE: Final = {
     "NIGHT": "fall falls used measured going terms hours outside went through night day working hours",
     "WEEKEND": "fall falls used fell weekend working week weekday day",
     "TIMELINE": "attributed paid spent charged amount sum total review country place channel online card present earlier location currency",
-    "NOVEL": "novelty profile material unfamiliar during falls fall outside features presented complete counterpart found nowhere entirety everything looks look falls fall outside encountered contains contained viewed occurred considered overall features whole pattern combination like nothing resemble resembles resembling similar different novel new seen known data set examples example model trained",
-    "MISSING_FIELDS": "remain remains along everything arrived unknown delivered accompany accompanied following following details incomplete came without lacks supplied provided specified absent value values information data fields field record missing",
+    "NOVEL": "novelty profile material unfamiliar during falls fall outside features presented complete counterpart found nowhere entirety everything looks look encountered contains contained viewed occurred considered overall features whole pattern combination like nothing resemble resembles resembling similar different novel new seen known data set examples example model trained",
+    "MISSING_FIELDS": "remain remains along everything arrived unknown delivered accompany accompanied following details incomplete came without lacks supplied provided specified absent value values information data fields field record missing",
     "SIMILAR_CASES": "history offers namely exception precedents precedent established cleared most mixed classed classified labelled found ended resolved majority confirmed proved proven minority split splits case cases outcome comparable",
     "SIMILAR_CASE": "verdict precedent file investigation degree classed classified labelled found turned out proved resembles comparable past confirmed case cases similar comparable outcome",
     "SCORE_REVIEW": "translates experience assigned begins beginning alike qualifies sent goes going review threshold mark above",
@@ -208,29 +208,9 @@ _MORE: Final = {
 
 # words of another meaning than those whose stem they share
 _OTHERS: Final = frozenset(
-    [
-        "relative",
-        "relatives",
-        "evening",
-        "evenings",
-        "severe",
-        "severely",
-        "informed",
-        "informs",
-        "informing",
-        "import",
-        "imports",
-        "imported",
-        "importing",
-        "suspect",
-        "suspects",
-        "someone",
-        "somebody",
-        "everyone",
-        "anyone",
-        "states",
-    ]
-)
+    ("relative", "relatives", "evening", "evenings", "severe", "severely", "informed", "informs", "informing", "import", "imports",
+     "imported", "importing", "suspect", "suspects", "states", "someone", "somebody", "everyone", "anyone")
+)  # fmt: skip
 
 
 def about(code: str) -> str:
