@@ -27,7 +27,7 @@ from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
 from core.errors import QueueError
 from core.messages import TYPOLOGIES, Finding
 from core.money import money
-from core.privacy import redact
+from core.privacy import WITHOUT_KEY
 from core.settings import Settings
 from explain.reasons import duration
 from explain.untrusted import quoted
@@ -42,6 +42,7 @@ PARTS = {
     "next_step": "Suggested next step",
 }
 logger = logging.getLogger(__name__)
+_PRIVACY = WITHOUT_KEY  # notes are free text: masking needs no key
 _LOOPBACK = ("127.0.0.1", "localhost")
 _OPEN = ("/live", "/ready", "/metrics")  # for probes and Prometheus, which no proxy signs in
 _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -149,7 +150,7 @@ def create_app(
     ) -> RedirectResponse:
         if typology and typology not in TYPOLOGIES:
             raise HTTPException(422, f"no typology {typology!r}")
-        queue.decide(alert_id, finding, _named(request, settings), typology or None, redact(note.strip()) or None)
+        queue.decide(alert_id, finding, _named(request, settings), typology or None, _PRIVACY.text(note.strip()) or None)
         waiting = queue.open_alerts(1)
         return RedirectResponse(f"/alerts/{waiting[0].alert.alert_id}" if waiting else "/", status_code=303)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from core.messages import Alert, EvidenceItem
-from core.money import exponent, money
+from core.money import exponent, minor_per_major, money
 from explain.reasons import duration
 
 _WIDTH = 640
@@ -55,7 +55,7 @@ def timeline(alert: Alert) -> str:
     """The card's last transactions and this one: amount (logarithmic) against time before the alert. Empty without a past."""
     now, currency = alert.transaction.event_time, alert.currency or alert.transaction.currency
     price = alert.features.get("amount")
-    own = round(price * 100) if price is not None else None  # in the currency of the past ones
+    own = round(price * minor_per_major(currency)) if price is not None else None  # in the currency of the past ones
     past = [one for one in alert.recent if one.amount is not None and one.event_time <= now]
     if not past:
         return ""

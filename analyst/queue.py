@@ -5,17 +5,20 @@ Every write is idempotent by id, because the stream may say a thing twice. A ver
 the note that it must still be published are one transaction.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, update
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from analyst.audit import record
 from analyst.tables import alerts, investigations, verdicts
 from core.clock import Clock
-from core.errors import QueueError
+from core.errors import InvalidEvent, QueueError
 from core.messages import (
     Alert,
     Explanation,
@@ -40,6 +43,20 @@ class QueuedAlert(Struct, frozen=True):
     explanation: Explanation | None
     finding: Finding | None
     raised_at: int
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """
+    Turn a store's refusal of a value into ``InvalidEvent``: the next try would end the same way. An outage stays as it is.
+
+    Raises:
+        InvalidEvent: if the store cannot hold what it was given.
+    """
+    try:
+        yield
+    except (DataError, IntegrityError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidEvent(f"the store refuses a value: {type(getattr(error, 'orig', error)).__name__}") from error
 
 
 class Queue:
@@ -76,7 +93,7 @@ class Queue:
         """Add an alert with its explanation; an alert that is there keeps its finding and gets this explanation."""
         decision = alert.decision
         words = encode(explanation).decode()
-        with self._engine.begin() as connection:
+        with refusals(), self._engine.begin() as connection:
             changed = connection.execute(
                 update(alerts).where(alerts.c.alert_id == alert.alert_id).values(explanation=words)
             ).rowcount
@@ -103,6 +120,11 @@ class Queue:
                     connection.execute(insert(alerts).values(row))
             except IntegrityError:  # another explainer was faster: the same alert, the same words
                 return
+
+    def ping(self) -> None:
+        """Return when the database has answered."""
+        with self.reading() as connection:
+            connection.execute(select(1))
 
     def get(self, alert_id: str) -> QueuedAlert | None:
         """One alert, None if there is none of that id."""
@@ -262,6 +284,9 @@ def _queued(row: Any) -> QueuedAlert:
 def _engine(url: str) -> Engine:
     engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)  # an error's text goes to the log
     if engine.dialect.name == "sqlite":
+        if (path := engine.url.database) and path != ":memory:":
+            # made here, for its owner alone; SQLite gives the files beside it the same mode
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
         @event.listens_for(engine, "connect")
         def _(connection: Any, _: Any) -> None:

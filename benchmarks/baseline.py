@@ -178,7 +178,7 @@ def decide(bundle: Bundle, cards: dict, merchants: dict, now: Transaction) -> by
     x = [*card_features(bundle.spec, past, now), *merchant_features(bundle.spec, buckets, now)]
     cards[now.card_id] = encode([*past, judged(bundle.spec, past, now)]).decode()
     merchants[now.merchant_id] = remember(bundle.spec, buckets, now)
-    (decided,) = decisions([now], score(bundle, np.array([x], np.float32), np.zeros(1, np.bool_)))
+    (decided,) = decisions([now], score(bundle, np.array([x], np.float32), np.zeros(1, np.uint8)))
     return encode(decided)
 
 

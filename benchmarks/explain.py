@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.setting import WORKER_CORE, trained_world
 from core.messages import decode_alert
+from core.privacy import Privacy
 from explain.casebook import Casebook, CasesInMemory, bundle_cases
 from explain.evidence import gather
 from explain.explainer import Explainer
@@ -61,7 +62,7 @@ def evidence(folder: Path) -> None:
     bundle = load_bundle(folder / "bundle")
     source = TransactionFile(folder / "transactions.parquet", load_mapping("whyflag"))
     out = folder / "replayed"
-    replay(source, bundle, labels=folder / "labels.parquet", out=out, form="jsonl", pan_key=b"", progress=lambda n: None)
+    replay(source, bundle, labels=folder / "labels.parquet", out=out, form="jsonl", privacy=Privacy(), progress=lambda n: None)
     alerts = [decode_alert(line) for line in (out / "alerts.jsonl").read_bytes().splitlines()][-2_000:]
     explainer = Explainer(bundle, Casebook(bundle, CasesInMemory(bundle_cases(bundle))))
     for alert in alerts[:50]:
@@ -80,7 +81,7 @@ def casebook(folder: Path) -> None:
     bundle = load_bundle(folder / "bundle")
     history = load_history(
         TransactionFile(folder / "transactions.parquet", load_mapping("whyflag")),
-        bundle.spec, folder / "labels.parquet", 5 * DAY, b"", QUIET,
+        bundle.spec, folder / "labels.parquet", 5 * DAY, Privacy(), QUIET,
     )  # fmt: skip
     risky = np.argsort(-bundle.booster.inplace_predict(history.X, predict_type="margin", validate_features=False))[:60_000]
     rng = np.random.default_rng(5)
@@ -149,7 +150,7 @@ def retrieval(folder: Path) -> None:
         spec,
         folder / "labels.parquet",
         5 * DAY,
-        b"",
+        Privacy(),
         QUIET,
     )
     truth = pq.read_table(folder / "truth.parquet").to_pydict()

@@ -17,6 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from benchmarks.setting import PARTITIONS, WORKER_CORE, Setting, batches, pinned, setting
 from core.topics import DECISIONS
 from streams.clients import create_topics
+from streams.connection import Connection
 from streams.publishing import Publisher
 from tests.kafka import emptied
 from tests.workers import Worker, collect
@@ -32,7 +33,7 @@ async def sent_at(place: Setting, rate: int, partitions: int) -> dict[bytes, flo
     sent: dict[bytes, float] = {}
     wanted = int(rate * (SECONDS + _WARM_UP_SECONDS))
     transactions = place.transactions()
-    publisher = Publisher(place.cluster.bootstrap)
+    publisher = Publisher(Connection(place.cluster.bootstrap))
     await publisher.start()
     began, deliveries = time.time(), []
     while len(sent) < wanted:

@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.setting import trained_world, transactions_in
 from core.decoding import decode_transactions
 from core.messages import Origin, Profiled, decode_profiled, encode
+from core.privacy import Privacy
 from models.bundle import load_bundle
 from models.features.columns import TransactionColumns
 from models.features.engine import RECENT, EntityEngine, FeatureEngine
@@ -48,7 +49,7 @@ def main() -> None:
     raws = [[encode(transaction) for transaction in batch] for batch in batches]
     engine = FeatureEngine(spec)
     columns = [engine.columns(batch) for batch in batches]
-    priced = np.zeros(BATCH, np.bool_)
+    priced = np.zeros(BATCH, np.uint8)
     X = [engine.update(column)[0] for column in columns]
     width, card = (
         4 * len(spec.entities[0].features),
@@ -68,7 +69,7 @@ def main() -> None:
     scores = [score(bundle, x, priced) for x in X]
     decided = [decision for batch, s in zip(batches, scores, strict=True) for decision in decisions(batch, s)]
 
-    timed("decode, check and make private", lambda: [decode_transactions(raw, b"") for raw in raws])
+    timed("decode, check and make private", lambda: [decode_transactions(raw, Privacy()) for raw in raws])
     timed("columns of messages", lambda: [engine.columns(batch) for batch in batches])
     for entity in spec.entities:
         timed(f"features of the {entity.name}", lambda entity=entity: computed(EntityEngine(spec, entity), columns))

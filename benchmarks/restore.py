@@ -19,6 +19,7 @@ from models.features.columns import TransactionColumns
 from models.features.spec import default_spec
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.clients import create_topics
+from streams.connection import Connection
 from streams.state import PartitionState
 from tests.kafka import KafkaCluster
 
@@ -47,7 +48,7 @@ async def measure(bootstrap: str) -> None:
     state = PartitionState(spec, spec.entities[:1])
     for number in range(EACH):
         state.engines[0].update(columns(rng, number))
-    log = CheckpointLog(bootstrap, PROFILE_CHECKPOINTS, 0)
+    log = CheckpointLog(Connection(bootstrap), PROFILE_CHECKPOINTS, 0)
     await log.claim()
     began = time.perf_counter()
     rows = state.changed()
@@ -62,7 +63,7 @@ async def measure(bootstrap: str) -> None:
     del rows
     restored = PartitionState(spec, spec.entities[:1])
     began = time.perf_counter()
-    checkpoint = await CheckpointLog(bootstrap, PROFILE_CHECKPOINTS, 0).read(restored.load)
+    checkpoint = await CheckpointLog(Connection(bootstrap), PROFILE_CHECKPOINTS, 0).read(restored.load)
     took = time.perf_counter() - began
     assert checkpoint is not None
     assert restored.digest == checkpoint.digest

@@ -19,6 +19,7 @@ from core.messages import Transaction, encode
 from core.settings import Settings
 from core.topics import TRANSACTIONS
 from streams.clients import create_topics
+from streams.connection import Connection
 from streams.publishing import Outputs, Publisher
 from tests.kafka import KafkaCluster, emptied
 from training.mapping import load_mapping
@@ -63,7 +64,7 @@ class Setting(Struct):
         return found
 
     async def _load(self) -> None:
-        publisher = Publisher(self.cluster.bootstrap)
+        publisher = Publisher(Connection(self.cluster.bootstrap))
         await publisher.start()
         await publisher.publish(batches(self.transactions()))
         await publisher.stop()

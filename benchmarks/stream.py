@@ -18,11 +18,11 @@ from aiokafka import AIOKafkaConsumer
 from benchmarks.setting import OTHER_CORE, ROOT, WORKER_CORE, Setting, metric, pinned, setting
 from core.decoding import decode_transactions
 from core.messages import Transaction
+from core.privacy import Privacy
 from core.topics import TRANSACTIONS
 from models.bundle import load_bundle
-from models.features.columns import UNKNOWN_AMOUNT
 from models.features.engine import FeatureEngine
-from models.scorer import score
+from models.scorer import doubts_of, score
 from tests.workers import Worker
 
 N = int(os.environ.get("TRANSACTIONS", "200000"))
@@ -31,6 +31,7 @@ WARM_UP = 20_000
 STOCK = """
 import asyncio, os, sys, time
 import faust
+from core.privacy import Privacy
 app = faust.App("stock", broker="kafka://" + sys.argv[1], store="memory://", datadir="/tmp", web_enabled=False,
                 topic_disable_leader=True, topic_allow_declare=False, consumer_auto_offset_reset="earliest", origin=None, autodiscover=False)
 topic = app.topic("transactions", value_type=bytes, value_serializer="raw")
@@ -74,10 +75,10 @@ async def bare_rate(place: Setting) -> float:
     ) as consumer:
         while done < place.count:
             for records in (await consumer.getmany(timeout_ms=1000, max_records=2_000)).values():
-                decoded = decode_transactions([record.value for record in records], b"")
+                decoded = decode_transactions([record.value for record in records], Privacy())
                 columns = engine.columns([transaction for transaction in decoded if isinstance(transaction, Transaction)])
                 X = engine.update(columns).X
-                score(bundle, X, columns.amount == UNKNOWN_AMOUNT)
+                score(bundle, X, doubts_of(columns))
                 began = began or time.perf_counter()
                 done += len(records)
     return done / (time.perf_counter() - began)

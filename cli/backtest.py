@@ -87,8 +87,8 @@ def command(
         told = Progress(progress.stage, progress.advance)
         played = [
             backtest.play(
-                name, TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes), labels, one, since,
-                settings.pan_key_bytes, told,
+                name, TransactionFile(transactions, load_mapping(mapping), settings.privacy), labels, one, since,
+                settings.privacy, told,
             )
             for name, one in zip(("policy", "against"), deciders, strict=False)
         ]  # fmt: skip

@@ -81,11 +81,12 @@ def promote(
 ) -> None:  # fmt: skip
     """Make a bundle the champion, through the gates; running workers take it up at the end of their epoch."""
     from core.errors import InputError
-    from models.bundle import load_bundle
+    from core.settings import read_settings
+    from models.signing import signing_key
     from models.store import BundleStore
 
     held = BundleStore(store)
-    bundle = load_bundle(held.folder(version))
+    bundle = held.open(version)
     passed = pass_gates(held, version, transactions, mapping, labels)
     if not passed and not despite_gates:
         raise InputError("not promoted: a gate did not pass. --despite-gates promotes all the same, and the store remembers it")
@@ -93,7 +94,8 @@ def promote(
         kept = held.add_rules(rules, bundle.spec.feature_names)
     else:
         kept = held.champion.rules if held.champion and not no_rules else ""
-    champion = held.promote(version, kept, getpass.getuser(), why if passed else f"{why} (despite the gates)")
+    reason = why if passed else f"{why} (despite the gates)"
+    champion = held.promote(version, kept, getpass.getuser(), reason, signing_key(read_settings()))
     click.echo(f"champion {champion.decider}")
 
 
@@ -146,7 +148,6 @@ def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: 
     """Measure a bundle against the champion, print each gate, and say whether all passed."""
     from core.errors import InputError
     from core.settings import read_settings
-    from models.bundle import load_bundle
     from training.evaluate import score_file
     from training.gates import gates
     from training.mapping import load_mapping
@@ -154,16 +155,16 @@ def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: 
     from training.readers import TransactionFile
 
     settings = read_settings()
-    challenger = load_bundle(store.folder(version))
-    champion = load_bundle(store.folder(store.champion.bundle)) if store.champion else None
+    challenger = store.open(version)
+    champion = store.open(store.champion.bundle) if store.champion else None
     if champion is not None and champion.version == version:
         raise InputError(f"bundle {version} is the champion already")
     with stages() as progress:
         told = Progress(progress.stage, progress.advance)
 
         def seen(bundle: Any) -> Any:
-            source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
-            return score_file(source, labels, bundle, settings.pan_key_bytes, told, challenger)
+            source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
+            return score_file(source, labels, bundle, settings.privacy, told, challenger)
 
         found = gates(challenger, seen(challenger), champion, seen(champion) if champion else None)
     for gate in found:

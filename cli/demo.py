@@ -1,6 +1,7 @@
 """``whyflag demo``: the whole pipeline on this machine, with nothing else installed."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ BUDGET = "20/day"
 _POISON_EVERY = 700  # now and then a record that nobody can decode: it must end in the dead letters and stop nothing
 _BEHIND_AT_MOST = 4_000  # the embedded broker drops what nobody has read in time
 _READY_SECONDS, _DRAIN_SECONDS = 90, 60
+_LIBC = ctypes.CDLL(None)
 
 
 @click.command()
@@ -167,6 +169,11 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+def _end_with_the_parent() -> None:
+    """In a child: be killed by the kernel when the demo dies, even by ``kill -9`` (prctl(2), PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(1, signal.SIGKILL)
+
+
 class _Child:
     """One of our long-running commands; stopped by SIGTERM at the end."""
 
@@ -185,6 +192,7 @@ class _Child:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=_end_with_the_parent,  # noqa: PLW1509 -- the demo starts its children before any thread
             )
         return self
 
@@ -290,8 +298,8 @@ class _Watch:
 
     def take(self, record: Any, sent_at: dict[str, int]) -> None:
         """Count one record."""
-        from core.messages import Outcome, alert_id, decode_decision, decode_explanation
-        from core.topics import DECISIONS, EXPLANATIONS
+        from core.messages import decode_alert, decode_decision, decode_explanation
+        from core.topics import ALERTS, DECISIONS, EXPLANATIONS
 
         if record.topic == DECISIONS:
             decision = decode_decision(record.value)
@@ -299,10 +307,11 @@ class _Watch:
                 return
             self._decided.add(decision.transaction_id)
             self.outcomes[decision.outcome.value] += 1
-            if decision.outcome is not Outcome.APPROVE:
-                self.alerts[alert_id(decision.transaction_id)] = decision
             if (sent := sent_at.pop(decision.transaction_id, None)) is not None:
                 self.latencies.append(max(record.timestamp - sent, 0))
+        elif record.topic == ALERTS:
+            alert = decode_alert(record.value)
+            self.alerts[alert.alert_id] = alert.decision
         elif record.topic == EXPLANATIONS:
             explanation = decode_explanation(record.value)
             self.explained.add(explanation.alert_id)
@@ -323,11 +332,11 @@ def _stream(
     settings: "Settings", folder: Path, address: str, workers: list[_Child], headless: bool, duration: float | None, rate: float
 ) -> dict[str, Any]:
     """Feed and watch until it is time to stop, then until all that was fed has come out."""
-    from core.topics import DEAD_LETTERS, DECISIONS, EXPLANATIONS
+    from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, EXPLANATIONS
     from streams.clients import Observer
 
     watch, feed = _Watch(), _Feed(settings, folder, rate)
-    observer = Observer(settings, (DECISIONS, EXPLANATIONS, DEAD_LETTERS))
+    observer = Observer(settings, (DECISIONS, ALERTS, EXPLANATIONS, DEAD_LETTERS))
     stop = threading.Event()
     previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
     begin = time.monotonic()

@@ -24,7 +24,7 @@ def command(transactions: Path, mapping: str, rate: float, limit: int | None, re
     from training.replay import transactions_of
 
     settings = read_settings()
-    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, rejects)
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, rejects)
     sender = Sender(settings, rate)
     try:
         with stages() as progress:

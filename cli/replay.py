@@ -28,7 +28,7 @@ def command(
 
     settings = read_settings()
     loaded = load_bundle(bundle)
-    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     with stages() as progress:
         progress.stage("replaying")
         summary = replay(
@@ -37,7 +37,7 @@ def command(
             labels=labels,
             out=out,
             form=form,
-            pan_key=settings.pan_key_bytes,
+            privacy=settings.privacy,
             progress=progress.advance,
             rules=rules,
         )

@@ -29,10 +29,10 @@ def command(folder: Path, transactions: Path, mapping: str, labels: Path | None,
         raise InputError("`whyflag report` needs the extra: pip install 'whyflag[training]'") from None
 
     settings, bundle, typology = read_settings(), load_bundle(folder), read_typology(truth)
-    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     with stages() as progress:
         told = Progress(progress.stage, progress.advance)
-        page = report(bundle, score_file(source, labels, bundle, settings.pan_key_bytes, told), typology, told)
+        page = report(bundle, score_file(source, labels, bundle, settings.privacy, told), typology, told)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)
     click.echo(f"report in {out}")

@@ -30,7 +30,7 @@ def command(
 
     from core.errors import InputError
     from core.settings import read_settings
-    from models.bundle import load_bundle
+    from models.signing import signing_key
     from models.store import BundleStore
     from training.mapping import load_mapping
     from training.progress import Progress
@@ -40,20 +40,20 @@ def command(
     settings, held = read_settings(), BundleStore(store)
     if held.champion is None:
         raise InputError(f"the store in {store} has no champion to go by: `whyflag train`, `bundles add`, `bundles promote`")
-    champion = load_bundle(held.folder(held.champion.bundle))
+    champion = held.open(held.champion.bundle)
     recipe = msgspec.convert(champion.metrics["recipe"], Recipe)
     with tempfile.TemporaryDirectory() as folder, stages() as progress:
         if kafka_labels:
             labels = _with_topic(labels, Path(folder))
         train(
-            TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes),
+            TransactionFile(transactions, load_mapping(mapping), settings.privacy),
             champion.spec,
             labels=labels,
             alerts_per_day=champion.policy.alerts_per_day,
             label_delay_ms=delay_of(f"{round(champion.metrics['label_delay_days'] * 24)}h"),
             out=Path(folder) / "bundle",
             seed=seed,
-            pan_key=settings.pan_key_bytes,
+            privacy=settings.privacy,
             progress=Progress(progress.stage, progress.advance),
             recipe=recipe,
         )
@@ -67,7 +67,9 @@ def command(
     if not passed:
         raise click.exceptions.Exit(3)
     if promote:
-        decider = held.promote(version, held.champion.rules, getpass.getuser(), "retrained, passed the gates").decider
+        decider = held.promote(
+            version, held.champion.rules, getpass.getuser(), "retrained, passed the gates", signing_key(settings)
+        ).decider
         click.echo(f"champion {decider}")
 
 
@@ -85,11 +87,11 @@ def _with_topic(labels: Path | None, folder: Path) -> Path:
     path, unusable = folder / "labels.jsonl", 0
     observer = Observer(settings, [LABELS])
     with path.open("wb") as file:
-        for label in read_labels(labels, settings.pan_key_bytes) if labels else ():
+        for label in read_labels(labels, settings.privacy) if labels else ():
             file.write(encode(label) + b"\n")
         for record in observer.all():
             try:
-                file.write(encode(decode_label(record.value, settings.pan_key_bytes)) + b"\n")
+                file.write(encode(decode_label(record.value, settings.privacy)) + b"\n")
             except InvalidEvent:
                 unusable += 1  # the workers have made dead letters of these
     observer.close()

@@ -38,7 +38,7 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
 
     settings = read_settings()
     loaded = open_bundle(bundle or settings.bundle_dir)
-    key = settings.pan_key_bytes
+    key = settings.privacy
     profile, score = ProfileStage(loaded.spec, key), ScoreStage(loaded.spec, OneDecider(Decider(loaded)))
     past = past_of(TransactionFile(history, load_mapping(mapping), key), loaded.spec) if history else ()
     known = read_labels(labels, key) if labels else []

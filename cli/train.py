@@ -47,7 +47,7 @@ def command(
     from training.mapping import load_mapping
     from training.progress import Progress
     from training.readers import TransactionFile
-    from training.train import Recipe, load_recipe, train
+    from training.train import Recipe, budget_missed, load_recipe, train
 
     settings = read_settings()
     spec_of(spec_name, currency or "EUR")
@@ -60,10 +60,10 @@ def command(
         raise InputError("--review-cost is an amount of money such as 4.50")
     if tracking:
         from training import mlflow_tracking  # a missing extra is told before the work
-    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     if currency is None:
         currency = currency_of(source)
-        source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes, out / "rejects.jsonl")
+        source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     cost = None if review_cost is None else review_cost * 10 ** exponent(currency)
     given = {"calibration": calibration, "novel_share": novel_share, "review_cost": cost}
     chosen = structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
@@ -76,7 +76,7 @@ def command(
             label_delay_ms=delay,
             out=out,
             seed=seed,
-            pan_key=settings.pan_key_bytes,
+            privacy=settings.privacy,
             progress=Progress(progress.stage, progress.advance),
             recipe=chosen,
         )
@@ -85,10 +85,12 @@ def command(
             mlflow_tracking.record(tracking, out, version, metrics)
     if source.rejected:
         stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)
+    test = metrics["test"]
+    if (missed := budget_missed(test["alerts_per_day"], metrics["budget"])) is not None:
+        stderr.print(f"[bold red]warning:[/] {missed}", highlight=False)
     if as_json:
         click.echo(json.dumps({"bundle": version, **metrics}))
         return
-    test = metrics["test"]
     click.echo(f"bundle {version} in {out}")
     click.echo(f"calibration: {metrics['calibration']['method']}; {metrics['novel']['alerts']} of the alerts for novelty")
     click.echo(f"on the test period, {metrics['split']['test_begin']} to {metrics['split']['test_end']}:")

@@ -36,12 +36,12 @@ def command(
 
     settings, delay = read_settings(), delay_of(label_delay)
     spec_of(spec_name, currency or "EUR")
-    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     spec = spec_of(spec_name, currency or currency_of(source))
-    source = TransactionFile(transactions, load_mapping(mapping), settings.pan_key_bytes)
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     with stages() as progress:
         told = Progress(progress.stage, progress.advance)
-        history = load_history(source, spec, labels, delay, settings.pan_key_bytes, told)
+        history = load_history(source, spec, labels, delay, settings.privacy, told)
         found = tune(history, spec, label_delay_ms=delay, trials=trials, seconds=60 * minutes, seed=seed, progress=told)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(msgspec.json.format(msgspec.json.encode(found.recipe)) + b"\n")

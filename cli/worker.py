@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from core.privacy import Privacy
+
 if TYPE_CHECKING:
     from models.features.spec import FeatureSpec
     from models.rules import RuleSet
@@ -59,13 +61,14 @@ def command() -> None:
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
 def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
     """Profile and score transactions: both hops, decisions, alerts and dead letters."""
-    from core.errors import BundleError, InputError, SettingsError
+    from core.errors import SettingsError
     from core.metrics import BUNDLE_INFO
     from core.settings import read_settings
-    from models.bundle import load_bundle
-    from models.features.spec import default_spec
+    from models.bundle import check_key, load_bundle
     from models.scorer import Decider
+    from models.signing import verifying_key
     from models.store import BundleStore
+    from streams.acls import SCORE_GROUP
     from streams.deciders import Deciders, OneDecider, StoreDeciders
     from streams.health import Health
     from streams.profile import ProfileStage
@@ -75,23 +78,20 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     from training.readers import TransactionFile
 
     settings = read_settings()
-    place = bundle or settings.bundle_dir
+    place, key = bundle or settings.bundle_dir, verifying_key(settings)
+    fingerprint = settings.privacy.fingerprint
     deciders: Deciders
-    try:
-        if BundleStore.at(place):
-            if rules is not None:
-                raise SettingsError("rules of a store are promoted with its bundle: `whyflag bundles promote --rules FILE`")
-            deciders = StoreDeciders(BundleStore(place))
-            spec = deciders.spec
-        else:
-            loaded = load_bundle(place)
-            spec = loaded.spec
-            deciders = OneDecider(Decider(loaded, _rules(rules, spec)))
-        BUNDLE_INFO.labels(deciders.newest().version.partition("+")[0]).set(1)
-    except (BundleError, InputError) as error:
-        spec = default_spec()
-        deciders = OneDecider(Decider(None, _rules(rules, spec)))
-        logger.error("%s. Until the worker is restarted with a good bundle, every transaction goes to review", error)
+    if BundleStore.at(place):
+        if rules is not None:
+            raise SettingsError("rules of a store are promoted with its bundle: `whyflag bundles promote --rules FILE`")
+        deciders = StoreDeciders(BundleStore(place, key), fingerprint)
+        spec = deciders.spec
+    else:
+        loaded = load_bundle(place, key=key)
+        check_key(loaded, fingerprint)
+        spec = loaded.spec
+        deciders = OneDecider(Decider(loaded, _rules(rules, spec)))
+    BUNDLE_INFO.labels(deciders.newest().version.partition("+")[0]).set(1)
     if settings.checkpoints and history is not None:
         raise SettingsError(
             "--history warms state that is held in memory; with checkpoints, `whyflag state rebuild --history` writes it to their log"
@@ -101,13 +101,18 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
             "state is held in memory only: a restart begins with cards and merchants it does not know%s",
             "" if history is None else f", but for those of {history}",
         )
-    profile, scored = ProfileStage(spec, settings.pan_key_bytes), ScoreStage(spec, deciders)
+    profile = ProfileStage(spec, settings.privacy, ceiling=settings.state_keys)
+    scored = ScoreStage(spec, deciders, ceiling=settings.state_keys)
     before = None
     if history is not None:
-        source = TransactionFile(history, load_mapping(mapping), settings.pan_key_bytes)
-        before = _learner(source, labels, profile, scored, settings.pan_key_bytes)
+        source = TransactionFile(history, load_mapping(mapping), settings.privacy)
+        before = _learner(source, labels, profile, scored, settings.privacy)
     logger.info("scoring by bundle %s from Kafka at %s", deciders.newest().version, settings.kafka_bootstrap)
-    run(build_app("whyflag-score", settings, [profile, scored], Health(settings.metrics_port), before))
+    run(
+        build_app(
+            SCORE_GROUP, settings, [profile, scored], Health(settings.metrics_port, settings.broker_silence_seconds), before
+        )
+    )
 
 
 def _rules(path: Path | None, spec: "FeatureSpec") -> "RuleSet | None":
@@ -129,13 +134,13 @@ def past_of(source: "TransactionFile", spec: "FeatureSpec") -> "Iterator[Past]":
 
 
 def _learner(
-    source: "TransactionFile", labels: Path | None, profile: "ProfileStage", scored: "ScoreStage", pan_key: bytes
+    source: "TransactionFile", labels: Path | None, profile: "ProfileStage", scored: "ScoreStage", privacy: Privacy
 ) -> Callable[["Publisher"], Awaitable[None]]:
     from streams.history import learn
     from training.readers import read_labels
 
     async def before(publisher: "Publisher") -> None:
-        known = read_labels(labels, pan_key) if labels else []
+        known = read_labels(labels, privacy) if labels else []
         count = await learn(past_of(source, profile.spec), known, profile, scored, publisher)
         logger.info("warm from %s: %d transactions, %d labels", source.path, count, len(known))
 
@@ -147,6 +152,7 @@ def _learner(
 def explain(bundle: Path | None) -> None:
     """Explain alerts: evidence, similar cases, narrative; into the queue and the topic."""
     from core.settings import read_settings
+    from streams.acls import EXPLAIN_GROUP
     from streams.explain import explain_stage
     from streams.health import Health
     from streams.worker import build_app, run
@@ -154,4 +160,5 @@ def explain(bundle: Path | None) -> None:
     settings = read_settings()
     stage = explain_stage(settings, bundle or settings.bundle_dir)
     logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
-    run(build_app("whyflag-explain", settings, [stage], Health(settings.metrics_port)))
+    health = Health(settings.metrics_port, settings.broker_silence_seconds)
+    run(build_app(EXPLAIN_GROUP, settings, [stage], health, checks={"the database": stage.ping}))

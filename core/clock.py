@@ -26,6 +26,17 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
+class FixedClock:
+    """A clock that stands still, for tests and replays."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+
+    def now_ms(self) -> int:
+        """The time it was given."""
+        return self._now_ms
+
+
 def duration_ms(text: str) -> int:
     """
     Milliseconds in a duration such as ``"90s"``, ``"15m"``, ``"1h"`` or ``"30d"``.

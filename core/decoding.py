@@ -1,9 +1,8 @@
 """
-Transactions and labels from the wire: checked, and private from here on.
+Decode transactions and labels from the wire: check their form, then make them private.
 
-Everybody may write to ``transactions`` and ``labels``, so what comes from there is checked to the letter: form of identifiers and
-codes, card numbers tokenised, card numbers in free text masked. A regular expression a field would take longer than all the rest of
-decoding, so a whole batch is asked first whether there is anything to look at; only then is each message looked at by itself.
+Everybody may write to ``transactions`` and ``labels``, so every field is checked. Looking at each field by itself would take longer
+than all the rest of decoding, so a whole batch is first searched for anything remarkable; only then is each message looked at.
 """
 
 import re
@@ -24,7 +23,8 @@ from core.messages import (
     decode_label_struct,
     decode_transaction_struct,
 )
-from core.privacy import is_pan, may_hold_pan, pan_token, redact, redact_start
+from core.privacy import OUTSIDER_FIELDS, Privacy, mask_start
+from core.sensitive import holds_sensitive
 
 Decoded = TypeVar("Decoded", Transaction, Label)
 
@@ -36,33 +36,35 @@ _FORMS = {
     "country": (re.compile(COUNTRY_FORM), "a country's two capital letters (ISO 3166-1)"),
 }
 _ERROR_KEPT = 1_000
-_TEXTS = ("merchant_name", "memo", "device_id")
+_IDENTIFIERS = ("transaction_id", "card_id", "merchant_id", "device_id", "ip")
+_TEXTS = ("merchant_name", "memo")
+_BETWEEN = "x"  # a letter between two values: no number goes on across it
 
 
-def decode_transactions(raws: Sequence[bytes | None], pan_key: bytes) -> list[Transaction | InvalidEvent]:
-    """For each record's value its transaction, or why it is none."""
+def decode_transactions(raws: Sequence[bytes | None], privacy: Privacy) -> list[Transaction | InvalidEvent]:
+    """Decode each record's value to its transaction, or to the reason why it has none."""
     decoded = [_struct(raw, decode_transaction_struct) for raw in raws]
     if _unremarkable([message for message in decoded if isinstance(message, Transaction)]):
         return decoded
-    return [_private(message, pan_key) if isinstance(message, Transaction) else message for message in decoded]
+    return [_private_or_error(message, privacy) if isinstance(message, Transaction) else message for message in decoded]
 
 
-def decode_transaction(raw: bytes | None, pan_key: bytes) -> Transaction:
+def decode_transaction(raw: bytes | None, privacy: Privacy) -> Transaction:
     """
-    One transaction.
+    Decode one transaction.
 
     Raises:
         InvalidEvent: if the bytes are not one valid transaction.
     """
-    (decoded,) = decode_transactions([raw], pan_key)
+    (decoded,) = decode_transactions([raw], privacy)
     if isinstance(decoded, InvalidEvent):
         raise decoded
     return decoded
 
 
-def decode_label(raw: bytes | None, pan_key: bytes) -> Label:
+def decode_label(raw: bytes | None, privacy: Privacy) -> Label:
     """
-    A label, its card number tokenised.
+    Decode one label.
 
     Raises:
         InvalidEvent: if the bytes are not one valid label.
@@ -70,18 +72,24 @@ def decode_label(raw: bytes | None, pan_key: bytes) -> Label:
     decoded = _struct(raw, decode_label_struct)
     if isinstance(decoded, InvalidEvent):
         raise decoded
-    return private_label(decoded, pan_key)
+    return private(decoded, privacy)
 
 
-def private_label(label: Label, pan_key: bytes) -> Label:
+def private(message: Decoded, privacy: Privacy) -> Decoded:
     """
-    The label with its card number tokenised.
+    Return the message with its fields checked and made private.
 
     Raises:
-        InvalidEvent: if an identifier is none, or ``card_id`` is a raw card number and there is no key.
+        InvalidEvent: if a field does not have its form.
+        MissingKeyError: if an identifier must become a token and there is no key.
     """
-    _check_forms(label)
-    return structs.replace(label, card_id=pan_token(label.card_id, pan_key)) if is_pan(label.card_id) else label
+    _check_forms(message)
+    changes = {}
+    for field in OUTSIDER_FIELDS:
+        value = getattr(message, field, None)
+        if value is not None and (kept := privacy.private(field, value)) != value:
+            changes[field] = kept
+    return structs.replace(message, **changes) if changes else message
 
 
 def _struct(raw: bytes | None, decode: Callable[[bytes], Decoded]) -> Decoded | InvalidEvent:
@@ -90,40 +98,36 @@ def _struct(raw: bytes | None, decode: Callable[[bytes], Decoded]) -> Decoded | 
     try:
         return decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return InvalidEvent(redact_start(str(error), _ERROR_KEPT))  # msgspec may quote the whole value
+        return InvalidEvent(mask_start(str(error), _ERROR_KEPT))  # msgspec may quote the whole value
 
 
 def _unremarkable(transactions: list[Transaction]) -> bool:
     """
-    Whether all identifiers and codes have their form, and nothing in sight could be a card number.
+    Whether all identifiers and codes have their form, and nothing is to be made private.
 
     False says only that each message must be looked at.
     """
-    identifiers = "".join([t.transaction_id + t.card_id + t.merchant_id for t in transactions])
-    devices = [t.device_id for t in transactions if t.device_id is not None]
-    texts = [text for t in transactions for text in (t.merchant_name, t.memo) if text is not None]
-    plain = identifiers + "".join(devices)
+    identifiers = [value for t in transactions for field in _IDENTIFIERS if (value := getattr(t, field)) is not None]
+    texts = [value for t in transactions for field in _TEXTS if (value := getattr(t, field)) is not None]
+    plain, free = _BETWEEN.join(identifiers), _BETWEEN.join(texts)
     return (
         plain.isascii()
         and plain.isprintable()
         and " " not in plain
-        and not any(len(t.card_id) >= 12 and t.card_id[0].isdigit() for t in transactions)
-        and not may_hold_pan("\n".join(texts + devices))
+        and free.isprintable()
+        and not holds_sensitive(plain)
+        and not holds_sensitive(free)
         and all(_has_form("currency", code) for code in {t.currency for t in transactions})
         and all(_has_form("mcc", code) for code in {t.mcc for t in transactions})
         and all(_has_form("country", code) for code in {t.country for t in transactions})
     )
 
 
-def _private(transaction: Transaction, pan_key: bytes) -> Transaction | InvalidEvent:
+def _private_or_error(transaction: Transaction, privacy: Privacy) -> Transaction | InvalidEvent:
     try:
-        _check_forms(transaction)
-        changes = {name: redact(text) for name in _TEXTS if (text := getattr(transaction, name)) is not None}
-        if is_pan(transaction.card_id):
-            changes["card_id"] = pan_token(transaction.card_id, pan_key)
+        return private(transaction, privacy)
     except InvalidEvent as error:
         return error
-    return structs.replace(transaction, **changes) if changes else transaction
 
 
 def _has_form(field: str, value: str | None) -> bool:

@@ -6,8 +6,10 @@ The one error tree of whyflag.
     ├── InputError         a file, flag or mapping that a person gave is wrong
     │   └── MappingError   a column mapping does not fit the file
     ├── InvalidEvent       one record cannot be used; it goes to the dead letters
+    │   └── MissingKeyError  an identifier holds a card number and there is no key to tokenise it
     ├── BundleError        a model bundle is missing, incomplete or altered
     ├── QueueError         the analyst's queue cannot do what was asked
+    ├── CasebookError      the index of past cases cannot be used
     ├── StateError         the log of a partition's state cannot be used
     ├── BrokerError        Kafka cannot be reached or refuses a request
     └── DeliveryError      an output was not acknowledged; the worker must stop without acking
@@ -34,6 +36,10 @@ class MappingError(InputError):
 
 class InvalidEvent(WhyflagError):
     """One record cannot be used: undecodable, invalid or of an unknown version."""
+
+
+class MissingKeyError(InvalidEvent):
+    """An identifier holds a card number or personal data, and no key is set to tokenise it."""
 
 
 class BundleError(WhyflagError):

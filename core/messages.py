@@ -24,7 +24,10 @@ MCC_FORM = r"^[0-9]{4}$(?!\n)"
 COUNTRY_FORM = r"^[A-Z]{2}$(?!\n)"
 Identifier = Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema={"pattern": IDENTIFIER_FORM})]
 EpochMs = Annotated[int, Meta(ge=EARLIEST, le=LATEST, description="epoch milliseconds, UTC")]
-MinorUnits = Annotated[int, Meta(ge=0, le=10**13, description="minor currency units")]
+LARGEST_AMOUNT = 10**13
+MinorUnits = Annotated[int, Meta(ge=0, le=LARGEST_AMOUNT, description="minor currency units")]
+# Every integer has bounds that SQL and Arrow can hold.
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Currency = Annotated[str, Meta(description="ISO 4217", extra_json_schema={"pattern": CURRENCY_FORM})]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Text = Annotated[str, Meta(max_length=512)]
@@ -35,7 +38,7 @@ Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
 
 
 class Channel(StrEnum):
-    """How the card met the merchant."""
+    """Payment channel."""
 
     CARD_PRESENT = "card_present"
     ONLINE = "online"
@@ -70,7 +73,12 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Transaction(Message, frozen=True):
-    """One card transaction asking for a decision. Topic ``transactions``, key ``card_id``."""
+    """
+    One card transaction asking for a decision. Topic ``transactions``, key ``card_id``.
+
+    Its identity is ``IDENTITY_FIELDS``: the same message again is a duplicate, while an id that comes back with other content is another
+    transaction.
+    """
 
     transaction_id: Identifier
     event_time: EpochMs
@@ -106,8 +114,8 @@ class Label(Message, frozen=True):
 class Origin(Message, frozen=True):
     """Where in the source topic a record came from."""
 
-    partition: Annotated[int, Meta(ge=0)]
-    offset: Annotated[int, Meta(ge=0)]
+    partition: Count
+    offset: Count
 
 
 class Profiled(Message, frozen=True):
@@ -115,8 +123,8 @@ class Profiled(Message, frozen=True):
     A transaction with its card's features, or a label on its way to the merchant. Topic ``profiled``, key ``merchant_id``.
 
     ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``; ``recent`` the
-    card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``unusual`` says that the
-    amount is unusual for the card.
+    card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``marks`` are the bits of
+    ``models.features.columns.Mark`` that the card's hop has found.
     """
 
     origin: Origin
@@ -124,7 +132,7 @@ class Profiled(Message, frozen=True):
     features: bytes = b""
     recent: bytes = b""
     spec: str = ""
-    unusual: bool = False
+    marks: Count = 0
     label: Label | None = None
     v: Version = 1
 
@@ -143,7 +151,7 @@ class Decision(Message, frozen=True):
     bundle: str
     reason_codes: tuple[str, ...] = ()
     rule_hits: tuple[str, ...] = ()
-    expected_loss: int = 0
+    expected_loss: MinorUnits = 0
     novelty: float | None = None
     v: Version = 1
 
@@ -172,8 +180,8 @@ class Disagreement(Message, frozen=True):
 class RecentTransaction(Message, frozen=True):
     """One of the card's transactions before (or at) the alert."""
 
-    event_time: int
-    amount: int | None
+    event_time: EpochMs
+    amount: MinorUnits | None
     mcc: str | None
     country: str | None
     channel: Channel | None
@@ -239,8 +247,8 @@ class Sentence(Message, frozen=True):
 class Verification(Message, frozen=True):
     """How a narrative was checked."""
 
-    checked: int
-    replaced: int
+    checked: Count
+    replaced: Count
     reasons: tuple[str, ...] = ()
 
 
@@ -288,12 +296,12 @@ class DeadLetter(Message, frozen=True):
     """
     A record that cannot be used, with why. Topic ``dead-letters``, key that of the source.
 
-    ``raw`` is the record's value with card numbers masked.
+    ``raw`` is the beginning of the record's value with card numbers and personal data masked.
     """
 
     topic: str
-    partition: int
-    offset: int
+    partition: Count
+    offset: Count
     stage: str
     error: str
     message: str
@@ -316,9 +324,18 @@ decode_verdict = msgspec.json.Decoder(Verdict).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
-def alert_id(transaction_id: str) -> str:
-    """The alert's id: a function of the transaction's id alone, so that no replay raises a second alert."""
-    return "al_" + hashlib.blake2b(transaction_id.encode(), digest_size=12).hexdigest()
+IDENTITY_FIELDS: Final = (
+    "card_id", "transaction_id", "event_time", "merchant_id", "amount", "currency", "mcc", "country", "channel", "device_id", "lat", "lon",
+)  # fmt: skip
+
+
+def alert_id(transaction: Transaction) -> str:
+    """
+    The alert's id: a cryptographic hash of the transaction's identity, so that a replay raises no second alert and a reused
+    transaction id hides none.
+    """
+    identity = msgspec.json.encode([getattr(transaction, field) for field in IDENTITY_FIELDS])
+    return "al_" + hashlib.blake2b(identity, digest_size=16).hexdigest()
 
 
 def label_of(verdict: Verdict) -> Label | None:

@@ -16,7 +16,13 @@ RESTORE_SECONDS = Histogram("whyflag_restore_seconds", "Time to restore a partit
 LAG = Gauge("whyflag_lag_records", "Records that wait to be processed, in the partitions of this worker.", ["stage"])
 DECISIONS = Counter("whyflag_decisions", "Decisions by outcome.", ["outcome"])
 LABELS = Counter("whyflag_labels", "Labels applied, by whether they say fraud.", ["fraud"])
+DOUBTS = Counter("whyflag_doubtful_transactions", "Transactions that go to review whatever their score, by reason.", ["reason"])
 SCORING_FAILURES = Counter("whyflag_scoring_failures", "Transactions sent to review because the model could not score.")
+EVICTED = Counter(
+    "whyflag_state_evictions",
+    "Keys removed from state: stale ones, of which nothing could matter any more, or the stalest ones at the ceiling.",
+    ["entity", "reason"],
+)
 KEYS = Gauge("whyflag_state_keys", "Keys held in state.", ["stage"])
 STATE_BYTES = Gauge("whyflag_state_bytes", "Memory held by state.", ["stage"])
 EXPLANATIONS = Counter("whyflag_explanations", "Explanations published, by narrator.", ["narrator"])
@@ -30,6 +36,7 @@ LLM_BREAKER = Gauge("whyflag_llm_breaker_open", "1 while the language model is l
 VERDICTS = Counter("whyflag_verdicts", "Verdicts by finding.", ["finding"])
 BUNDLE_INFO = Gauge("whyflag_bundle_info", "A bundle that has decided in this worker; the value is always 1.", ["version"])
 BUNDLE_FAILURES = Counter("whyflag_bundle_failures", "Champions and challengers that this worker refused.")
+RULE_FAILURES = Counter("whyflag_rule_failures", "Rules that failed while they ran and were disabled.", ["rule"])
 RULE_HITS = Counter("whyflag_rule_hits", "Transactions for which a rule held.", ["rule"])
 SHADOW = Counter(
     "whyflag_shadow_decisions", "What the challenger would have decided, by the champion's outcome.", ["champion", "challenger"]

@@ -13,6 +13,11 @@ def exponent(currency: str) -> int:
     return _EXPONENTS.get(currency, 2)
 
 
+def minor_per_major(currency: str) -> int:
+    """Minor units in a major unit: 100 for EUR, 1 for JPY, 1000 for KWD."""
+    return int(10 ** exponent(currency))
+
+
 def money(minor: float, currency: str) -> str:
     """``"EUR 1,234.50"`` or ``"JPY 1,234"`` from minor units."""
     digits = exponent(currency)

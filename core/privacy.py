@@ -1,110 +1,137 @@
 """
-Card numbers and personal text: a raw PAN never travels.
+Make messages private: the one place that decides what becomes of card numbers and personal data.
 
-A card number (PAN) is 12 to 19 digits that pass the Luhn check (ISO/IEC 7812-1, annex B). It is replaced at decode by a
-keyed HMAC-SHA256 token, so that the same card keeps the same token and nobody without the key can go back. The last four
-digits stay for display, as PCI DSS 3.4 allows.
+The stream, file readers, ``produce``, the console's notes and dead letters all call ``Privacy``. An identifier that holds a card
+number, an e-mail address or a social security number becomes a keyed token: distinct identifiers stay distinct, equal ones still
+join, and nobody without the key can go back. In free text the same things are masked. PCI DSS 3.4 allows the last four digits of a
+card number to be shown.
+
+A card number (PAN) is 12 to 19 digits that pass the Luhn check (ISO/IEC 7812-1, annex B), whatever separates the digits.
 """
 
 import hashlib
 import hmac
+import ipaddress
 import re
+import unicodedata
+from enum import Enum, auto
+from typing import Final
 
-from core.errors import InvalidEvent
+from core.errors import MissingKeyError
+from core.sensitive import holds_sensitive, mask
 
-# groups of digits with one space or dash between them; at least twelve digits in all
-_DIGIT_RUN = re.compile(r"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
-_DIGIT_RUN_BYTES = re.compile(rb"(?<![0-9])[0-9](?:[ \-]?[0-9]){11,}")
-_TWELVE_DIGITS = re.compile(r"[0-9](?:[ \-]?[0-9]){11}")
-_LONGEST = 64  # more characters than a card number takes with its separators
-_GROUP = re.compile(r"[0-9]+")
-_DOUBLED = str.maketrans("0123456789", "0246813579")
-
-
-def luhn(digits: str) -> bool:
-    """Whether a string of digits passes the Luhn check."""
-    total = sum(map(int, digits[-1::-2])) + sum(map(int, digits[-2::-2].translate(_DOUBLED)))
-    return total % 10 == 0
+# Tokens are written in letters: a token that is made private again stays as it is, because it holds no number.
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
+_ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
+_LOOKAHEAD = 256  # more characters than a number takes with its separators
 
 
-def is_pan(text: str) -> bool:
-    """Whether a text is a card number: 12 to 19 ASCII digits that pass Luhn, spaces and dashes between them allowed."""
-    if len(text) < 12 or not text[0].isdigit():
-        return False
-    digits = text.replace(" ", "").replace("-", "")
-    return 12 <= len(digits) <= 19 and digits.isascii() and digits.isdigit() and luhn(digits)
+class FieldKind(Enum):
+    """How a field is made private."""
+
+    CARD = auto()  # the card's identifier: a card number however it is written becomes the same token
+    IDENTIFIER = auto()
+    ADDRESS = auto()  # an IP address
+    TEXT = auto()
 
 
-def may_hold_pan(text: str) -> bool:
-    """Whether a text has enough digits in a row to be looked at for card numbers."""
-    return _TWELVE_DIGITS.search(text) is not None
+FIELD_KINDS: Final = {
+    "card_id": FieldKind.CARD,
+    "transaction_id": FieldKind.IDENTIFIER,
+    "merchant_id": FieldKind.IDENTIFIER,
+    "device_id": FieldKind.IDENTIFIER,
+    "ip": FieldKind.ADDRESS,
+    "merchant_name": FieldKind.TEXT,
+    "memo": FieldKind.TEXT,
+    "note": FieldKind.TEXT,
+    "typology": FieldKind.TEXT,
+}
+OUTSIDER_FIELDS: Final = tuple(field for field in FIELD_KINDS if field not in ("note", "typology"))
 
 
-def pan_token(pan: str, key: bytes) -> str:
-    """
-    The token of a card number: ``pan_`` + 24 hexadecimal digits of the HMAC + ``_`` + the last four digits.
+class Privacy:
+    """Makes values private under one key."""
 
-    Raises:
-        InvalidEvent: if no key is set.
-    """
-    if not key:
-        raise InvalidEvent(
-            "card_id is a raw card number and no key is set to tokenise it: set WHYFLAG_PAN_KEY to a secret of at least "
-            "16 characters, the same in every process"
-        )
-    digits = pan.replace(" ", "").replace("-", "")
-    return f"pan_{hmac.new(key, digits.encode(), hashlib.sha256).hexdigest()[:24]}_{digits[-4:]}"
+    def __init__(self, key: bytes = b"") -> None:
+        """Without a key identifiers cannot become tokens: the first one that must raises ``MissingKeyError``."""
+        self._key = key
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells keys apart without giving them away: 16 hexadecimal digits, empty without a key."""
+        return hmac.new(self._key, b"whyflag key fingerprint", hashlib.sha256).hexdigest()[:16] if self._key else ""
+
+    def private(self, field: str, value: str) -> str:
+        """
+        The value of a message's field without card numbers and personal data.
+
+        Raises:
+            MissingKeyError: if an identifier must become a token and there is no key.
+        """
+        kind = FIELD_KINDS[field]
+        value = without_controls(value)
+        if kind is FieldKind.TEXT:
+            return mask(value)
+        if (kind is FieldKind.ADDRESS and _is_ipv4(value)) or not holds_sensitive(value):
+            return value
+        return self.token(field, value)
+
+    def text(self, value: str) -> str:
+        """Free text without card numbers, personal data and control characters."""
+        return self.private("memo", value)
+
+    def token(self, field: str, value: str) -> str:
+        """
+        The token of an identifier: ``id_`` and 24 letters; of a card ``pan_``, 24 letters, ``_`` and the last four digits.
+
+        Raises:
+            MissingKeyError: if there is no key.
+        """
+        if FIELD_KINDS[field] is not FieldKind.CARD:
+            return self._keyed("id", value)
+        digits = "".join(one for one in value if one.isdigit())
+        is_number = not any(one.isalpha() for one in value)  # digits and separators only: however written, the same card
+        return f"{self._keyed('pan', digits if is_number else value)}_{digits[-4:]}"
+
+    def _keyed(self, prefix: str, value: str) -> str:
+        if not self._key:
+            raise MissingKeyError(
+                "an identifier holds a card number or personal data and no key is set to tokenise it: set WHYFLAG_PAN_KEY (or "
+                "WHYFLAG_PAN_KEY_FILE) to a secret of at least 16 characters, the same in every process"
+            )
+        digest = hmac.new(self._key, f"{prefix}:{value}".encode(), hashlib.sha256).hexdigest()
+        return f"{prefix}_{digest[:24].translate(_LETTERS)}"
 
 
-def _mask(run: str) -> str:
-    """
-    A run of digit groups with its card numbers masked.
-
-    A card number may stand between other numbers ("order 1 4111 1111 1111 1111 12/25"), so at every group each row of neighbours
-    that is not too long is tried, the longest first. Linear in the length of the run: whoever writes it may mean harm.
-    """
-    groups = list(_GROUP.finditer(run))
-    masked, at, first = [], 0, 0
-    while first < len(groups):
-        if digits := _card_number(groups, first):
-            masked += [run[at : groups[first].start()], f"[card ending {digits[-4:]}]"]
-            while digits:
-                digits = digits.removeprefix(groups[first].group())
-                at, first = groups[first].end(), first + 1
-        else:
-            first += 1
-    return "".join(masked) + run[at:]
+WITHOUT_KEY: Final = Privacy()
 
 
-def _card_number(groups: list[re.Match[str]], first: int) -> str:
-    """The longest card number that begins with a group; empty if there is none."""
-    digits, found = "", ""
-    for group in groups[first : first + 19]:
-        digits += group.group()
-        if len(digits) > 19:
-            break
-        if len(digits) >= 12 and luhn(digits):
-            found = digits
-    return found
-
-
-def redact(text: str) -> str:
-    """A text with every card number in it masked but for its last four digits."""
-    if len(text) < 12:
+def without_controls(text: str) -> str:
+    """A text without control characters and lone surrogates, which stores refuse; tabs and line breaks stay."""
+    if text.isprintable():
         return text
-    return _DIGIT_RUN.sub(lambda run: _mask(run.group()), text)
+    return "".join(one for one in text if one in "\t\n" or unicodedata.category(one) not in ("Cc", "Cs"))
 
 
-def redact_start(text: str, kept: int) -> str:
-    """The first ``kept`` characters of a text as ``redact`` shows them, however long and whatever it is."""
-    return redact(text[: kept + _LONGEST])[:kept]
+def mask_start(text: str, kept: int) -> str:
+    """At most ``kept`` characters of a text, masked. What the cut would split is masked whole."""
+    return mask(text[: kept + _LOOKAHEAD])[:kept]
 
 
-def redact_bytes(raw: bytes) -> bytes:
-    """Raw bytes with every card number in them masked, for dead letters and logs."""
-    return _DIGIT_RUN_BYTES.sub(lambda run: _mask(run.group().decode()).encode(), raw)
+def mask_bytes(raw: bytes, kept: int) -> bytes:
+    """
+    At most ``kept`` bytes of a record as it came, masked, for dead letters and rejects. JSON escapes of ASCII characters are
+    resolved first, so that they hide nothing.
+    """
+    start = raw[: kept + _LOOKAHEAD]
+    if b"\\u00" in start:
+        start = _ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), start)
+    return mask(start.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")[:kept]
 
 
-def redact_bytes_start(raw: bytes, kept: int) -> bytes:
-    """The first ``kept`` bytes, with card numbers masked."""
-    return redact_bytes(raw[: kept + _LONGEST])[:kept]
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from core.errors import SettingsError
+from core.privacy import Privacy
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -17,7 +18,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     Every setting, its default and its meaning.
 
-    A field ``kafka_bootstrap`` is read from ``WHYFLAG_KAFKA_BOOTSTRAP``. Secrets are never logged.
+    A field ``kafka_bootstrap`` is read from ``WHYFLAG_KAFKA_BOOTSTRAP``, or from the file that ``WHYFLAG_KAFKA_BOOTSTRAP_FILE`` names.
+    Secrets are never printed.
     """
 
     kafka_bootstrap: Annotated[
@@ -26,6 +28,22 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka_api_version: Annotated[
         str, Meta(pattern=r"^(\d+\.\d+)?$", description="protocol version for brokers that cannot negotiate; empty: negotiate")
     ] = ""
+    kafka_security: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_SSL"],
+        Meta(description="PLAINTEXT, SSL (with client certificates) or SASL_SSL (with a password)"),
+    ] = "PLAINTEXT"
+    kafka_ca: Annotated[
+        str, Meta(description="PEM file of the authority that signs the brokers' certificates; empty: the system's")
+    ] = ""
+    kafka_certificate: Annotated[str, Meta(description="PEM file of this client's certificate, for SSL")] = ""
+    kafka_certificate_key: Annotated[str, Meta(description="PEM file of its key, where the certificate's file holds none")] = ""
+    kafka_certificate_password: Annotated[str, Meta(description="secret that opens the key")] = ""
+    kafka_sasl: Annotated[
+        Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"],
+        Meta(description="SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN, for SASL_SSL"),
+    ] = "SCRAM-SHA-512"
+    kafka_user: Annotated[str, Meta(description="user, for SASL_SSL")] = ""
+    kafka_password: Annotated[str, Meta(description="secret of that user")] = ""
     pan_key: Annotated[str, Meta(description="secret that turns card numbers into tokens; at least 16 characters")] = ""
     database: Annotated[str, Meta(description="SQLAlchemy URL of the analyst's queue")] = "sqlite:///whyflag.db"
     casebook: Annotated[
@@ -75,17 +93,36 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stalled_seconds: Annotated[
         float, Meta(gt=0, description="a worker leaves when records wait and it has processed none for so long")
     ] = 120.0
+    broker_silence_seconds: Annotated[
+        float, Meta(gt=0, description="/ready turns false when Kafka or the database has not answered for so long")
+    ] = 30.0
+    state_keys: Annotated[
+        int, Meta(ge=1_000, description="most cards and most merchants that a partition keeps; beyond, the stalest give way")
+    ] = 1_000_000
+    bundle_public_key: Annotated[
+        str, Meta(description="PEM file of an Ed25519 public key: only bundles signed with its private key are used; empty: any")
+    ] = ""
+    bundle_signing_key: Annotated[
+        str, Meta(description="PEM file of the Ed25519 private key with which `bundles promote` signs; empty: unsigned")
+    ] = ""
     max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="records fetched at once")] = 500
 
+    def __repr__(self) -> str:
+        shown = {name: "…" if name in SECRETS and getattr(self, name) else getattr(self, name) for name in self.__struct_fields__}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     @property
-    def pan_key_bytes(self) -> bytes:
-        """The PAN key as bytes, empty when none is set."""
-        return self.pan_key.encode()
+    def privacy(self) -> Privacy:
+        """What makes messages private under the settings' key."""
+        return Privacy(self.pan_key.encode())
 
     @property
     def bundle_dir(self) -> Path:
         """The bundle's folder."""
         return Path(self.bundle)
+
+
+SECRETS = ("kafka_certificate_password", "kafka_password", "pan_key", "database", "llm_key", "llm_options")
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -96,6 +133,14 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         SettingsError: if a variable has a bad value or a ``WHYFLAG_`` variable is unknown.
     """
     given = {name.removeprefix("WHYFLAG_").lower(): value for name, value in environment.items() if name.startswith("WHYFLAG_")}
+    for name in [name for name in given if name.endswith("_file")]:
+        field, path = name.removesuffix("_file"), given.pop(name)
+        if field in given:
+            raise SettingsError(f"WHYFLAG_{field.upper()} and WHYFLAG_{name.upper()} are both set: set one")
+        try:
+            given[field] = Path(path).read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"WHYFLAG_{name.upper()}: {path} cannot be read: {error}") from None
     try:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:

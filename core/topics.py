@@ -17,26 +17,31 @@ PROFILE_CHECKPOINTS: Final = "profile-checkpoints"
 SCORE_CHECKPOINTS: Final = "score-checkpoints"
 
 _DAY_MS = 86_400_000
+TIMESTAMP_TYPE: Final = "message.timestamp.type"
+LOG_APPEND_TIME: Final = "LogAppendTime"
 
 
 class Topic(Struct, frozen=True):
-    """A topic as ``whyflag topics create`` makes it. A compacted one keeps the newest record of each key for ever."""
+    """A topic as ``whyflag topics create`` makes it. A compacted one keeps the newest record of each key."""
 
     name: str
     retention_ms: int = -1
     compacted: bool = False
+    outsiders: bool = False  # others than whyflag's workers write to it
 
     @property
     def config(self) -> dict[str, str]:
         """Kafka's topic settings. Compaction works on closed segments: small ones keep the log near the size of the state."""
         if self.compacted:
             return {"cleanup.policy": "compact", "segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.3"}
-        return {"retention.ms": str(self.retention_ms)}
+        config = {"retention.ms": str(self.retention_ms)}
+        # a producer must not say itself when its record was written: what lies in the future is judged by that
+        return config | ({TIMESTAMP_TYPE: LOG_APPEND_TIME} if self.outsiders else {})
 
 
 TOPICS: Final = (
-    Topic(TRANSACTIONS, 7 * _DAY_MS),
-    Topic(LABELS),  # the training set of tomorrow: kept for ever
+    Topic(TRANSACTIONS, 7 * _DAY_MS, outsiders=True),
+    Topic(LABELS, outsiders=True),  # the training set of tomorrow: kept for ever
     Topic(PROFILED, 2 * _DAY_MS),
     Topic(DECISIONS, 30 * _DAY_MS),
     Topic(ALERTS, 30 * _DAY_MS),

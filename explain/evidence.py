@@ -13,17 +13,23 @@ from msgspec import Struct
 
 from core.errors import InvalidEvent
 from core.messages import Alert, EvidenceItem, Outcome
-from core.money import money
+from core.money import minor_per_major, money
 from explain.reasons import REASONS, entity_of, sentence, shown, usual, window_words
 from explain.untrusted import suspicious
 from models.attribution import contributions
 from models.bundle import Bundle
-from models.features.spec import op_of
-from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, NO_BUNDLE, NOVEL
+from models.features.spec import StateKind, op_of
+from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, MODEL_UNAVAILABLE, NO_BUNDLE, NOVEL
 
 CONTRIBUTIONS = 7  # as many as an analyst reads; the waterfall adds up the rest
 _FEW = 30  # transactions of a bin below which "of 100" would claim more than is known
+# exact windows count the transaction itself, the complete buckets of a merchant do not
 _BASELINES = {"card": ("B1", "made"), "merchant": ("B2", "had")}
+_COUNTED = {StateKind.EXACT: "this one included", StateKind.BUCKETED: "this one not included"}
+_DOUBTS = {
+    EVENT_LATE: " Its time lies further back than the stream allows, so its windows are not complete and it was sent to review.",
+    ID_REUSED: " The card used the id of this transaction before for another purchase, so it was sent to review.",
+}
 _OPTIONAL = ("mcc", "country", "channel", "device_id")
 
 
@@ -143,6 +149,7 @@ def _score(alert: Alert, bundle: Bundle) -> EvidenceItem:
             text += f"; review starts at {bundle.policy.review * 100:.1f} %.{_frequency(bundle, decision.probability)}"
         else:
             text += "."
+    text += "".join(sentence for code, sentence in _DOUBTS.items() if code in decision.reason_codes)
     if CURRENCY_UNKNOWN in decision.reason_codes:
         text += f" There is no exchange rate for {decision.currency}, so amounts were left out of the score."
     codes = decision.reason_codes or (MODEL_UNAVAILABLE,)
@@ -170,9 +177,9 @@ def _normal(alert: Alert, bundle: Bundle) -> list[EvidenceItem]:
         if count is None or mean is None or entity.name not in _BASELINES:
             continue
         evidence_id, verb = _BASELINES[entity.name]
-        text = f"In {window_words(window)} this {entity.name} {verb} {count:,.0f} transactions, this one included, of {money(mean * 100, currency)} on average"
+        text = f"In {window_words(window)} this {entity.name} {verb} {count:,.0f} transactions, {_COUNTED[entity.state]}, of {money(mean * minor_per_major(currency), currency)} on average"
         highest = features.get(f"{entity.name}_amount_max_{window}")
-        text += f" and at most {money(highest * 100, currency)}." if highest is not None else "."
+        text += f" and at most {money(highest * minor_per_major(currency), currency)}." if highest is not None else "."
         if (online := features.get(f"{entity.name}_online_share_{window}")) is not None:
             text += f" {online * 100:.1f} % of those before were online."
         items.append(EvidenceItem(evidence_id=evidence_id, kind="baseline", code=f"{entity.name.upper()}_NORMAL", text=text))

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from core.clock import MS_PER_HOUR, MS_PER_MINUTE, duration_ms
-from core.money import money
+from core.money import minor_per_major, money
 from models.features.spec import Entity, Feature, FeatureSpec, Op, op_of
 
 CATALOGUE: Final = "reasons-3"
@@ -103,7 +103,7 @@ def shown(value: float | None, unit: str, currency: str) -> str:
     if value is None or math.isnan(value):
         return "unknown"
     if unit == "money":
-        return money(value * 100, currency)
+        return money(value * minor_per_major(currency), currency)
     if unit == "count":
         return f"{value:.1f}" if abs(value - round(value)) > 0.05 and value < 10 else f"{value:,.0f}"
     if unit == "share":

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,26 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Struct
 
 from core.errors import BundleError, InputError
+from models.booster import load_booster
 from models.calibration import Calibration
 from models.features.spec import FeatureSpec, decode_spec, encode_spec
 from models.novelty import Forest
 from models.policy import Policy
+from models.signing import SIGNATURE_BYTES, sign, verify
 
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "signature"
 MODEL, SPEC, CALIBRATION, POLICY = "model.ubj", "spec.json", "calibration.json", "policy.json"
 FOREST, REFERENCE, METRICS, CARD, CASES = "novelty.npz", "reference.npz", "metrics.json", "model_card.md", "cases.parquet"
+
+# Files of a bundle and the most bytes that each may have: nothing else is read.
+_LARGEST = {
+    MANIFEST: 64 << 10, SIGNATURE: SIGNATURE_BYTES, MODEL: 512 << 20, SPEC: 1 << 20, CALIBRATION: 16 << 20, POLICY: 64 << 10,
+    FOREST: 256 << 20, REFERENCE: 64 << 20, METRICS: 16 << 20, CARD: 1 << 20, CASES: 512 << 20,
+}  # fmt: skip
 
 
 class Reference(Struct, frozen=True):
@@ -84,58 +95,116 @@ def save_bundle(
     return version
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = None) -> Bundle:
     """
-    A bundle from its folder, every file checked against the manifest.
+    Load a bundle from its folder, every file checked against the manifest.
+
+    With ``version`` only that one will do, however the folder is named; with ``key`` only one that is signed.
 
     Raises:
-        BundleError: if the bundle is missing, incomplete, altered or unreadable.
+        BundleError: if the bundle is missing, incomplete, altered, unreadable, another one, or not signed.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = {name: (folder / name).read_bytes() for name in manifest["files"]}
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"no model bundle in {folder} ({Path(error.filename).name} is missing): train one with `whyflag train --out {folder}`"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"the bundle in {folder} cannot be read: {error}") from None
-    if not isinstance(manifest["files"], dict):
-        raise BundleError(f"the bundle in {folder} cannot be read: its manifest has no table of files")
+    manifest, files, signature = _read(folder)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    altered = [name for name, digest in digests.items() if manifest["files"][name] != digest]
-    if altered or _version(digests) != manifest.get("version"):
+    altered = [name for name, digest in digests.items() if manifest.files[name] != digest]
+    if altered or _version(digests) != manifest.version:
         raise BundleError(
             f"the bundle in {folder} was altered ({', '.join(altered) or 'manifest'} does not match its SHA-256): restore it or train again"
         )
+    if version and manifest.version != version:
+        raise BundleError(
+            f"{folder} holds bundle {manifest.version}, not {version}: restore it, or add and promote it by its own name"
+        )
+    if key is not None:
+        verify(key, _signed(digests), signature, f"bundle {manifest.version} in {folder}")
     try:
-        booster = xgb.Booster({"nthread": 1})
-        booster.load_model(bytearray(files[MODEL]))
-        booster.set_param({"nthread": 1})
+        spec = decode_spec(files[SPEC])
+        booster = load_booster(files[MODEL], len(spec.feature_names))
         bundle = Bundle(
-            version=manifest["version"],
+            version=manifest.version,
             folder=folder,
             booster=booster,
-            spec=decode_spec(files[SPEC]),
+            spec=spec,
             calibration=msgspec.json.decode(files[CALIBRATION], type=Calibration),
             policy=msgspec.json.decode(files[POLICY], type=Policy),
             forest=Forest(**_read_arrays(files[FOREST])),
             reference=Reference(**_read_arrays(files[REFERENCE])),
             metrics=json.loads(files[METRICS]),
         )
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        InputError,
-        zipfile.BadZipFile,
-        xgb.core.XGBoostError,
-        msgspec.MsgspecError,
-    ) as error:
+    except (KeyError, TypeError, ValueError, InputError, BundleError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         raise BundleError(f"the bundle in {folder} cannot be used: {str(error).splitlines()[0]}") from None
     if tuple(booster.feature_names or ()) != bundle.spec.feature_names:
         raise BundleError(f"the bundle in {folder} mixes a model and a feature spec that do not belong together: train again")
     return bundle
+
+
+def sign_bundle(folder: Path, key: Ed25519PrivateKey) -> None:
+    """
+    Write the signature of a bundle beside its manifest.
+
+    Raises:
+        BundleError: if the bundle cannot be read.
+    """
+    manifest, files, _ = _read(folder)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    if digests != manifest.files:
+        raise BundleError(f"the bundle in {folder} was altered: restore it or train again")
+    (folder / SIGNATURE).write_bytes(sign(key, _signed(digests)))
+
+
+def check_key(bundle: Bundle, fingerprint: str) -> None:
+    """
+    Refuse a bundle whose card numbers became tokens under another key.
+
+    Raises:
+        BundleError: saying what to do.
+    """
+    own = bundle.metrics.get("pan_key", "")
+    if own and own != fingerprint:
+        raise BundleError(
+            f"bundle {bundle.version} was trained under another WHYFLAG_PAN_KEY (fingerprint {own}, the present one is "
+            f"{fingerprint or 'none'}): set that key, or see 'Another key' in docs/privacy.md"
+        )
+
+
+class _Manifest(Struct, frozen=True):
+    version: str
+    files: dict[str, str]
+    format: int
+
+
+def _read(folder: Path) -> tuple[_Manifest, dict[str, bytes], bytes | None]:
+    """The manifest, exactly the files of a bundle, and the signature if there is one. Nothing else is opened."""
+    try:
+        manifest = msgspec.json.decode(_content(folder / MANIFEST), type=_Manifest)
+        if manifest.files.keys() != _LARGEST.keys() - {MANIFEST, SIGNATURE}:
+            raise BundleError(f"the bundle in {folder} cannot be read: its manifest does not name the files of a bundle")
+        files = {name: _content(folder / name) for name in manifest.files}
+        signature = _content(folder / SIGNATURE) if (folder / SIGNATURE).exists() else None
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"no model bundle in {folder} ({Path(error.filename).name} is missing): train one with `whyflag train --out {folder}`"
+        ) from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BundleError(f"the bundle in {folder} cannot be read: {error}") from None
+    return manifest, files, signature
+
+
+def _content(path: Path) -> bytes:
+    """What a regular file of bounded size holds. A link, a pipe or a device is refused before it is read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is no regular file")
+        if status.st_size > _LARGEST[path.name]:
+            raise BundleError(f"{path} has {status.st_size:,} bytes, a bundle's has at most {_LARGEST[path.name]:,}")
+        return file.read(_LARGEST[path.name])
+
+
+def _signed(digests: dict[str, str]) -> bytes:
+    """What a signature is made of: the names of all files and their SHA-256."""
+    return b"whyflag bundle " + json.dumps(digests, sort_keys=True).encode()
 
 
 def _version(digests: dict[str, str]) -> str:

@@ -9,19 +9,22 @@ Rules and lists end by the transaction's own time, so that a replay meets the sa
 
 import datetime as dt
 import hashlib
-import json
+import logging
 import os
 import re
 import tomllib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import sqlglot
 from msgspec import Struct
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # a worker has one core; batches are small
 import polars as pl
@@ -29,27 +32,31 @@ import polars as pl
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.messages import Outcome
+from core.metrics import RULE_FAILURES
+
+logger = logging.getLogger(__name__)
+
+# a panic inside Polars is no Exception
+_POLARS_FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 TEXT_FIELDS = ("card_id", "merchant_id", "currency", "mcc", "merchant_name", "country", "channel", "device_id", "ip", "memo")
 SCORE_FIELDS = ("probability", "novelty")
 _TRIED_ROWS = 24
-_NODES = frozenset({"Column", "BinaryExpr", "Ternary", "Cast", "Alias"})
-_FUNCTIONS = frozenset(
+_LONGEST, _DEEPEST, _MOST_PARTS = 4_000, 40, 400  # characters, nesting and parts of a condition
+_LARGEST_FILE = 64 << 20
+# All that a condition may be made of, by the parser's names. What looks beyond one row, or can be made to take long, is not here.
+_ALLOWED = frozenset(
     {
-        "Sql",
-        "StringExpr",
-        "Boolean",
-        "Abs",
-        "Ceil",
-        "Coalesce",
-        "Exp",
-        "Floor",
-        "Log",
-        "MaxHorizontal",
-        "MinHorizontal",
-        "Pow",
-        "Sign",
+        exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.Tuple,
+        exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.In, exp.Between, exp.Like, exp.ILike,
+        exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg, exp.Case, exp.If, exp.Coalesce, exp.Nullif, exp.Greatest, exp.Least,
+        exp.Abs, exp.Ceil, exp.Floor, exp.Round, exp.Sign, exp.Sqrt, exp.Exp, exp.Ln, exp.Pow,
+        exp.Lower, exp.Upper, exp.Length, exp.Trim, exp.Left, exp.Right, exp.Substring, exp.StartsWith, exp.EndsWith, exp.DPipe,
     }
+)  # fmt: skip
+_FUNCTIONS = (
+    "ABS CEIL FLOOR ROUND SIGN SQRT EXP LN POW COALESCE NULLIF GREATEST LEAST CASE LOWER UPPER LENGTH TRIM LEFT RIGHT SUBSTR STARTS_WITH "
+    "ENDS_WITH"
 )
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -84,7 +91,11 @@ class _Source(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RuleSet:
-    """Rules, checked against a feature spec. ``version`` is a hash of their content and of that of their lists."""
+    """
+    Rules, checked against a feature spec. ``version`` and ``digest`` are hashes of their content and of that of their lists.
+
+    A rule that fails while it runs is disabled until the rules are loaded again, and counted in ``whyflag_rule_failures_total``.
+    """
 
     def __init__(
         self, rules: Sequence[Rule], lists: Mapping[str, ListFile], members: Mapping[str, frozenset[str]], content: bytes
@@ -93,11 +104,13 @@ class RuleSet:
         digest = hashlib.sha256(content)
         for name in sorted(members):
             digest.update(repr((name, sorted(members[name]))).encode())
-        self.version = digest.hexdigest()[:8]
-        self._conditions = [pl.sql_expr(rule.when) for rule in rules]
+        self.digest = digest.hexdigest()
+        self.version = self.digest[:8]
+        self._conditions = [pl.sql_expr(checked_condition(rule.when)) for rule in rules]
         self._wanted = sorted({name for condition in self._conditions for name in condition.meta.root_names()})
         self._ends = np.array([_ms(rule.expires) for rule in rules], np.int64)
         self._outcomes = np.array([("approve", "review", "decline").index(rule.outcome.value) for rule in rules], np.int8)
+        self._disabled = np.zeros(len(rules), np.bool_)
 
     def hits(self, event_time: npt.NDArray[np.int64], field: Field) -> npt.NDArray[np.bool_]:
         """Which rules hold, bool [n, R], for n transactions. ``field`` gives a column by name."""
@@ -113,11 +126,24 @@ class RuleSet:
             else:
                 columns.append(field(name).alias(name))
         frame = pl.DataFrame(columns) if columns else pl.DataFrame({"": [0] * n})
-        try:
-            found = frame.select(condition.fill_null(False).alias(str(i)) for i, condition in enumerate(self._conditions))
-        except pl.exceptions.PolarsError as error:
-            raise InputError(f"a rule cannot be evaluated: {str(error).splitlines()[0]}") from None
-        held: npt.NDArray[np.bool_] = found.to_numpy().reshape(n, -1) & (event_time[:, None] < self._ends)
+        held: npt.NDArray[np.bool_] = self._held(frame) & (event_time[:, None] < self._ends) & ~self._disabled
+        return held
+
+    def _held(self, frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
+        """Which conditions hold, bool [n, R]: all at once or, if one fails, each by itself."""
+        if not self._disabled.any():
+            with suppress(*_POLARS_FAILURES):
+                return _select(frame, self._conditions)
+        held = np.zeros((len(frame), len(self.rules)), np.bool_)
+        for number, condition in enumerate(self._conditions):
+            if self._disabled[number]:
+                continue
+            try:
+                held[:, number] = _select(frame, [condition])[:, 0]
+            except _POLARS_FAILURES as error:
+                self._disabled[number] = True
+                RULE_FAILURES.labels(self.rules[number].id).inc()
+                logger.error("rule %s fails and is disabled until the rules are loaded again: %s", self.rules[number].id, error)
         return held
 
     @property
@@ -142,6 +168,8 @@ def load_rules(path: Path, features: Sequence[str]) -> RuleSet:
         InputError: naming file, line and reason.
     """
     try:
+        if path.is_file() and path.stat().st_size > _LARGEST_FILE:
+            raise InputError(f"rules: {path} is larger than {_LARGEST_FILE >> 20} MiB")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"rules: {error}") from None
@@ -184,16 +212,56 @@ def load_rules(path: Path, features: Sequence[str]) -> RuleSet:
 def _members(path: Path, line: int, name: str, file: str) -> frozenset[str]:
     if not file:
         return frozenset()
+    folder = path.parent.resolve()
+    target = (folder / file).resolve()
+    if not target.is_relative_to(folder) or target == path.resolve():
+        raise InputError(f"{path}:{line}: list {name}: its file must be in the folder of the rules, not {file!r}")
     try:
-        return frozenset(entry.strip() for entry in (path.parent / file).read_text().splitlines() if entry.strip())
+        if not target.is_file() or target.stat().st_size > _LARGEST_FILE:
+            raise InputError(f"{path}:{line}: list {name}: no regular file of at most {_LARGEST_FILE >> 20} MiB at {target}")
+        return frozenset(entry.strip() for entry in target.read_text().splitlines() if entry.strip())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}:{line}: list {name}: {error}") from None
+
+
+def checked_condition(when: str) -> str:
+    """
+    Return a condition written anew from what it was parsed to: what Polars evaluates is what was checked here.
+
+    Raises:
+        InputError: if it is too long or too deep, or uses anything but comparisons, arithmetic and the allowed functions.
+    """
+    if len(when) > _LONGEST:
+        raise InputError(
+            f"the condition has {len(when):,} characters, at most {_LONGEST:,} are allowed: use a list, or several rules"
+        )
+    try:
+        parsed = sqlglot.parse_one(when, read="postgres")
+    except (SqlglotError, RecursionError) as error:
+        raise InputError(f"the condition cannot be parsed: {str(error).splitlines()[0]}") from None
+    count, level = 0, [parsed]
+    for _ in range(_DEEPEST):
+        count += len(level)
+        for node in level:
+            if type(node) not in _ALLOWED:
+                used = node.sql(dialect="postgres")[:60]
+                raise InputError(
+                    f"the condition looks at more than the one transaction, or uses what rules may not: {used!r}. Functions are {_FUNCTIONS}"
+                )
+            if isinstance(node, exp.Column) and node.table:
+                raise InputError(f"there is no table {node.table!r}: name a feature, field or list")
+        level = [child for node in level for child in node.iter_expressions()]
+        if not level and count <= _MOST_PARTS:
+            return parsed.sql(dialect="postgres")
+    raise InputError(
+        f"the condition is nested deeper than {_DEEPEST} or has more than {_MOST_PARTS} parts: use a list, or several rules"
+    )
 
 
 def _refused(when: str, schema: Mapping[str, Any]) -> str:
     """Why a condition cannot be used; empty if it can."""
     try:
-        condition = pl.sql_expr(when)
+        condition = pl.sql_expr(checked_condition(when))
         if unknown := [name for name in condition.meta.root_names() if name not in schema]:
             return f"there is no feature, field or list {unknown[0]!r}"
         frame = _tried(schema)
@@ -202,43 +270,19 @@ def _refused(when: str, schema: Mapping[str, Any]) -> str:
             return f"the condition gives {whole.dtype}, not true or false"
         # what a rule says of a transaction must not depend on its neighbours in a batch
         single = pl.concat([frame[i : i + 1].select(condition.alias("held")) for i in range(len(frame))])["held"]
-        if not _of_one_row(condition) or len(whole) != len(frame) or not whole.equals(single, null_equal=True):
-            return "the condition looks at more than the one transaction, or uses a function that rules may not: use the windows of the features"
-    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        if len(whole) != len(frame) or not whole.equals(single, null_equal=True):
+            return "the condition looks at more than the one transaction: use the windows of the features"
+    except InputError as error:
+        return str(error)
+    except (*_POLARS_FAILURES, TypeError, ValueError) as error:
         return str(error).splitlines()[0]
-    except BaseException as error:  # a panic inside Polars is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        return f"Polars cannot evaluate it ({error})"
     return ""
 
 
-def _of_one_row(condition: pl.Expr) -> bool:
-    """Whether an expression is made of what looks at one row only, by Polars' own form of it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the form may change between versions of Polars: the lock and the tests hold it
-        return _plain(json.loads(condition.meta.serialize(format="json")))
-
-
-def _plain(node: Any) -> bool:
-    if isinstance(node, list):
-        return all(_plain(part) for part in node)
-    if isinstance(node, dict):
-        for kind, part in node.items():
-            if kind == "Function":
-                name, detail = part["function"], None
-                if isinstance(name, dict):
-                    name, detail = next(iter(name.items()))
-                if name not in _FUNCTIONS or (name == "Boolean" and detail not in ("IsNull", "IsNotNull", "Not")):
-                    return False
-                if not _plain(part["input"]):
-                    return False
-            elif kind == "Literal":
-                continue
-            elif (kind[0].isupper() and kind not in _NODES) or not _plain(part):
-                return False
-        return True
-    return bool(node != "Len")
+def _select(frame: pl.DataFrame, conditions: Sequence[pl.Expr]) -> npt.NDArray[np.bool_]:
+    found = frame.select(condition.fill_null(False).alias(str(i)) for i, condition in enumerate(conditions))
+    selected: npt.NDArray[np.bool_] = found.to_numpy().reshape(len(frame), -1)
+    return selected
 
 
 def _tried(schema: Mapping[str, Any]) -> pl.DataFrame:

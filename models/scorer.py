@@ -1,6 +1,7 @@
 """From features to decisions: booster, calibration, novelty and policy, the same in replay and in the stream."""
 
 from collections.abc import Callable, Sequence
+from enum import IntFlag
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from msgspec import Struct, structs
 
 from core.messages import Alert, Decision, Outcome, RecentTransaction, Transaction, alert_id
 from models.bundle import Bundle
-from models.features.columns import UNKNOWN_AMOUNT, TransactionColumns
+from models.features.columns import UNKNOWN_AMOUNT, Mark, TransactionColumns
 from models.features.spec import FeatureSpec
 from models.novelty import novelty
 from models.policy import APPROVE, DECLINE, REVIEW
@@ -23,14 +24,26 @@ Floats = npt.NDArray[np.float64]
 
 OUTCOMES = {APPROVE: Outcome.APPROVE, REVIEW: Outcome.REVIEW, DECLINE: Outcome.DECLINE}
 SCORE_REVIEW, SCORE_DECLINE, NOVEL = "score_review", "score_decline", "novel"
-MODEL_UNAVAILABLE, CURRENCY_UNKNOWN, RULE = "model_unavailable", "currency_unknown", "rule"
+MODEL_UNAVAILABLE, RULE = "model_unavailable", "rule"
+CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED = "currency_unknown", "event_late", "transaction_id_reused"
 NO_BUNDLE = "none"
+
+
+class Doubt(IntFlag):
+    """Why the score of a transaction is not to be relied on: a person looks, whatever the score and the rules say."""
+
+    UNPRICED = 1  # its currency has no exchange rate
+    LATE = 2  # its windows are not complete any more
+    REUSED = 4  # its id was used for something else
+
+
+DOUBT_CODES = {Doubt.UNPRICED: CURRENCY_UNKNOWN, Doubt.LATE: EVENT_LATE, Doubt.REUSED: ID_REUSED}
 
 
 class Scores(Struct, frozen=True):
     """
     Scores of n transactions. ``outcome`` int8 [n], of all, and ``by_score`` of the probability alone; ``probability`` NaN where the
-    model could not score; ``held`` bool [n, R] says which of R rules hold.
+    model could not score; ``doubts`` uint8 [n] are bits of ``Doubt``; ``held`` bool [n, R] says which of R rules hold.
     """
 
     bundle: str
@@ -39,7 +52,7 @@ class Scores(Struct, frozen=True):
     novelty: Floats
     outcome: npt.NDArray[np.int8]
     novel: npt.NDArray[np.bool_]
-    unpriced: npt.NDArray[np.bool_]
+    doubts: npt.NDArray[np.uint8]
     by_score: npt.NDArray[np.int8]
     held: npt.NDArray[np.bool_]
 
@@ -52,13 +65,21 @@ class Scores(Struct, frozen=True):
         return tuple(self.rules[rule] for rule in np.flatnonzero(self.held[i]))
 
 
-def score(bundle: Bundle, X: Matrix, unpriced: npt.NDArray[np.bool_]) -> Scores:
-    """Score X float32 [n, F]. ``unpriced`` marks transactions in a currency without a rate: at least a review."""
+def doubts_of(columns: TransactionColumns) -> npt.NDArray[np.uint8]:
+    """Bits of ``Doubt`` of n transactions, uint8 [n]."""
+    doubts = np.where(columns.amount == UNKNOWN_AMOUNT, int(Doubt.UNPRICED), 0)
+    doubts |= np.where(columns.has(Mark.LATE), int(Doubt.LATE), 0)
+    doubts |= np.where(columns.has(Mark.REUSED), int(Doubt.REUSED), 0)
+    return doubts.astype(np.uint8)
+
+
+def score(bundle: Bundle, X: Matrix, doubts: npt.NDArray[np.uint8]) -> Scores:
+    """Score X float32 [n, F]; what is in doubt (uint8 [n], bits of ``Doubt``) is at least a review."""
     margin = np.atleast_1d(bundle.booster.inplace_predict(X, predict_type="margin", validate_features=False))
     probability = bundle.calibration.probability(margin)
     unusual = novelty(bundle.forest, X)
     outcome = bundle.policy.outcomes(probability, unusual)
-    outcome = np.where(unpriced & (outcome == APPROVE), REVIEW, outcome).astype(np.int8)
+    outcome = np.where((doubts > 0) & (outcome == APPROVE), REVIEW, outcome).astype(np.int8)
     return Scores(
         bundle=bundle.version,
         rules=(),
@@ -66,7 +87,7 @@ def score(bundle: Bundle, X: Matrix, unpriced: npt.NDArray[np.bool_]) -> Scores:
         novelty=unusual,
         outcome=outcome,
         novel=unusual >= bundle.policy.novel,
-        unpriced=unpriced,
+        doubts=doubts,
         by_score=bundle.policy.by_score(probability),
         held=np.zeros((len(X), 0), np.bool_),
     )
@@ -96,27 +117,33 @@ class Decider(Struct, frozen=True):
         Scores of X float32 [n, F], after the rules. ``failed`` is told of how many transactions the model could not score, from
         within the exception's handling; without it the exception is raised.
         """
-        if self.bundle is None and failed is not None:
-            failed(len(X))
+        doubts = doubts_of(columns)
+        scores = self._scored(X, doubts, failed)
+        return apply_rules(self.rules, scores, columns.event_time, names, X, text) if self.rules else scores
+
+    def _scored(self, X: Matrix, doubts: npt.NDArray[np.uint8], failed: Callable[[int], None] | None) -> Scores:
+        if self.bundle is None:
+            if failed is not None:
+                failed(len(X))
+            return unscored(doubts)
         try:
-            scores = score(self.bundle, X, columns.amount == UNKNOWN_AMOUNT) if self.bundle else unscored(len(X))
-            return ruled(self.rules, scores, columns.event_time, names, X, text) if self.rules else scores
+            return score(self.bundle, X, doubts)
         except Exception:  # whatever it is, the transactions must be decided: by a person
             if failed is None:
                 raise
             failed(len(X))
-            return unscored(len(X))
+            return unscored(doubts)
 
 
-def unscored(n: int) -> Scores:
-    """Scores for n transactions when the model cannot score: every one goes to review."""
+def unscored(doubts: npt.NDArray[np.uint8]) -> Scores:
+    """Scores for n transactions when the model cannot score: every one goes to review. ``doubts`` is uint8 [n]."""
+    n = len(doubts)
     nothing = np.full(n, np.nan)
-    no = np.zeros(n, np.bool_)
     review = np.full(n, REVIEW, np.int8)
-    return Scores(NO_BUNDLE, (), nothing, nothing, review, no, no, review, np.zeros((n, 0), np.bool_))
+    return Scores(NO_BUNDLE, (), nothing, nothing, review, np.zeros(n, np.bool_), doubts, review, np.zeros((n, 0), np.bool_))
 
 
-def ruled(
+def apply_rules(
     rules: "RuleSet", scores: Scores, event_time: npt.NDArray[np.int64], names: tuple[str, ...], X: Matrix, text: Text
 ) -> Scores:
     """Scores after the rules. ``names`` are those of the columns of X float32 [n, F]; ``text`` gives a field of the transactions by name."""
@@ -130,17 +157,16 @@ def ruled(
         return numbers(getattr(scores, name)) if name in ("probability", "novelty") else texts(text(name))
 
     held = rules.hits(event_time, field)
-    outcome = rules.outcomes(held, scores.outcome, ~np.isnan(scores.probability) & ~scores.unpriced)
+    outcome = rules.outcomes(held, scores.outcome, ~np.isnan(scores.probability) & (scores.doubts == 0))
     return structs.replace(scores, outcome=outcome, rules=rules.ids, held=held)
 
 
 def reason_codes(scores: Scores, i: int) -> tuple[str, ...]:
     """Why transaction i has its outcome. The features behind a score are explained later, for alerts only."""
     codes = [RULE] if scores.held[i].any() else []
+    codes += [code for doubt, code in DOUBT_CODES.items() if scores.doubts[i] & doubt]
     if scores.bundle == NO_BUNDLE:
         return (MODEL_UNAVAILABLE, *codes)
-    if scores.unpriced[i]:
-        codes.append(CURRENCY_UNKNOWN)
     if scores.by_score[i]:
         codes.append(SCORE_DECLINE if scores.by_score[i] == DECLINE else SCORE_REVIEW)
     if scores.novel[i]:
@@ -187,7 +213,7 @@ def alert(
 ) -> Alert:  # fmt: skip
     """The alert message of a flagged decision; ``x`` float32 [F] are its features."""
     return Alert(
-        alert_id=alert_id(transaction.transaction_id),
+        alert_id=alert_id(transaction),
         transaction=transaction,
         decision=decided,
         features={name: None if np.isnan(value) else float(value) for name, value in zip(names, x, strict=True)},

@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Struct, structs
 
 from core.errors import BundleError, InputError, WhyflagError
-from models.bundle import MANIFEST, Bundle, load_bundle
+from models.bundle import MANIFEST, SIGNATURE, Bundle, load_bundle, sign_bundle
 from models.scorer import Decider
+from models.signing import sign, verify
 
 CURRENT = "current.json"
 RULES_FILE = "rules.toml"
@@ -52,8 +54,9 @@ class Current(Struct, frozen=True):
 class BundleStore:
     """A folder of bundles and rules."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, key: Ed25519PublicKey | None = None) -> None:
+        """With ``key`` only bundles and rules that are signed with its private key are loaded."""
+        self.root, self._key = root, key
 
     @staticmethod
     def at(root: Path) -> bool:
@@ -107,6 +110,15 @@ class BundleStore:
         self._place(folder, self._made("bundles") / version)
         return version
 
+    def open(self, version: str) -> Bundle:
+        """
+        Load a bundle of the store.
+
+        Raises:
+            WhyflagError: if the store does not hold it, or what it holds under that name is another one.
+        """
+        return load_bundle(self.folder(version), version, self._key)
+
     def add_rules(self, path: Path, features: tuple[str, ...]) -> str:
         """
         Copy rules and the files of their lists into the store; returns their version.
@@ -123,8 +135,8 @@ class BundleStore:
             for listed in tomllib.loads(path.read_text()).get("lists", {}).values():
                 if name := listed.get("file"):
                     target = (folder / name).resolve()
-                    if not target.is_relative_to(folder) or target.name == RULES_FILE:
-                        raise InputError(f"{path}: the file of a list must be in the folder of the rules and not be named {name}")
+                    if target.name == RULES_FILE:
+                        raise InputError(f"{path}: the file of a list cannot be named {name}")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path.parent / name, target)
             self._place(folder, self._made("rules") / version)
@@ -138,15 +150,19 @@ class BundleStore:
             WhyflagError: if the store does not hold it or it cannot be used.
         """
         name, _, rules = version.partition("+")
-        bundle = load_bundle(self.folder(name))
+        bundle = self.open(name)
         if not rules:
             return Decider(bundle)
         from models.rules import load_rules  # Polars is loaded only where there are rules
 
-        ruled = load_rules(self.root / "rules" / rules / RULES_FILE, bundle.spec.feature_names)
-        if ruled.version != rules:
+        folder = self.root / "rules" / rules
+        loaded = load_rules(folder / RULES_FILE, bundle.spec.feature_names)
+        if loaded.version != rules:
             raise BundleError(f"the rules {rules} in {self.root} were altered: promote them again")
-        return Decider(bundle, ruled)
+        if self._key is not None:
+            signature = (folder / SIGNATURE).read_bytes() if (folder / SIGNATURE).is_file() else None
+            verify(self._key, _signed_rules(loaded.digest), signature, f"rules {rules} in {self.root}")
+        return Decider(bundle, loaded)
 
     def challenge(self, version: str) -> None:
         """
@@ -160,15 +176,19 @@ class BundleStore:
         with self._changing() as current:
             self._write(structs.replace(current, challenger=version))
 
-    def promote(self, bundle: str, rules: str, by: str, why: str) -> Champion:
+    def promote(self, bundle: str, rules: str, by: str, why: str, key: Ed25519PrivateKey | None = None) -> Champion:
         """
-        Make a bundle, with rules or none, the champion. It challenges no more.
+        Make a bundle, with rules or none, the champion. It challenges no more. With ``key`` both are signed.
 
         Raises:
             WhyflagError: if the store does not hold it, or it cannot be loaded with these rules.
         """
         champion = Champion(bundle, rules, _now(), by, why)
-        self.load(champion.decider)
+        decider = self.load(champion.decider)
+        if key is not None:
+            sign_bundle(self.folder(bundle), key)
+            if decider.rules is not None:
+                (self.root / "rules" / rules / SIGNATURE).write_bytes(sign(key, _signed_rules(decider.rules.digest)))
         with self._changing() as current:
             challenger = "" if current.challenger == bundle else current.challenger
             self._write(Current((*current.champions, champion), challenger))
@@ -226,11 +246,15 @@ class BundleStore:
         partial.replace(self.root / CURRENT)
 
 
+def _signed_rules(digest: str) -> bytes:
+    return f"whyflag rules {digest}".encode()
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def open_decider(path: Path) -> Decider:
+def open_decider(path: Path, key: Ed25519PublicKey | None = None) -> Decider:
     """
     The bundle in a folder, or the champion of a store with its rules.
 
@@ -238,21 +262,21 @@ def open_decider(path: Path) -> Decider:
         WhyflagError: if there is none, or it cannot be used.
     """
     if not BundleStore.at(path):
-        return Decider(load_bundle(path))
-    store = BundleStore(path)
+        return Decider(load_bundle(path, key=key))
+    store = BundleStore(path, key)
     if store.champion is None:
         raise BundleError(f"the store in {path} has no champion yet: run `whyflag bundles promote`")
     return store.load(store.champion.decider)
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, key: Ed25519PublicKey | None = None) -> Bundle:
     """
     The bundle in a folder, or the champion's of a store.
 
     Raises:
         WhyflagError: if there is none, or it cannot be used.
     """
-    bundle = open_decider(path).bundle
+    bundle = open_decider(path, key).bundle
     assert bundle is not None
     return bundle
 

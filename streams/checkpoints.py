@@ -18,10 +18,13 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from msgspec import Struct, structs
 
 from core.errors import DeliveryError, StateError
+from streams.connection import Connection
+from streams.state import LogRecord
 
 logger = logging.getLogger(__name__)
 
 _MARKER = b"marker"
+_FORMAT = 2  # of rows and marker
 _BATCH_BYTES = 512 << 10  # a topic takes 1 MiB by default
 _LARGEST_ROW = 1 << 20
 # A checkpoint takes milliseconds to seconds. A broker that is away for longer than this is met again by the worker's successor.
@@ -36,7 +39,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
     ``positions`` are the next offsets to read, by source topic; ``origins`` the highest origin offsets seen; ``digest`` and
     ``keys`` those of the state. ``clean`` says that nothing was read after it: its writer stopped in order. Rows of another
-    ``lineage`` are left over from before a rebuild.
+    ``lineage`` are left over from before a rebuild. ``pan_key`` is the fingerprint of the key under which card numbers became tokens.
     """
 
     spec: str
@@ -48,18 +51,19 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     digest: str
     clean: bool = False
     lineage: int = 0
-    v: int = 1
+    pan_key: str = ""
+    v: int = _FORMAT
 
 
 class CheckpointLog:
     """The log of one hop's partition. One owner at a time writes it: the last to ``claim``."""
 
-    def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
-        """``bootstrap`` is host:port[,host:port]."""
-        self._bootstrap, self._tp = bootstrap, TopicPartition(topic, partition)
+    def __init__(self, connection: Connection, topic: str, partition: int) -> None:
+        self._connection, self._tp = connection, TopicPartition(topic, partition)
         self._name = f"{topic}/{partition}"
         self._producer: AIOKafkaProducer | None = None
         self._end = 0
+        self._written: Checkpoint | None = None  # as this owner has written it
         self._lineage = 0
         self._stale: set[bytes] = set()
 
@@ -71,7 +75,7 @@ class CheckpointLog:
             KafkaError: if no broker answers.
         """
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._connection.aiokafka,
             transactional_id=f"whyflag-{self._tp.topic}-{self._tp.partition}",
             transaction_timeout_ms=_TRANSACTION_MS,
             max_batch_size=_BATCH_BYTES,
@@ -86,7 +90,7 @@ class CheckpointLog:
             producer, self._producer = self._producer, None
             await producer.stop()
 
-    async def read(self, load: Callable[[Sequence[tuple[bytes, bytes]]], None]) -> Checkpoint | None:
+    async def read(self, load: Callable[[Sequence[LogRecord]], None]) -> Checkpoint | None:
         """
         Hand all rows to ``load``, in order, and return the last marker; None where there is no checkpoint.
 
@@ -108,7 +112,7 @@ class CheckpointLog:
             self._lineage = checkpoint.lineage
             prefix = bytes([self._lineage])
             async for records in self._records(consumer, begin, end):
-                load([(r.key[1:], r.value) for r in records if r.key != _MARKER and r.key[:1] == prefix and r.value is not None])
+                load([(r.key[1:], r.value) for r in records if r.key != _MARKER and r.key[:1] == prefix])
         return checkpoint
 
     async def start_over(self) -> Checkpoint | None:
@@ -133,7 +137,7 @@ class CheckpointLog:
 
     def _reader(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **self._connection.aiokafka,
             group_id=None,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
@@ -162,32 +166,47 @@ class CheckpointLog:
                 if records:
                     yield records
 
-    async def unchanged(self) -> bool:
-        """Whether nobody has written since this owner did, read from the log itself."""
-        async with self._reader() as consumer:
-            return (await self._bounds(consumer))[1] == self._end
+    async def still_owned(self) -> bool:
+        """
+        Whether nobody else has written to the log or claimed it since this owner wrote last.
 
-    async def write(self, rows: Sequence[tuple[bytes, bytes]], checkpoint: Checkpoint) -> None:
+        A successor that claimed the log and died before it wrote left no record. So the last marker is written again: the broker
+        refuses it to a former owner.
+        """
+        async with self._reader() as consumer:
+            if (await self._bounds(consumer))[1] != self._end or self._written is None:
+                return False
+        try:
+            await self._write([], self._written)
+        except ProducerFenced:
+            return False
+        return True
+
+    async def write(self, rows: Sequence[LogRecord], checkpoint: Checkpoint) -> None:
         """
         Numbered steps of a checkpoint: 1 begin; 2 rows; 3 marker; 4 commit. It exists from step 4 on, or not at all.
 
         Raises:
             DeliveryError: if it could not be written, or if another owner has claimed the log.
         """
-        assert self._producer is not None
         try:
             async with asyncio.timeout(_WRITE_SECONDS):
-                await self._producer.begin_transaction()  # 1
-                prefix = bytes([self._lineage])
-                await self._append([*((key, None) for key in self._stale), *((prefix + key, row) for key, row in rows)])  # 2
-                marked = structs.replace(checkpoint, lineage=self._lineage)
-                marker = await self._append([(_MARKER, msgspec.json.encode(marked))])  # 3
-                await self._producer.commit_transaction()  # 4
+                await self._write(rows, checkpoint)
         except ProducerFenced:
             raise DeliveryError(f"{self._name} has a new owner: this worker was taken for dead and must start again") from None
         except (KafkaError, TimeoutError) as error:
             raise DeliveryError(f"Kafka did not take a checkpoint of {self._name}: {error!r}") from error
+
+    async def _write(self, rows: Sequence[LogRecord], checkpoint: Checkpoint) -> None:
+        assert self._producer is not None
+        await self._producer.begin_transaction()  # 1
+        prefix = bytes([self._lineage])
+        await self._append([*((key, None) for key in self._stale), *((prefix + key, row) for key, row in rows)])  # 2
+        marked = structs.replace(checkpoint, lineage=self._lineage)
+        marker = await self._append([(_MARKER, msgspec.json.encode(marked))])  # 3
+        await self._producer.commit_transaction()  # 4
         self._stale.clear()
+        self._written = marked
         self._end = marker + 2  # behind the marker and the transaction's own record
 
     async def _append(self, records: Sequence[tuple[bytes, bytes | None]]) -> int:
@@ -213,6 +232,13 @@ class CheckpointLog:
 
 def _decoded(raw: bytes) -> Checkpoint:
     try:
-        return msgspec.json.decode(raw, type=Checkpoint)
+        checkpoint = msgspec.json.decode(raw, type=Checkpoint)
     except msgspec.MsgspecError as error:
-        raise StateError(f"the marker of a checkpoint cannot be read ({error}): was it written by another version?") from None
+        raise StateError(
+            f"the marker of a checkpoint cannot be read ({error}): it is damaged or of another version of whyflag. Run `whyflag state rebuild`"
+        ) from None
+    if checkpoint.v != _FORMAT:
+        raise StateError(
+            f"the checkpoint log is of format {checkpoint.v}, this version reads format {_FORMAT}: run `whyflag state rebuild` once"
+        )
+    return checkpoint

@@ -2,28 +2,17 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from core.errors import BrokerError
+from core.errors import BrokerError, StateError
 from core.settings import Settings
-from core.topics import TOPICS
-
-
-def _options(settings: Settings) -> dict[str, Any]:
-    options: dict[str, Any] = {"bootstrap_servers": settings.kafka_bootstrap.split(",")}
-    if settings.kafka_api_version:
-        options["api_version"] = tuple(int(part) for part in settings.kafka_api_version.split("."))
-    return options
-
-
-def _unreachable(settings: Settings, error: Exception) -> BrokerError:
-    return BrokerError(
-        f"Kafka at {settings.kafka_bootstrap} does not answer ({error}): is it running, and is WHYFLAG_KAFKA_BOOTSTRAP right?"
-    )
+from core.topics import LOG_APPEND_TIME, TIMESTAMP_TYPE, TOPICS
+from streams.connection import connection_of
 
 
 def create_topics(settings: Settings, partitions: int, replication: int) -> tuple[list[str], list[str]]:
@@ -33,27 +22,59 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> tupl
     Raises:
         BrokerError: if Kafka does not answer or refuses.
     """
+    made, found = [], []
+    with administrated(settings) as admin:
+        for topic in TOPICS:
+            wanted = NewTopic(
+                name=topic.name, num_partitions=partitions, replication_factor=replication, topic_configs=topic.config
+            )
+            try:
+                admin.create_topics([wanted])
+                made.append(topic.name)
+            except TopicAlreadyExistsError:
+                found.append(topic.name)
+    return made, found
+
+
+def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
+    """
+    Refuse topics on which a producer says itself when it wrote a record, where others than workers write.
+
+    Raises:
+        StateError: naming a topic and the command that mends it.
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    outsiders = {topic.name for topic in TOPICS if topic.outsiders}.intersection(topics)
+    if not outsiders:
+        return
+    with administrated(settings) as admin:
+        found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(outsiders)])
+    for name, config in found.get("topic", {}).items():
+        kind = config.get(TIMESTAMP_TYPE, {}).get("value")
+        if kind is not None and kind != LOG_APPEND_TIME:
+            raise StateError(
+                f"topic {name} has {TIMESTAMP_TYPE}={kind}: whoever writes to it could put events into the future. Set it with "
+                f"`kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config {TIMESTAMP_TYPE}={LOG_APPEND_TIME}`"
+            )
+
+
+@contextmanager
+def administrated(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """
+    An administrator's client, closed at the end.
+
+    Raises:
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    connection = connection_of(settings)
     try:
-        admin = KafkaAdminClient(**_options(settings))
+        admin = KafkaAdminClient(**connection.kafka_python)
         try:
-            made, found = [], []
-            for topic in TOPICS:
-                wanted = NewTopic(
-                    name=topic.name,
-                    num_partitions=partitions,
-                    replication_factor=replication,
-                    topic_configs=topic.config,
-                )
-                try:
-                    admin.create_topics([wanted])
-                    made.append(topic.name)
-                except TopicAlreadyExistsError:
-                    found.append(topic.name)
-            return made, found
+            yield admin
         finally:
             admin.close()
     except KafkaError as error:
-        raise _unreachable(settings, error) from None
+        raise connection.failed(error) from None
 
 
 class Sender:
@@ -78,9 +99,9 @@ class Sender:
         # a producer that cannot ask the broker what it speaks cannot be idempotent either: one request at a time keeps order
         careful = {"enable_idempotence": False, "max_in_flight_requests_per_connection": 1} if settings.kafka_api_version else {}
         try:
-            self._producer = KafkaProducer(**_options(settings), acks="all", linger_ms=5, **careful)
+            self._producer = KafkaProducer(**connection_of(settings).kafka_python, acks="all", linger_ms=5, **careful)
         except KafkaError as error:
-            raise _unreachable(settings, error) from None
+            raise connection_of(settings).failed(error) from None
 
     def send(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> None:
         """
@@ -96,10 +117,10 @@ class Sender:
         try:
             self._producer.send(topic, key=key, value=value, partition=partition).add_errback(self._note)
         except KafkaError as error:
-            raise _unreachable(self._settings, error) from None
+            raise connection_of(self._settings).failed(error) from None
         self.sent += 1
         if self._failed:
-            raise _unreachable(self._settings, self._failed)
+            raise connection_of(self._settings).failed(self._failed)
 
     def _note(self, error: Exception) -> None:
         self._failed = self._failed or error
@@ -115,9 +136,9 @@ class Sender:
             self._producer.flush(timeout=60)
             self._producer.close(timeout=60)
         except KafkaError as error:
-            raise _unreachable(self._settings, error) from None
+            raise connection_of(self._settings).failed(error) from None
         if self._failed:
-            raise _unreachable(self._settings, self._failed)
+            raise connection_of(self._settings).failed(self._failed)
 
 
 class Observer:
@@ -129,7 +150,7 @@ class Observer:
         BrokerError: if Kafka does not answer.
         """
         try:
-            self._consumer = KafkaConsumer(**_options(settings), enable_auto_commit=False, fetch_max_wait_ms=50)
+            self._consumer = KafkaConsumer(**connection_of(settings).kafka_python, enable_auto_commit=False, fetch_max_wait_ms=50)
             places = []
             for topic in topics:
                 partitions = self._consumer.partitions_for_topic(topic)
@@ -139,7 +160,7 @@ class Observer:
             self._consumer.assign(places)
             self._consumer.seek_to_beginning()
         except KafkaError as error:
-            raise _unreachable(settings, error) from None
+            raise connection_of(settings).failed(error) from None
 
     def poll(self, timeout_ms: int = 100) -> Iterator[Any]:
         """The records that have come since, in no order across partitions."""

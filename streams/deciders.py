@@ -6,7 +6,7 @@ from typing import Protocol
 
 from core.errors import BundleError, WhyflagError
 from core.metrics import BUNDLE_FAILURES, BUNDLE_INFO
-from models.bundle import Bundle, load_bundle
+from models.bundle import Bundle, check_key
 from models.scorer import Decider
 from models.store import BundleStore
 
@@ -30,17 +30,17 @@ class Deciders(Protocol):
 
 
 class OneDecider:
-    """The same from start to end."""
+    """One decider from start to end."""
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
 
     def newest(self) -> Decider:
-        """It."""
+        """Return the single decider."""
         return self._decider
 
     def find(self, version: str) -> Decider | None:
-        """It, if that is its version."""
+        """Return the decider if its version matches, else None."""
         return self._decider if version == self._decider.version else None
 
     def challenger(self) -> Bundle | None:
@@ -55,17 +55,20 @@ class StoreDeciders:
     What cannot be loaded, or wants other features than this worker's, is refused with a line in the log; the champion before stays.
     """
 
-    def __init__(self, store: BundleStore) -> None:
+    def __init__(self, store: BundleStore, pan_key: str = "") -> None:
         """
+        ``pan_key`` is the fingerprint of the key under which card numbers become tokens.
+
         Raises:
             WhyflagError: if there is no champion or it cannot be used.
         """
-        self._store = store
+        self._store, self._pan_key = store, pan_key
         champion = store.champion
         if champion is None:
             raise BundleError(f"the store in {store.root} has no champion yet: run `whyflag bundles promote`")
         self._newest = store.load(champion.decider)
         assert self._newest.bundle is not None
+        check_key(self._newest.bundle, pan_key)
         self.spec = self._newest.bundle.spec
         self._loaded = {self._newest.version: self._newest}
         self._refused: dict[str, float] = {}  # until when
@@ -113,7 +116,7 @@ class StoreDeciders:
         self._challenger = None
         if version and not self._is_refused(version):
             try:
-                bundle = load_bundle(self._store.folder(version))
+                bundle = self._store.open(version)
                 self._check(bundle)
                 self._challenger = bundle
                 logger.info("bundle %s scores in shadow", version)
@@ -135,6 +138,7 @@ class StoreDeciders:
         return decider
 
     def _check(self, bundle: Bundle) -> None:
+        check_key(bundle, self._pan_key)
         if bundle.spec.version != self.spec.version:
             raise BundleError(
                 f"it wants features of {bundle.spec.version}, this worker's state is of {self.spec.version}: stop the workers, run "

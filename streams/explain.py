@@ -8,19 +8,21 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.cases import Cases
 from analyst.queue import Queue
 from core.clock import SystemClock
 from core.errors import BundleError, InvalidEvent
-from core.messages import Alert, Explanation, Verdict, decode_alert, decode_verdict, encode
+from core.messages import Alert, Explanation, Verdict, alert_id, decode_alert, decode_verdict, encode
 from core.metrics import EXPLAIN_SECONDS, EXPLANATIONS
+from core.privacy import WITHOUT_KEY, Privacy
 from core.settings import Settings
 from core.topics import ALERTS, VERDICTS
 from core.topics import EXPLANATIONS as EXPLANATION_TOPIC
 from streams.publishing import Outputs, Publisher
-from streams.stage import Undeciding, dead_letter
+from streams.stage import StatelessDecisions, dead_letter
 from streams.state import PartitionState
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ logger = logging.getLogger(__name__)
 _WAITING = 1000  # narratives; of alerts beyond that the template's words stand
 
 
-class ExplainStage(Undeciding):
+class ExplainStage(StatelessDecisions):
     """Explains alerts. The template's words are in the queue before the alert is acknowledged; a language model's follow."""
 
     name = "explain"
@@ -72,15 +74,19 @@ class ExplainStage(Undeciding):
         """Never asked for: nothing is held by partition."""
         raise NotImplementedError
 
+    def ping(self) -> None:
+        """Return when the queue's database has answered."""
+        self._queue.ping()
+
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
         """Explain a chunk of alerts, or learn from a chunk of verdicts."""
         outputs: list[Outputs] = []
         for record in records:
             try:
                 if topic == ALERTS:
-                    outputs.append(await self._explained(_decoded(record.value, decode_alert)))
+                    outputs.append(await self._explained(_alert(record.value)))
                 else:
-                    await asyncio.to_thread(self._learn, _decoded(record.value, decode_verdict))
+                    await asyncio.to_thread(self._learn, _verdict(record.value, WITHOUT_KEY))
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
         return outputs
@@ -148,6 +154,22 @@ class ExplainStage(Undeciding):
         return self._explainers[version]
 
 
+def _alert(raw: bytes | None) -> Alert:
+    alert: Alert = _decoded(raw, decode_alert)
+    if alert.alert_id != alert_id(alert.transaction):
+        raise InvalidEvent("the alert's id is not that of its transaction")
+    return alert
+
+
+def _verdict(raw: bytes | None, privacy: Privacy) -> Verdict:
+    verdict: Verdict = _decoded(raw, decode_verdict)
+    return structs.replace(
+        verdict,
+        note=None if verdict.note is None else privacy.private("note", verdict.note),
+        typology=None if verdict.typology is None else privacy.private("typology", verdict.typology),
+    )
+
+
 def _decoded(raw: bytes | None, decode: Any) -> Any:
     try:
         return decode(raw or b"")
@@ -200,10 +222,12 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     """
     from explain.explainer import Explainer
     from explain.llm import Narrators, language_model
-    from models.bundle import Bundle, load_bundle
+    from models.bundle import Bundle
+    from models.signing import verifying_key
     from models.store import BundleStore, open_bundle
 
     queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
+    key = verifying_key(settings)
     cases, narrators = Cases(queue, SystemClock()), Narrators(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
@@ -213,9 +237,9 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
         if not BundleStore.at(bundle_dir):
             return None
         try:
-            return explainer_of(load_bundle(BundleStore(bundle_dir).folder(version)))
+            return explainer_of(BundleStore(bundle_dir, key).open(version))
         except BundleError as error:  # an outage is none: it stops the worker, which tries again
             logger.error("alerts of bundle %s are explained without its model: %s", version, error)
             return None
 
-    return ExplainStage(explainer_of(open_bundle(bundle_dir)), queue, cases, another)
+    return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another)

@@ -1,5 +1,7 @@
 """Health and metrics over HTTP, served by the worker's own event loop: if it answers, the loop turns."""
 
+from time import monotonic
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -7,13 +9,27 @@ from core.errors import SettingsError
 
 
 class Health:
-    """``/live`` answers while the loop turns, ``/ready`` while partitions are assigned, ``/metrics`` what Prometheus reads."""
+    """
+    ``/live`` answers while the loop turns; ``/ready`` while partitions are assigned and everything the worker depends on has answered
+    lately; ``/metrics`` is what Prometheus reads.
+    """
 
-    def __init__(self, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104 -- probes and Prometheus come from outside the pod
-        """Port 0 takes a free one."""
+    def __init__(self, port: int, silence_seconds: float = 30.0, host: str = "0.0.0.0") -> None:  # noqa: S104 -- probes and Prometheus come from outside the pod
+        """Port 0 takes a free one. ``silence_seconds`` is how long a dependency may be silent."""
         self.ready = False
-        self._host, self._port = host, port
+        self._host, self._port, self._silence_seconds = host, port, silence_seconds
+        self._answered: dict[str, float] = {}
         self._runner: web.AppRunner | None = None
+
+    def answered(self, dependency: str) -> None:
+        """Note that a dependency (Kafka, the database) has just answered."""
+        self._answered[dependency] = monotonic()
+
+    @property
+    def silent(self) -> list[str]:
+        """Dependencies that have not answered for too long."""
+        now = monotonic()
+        return [name for name, since in self._answered.items() if now - since > self._silence_seconds]
 
     async def start(self) -> None:
         """
@@ -44,7 +60,11 @@ class Health:
         return web.Response(text="live\n")
 
     async def _ready(self, _: web.Request) -> web.Response:
-        return web.Response(text="ready\n") if self.ready else web.Response(text="not assigned yet\n", status=503)
+        if not self.ready:
+            return web.Response(text="no partitions are assigned yet\n", status=503)
+        if silent := self.silent:
+            return web.Response(text=f"no answer for {self._silence_seconds:g} s from: {', '.join(silent)}\n", status=503)
+        return web.Response(text="ready\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

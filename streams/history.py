@@ -50,11 +50,11 @@ async def learn(
     total = 0
     for past in history:
         own = _by_partition(past.card_ids, lambda key: _murmur2(key, sources, sources))
-        unusual = np.zeros(len(own), np.bool_)
+        marks = np.zeros(len(own), np.int64)
         for partition in np.unique(own):
             rows = np.flatnonzero(own == partition)
-            unusual[rows] = profile.engine(int(partition)).update(past.columns.rows(rows)).unusual
-        columns = past.columns.marked(unusual)
+            marks[rows] = profile.engine(int(partition)).update(past.columns.rows(rows)).marks
+        columns = past.columns.marked(marks)
         own = _by_partition(past.merchant_ids, lambda key: partition_of(key, merchants))
         for partition in np.unique(own):
             for engine in score.state(int(partition)).engines:

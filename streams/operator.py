@@ -45,6 +45,7 @@ from core.metrics import (
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.publishing import Delivery, Publisher
 from streams.stage import Stage
+from streams.state import LogRecord
 from streams.transport import Chunk
 
 logger = logging.getLogger(__name__)
@@ -88,13 +89,18 @@ class Operator:
         log: Callable[[str, int], CheckpointLog] | None,
         epoch_seconds: float,
         failed: Callable[[BaseException], None],
+        pan_key: str = "",
     ) -> None:
-        """``log`` makes the log of (topic, partition); None keeps state in memory. ``failed`` ends the process."""
+        """
+        ``log`` makes the log of (topic, partition); None keeps state in memory. ``failed`` ends the process. ``pan_key`` is the
+        fingerprint of the key under which card numbers become tokens.
+        """
         self.stage = stage
         self._publisher = publisher
         self._make_log = log if stage.checkpoints else None
         self._epoch_seconds = epoch_seconds
         self._failed = failed
+        self._pan_key = pan_key
         self._turn = asyncio.Lock()
         self._positions: dict[Place, int] = {}
         self._owned: set[int] = set()
@@ -170,8 +176,8 @@ class Operator:
         assert self._make_log is not None
         async with at_once:
             if partition in self._logs:
-                if await self._logs[partition].unchanged():
-                    return  # nobody else has owned it since
+                if await self._logs[partition].still_owned():
+                    return
                 await self._drop({partition})
             began = perf_counter()
             log = self._logs[partition] = self._make_log(self.stage.checkpoints, partition)
@@ -208,6 +214,11 @@ class Operator:
             raise StateError(
                 f"the state in {name} is of feature spec {checkpoint.spec!r}, this worker's is {self.stage.version!r}: start the bundle it "
                 "belongs to, or run `whyflag state rebuild` to compute the state of the new spec"
+            )
+        if checkpoint.pan_key and checkpoint.pan_key != self._pan_key:
+            raise StateError(
+                f"the state in {name} holds tokens under another WHYFLAG_PAN_KEY (fingerprint {checkpoint.pan_key}, this worker's is "
+                f"{self._pan_key or 'none'}): start with that key, or see 'Another key' in docs/privacy.md"
             )
         if checkpoint.partitions != self._partitions:
             raise StateError(
@@ -393,6 +404,7 @@ class Operator:
             origins=dict(state.origins),
             keys=state.keys,
             digest=state.digest,
+            pan_key=self._pan_key,
             clean=clean and self._replayed(partition),  # not in the middle of what was decided before a crash
         )
         self._epochs[partition] = (monotonic(), 0)
@@ -400,9 +412,7 @@ class Operator:
         if renewed:  # 5
             await asyncio.shield(self._writes[partition])
 
-    async def _write(
-        self, partition: int, rows: list[tuple[bytes, bytes]], checkpoint: Checkpoint, deliveries: Iterable[Delivery]
-    ) -> None:
+    async def _write(self, partition: int, rows: list[LogRecord], checkpoint: Checkpoint, deliveries: Iterable[Delivery]) -> None:
         try:
             for delivery in deliveries:  # 3
                 await asyncio.shield(delivery)
@@ -412,8 +422,9 @@ class Operator:
             raise
         except BaseException as error:
             self._failed(error)
+            return
         CHECKPOINT_SECONDS.labels(self.stage.name).observe(perf_counter() - began)
-        CHECKPOINT_BYTES.labels(self.stage.name).inc(sum(len(row) for _, row in rows))
+        CHECKPOINT_BYTES.labels(self.stage.name).inc(sum(len(row or b"") for _, row in rows))
         KEYS.labels(self.stage.name).set(sum(state.keys for state in self.stage.states.values()))
         STATE_BYTES.labels(self.stage.name).set(sum(state.nbytes for state in self.stage.states.values()))
 

@@ -4,32 +4,32 @@ from typing import Any
 
 import numpy as np
 
-from core.clock import MS_PER_DAY
+from core.clock import MS_PER_HOUR, Clock, SystemClock
 from core.decoding import decode_label, decode_transactions
 from core.errors import InvalidEvent
+from core.event_time import is_ahead, written_at
 from core.messages import Label, Origin, Profiled, Transaction, encode
 from core.metrics import DUPLICATES
+from core.privacy import Privacy
 from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
-from models.features.engine import RECENT, EntityEngine
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine
 from models.features.spec import FeatureSpec
 from streams.publishing import Outputs, Publisher
-from streams.stage import Undeciding, dead_letter
+from streams.stage import StatelessDecisions, dead_letter
 from streams.state import PartitionState
 
-# An event from the future would make all that the card does from now on look long past. Clocks and time zones err by less than this.
-_AHEAD_MS = MS_PER_DAY
 
-
-class ProfileStage(Undeciding):
+class ProfileStage(StatelessDecisions):
     """Adds the card's features to each transaction, and sends labels on to the merchant they are about."""
 
     name = "profile"
     topics = (TRANSACTIONS, LABELS)
     checkpoints = PROFILE_CHECKPOINTS
 
-    def __init__(self, spec: FeatureSpec, pan_key: bytes) -> None:
+    def __init__(self, spec: FeatureSpec, privacy: Privacy, clock: Clock | None = None, ceiling: int = UNBOUNDED) -> None:
+        """``clock`` judges records whose time the broker has not set; ``ceiling`` is the most cards that a partition keeps."""
         self.spec, self.version = spec, spec.version
-        self._pan_key = pan_key
+        self._privacy, self._clock, self._ceiling = privacy, clock or SystemClock(), ceiling
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
@@ -40,7 +40,7 @@ class ProfileStage(Undeciding):
 
     def new_state(self) -> PartitionState:
         """One engine: the card's."""
-        return PartitionState(self.spec, self.spec.entities[:1])
+        return PartitionState(self.spec, self.spec.entities[:1], self._ceiling)
 
     def engine(self, partition: int) -> EntityEngine:
         """The engine of a partition's cards."""
@@ -68,22 +68,27 @@ class ProfileStage(Undeciding):
         """The transactions among some records, their offsets, and dead letters for the rest."""
         transactions, offsets, letters = [], [], []
         for record, decoded in zip(
-            records, decode_transactions([record.value for record in records], self._pan_key), strict=True
+            records, decode_transactions([record.value for record in records], self._privacy), strict=True
         ):
             if isinstance(decoded, InvalidEvent):
                 letters.append(dead_letter(self.name, record, decoded))
-            elif record.timestamp > 0 and decoded.event_time > record.timestamp + _AHEAD_MS:
-                days = (decoded.event_time - record.timestamp) / MS_PER_DAY
-                error = InvalidEvent(f"event_time is {days:.1f} days after the record was written")
+            elif error := self._from_the_future(record, "event_time", decoded.event_time):
                 letters.append(dead_letter(self.name, record, error))
             else:
                 transactions.append(decoded)
                 offsets.append(record.offset)
         return transactions, offsets, letters
 
+    def _from_the_future(self, record: Any, field: str, time: int) -> InvalidEvent | None:
+        """Why a record cannot be used, if its time lies in the future of when it was written."""
+        written = written_at(record.timestamp, record.timestamp_type, self._clock.now_ms())
+        if not is_ahead(time, written):
+            return None
+        return InvalidEvent(f"{field} is {(time - written) / MS_PER_HOUR:.1f} hours after the record was written")
+
     def _profiled(self, partition: int, transactions: list[Transaction], offsets: list[int]) -> Outputs:
         engine = self.engine(partition)
-        X, duplicate, unusual, recent = engine.update(engine.columns(transactions), RECENT)
+        X, duplicate, marks, recent = engine.update(engine.columns(transactions), RECENT)
         features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
         earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
         fresh = np.flatnonzero(~duplicate).tolist()
@@ -100,7 +105,7 @@ class ProfileStage(Undeciding):
                         features=features[i * width : (i + 1) * width],
                         recent=earlier[i * length : (i + 1) * length],
                         spec=self.version,
-                        unusual=bool(unusual[i]),
+                        marks=int(marks[i]),
                     )
                 )
                 for i in fresh
@@ -111,7 +116,9 @@ class ProfileStage(Undeciding):
         outputs, forwarded = [], Outputs(PROFILED, [], [])
         for record in records:
             try:
-                label: Label = decode_label(record.value, self._pan_key)
+                label: Label = decode_label(record.value, self._privacy)
+                if error := self._from_the_future(record, "label_time", label.label_time):
+                    raise error
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
                 continue

@@ -14,7 +14,8 @@ from zlib import crc32
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from core.errors import BrokerError, DeliveryError
+from core.errors import DeliveryError
+from streams.connection import Connection
 
 # An acknowledgement takes milliseconds. A broker that is away is waited for this long, as Kafka's own producers do by default;
 # then the worker leaves, and its successor begins where the last checkpoint ended.
@@ -132,9 +133,8 @@ class _Lane:
 class Publisher:
     """An idempotent producer that writes what it is given, in order within each partition."""
 
-    def __init__(self, bootstrap: str) -> None:
-        """``bootstrap`` is host:port[,host:port]."""
-        self._bootstrap = bootstrap
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._producer: AIOKafkaProducer | None = None
         self._partitions: dict[str, int] = {}
         self._lanes: dict[tuple[str, int], _Lane] = {}
@@ -147,7 +147,7 @@ class Publisher:
             BrokerError: if no broker answers.
         """
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._connection.aiokafka,
             enable_idempotence=True,
             acks="all",
             max_batch_size=_BATCH_BYTES,
@@ -158,9 +158,7 @@ class Publisher:
             await self._producer.start()
         except KafkaError as error:
             await self._producer.stop()
-            raise BrokerError(
-                f"Kafka at {self._bootstrap} does not answer ({error}): is it running, and is WHYFLAG_KAFKA_BOOTSTRAP right?"
-            ) from None
+            raise self._connection.failed(error) from None
 
     async def stop(self) -> None:
         """Disconnect."""

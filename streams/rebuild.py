@@ -17,6 +17,7 @@ from core.messages import Label, decode_profiled
 from core.settings import Settings
 from core.topics import PROFILED, TRANSACTIONS
 from streams.checkpoints import Checkpoint, CheckpointLog
+from streams.connection import connection_of
 from streams.history import Past, learn
 from streams.profile import ProfileStage
 from streams.publishing import Publisher
@@ -40,7 +41,7 @@ async def rebuild(
         StateError: if topics are missing, or records that the second hop has not scored yet belong to another feature spec.
         BrokerError: if Kafka does not answer.
     """
-    publisher = Publisher(settings.kafka_bootstrap)
+    publisher = Publisher(connection_of(settings))
     await publisher.start()
     try:
         counts = await publisher.counts([*profile.topics, *score.topics, profile.checkpoints, score.checkpoints])
@@ -52,7 +53,7 @@ async def rebuild(
         logs = {}
         for stage in (profile, score):
             for partition in range(partitions):
-                log = CheckpointLog(settings.kafka_bootstrap, stage.checkpoints, partition)
+                log = CheckpointLog(connection_of(settings), stage.checkpoints, partition)
                 await log.claim()
                 logs[stage.name, partition] = (log, await log.start_over())
         waiting = await _of_another_spec(settings, score, {p: logs[score.name, p][1] for p in range(partitions)})
@@ -94,7 +95,7 @@ async def _rebuild(
         rows,
         Checkpoint(
             spec=stage.version, bundle=stage.decider(partition), partitions=partitions, positions=positions, origins=dict(state.origins),
-            keys=state.keys, digest=state.digest, clean=True,
+            keys=state.keys, digest=state.digest, clean=True, pan_key=settings.privacy.fingerprint,
         ),
     )  # fmt: skip
     logger.info("%s %d rebuilt: %d keys", stage.name, partition, state.keys)
@@ -115,7 +116,7 @@ async def _of_another_spec(settings: Settings, score: ScoreStage, stopped: dict[
 
 async def _bounds(settings: Settings, topic: str, partition: int) -> tuple[int, int]:
     place = TopicPartition(topic, partition)
-    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, group_id=None) as consumer:
+    async with AIOKafkaConsumer(**connection_of(settings).aiokafka, group_id=None) as consumer:
         consumer.assign([place])
         return (await consumer.beginning_offsets([place]))[place], (await consumer.end_offsets([place]))[place]
 
@@ -127,7 +128,7 @@ async def _records(settings: Settings, topic: str, partition: int, begin: int, u
     end = end if upto is None else min(upto, end)
     if max(begin, first) >= end:
         return
-    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, group_id=None, max_poll_records=_AT_ONCE) as consumer:
+    async with AIOKafkaConsumer(**connection_of(settings).aiokafka, group_id=None, max_poll_records=_AT_ONCE) as consumer:
         consumer.assign([place])
         consumer.seek(place, max(begin, first))
         while await consumer.position(place) < end:

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterator
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -15,16 +16,16 @@ import numpy as np
 
 from core.errors import InvalidEvent
 from core.messages import Disagreement, Label, Profiled, Transaction, decode_profiled, encode
-from core.metrics import DECISIONS, REPLAYED, RULE_HITS, SCORING_FAILURES, SHADOW, SHADOW_FAILURES
+from core.metrics import DECISIONS, DOUBTS, REPLAYED, RULE_HITS, SCORING_FAILURES, SHADOW, SHADOW_FAILURES
 from core.metrics import LABELS as LABELS_APPLIED
 from core.topics import ALERTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
 from core.topics import DECISIONS as DECISION_TOPIC
 from core.topics import DISAGREEMENTS as DISAGREEMENT_TOPIC
-from models.features.columns import UNKNOWN_AMOUNT, TransactionColumns, label_columns, recent_transactions
-from models.features.engine import RECENT, EntityEngine, Matrix
+from models.features.columns import Mark, TransactionColumns, label_columns, recent_transactions
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Matrix
 from models.features.spec import FeatureSpec
 from models.policy import APPROVE
-from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, score
+from models.scorer import DOUBT_CODES, OUTCOMES, Decider, Doubt, Scores, alert, decisions, score
 from streams.deciders import Deciders
 from streams.publishing import Outputs, Publisher
 from streams.stage import dead_letter
@@ -32,6 +33,8 @@ from streams.state import PartitionState
 from streams.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+_WARN_SECONDS = 60.0
 
 
 class ScoreStage:
@@ -41,14 +44,18 @@ class ScoreStage:
     topics = (PROFILED,)
     checkpoints = SCORE_CHECKPOINTS
 
-    def __init__(self, spec: FeatureSpec, deciders: Deciders) -> None:
-        """A decider without a bundle sends every transaction to review: never a silent approval."""
-        self.spec, self.version, self._deciders = spec, spec.version, deciders
+    def __init__(self, spec: FeatureSpec, deciders: Deciders, ceiling: int = UNBOUNDED) -> None:
+        """
+        A decider without a bundle sends every transaction to review: never a silent approval. ``ceiling`` is the most merchants that a
+        partition keeps.
+        """
+        self.spec, self.version, self._deciders, self._ceiling = spec, spec.version, deciders, ceiling
         self._names = spec.feature_names
         self._card_features = len(spec.entities[0].features)
         self._columns = EntityEngine(spec, spec.entities[0]).columns
         self._decider: dict[int, Decider] = {}
         self._watch: Watch | None = None
+        self._warned = -_WARN_SECONDS
         self.states: dict[int, PartitionState] = {}
 
     # -- what decides a partition ---------------------------------------------------------------------------------------------
@@ -88,7 +95,7 @@ class ScoreStage:
 
     def new_state(self) -> PartitionState:
         """The engines of the merchant and of whatever other entities the spec has."""
-        return PartitionState(self.spec, self.spec.entities[1:])
+        return PartitionState(self.spec, self.spec.entities[1:], self._ceiling)
 
     def state(self, partition: int) -> PartitionState:
         """What is known of a partition."""
@@ -108,8 +115,8 @@ class ScoreStage:
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """
-        Take records into the state and decide nothing. What another spec found unusual says nothing here; as nobody knows, no fraud
-        among them counts as one of a usual amount.
+        Take records into the state and decide nothing. Marks computed by another spec are ignored, so none counts as a usual-amount
+        fraud.
         """
         state = self.state(partition)
         for run, label in self._runs(state, records, [], None):
@@ -158,7 +165,8 @@ class ScoreStage:
 
     def _columns_of(self, run: list[Profiled], known: bool = True) -> TransactionColumns:
         columns = self._columns([profiled.transaction for profiled in run if profiled.transaction is not None])
-        return columns.marked(np.array([profiled.unusual or not (known or profiled.spec == self.version) for profiled in run]))
+        marks = [profiled.marks if known or profiled.spec == self.version else int(Mark.UNUSUAL) for profiled in run]
+        return columns.marked(np.array(marks, np.int64))
 
     def _apply(self, state: PartitionState, label: Label) -> None:
         columns_of_label = label_columns([label])
@@ -180,6 +188,10 @@ class ScoreStage:
         decided = decisions(transactions, scores)
         for code, outcome in OUTCOMES.items():
             DECISIONS.labels(outcome.value).inc(int((scores.outcome == code).sum()))
+        for doubt, code in DOUBT_CODES.items():
+            DOUBTS.labels(code).inc(int(np.count_nonzero(scores.doubts & doubt)))
+        if np.count_nonzero(scores.doubts & Doubt.UNPRICED) > len(run) / 2:
+            self._warn_of_currency()
         for rule, hits in zip(scores.rules, scores.held.sum(axis=0).tolist(), strict=True):
             RULE_HITS.labels(rule).inc(hits)
         shadow = self._shadow(transactions, columns, X, scores)
@@ -194,6 +206,14 @@ class ScoreStage:
             alerts.values.append(encode(raised))
         return [outputs for outputs in (made, alerts, shadow) if outputs.keys]
 
+    def _warn_of_currency(self) -> None:
+        if monotonic() - self._warned >= _WARN_SECONDS:
+            self._warned = monotonic()
+            logger.warning(
+                "most transactions are in a currency other than %s, without an exchange rate in the bundle's spec: all of them go to review",
+                self.spec.currency,
+            )
+
     @staticmethod
     def _failed(n: int) -> None:
         if sys.exception() is not None:
@@ -207,7 +227,7 @@ class ScoreStage:
         if challenger is None:
             return found
         try:
-            other = score(challenger, X, columns.amount == UNKNOWN_AMOUNT)
+            other = score(challenger, X, scores.doubts)
         except Exception:
             logger.exception("the challenger could not score a batch of %d", len(X))
             SHADOW_FAILURES.inc(len(X))

@@ -2,17 +2,20 @@
 
 from typing import Any, Protocol
 
-from core.errors import InvalidEvent, WhyflagError
-from core.messages import DeadLetter, encode
+import msgspec
+
+from core.errors import WhyflagError
+from core.messages import MESSAGES, DeadLetter, encode
 from core.metrics import DEAD_LETTERS
-from core.privacy import redact_bytes_start, redact_start
+from core.privacy import mask_bytes, mask_start
 from core.topics import DEAD_LETTERS as DEAD_LETTER_TOPIC
 from streams.publishing import Outputs, Publisher
 from streams.state import PartitionState
 
-_RAW_KEPT = 65_536  # bytes of a dead letter's record that are kept: enough to see what it was, and never too large to publish
-_KEY_KEPT = 1_024
+_RAW_KEPT = 4_096  # bytes of a dead letter's record: enough to see what it was, and never too slow to mask
+_KEY_KEPT = 256
 _MESSAGE_KEPT = 1_000
+_FIELDS = frozenset(field for message in MESSAGES for field in message.__struct_fields__)
 
 
 class Stage(Protocol):
@@ -66,11 +69,11 @@ class Stage(Protocol):
         """Called once after the last chunk."""
 
 
-class Undeciding:
-    """A stage whose outputs follow from its input alone."""
+class StatelessDecisions:
+    """Part of a stage whose outputs follow from its input alone: no bundle decides them."""
 
     def decider(self, partition: int) -> str:
-        """Nothing."""
+        """No version."""
         return ""
 
     def outdated(self, partition: int) -> bool:
@@ -81,11 +84,11 @@ class Undeciding:
         """Nothing to renew."""
 
     def adopt(self, partition: int, version: str, clean: bool) -> bool:
-        """Always."""
+        """Always possible."""
         return True
 
 
-def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> Outputs:
+def dead_letter(stage: str, record: Any, error: WhyflagError) -> Outputs:
     """A record that cannot be used, on its way to the dead letters with source, offset and reason."""
     kind = type(error).__name__
     DEAD_LETTERS.labels(stage, kind).inc()
@@ -95,7 +98,16 @@ def dead_letter(stage: str, record: Any, error: InvalidEvent | WhyflagError) -> 
         offset=record.offset,
         stage=stage,
         error=kind,
-        message=redact_start(str(error), _MESSAGE_KEPT),
-        raw=redact_bytes_start(record.value or b"", _RAW_KEPT),
+        message=mask_start(str(error), _MESSAGE_KEPT),
+        raw=_kept(record.value or b""),
     )
-    return Outputs(DEAD_LETTER_TOPIC, [redact_bytes_start(record.key or b"", _KEY_KEPT)], [encode(letter)])
+    return Outputs(DEAD_LETTER_TOPIC, [mask_bytes(record.key or b"", _KEY_KEPT)], [encode(letter)])
+
+
+def _kept(raw: bytes) -> bytes:
+    """The beginning of a record's value, masked; of a JSON object only the fields of a message, for others may hold names."""
+    try:
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return mask_bytes(raw, _RAW_KEPT)
+    return mask_bytes(msgspec.json.encode({name: value for name, value in fields.items() if name in _FIELDS}), _RAW_KEPT)

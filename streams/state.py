@@ -6,17 +6,19 @@ import numpy as np
 
 from core.errors import StateError
 from core.messages import Origin
-from models.features.engine import EntityEngine
+from models.features.engine import UNBOUNDED, EntityEngine
 from models.features.spec import Entity, FeatureSpec
 
+LogRecord = tuple[bytes, bytes | None]
 _KEY_BYTES = 9  # the entity's place in the spec, then the key's hash
 
 
 class PartitionState:
     """The engines of a hop's entities, and the highest origin offset seen from each origin: what comes below it is a replay."""
 
-    def __init__(self, spec: FeatureSpec, entities: Sequence[Entity]) -> None:
-        self.engines = [EntityEngine(spec, entity) for entity in entities]
+    def __init__(self, spec: FeatureSpec, entities: Sequence[Entity], ceiling: int = UNBOUNDED) -> None:
+        """``ceiling`` is the most keys that an entity may have."""
+        self.engines = [EntityEngine(spec, entity, ceiling=ceiling) for entity in entities]
         self.origins: dict[str, int] = {}
 
     @property
@@ -37,30 +39,34 @@ class PartitionState:
         self.origins[place] = origin.offset
         return True
 
-    def changed(self) -> list[tuple[bytes, bytes]]:
-        """Log records (key, row) of all keys that changed since the last call."""
-        records = []
+    def changed(self) -> list[LogRecord]:
+        """Log records of all keys that changed since the last call: a row, or None for a key that is not held any more."""
+        records: list[LogRecord] = []
         for number, engine in enumerate(self.engines):
-            keys, offsets, words = engine.changed()
+            (keys, offsets, words), removed = engine.changed()
             prefix, rows, begin = bytes([number]), words.astype("<i8", copy=False).tobytes(), 0
             encoded = keys.astype("<u8", copy=False).tobytes()
             for i, end in enumerate((offsets[1:] * 8).tolist()):
                 records.append((prefix + encoded[8 * i : 8 * i + 8], rows[begin:end]))
                 begin = end
+            gone = removed.astype("<u8", copy=False).tobytes()
+            records += [(prefix + gone[at : at + 8], None) for at in range(0, len(gone), 8)]
         return records
 
-    def load(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+    def load(self, records: Sequence[LogRecord]) -> None:
         """
         Take records of the log, in its order.
 
         Raises:
             StateError: if one is damaged.
         """
-        for number, engine in enumerate(self.engines):
-            prefix = bytes([number])
-            engine.load([row for key, row in records if key.startswith(prefix)])
-        if any(len(key) != _KEY_BYTES or key[0] >= len(self.engines) for key, _ in records):
+        newest = dict(records)
+        if any(len(key) != _KEY_BYTES or key[0] >= len(self.engines) for key in newest):
             raise StateError("the checkpoint log holds a record of an unknown entity: the log is damaged")
+        for number, engine in enumerate(self.engines):
+            own = [(key[1:], row) for key, row in newest.items() if key[0] == number]
+            engine.load([row for _, row in own if row is not None])
+            engine.remove(np.frombuffer(b"".join(key for key, row in own if row is None), "<u8"))
 
     @property
     def nbytes(self) -> int:

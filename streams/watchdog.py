@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from core.errors import StateError
 from core.metrics import LAG
+from streams.connection import Connection
 from streams.operator import Operator, Place
 
 logger = logging.getLogger(__name__)
@@ -26,41 +27,54 @@ class Watchdog:
     """Compares what the operators have processed with what there is."""
 
     def __init__(
-        self, bootstrap: str, operators: list[Operator], stalled_seconds: float, failed: Callable[[BaseException], None]
+        self,
+        connection: Connection,
+        operators: list[Operator],
+        stalled_seconds: float,
+        failed: Callable[[BaseException], None],
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
-        """``failed`` is called when records waited and none was processed for ``stalled_seconds``."""
-        self._bootstrap, self._operators = bootstrap, operators
+        """
+        ``failed`` is called when records waited and none was processed for ``stalled_seconds``, ``answered`` whenever Kafka has
+        answered.
+        """
+        self._connection, self._operators = connection, operators
         self._stalled_seconds, self._failed = stalled_seconds, failed
-        self._seen: dict[Place, tuple[int, float]] = {}
+        self._answered = answered
+        self._progress: dict[Place, tuple[int, float]] = {}
 
     async def run(self) -> None:
-        """Looks until cancelled. A broker that does not answer is nobody's standstill: the clock starts again."""
+        """Look until cancelled. A broker outage resets the stall timer."""
         while True:
             try:
-                async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap, group_id=None) as consumer:
+                async with AIOKafkaConsumer(**self._connection.aiokafka, group_id=None) as consumer:
                     while True:
-                        await asyncio.sleep(_LOOK_SECONDS)
                         await self._look(consumer)
+                        self._answered()
+                        await asyncio.sleep(_LOOK_SECONDS)
             except (KafkaError, OSError):
-                self._seen.clear()
+                self._progress.clear()
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self, consumer: AIOKafkaConsumer) -> None:
-        now, seen = monotonic(), {}
+        now, progress = monotonic(), {}
         for operator in self._operators:
             positions = operator.positions
-            ends = await consumer.end_offsets([TopicPartition(*place) for place in positions]) if positions else {}
+            places = positions or dict.fromkeys(
+                ((operator.stage.topics[0], 0),), 0
+            )  # without partitions Kafka is asked all the same
+            ends = await consumer.end_offsets([TopicPartition(*place) for place in places])
             lag = 0
             for place, position in positions.items():
                 waiting = ends[TopicPartition(*place)] - position
                 lag += max(0, waiting)
-                before, since = self._seen.get(place, (-1, now))
-                seen[place] = (position, since if waiting > 0 and position == before else now)
-                if now - seen[place][1] >= self._stalled_seconds:
+                before, since = self._progress.get(place, (-1, now))
+                progress[place] = (position, since if waiting > 0 and position == before else now)
+                if now - progress[place][1] >= self._stalled_seconds:
                     self._failed(
                         StateError(
                             f"{waiting} records wait in {place[0]}/{place[1]} and none was processed for {self._stalled_seconds:.0f} s"
                         )
                     )
             LAG.labels(operator.stage.name).set(lag)
-        self._seen = seen
+        self._progress = progress

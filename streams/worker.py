@@ -10,7 +10,9 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import faust
@@ -19,6 +21,8 @@ from faust.serializers.schemas import Schema
 from core.errors import BrokerError, WhyflagError
 from core.settings import Settings
 from streams.checkpoints import CheckpointLog
+from streams.clients import check_timestamps
+from streams.connection import connection_of
 from streams.health import Health
 from streams.operator import Operator, Place, Source
 from streams.publishing import Publisher
@@ -30,6 +34,8 @@ logger = logging.getLogger(__name__)
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor restarts the worker
 _CHUNKS_BUFFERED = 16  # chunks waiting in memory before fetching from a partition pauses
 _DRAIN_SECONDS = 20.0  # for what is under way at SIGTERM; Kubernetes would kill after 30
+_STOP_SECONDS = 23.0  # for all of the stop: Faust's clients wait longer for a broker that is away
+_ASK_SECONDS = 5.0
 
 
 class ChunkSchema(Schema[Any, Any]):
@@ -50,12 +56,18 @@ def build_app(
     stages: list[Stage],
     health: Health,
     before: Callable[[Publisher], Awaitable[None]] | None = None,
+    checks: Mapping[str, Callable[[], None]] | None = None,
 ) -> faust.App:
-    """A Faust app for some stages, in the consumer group ``group``; ``before`` runs once before the first chunk."""
-    publisher = Publisher(settings.kafka_bootstrap)
-    log = (lambda topic, partition: CheckpointLog(settings.kafka_bootstrap, topic, partition)) if settings.checkpoints else None
-    operators = [Operator(stage, publisher, log, settings.checkpoint_seconds, _leave) for stage in stages]
-    watchdog = Watchdog(settings.kafka_bootstrap, operators, settings.stalled_seconds, _leave)
+    """
+    A Faust app for some stages, in the consumer group ``group``; ``before`` runs once before the first chunk. ``checks`` ask what the
+    stages depend on beside Kafka, and return when it has answered.
+    """
+    connection = connection_of(settings)
+    publisher = Publisher(connection)
+    log = (lambda topic, partition: CheckpointLog(connection, topic, partition)) if settings.checkpoints else None
+    fingerprint = settings.privacy.fingerprint
+    operators = [Operator(stage, publisher, log, settings.checkpoint_seconds, _leave, fingerprint) for stage in stages]
+    watchdog = Watchdog(connection, operators, settings.stalled_seconds, _leave, partial(health.answered, "Kafka"))
     running: list[asyncio.Task[None]] = []
 
     class App(faust.App):
@@ -64,13 +76,19 @@ def build_app(
             try:
                 await health.start()
                 await publisher.start()
+                health.answered("Kafka")
+                if settings.checkpoints:
+                    topics = sorted({topic for stage in stages for topic in stage.topics})
+                    await asyncio.to_thread(check_timestamps, settings, topics)
                 for stage in stages:
                     await stage.start(publisher)
                 if before:
                     await before(publisher)
             except BaseException as error:
                 _leave(error)
-            running.extend(asyncio.create_task(work) for work in (*(operator.tick() for operator in operators), watchdog.run()))
+            asking = [_ask(health, name, check) for name, check in (checks or {}).items()]
+            work = [*(operator.tick() for operator in operators), watchdog.run(), *asking]
+            running.extend(asyncio.create_task(one) for one in work)
             for task in running:
                 task.add_done_callback(_leave_if_failed)
             await super().on_start()
@@ -85,7 +103,8 @@ def build_app(
 
     app = App(
         group,
-        broker=[f"whyflag://{server}" for server in settings.kafka_bootstrap.split(",")],
+        broker=[f"whyflag://{server}" for server in connection.servers],
+        broker_credentials=connection.faust,
         store="memory://",
         datadir=tempfile.gettempdir(),  # Faust insists on one; nothing is written: there are no tables
         consumer_auto_offset_reset="earliest",
@@ -132,6 +151,7 @@ def build_app(
     @app.on_before_shutdown.connect
     async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
+        _leave_later(_STOP_SECONDS)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 for operator in operators:
@@ -146,6 +166,26 @@ def build_app(
         await health.stop()
 
     return app
+
+
+async def _ask(health: Health, name: str, check: Callable[[], None]) -> None:
+    """Ask a dependency every few seconds and note its answers; runs until cancelled."""
+    health.answered(name)
+    while True:
+        try:
+            await asyncio.to_thread(check)
+            health.answered(name)
+        except Exception as error:
+            logger.warning("%s does not answer: %s", name, error)
+        await asyncio.sleep(_ASK_SECONDS)
+
+
+def _leave_later(seconds: float) -> None:
+    """End the process after a while, whatever clients that wait for an absent broker are doing then."""
+    late = BrokerError(f"the worker has not stopped in order within {seconds:.0f} s of the signal: Kafka does not answer")
+    timer = threading.Timer(seconds, _leave, [late])
+    timer.daemon = True
+    timer.start()
 
 
 def _leave_if_failed(task: asyncio.Task[None]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from cli.demo import free_ports
 from core.messages import decode_alert
+from core.privacy import Privacy
 from core.settings import Settings
 from models.bundle import Bundle, load_bundle
 from models.features.spec import default_spec
@@ -80,7 +81,7 @@ def trained(world: Path, out: Path, seed: int, alerts_per_day: float, recipe: Re
     """A bundle trained on a world."""
     train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=alerts_per_day,
-        label_delay_ms=5 * DAY, out=out, seed=seed, pan_key=b"",
+        label_delay_ms=5 * DAY, out=out, seed=seed, privacy=Privacy(),
         progress=Progress(lambda name, steps: None, lambda steps: None), recipe=recipe,
     )  # fmt: skip
     return out
@@ -115,7 +116,7 @@ def replayed(world, bundle, tmp_path_factory):
         labels=world / "labels.parquet",
         out=out,
         form="jsonl",
-        pan_key=b"",
+        privacy=Privacy(),
         progress=lambda n: None,
     )
     return out, summary

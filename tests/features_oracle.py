@@ -13,7 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
+from msgspec import structs
+
 from core.messages import Channel, Label, RecentTransaction, Transaction
+from core.money import minor_per_major
+from models.features.columns import Mark
 from models.features.spec import Entity, FeatureSpec, StateKind
 
 NAN = float("nan")
@@ -53,6 +57,24 @@ class Row:
     duplicate: bool
     recent: tuple[RecentTransaction, ...]
     unusual: bool = False
+    late: bool = False
+    reused: bool = False
+
+    @property
+    def marks(self) -> int:
+        return Mark.UNUSUAL * self.unusual | Mark.LATE * self.late | Mark.REUSED * self.reused
+
+
+def named(message: Transaction | Label) -> tuple[str, str]:
+    """What a label and its transaction share."""
+    return message.card_id, message.transaction_id
+
+
+def content(transaction: Transaction) -> Transaction:
+    """A transaction without what is no part of its identity."""
+    placed = transaction.lat is not None and transaction.lon is not None
+    place = {} if placed else {"lat": None, "lon": None}
+    return structs.replace(transaction, merchant_name=None, ip=None, memo=None, **place)
 
 
 def ratio(part: int | Fraction, whole: int | Fraction) -> float:
@@ -85,33 +107,45 @@ def kilometres(here: tuple[float, float], there: tuple[float, float]) -> float:
     return EARTH_RADIUS_KM * math.atan2(cross, a * x + b * y + c * z)
 
 
+@dataclass
+class Report:
+    """A fraud label that said something new, and when it was taken back."""
+
+    label: Label
+    arrival: int
+    retracted: float = math.inf
+
+
 class Reports:
-    """The labels of one key, as they arrived."""
+    """The fraud labels of one key."""
 
     def __init__(self, history: int) -> None:
         self.history = history
-        self.arrived: list[Label] = []
+        self.held: list[Report] = []
+        self.arrivals = 0
 
-    def known(self, now: int, own: str) -> list[Label]:
+    def add(self, label: Label) -> None:
+        self.arrivals += 1
+        same = [report for report in self.held if named(report.label) == named(label)]
+        if not label.fraud:
+            for report in same:
+                if report.label.label_time < label.label_time:
+                    report.retracted = min(report.retracted, label.label_time)
+        elif all(report.retracted <= label.label_time for report in same):
+            self.held.append(Report(label, self.arrivals))
+            self.held.sort(key=lambda report: (report.label.label_time, report.arrival))
+            del self.held[: -2 * self.history]
+
+    def known(self, now: int, own: Transaction) -> list[Label]:
         """Fraud labels that count at ``now``: known by then, not taken back by then, and not of the transaction itself."""
-        held: list[tuple[int, Label]] = []
-        retracted: dict[int, int] = {}  # by arrival of the fraud label
-        for arrival, label in enumerate(self.arrived):
-            same = [(number, other) for number, other in held if other.transaction_id == label.transaction_id]
-            if label.fraud:
-                if all(retracted.get(number, label.label_time + 1) <= label.label_time for number, _ in same):
-                    held.append((arrival, label))
-            else:
-                for number, other in same:
-                    if other.label_time < label.label_time:
-                        retracted[number] = min(label.label_time, retracted.get(number, label.label_time))
-            while len(held) > self.history:
-                held.remove(min(held, key=lambda entry: (entry[1].label_time, entry[0])))
-        return [
-            label
-            for number, label in held
-            if label.label_time <= now < retracted.get(number, now + 1) and label.transaction_id != own
-        ]
+        known = [report for report in self.held if report.label.label_time <= now]
+        return [report.label for report in known[-self.history :] if now < report.retracted and named(report.label) != named(own)]
+
+    def newest(self) -> int | None:
+        return self.held[-1].label.label_time if self.held else None
+
+    def forget_before(self, oldest: int) -> None:
+        self.held = [report for report in self.held if report.label.label_time >= oldest]
 
 
 class ExactKey:
@@ -121,6 +155,7 @@ class ExactKey:
         self.spec, self.entity = spec, entity
         self.arrived: list[Past] = []
         self.reports = Reports(entity.history)
+        self.major = minor_per_major(spec.currency)
         self.delay = milliseconds(entity.delay)
         self.longest = max(milliseconds(window.length) for window in entity.windows)
         self.retention = self.longest + self.delay + milliseconds(entity.lateness)
@@ -135,12 +170,13 @@ class ExactKey:
     def newest(self) -> int | None:
         return max((past.time for past in self.arrived), default=None)
 
-    def is_duplicate(self, transaction: Transaction) -> bool:
-        return any(past.transaction.transaction_id == transaction.transaction_id for past in self.visible(self.newest()))
+    def forget(self) -> None:
+        self.arrived.clear()
 
     def update(self, current: Past, recent: int) -> Row:
         count = len(self.entity.features)
-        if self.is_duplicate(current.transaction):
+        of_id = [past for past in self.visible(self.newest()) if named(past.transaction) == named(current.transaction)]
+        if any(content(past.transaction) == content(current.transaction) for past in of_id):
             return Row([NAN] * count, True, ())
         visible = self.visible(max(current.time, self.newest() or current.time))
         row = [self._feature(f.op, milliseconds(f.window) if f.window else 0, current, visible) for f in self.entity.features]
@@ -151,7 +187,7 @@ class ExactKey:
         before = [past for past in visible if past.time <= current.time]
         self.arrived.append(current)
         past = tuple(as_recent(past, current) for past in before[max(0, len(before) - recent) :])
-        return Row(row, False, past, current.unusual)
+        return Row(row, False, past, current.unusual, reused=bool(of_id))
 
     def _paid(self, current: Past, visible: list[Past]) -> list[int]:
         """Known amounts within the longest window, oldest first."""
@@ -166,15 +202,15 @@ class ExactKey:
 
     def _fraud_times(self, op: str, current: Past, visible: list[Past], begin: int, end: int) -> list[int]:
         """Event times of known frauds in a window; of the usual ones only those whose transaction is still kept."""
-        usual = {(past.transaction.transaction_id, past.time) for past in visible if not past.unusual}
+        usual = {(named(past.transaction), past.time) for past in visible if not past.unusual}
         return [
             label.event_time
-            for label in self.reports.known(current.time, current.transaction.transaction_id)
-            if begin < label.event_time <= end and ("usual" not in op or (label.transaction_id, label.event_time) in usual)
+            for label in self.reports.known(current.time, current.transaction)
+            if begin < label.event_time <= end and ("usual" not in op or (named(label), label.event_time) in usual)
         ]
 
     def _feature(self, op: str, length: int, current: Past, visible: list[Past]) -> float:
-        own = of_itself(op, current)
+        own = of_itself(op, current, self.major)
         if own is not None:
             return own
         t = current.time
@@ -191,11 +227,11 @@ class ExactKey:
             case "count":
                 return float(len(counted))
             case "amount_sum":
-                return ratio(sum(paid_counted), 100)
+                return ratio(sum(paid_counted), self.major)
             case "amount_mean":
-                return ratio(sum(paid_counted), 100 * len(paid_counted))
+                return ratio(sum(paid_counted), self.major * len(paid_counted))
             case "amount_max":
-                return ratio(max(paid_counted), 100) if paid_counted else NAN
+                return ratio(max(paid_counted), self.major) if paid_counted else NAN
             case "low_count":
                 return float(sum(past.low for past in counted))
             case "low_share":
@@ -209,7 +245,7 @@ class ExactKey:
                     return NAN
                 mean = Fraction(sum(paid), len(paid))
                 variance = sum((amount - mean) ** 2 for amount in paid) / len(paid)
-                return float(current.amount - mean) / (math.sqrt(variance) + 100.0)
+                return float(current.amount - mean) / (math.sqrt(variance) + self.major)
             case "distinct_merchants":
                 return float(len({past.transaction.merchant_id for past in counted}))
             case "distinct_countries":
@@ -253,8 +289,8 @@ class ExactKey:
             case "first_fraud" | "last_fraud" | "first_usual_fraud" | "last_usual_fraud":
                 return days_since(t, self._fraud_times(op, current, visible, end - length, end), op)
             case "last_legitimate":
-                known = {label.transaction_id for label in self.reports.known(t, current.transaction.transaction_id)}
-                return days_since(t, [past.time for past in earlier if past.transaction.transaction_id not in known], op)
+                known = {named(label) for label in self.reports.known(t, current.transaction)}
+                return days_since(t, [past.time for past in earlier if named(past.transaction) not in known], op)
             case "seconds_since_last":
                 before = [past.time for past in visible if past.time <= t]
                 return ratio(t - max(before), 1000) if before else NAN
@@ -287,32 +323,45 @@ class BucketedKey:
         self.spec, self.entity = spec, entity
         self.arrived: list[Past] = []
         self.reports = Reports(entity.history)
+        self.major = minor_per_major(spec.currency)
         self.windows = {
             window.length: (milliseconds(window.length), milliseconds(window.resolution)) for window in entity.windows
         }
+        self.counted: dict[int, list[Past]] = {resolution: [] for _, resolution in self.windows.values()}
+
+    def newest(self) -> int | None:
+        return max((past.time for past in self.arrived), default=None)
+
+    def forget(self) -> None:
+        self.arrived.clear()
+        for counted in self.counted.values():
+            counted.clear()
 
     def window(self, name: str, t: int) -> list[Past]:
-        """What is counted in the complete buckets before that of ``t``, unless a newer bucket has taken over their place."""
+        """What is counted in the complete buckets before that of ``t``, as far as they are among the newest that are kept."""
         length, resolution = self.windows[name]
-        places = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
-        bucket_now = t // resolution
-        holders: dict[int, int] = {}
-        for past in self.arrived:
-            bucket = past.time // resolution
-            holders[bucket % places] = max(bucket, holders.get(bucket % places, bucket))
-        wanted = {bucket for bucket in holders.values() if bucket_now - length // resolution <= bucket < bucket_now}
-        return [past for past in self.arrived if past.time // resolution in wanted]
+        kept = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
+        bucket_now, counted = t // resolution, self.counted[resolution]
+        newest = max((past.time // resolution for past in counted), default=0)
+        first = max(bucket_now - length // resolution, newest - kept + 1)
+        return [past for past in counted if first <= past.time // resolution < bucket_now]
 
-    def is_duplicate(self, transaction: Transaction) -> bool:
-        return False
+    def _count(self, current: Past) -> None:
+        """Count an arrival in each level of buckets, unless its bucket is not kept any more."""
+        for resolution, counted in self.counted.items():
+            kept = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
+            newest = max((past.time // resolution for past in counted), default=0)
+            if current.time // resolution > newest - kept:
+                counted.append(current)
 
     def update(self, current: Past, recent: int) -> Row:
         row = [self._feature(feature.op, feature.window, current) for feature in self.entity.features]
         self.arrived.append(current)
+        self._count(current)
         return Row(row, False, ())
 
     def _feature(self, op: str, window: str, current: Past) -> float:
-        own = of_itself(op, current)
+        own = of_itself(op, current, self.major)
         if own is not None:
             return own
         t = current.time
@@ -322,9 +371,9 @@ class BucketedKey:
             case "count":
                 return float(len(counted))
             case "amount_sum":
-                return ratio(sum(paid), 100)
+                return ratio(sum(paid), self.major)
             case "amount_mean":
-                return ratio(sum(paid), 100 * len(paid))
+                return ratio(sum(paid), self.major * len(paid))
             case "amount_ratio":
                 return NAN if current.amount is None else ratio(current.amount * len(paid), sum(paid))
             case "low_count":
@@ -333,9 +382,7 @@ class BucketedKey:
                 return share(counted, lambda past: past.low)
             case "fraud_reports" | "fraud_report_share":
                 length = self.windows[window][0]
-                reports = sum(
-                    1 for label in self.reports.known(t, current.transaction.transaction_id) if t - length < label.label_time <= t
-                )
+                reports = sum(1 for label in self.reports.known(t, current.transaction) if t - length < label.label_time <= t)
                 if op == "fraud_reports":
                     return float(reports)
                 prior, weight = Fraction(self.spec.fraud_prior), Fraction(self.spec.prior_weight)
@@ -351,13 +398,13 @@ def place_of(past: Past) -> tuple[float, float] | None:
     return transaction.lat, transaction.lon
 
 
-def of_itself(op: str, current: Past) -> float | None:
+def of_itself(op: str, current: Past, major: int) -> float | None:
     """A feature of the transaction alone; None if ``op`` is none."""
     when = instant(current.time)
     midnight = when.replace(hour=0, minute=0, second=0, microsecond=0)
     match op:
         case "amount":
-            return NAN if current.amount is None else ratio(current.amount, 100)
+            return NAN if current.amount is None else ratio(current.amount, major)
         case "hour":
             return ratio((when - midnight) // timedelta(milliseconds=1), 3_600_000)
         case "weekday":
@@ -392,15 +439,30 @@ class EntityOracle:
         self.keys: dict[str, ExactKey | BucketedKey] = {}
         self.labelled = any("fraud" in feature.op or feature.op == "last_legitimate" for feature in entity.features)
         self.arrivals = 0
+        self.watermark: int | None = None
+        self.lateness = milliseconds(entity.lateness)
+        self.retention = max(milliseconds(w.length) for w in entity.windows) + milliseconds(entity.delay) + self.lateness
 
     def _of(self, message: Transaction | Label) -> ExactKey | BucketedKey:
-        key = getattr(message, self.entity.key)
-        if key not in self.keys:
-            self.keys[key] = (ExactKey if self.entity.state is StateKind.EXACT else BucketedKey)(self.spec, self.entity)
-        return self.keys[key]
+        """The key of a message, which forgets what is older than the retention."""
+        name = getattr(message, self.entity.key)
+        if name not in self.keys:
+            self.keys[name] = (ExactKey if self.entity.state is StateKind.EXACT else BucketedKey)(self.spec, self.entity)
+        key = self.keys[name]
+        if self.watermark is not None:
+            oldest = self.watermark - self.retention
+            if (key.newest() or oldest) < oldest:
+                key.forget()
+            key.reports.forget_before(oldest)
+        return key
+
+    def alive(self) -> set[str]:
+        """Keys of which something can still matter."""
+        oldest = (self.watermark or 0) - self.retention
+        return {name for name, key in self.keys.items() if (key.newest() or 0) >= oldest or (key.reports.newest() or 0) >= oldest}
 
     def label(self, label: Label) -> None:
-        self._of(label).reports.arrived.append(label)
+        self._of(label).reports.add(label)
 
     def transaction(self, transaction: Transaction, recent: int = 0, unusual: bool = False) -> Row:
         spec, amount = self.spec, None
@@ -417,7 +479,11 @@ class EntityOracle:
             night=instant(transaction.event_time).hour <= spec.night_until,
             unusual=unusual,
         )
-        return self._of(transaction).update(past, recent)
+        before = self.watermark
+        self.watermark = max(past.time, past.time if before is None else before)
+        row = self._of(transaction).update(past, recent)
+        row.late = before is not None and past.time < before - self.lateness
+        return row
 
 
 class Oracle:

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from core import messages as m
 
-identifiers = st.text(string.ascii_letters + string.digits + "-_.:/", min_size=1, max_size=24).filter(lambda s: not s.isdigit())
+identifiers = st.text(string.ascii_letters + string.digits + "-_.:/", min_size=1, max_size=24)
 times = st.integers(m.EARLIEST, m.LATEST)
 amounts = st.integers(0, 10**13)
 currencies = st.sampled_from(["EUR", "USD", "JPY"])
-texts = st.text(max_size=40).filter(lambda s: not any(c.isdigit() for c in s))
+texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=40)
 maybe = st.none
 
 transactions = st.builds(
@@ -53,7 +53,7 @@ decisions = st.builds(
     probability=maybe() | st.floats(0, 1),
     bundle=identifiers,
     reason_codes=st.lists(identifiers, max_size=3).map(tuple),
-    expected_loss=st.integers(0, 10**12),
+    expected_loss=st.integers(0, 10**13),
     novelty=maybe() | st.floats(0, 1),
 )
 recents = st.builds(

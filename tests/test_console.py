@@ -15,6 +15,7 @@ from core.clock import SystemClock
 from core.decoding import decode_label
 from core.messages import Finding, decode_alert, decode_verdict
 from core.money import money
+from core.privacy import Privacy
 from core.settings import Settings
 from core.topics import LABELS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory, bundle_cases
@@ -199,7 +200,7 @@ def test_the_relay_publishes_every_verdict_and_its_label_once_kafka_answers(queu
     assert {(v := decode_verdict(record.value)).alert_id: v.finding for record in got[VERDICTS]} == dict(
         zip(ids, Finding, strict=True)
     )
-    assert sorted(decode_label(record.value, b"").fraud for record in got[LABELS]) == [False, True]
+    assert sorted(decode_label(record.value, Privacy()).fraud for record in got[LABELS]) == [False, True]
     assert queue.unpublished() == []
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from core.privacy import Privacy
 from models.drift import BINS, SHIFTED, STABLE, DriftWindow, counted, distributions, stability
 from models.features.columns import LabelColumns, TransactionColumns
 from models.features.spec import default_spec
@@ -48,7 +49,7 @@ def _features(drift: bool, tmp_path):
         pq.write_table(getattr(made, name), tmp_path / f"{name}.parquet")
     spec = default_spec()
     source = TransactionFile(tmp_path / "transactions.parquet", load_mapping("whyflag"))
-    dataset = load_dataset(source, spec, tmp_path / "labels.parquet", b"", lambda n: None)
+    dataset = load_dataset(source, spec, tmp_path / "labels.parquet", Privacy(), lambda n: None)
     X, _ = features_of(dataset, spec, lambda n: None)
     day = (dataset.columns.event_time - dataset.columns.event_time[0]) // DAY
     early, late = X[(day >= 35) & (day < 55)], X[day >= 100]
@@ -101,7 +102,9 @@ def _label(transaction, label_time, fraud=True):
 def _scores(probability, outcome):
     from msgspec import structs
 
-    return structs.replace(unscored(len(outcome)), probability=np.array(probability, float), outcome=np.array(outcome, np.int8))
+    return structs.replace(
+        unscored(np.zeros(len(outcome), np.uint8)), probability=np.array(probability, float), outcome=np.array(outcome, np.int8)
+    )
 
 
 def _counts():

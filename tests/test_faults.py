@@ -24,6 +24,7 @@ from msgspec import structs
 from cli.demo import free_ports
 from core.decoding import decode_transactions
 from core.messages import Transaction, decode_decision, decode_profiled, encode
+from core.privacy import Privacy
 from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TOPICS, TRANSACTIONS
 from models.bundle import Bundle, load_bundle
@@ -32,6 +33,7 @@ from models.scorer import Decider
 from models.store import BundleStore
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.clients import Sender, create_topics
+from streams.connection import Connection
 from streams.deciders import OneDecider
 from streams.profile import ProfileStage
 from streams.score import ScoreStage
@@ -97,7 +99,7 @@ class Input:
         """The same valid transactions, made again later."""
         records = []
         for topic, key, value in self.records:
-            decoded = decode_transactions([value], b"")[0]
+            decoded = decode_transactions([value], Privacy())[0]
             if topic == TRANSACTIONS and isinstance(decoded, Transaction):
                 moved = structs.replace(
                     decoded, event_time=decoded.event_time + milliseconds, transaction_id=decoded.transaction_id + suffix
@@ -129,7 +131,7 @@ class Input:
         return rng.choice(
             (
                 None,
-                b"",
+                Privacy(),
                 b"\x00" * 50,
                 b"x" * 1_000_000,
                 b"1 " * 400_000,  # a million places where a card number might begin
@@ -221,7 +223,10 @@ async def _restored(kafka: Settings, stage) -> dict[int, tuple[Checkpoint | None
     found = {}
     for partition in range(PARTITIONS):
         state = stage.new_state()
-        found[partition] = (await CheckpointLog(kafka.kafka_bootstrap, stage.checkpoints, partition).read(state.load), state)
+        found[partition] = (
+            await CheckpointLog(Connection(kafka.kafka_bootstrap), stage.checkpoints, partition).read(state.load),
+            state,
+        )
     return found
 
 
@@ -230,7 +235,7 @@ def settle(kafka: Settings, seconds: float = 240) -> None:
 
     async def done() -> bool:
         logs = await _logs(kafka, TRANSACTIONS, LABELS, PROFILED)
-        for stage in (ProfileStage(default_spec(), b""), ScoreStage(default_spec(), OneDecider(Decider(None)))):
+        for stage in (ProfileStage(default_spec(), Privacy()), ScoreStage(default_spec(), OneDecider(Decider(None)))):
             for partition, (checkpoint, _) in (await _restored(kafka, stage)).items():
                 for topic in stage.topics:
                     records = logs[topic][partition]
@@ -256,7 +261,7 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
     async def compare() -> dict[str, int]:
         logs = await _logs(kafka, TRANSACTIONS, LABELS, PROFILED, DECISIONS, ALERTS, DEAD_LETTERS)
         expected = defaultdict(list)
-        stages = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
+        stages = ProfileStage(bundle.spec, Privacy()), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
         for stage in stages:
             for topic in stage.topics:
                 for partition, records in logs[topic].items():
@@ -774,7 +779,7 @@ def test_another_feature_spec_is_refused_until_the_state_is_rebuilt(kafka, short
     other = tmp_path / "other"
     train(
         transactions_file(world), default_spec("USD"), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
-        out=other, seed=1, pan_key=b"", progress=Progress(lambda name, steps: None, lambda steps: None),
+        out=other, seed=1, privacy=Privacy(), progress=Progress(lambda name, steps: None, lambda steps: None),
     )  # fmt: skip
     assert "whyflag state rebuild" in _refusal(kafka, other)
     done = _whyflag(kafka, "state", "rebuild", "--bundle", other)
@@ -793,11 +798,11 @@ def test_another_feature_spec_is_refused_until_the_state_is_rebuilt(kafka, short
 def test_a_rebuilt_state_is_the_state(kafka, short_input, bundle, bundle_dir):
     """A log that lost a row is refused; the rebuilt state is to the bit what it was, and the stream goes on."""
     _fed(kafka, short_input, bundle_dir)
-    stage = ProfileStage(bundle.spec, b"")
+    stage = ProfileStage(bundle.spec, Privacy())
     before = {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()}
 
     async def damage():
-        log = CheckpointLog(kafka.kafka_bootstrap, stage.checkpoints, 0)
+        log = CheckpointLog(Connection(kafka.kafka_bootstrap), stage.checkpoints, 0)
         await log.claim()
         state = stage.new_state()
         checkpoint = await log.read(state.load)
@@ -872,7 +877,7 @@ def test_a_crash_and_another_bundle_do_not_mix(kafka, short_input, world, bundle
     other = tmp_path / "other"
     train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
-        out=other, seed=2, pan_key=b"", progress=Progress(lambda name, steps: None, lambda steps: None),
+        out=other, seed=2, privacy=Privacy(), progress=Progress(lambda name, steps: None, lambda steps: None),
     )  # fmt: skip
     with Load(kafka, short_input, 500):
         with Worker("score", kafka, bundle=bundle_dir) as worker:

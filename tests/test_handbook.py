@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.errors import InputError
+from core.privacy import Privacy
 from models.features.spec import compromise_spec, default_spec
 from tests.conftest import ROOT, transactions_file
 from training import handbook
@@ -32,7 +33,7 @@ def test_card_precision_of_a_worked_example(monkeypatch):
 
 @pytest.mark.parametrize("spec", [default_spec(), compromise_spec()], ids=lambda spec: spec.name)
 def test_a_planted_leak_is_caught(world, spec):
-    dataset = load_dataset(transactions_file(world), spec, world / "labels.parquet", b"", lambda n: None)
+    dataset = load_dataset(transactions_file(world), spec, world / "labels.parquet", Privacy(), lambda n: None)
     X, _ = features_of(dataset, spec, lambda n: None)
     time = dataset.columns.event_time
     at = int(np.quantile(time, 0.7))

@@ -15,6 +15,7 @@ from core.messages import Disagreement, decode_transaction_struct, encode
 from core.topics import DEAD_LETTERS, DECISIONS, LABELS, TOPICS, TRANSACTIONS
 from models.store import BundleStore
 from streams.clients import Sender, create_topics
+from streams.connection import Connection
 from streams.publishing import Outputs, Publisher
 from tests.workers import Worker, collect
 from training.readers import read_labels
@@ -63,7 +64,7 @@ def test_an_output_that_kafka_refuses_is_a_delivery_error(apache):
     create_topics(apache, partitions=1, replication=1)
 
     async def publish(value):
-        publisher = Publisher(apache.kafka_bootstrap)
+        publisher = Publisher(Connection(apache.kafka_bootstrap))
         await publisher.start()
         try:
             first = await publisher.send([Outputs(DEAD_LETTERS, [b"k"], [b"before"]), Outputs(DECISIONS, [b"k"], [value])])

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from core import messages as m
 from core.decoding import decode_label, decode_transaction, decode_transactions
 from core.errors import InputError, InvalidEvent
-from core.privacy import redact, redact_bytes
+from core.privacy import Privacy
 from core.schemas import breaking_changes, export, file_name, schema_of
 from tests.conftest import ROOT
-from tests.strategies import every_message, identifiers, transactions
+from tests.strategies import every_message, transactions
 
 VISA = "4111111111111111"
-KEY = b"a secret of some length"
+KEY = Privacy(b"a secret of some length")
 
 
 @given(every_message)
@@ -142,7 +142,7 @@ def test_a_card_number_becomes_a_token_that_keeps_its_last_four(pan):
     assert card_id.endswith(pan[-4:])
     assert pan not in card_id
     assert decode_transaction(_transaction(card_id=pan), KEY).card_id == card_id
-    assert decode_transaction(_transaction(card_id=pan), b"another key altogether").card_id != card_id
+    assert decode_transaction(_transaction(card_id=pan), Privacy(b"another key altogether")).card_id != card_id
 
 
 def test_spaces_in_a_card_number_do_not_make_another_card():
@@ -152,7 +152,7 @@ def test_spaces_in_a_card_number_do_not_make_another_card():
 
 def test_a_card_number_without_a_key_is_refused_with_what_to_do():
     with pytest.raises(InvalidEvent, match="WHYFLAG_PAN_KEY"):
-        decode_transaction(_transaction(card_id=VISA), b"")
+        decode_transaction(_transaction(card_id=VISA), Privacy())
 
 
 @pytest.mark.parametrize("not_a_pan", ["4111111111111112", "596", "12345678901", "41111111111111111111", "card-4111"])
@@ -165,22 +165,6 @@ def test_card_numbers_in_free_text_are_masked():
     assert VISA not in str(decoded)
     assert decoded.memo == "paid with [card ending 1111] ok"
     assert decoded.merchant_name == "[card ending 1111]"
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("pay 4111111111111111 12/25", "pay [card ending 1111] 12/25"),
-        ("4111 1111 1111 1111 123", "[card ending 1111] 123"),
-        ("order 1 4111111111111111", "order 1 [card ending 1111]"),
-        ("1 4111111111111111 2 378282246310005 3", "1 [card ending 1111] 2 [card ending 0005] 3"),
-        ("from 130.125.165.212", "from 130.125.165.212"),
-        ("4111 1111 1111 1112", "4111 1111 1111 1112"),
-    ],
-)
-def test_a_card_number_is_found_among_other_numbers(text, masked):
-    assert redact(text) == masked
-    assert redact_bytes(text.encode()) == masked.encode()
 
 
 @pytest.mark.parametrize("field", ["currency", "mcc", "country", "card_id", "merchant_id", "transaction_id"])
@@ -200,7 +184,8 @@ def test_labels_carry_the_same_token_as_transactions():
     assert decode_label(json.dumps(label).encode(), KEY).card_id == token
 
 
-@given(identifiers)
-def test_an_alert_id_depends_on_the_transaction_id_alone(transaction_id):
-    assert m.alert_id(transaction_id) == m.alert_id(transaction_id)
-    assert m.alert_id(transaction_id) != m.alert_id(transaction_id + "x")
+@given(transactions, transactions, st.sampled_from(m.IDENTITY_FIELDS))
+def test_an_alert_id_is_that_of_the_whole_identity(one, other, field):
+    assert m.alert_id(one) == m.alert_id(msgspec.structs.replace(one, memo="other", merchant_name="other", ip="1.2.3.4"))
+    changed = msgspec.structs.replace(one, **{field: getattr(other, field)})
+    assert (m.alert_id(changed) == m.alert_id(one)) == (getattr(one, field) == getattr(other, field))

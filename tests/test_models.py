@@ -9,6 +9,7 @@ from sklearn.ensemble import IsolationForest
 
 from core.errors import BundleError, InputError
 from core.messages import Outcome
+from core.privacy import Privacy
 from models.attribution import contributions
 from models.bundle import MANIFEST, load_bundle
 from models.calibration import fit_calibration, reliability
@@ -32,7 +33,7 @@ from training.dataset import features_of, load_dataset
 
 @pytest.fixture(scope="module")
 def X(world, bundle):
-    dataset = load_dataset(transactions_file(world), bundle.spec, world / "labels.parquet", b"", lambda n: None)
+    dataset = load_dataset(transactions_file(world), bundle.spec, world / "labels.parquet", Privacy(), lambda n: None)
     return features_of(dataset, bundle.spec, lambda n: None)[0]
 
 
@@ -65,7 +66,7 @@ def test_a_spec_that_cannot_be_computed_is_refused(feature, message):
 
 def test_scores_are_the_same_bits_in_batches_of_any_size(bundle, X):
     X = X[:1500]
-    priced = np.zeros(len(X), np.bool_)
+    priced = np.zeros(len(X), np.uint8)
     whole = score(bundle, X, priced)
     for size in (1, 7, 256):
         parts = [score(bundle, X[i : i + size], priced[i : i + size]) for i in range(0, len(X), size)]
@@ -137,7 +138,7 @@ def test_what_is_no_budget_is_told(text):
 def test_without_a_model_everything_is_reviewed_and_says_why(world, bundle):
     from training.replay import transactions_of
 
-    scores = unscored(1)
+    scores = unscored(np.zeros(1, np.uint8))
     (decided,) = decisions([next(transactions_of(transactions_file(world)))], scores)
     assert decided.outcome is Outcome.REVIEW
     assert decided.reason_codes == (MODEL_UNAVAILABLE,)
@@ -146,7 +147,7 @@ def test_without_a_model_everything_is_reviewed_and_says_why(world, bundle):
 
 
 def test_an_unknown_currency_is_never_approved_silently(bundle, X):
-    scores = score(bundle, X[:50], np.ones(50, np.bool_))
+    scores = score(bundle, X[:50], np.ones(50, np.uint8))
     assert (scores.outcome != APPROVE).all()
     assert reason_codes(scores, 0)[0] == CURRENCY_UNKNOWN
 

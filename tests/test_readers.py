@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.simulate import write_table
-from core.decoding import decode_transaction
-from core.errors import InputError, MappingError
-from core.messages import encode
+from core.clock import FixedClock
+from core.decoding import decode_label, decode_transaction
+from core.errors import InputError, MappingError, MissingKeyError
+from core.event_time import AHEAD_MS
+from core.messages import LATEST, encode
+from core.privacy import Privacy
 from models.features.columns import table_columns
 from tests.strategies import transactions
-from training.mapping import included_mappings, load_mapping
+from training.mapping import PrivateColumns, included_mappings, load_mapping
 from training.readers import TransactionFile, read_labels
 from training.replay import transactions_of
 
-KEY = b"sixteen bytes or more"
+KEY = Privacy(b"sixteen bytes or more")
 SPARKOV = "trans_date_trans_time,cc_num,merchant,category,amt,merch_lat,merch_long,trans_num,is_fraud\n"
 GOOD = '2019-01-01 00:00:18,4111111111111111,"fraud_Rippin, Kub",misc_net,4.97,36.01,-82.04,t{},0\n'
 
@@ -127,7 +130,7 @@ def test_all_formats_and_chunk_sizes_give_the_same_transactions(tmp_path, world,
 def test_what_the_wire_accepts_the_reader_accepts(tmp_path_factory, many):
     path = tmp_path_factory.mktemp("wire") / "t.jsonl"
     path.write_bytes(b"".join(encode(t) + b"\n" for t in many))
-    source = TransactionFile(path, load_mapping("whyflag"), KEY)
+    source = TransactionFile(path, load_mapping("whyflag"), KEY, clock=FixedClock(LATEST))
     read = list(transactions_of(source))
     assert source.rejected == 0, source.first_reject
     wire = [decode_transaction(encode(t), KEY) for t in many]
@@ -181,8 +184,100 @@ def test_a_file_without_a_usable_row_is_an_error(tmp_path):
 def test_card_numbers_without_a_key_are_told(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(SPARKOV + GOOD.format(1))
-    with pytest.raises(InputError, match="WHYFLAG_PAN_KEY"):
+    with pytest.raises(MissingKeyError, match="WHYFLAG_PAN_KEY"):
         list(TransactionFile(path, load_mapping("sparkov")).chunks())
+
+
+def test_a_missing_key_is_told_at_the_first_card_number(tmp_path):
+    """Not after the whole file has been read."""
+    path = tmp_path / "t.csv"
+    rows = [GOOD.format(i).replace("4111111111111111", "card" if i else "4111111111111111") for i in range(20_000)]
+    path.write_text(SPARKOV + "".join(rows))
+    mapping = msgspec.structs.replace(load_mapping("sparkov"), privacy=PrivateColumns())
+    source = TransactionFile(path, mapping)
+    with pytest.raises(MissingKeyError):
+        next(source.chunks(100))
+    assert source.read == 100
+
+
+def test_columns_are_as_private_as_the_mapping_declares(tmp_path):
+    """Card numbers that fail Luhn become tokens too, personal columns are never read, free text is masked in an identifier."""
+    path, mapping = tmp_path / "t.jsonl", tmp_path / "m.toml"
+    mapping.write_text(
+        'amount = "minor"\ntime = "ms"\n[columns]\ntransaction_id = "id"\nevent_time = "at"\ncard_id = "card"\nmerchant_id = "shop"\n'
+        'amount = "total"\n[constants]\ncurrency = "EUR"\n[privacy]\ncard_number = ["card"]\npersonal = ["name"]\nfree_text = ["shop"]\n'
+    )
+    row = {
+        "id": "t1",
+        "at": 1_750_000_000_000,
+        "card": "4111111111111112",
+        "shop": "shop 4111111111111111",
+        "total": 5,
+        "name": "Jane Canary",
+    }
+    broken = row | {"id": "t2", "total": -1}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (row, broken)) + '{"name": "Jane Canary"\n')
+    source = TransactionFile(path, load_mapping(str(mapping)), KEY, tmp_path / "rejects.jsonl")
+    (read,) = transactions_of(source)
+    assert read.card_id.startswith("pan_")
+    assert read.card_id.endswith("_1112")
+    assert read.merchant_id == "shop [card ending 1111]"
+    rejects = (tmp_path / "rejects.jsonl").read_text()
+    assert "Canary" not in rejects
+    assert "4111" not in rejects
+    assert source.rejected == 2
+
+
+@pytest.mark.parametrize(
+    ("privacy", "reason"),
+    [
+        ('personal = ["card"]', "declared personal"),
+        ('card_number = ["none"]', "no field comes from it"),
+        ('card_number = ["total"]', "cannot be a token"),
+        ('secret = ["card"]', "secret"),
+    ],
+)
+def test_a_wrong_declaration_of_private_columns_is_refused(tmp_path, privacy, reason):
+    mapping = tmp_path / "m.toml"
+    mapping.write_text(
+        'amount = "minor"\ntime = "ms"\n[columns]\ntransaction_id = "id"\nevent_time = "at"\ncard_id = "card"\nmerchant_id = "shop"\n'
+        f'amount = "total"\n[constants]\ncurrency = "EUR"\n[privacy]\n{privacy}\n'
+    )
+    with pytest.raises(MappingError, match=reason):
+        load_mapping(str(mapping))
+
+
+def test_a_row_from_the_future_is_rejected(tmp_path, world):
+    good = next(transactions_of(TransactionFile(world / "transactions.parquet", load_mapping("whyflag"))))
+    now = good.event_time
+    path = tmp_path / "t.jsonl"
+    times = (now, now + AHEAD_MS, now + AHEAD_MS + 1, LATEST)
+    path.write_bytes(b"".join(encode(msgspec.structs.replace(good, event_time=time)) + b"\n" for time in times))
+    source = TransactionFile(path, load_mapping("whyflag"), clock=FixedClock(now))
+    assert [t.event_time for t in transactions_of(source)] == [now, now + AHEAD_MS]
+    assert "future" in source.first_reject
+
+
+def test_identifiers_with_card_numbers_stay_distinct_and_join_with_labels(tmp_path):
+    """Sixteen-digit transaction ids do not collapse, and a label finds its transaction."""
+    rows = [
+        {"transaction_id": f"{4111111111111111 + i}", "event_time": 1_750_000_000_000 + i, "card_id": "4111111111111111",
+         "merchant_id": f"{5500005555555559 + i}", "amount": 1, "currency": "EUR", "device_id": f"{30569309025904 + i}"}
+        for i in range(300)
+    ]  # fmt: skip
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = list(transactions_of(TransactionFile(path, load_mapping("whyflag"), KEY)))
+    for field in ("transaction_id", "merchant_id", "device_id"):
+        assert len({getattr(t, field) for t in read}) == len(rows)
+    assert len({t.card_id for t in read}) == 1
+    assert read == [decode_transaction(json.dumps(row).encode(), KEY) for row in rows]
+    label = {"source": "chargeback", "fraud": True, "label_time": 1_750_000_100_000}
+    label |= {name: rows[7][name] for name in ("transaction_id", "card_id", "merchant_id", "event_time")}
+    (tmp_path / "l.jsonl").write_text(json.dumps(label) + "\n")
+    (known,) = read_labels(tmp_path / "l.jsonl", KEY)
+    assert [t for t in read if t.transaction_id == known.transaction_id] == [read[7]]
+    assert known == decode_label(json.dumps(label).encode(), KEY)
 
 
 def test_amounts_follow_the_currency(tmp_path):
@@ -216,6 +311,7 @@ import resource, sys
 from pathlib import Path
 from training.mapping import load_mapping
 from training.readers import TransactionFile
+from core.privacy import Privacy
 n = sum(len(c.table) for c in TransactionFile(Path(sys.argv[1]), load_mapping("whyflag")).chunks())
 print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from cli.main import whyflag
 from core.errors import InputError
+from core.privacy import Privacy
 from tests.conftest import needs, transactions_file
 from training.evaluate import evaluate, score_file
 from training.progress import Progress
@@ -48,7 +49,7 @@ def test_the_page_needs_nothing_from_outside(page):
 
 
 def test_its_numbers_are_those_of_the_decisions(page, world, bundle, replayed):
-    seen = score_file(transactions_file(world), world / "labels.parquet", bundle, b"", QUIET)
+    seen = score_file(transactions_file(world), world / "labels.parquet", bundle, Privacy(), QUIET)
     measured = evaluate(seen.scores.probability, seen.flagged, seen.fraud, seen.amount, seen.days)
     for name in ("transactions", "frauds", "alerts", "precision", "recall", "average_precision"):
         assert f"<dt>{name.replace('_', ' ')}</dt><dd>{measured[name]:,}</dd>" in page
@@ -62,7 +63,7 @@ def test_its_numbers_are_those_of_the_decisions(page, world, bundle, replayed):
 
 
 def test_frauds_of_the_breakdowns_add_up(page, world, bundle):
-    seen = score_file(transactions_file(world), world / "labels.parquet", bundle, b"", QUIET)
+    seen = score_file(transactions_file(world), world / "labels.parquet", bundle, Privacy(), QUIET)
     for title in ("By amount", "By hour (UTC)", "By typology"):
         table = page.split(f"<h2>{title}</h2>")[1].split("</table>")[0]
         rows = re.findall(r"<tr><td>[^<]*</td><td>([\d,]+)</td><td>(\d+)</td>", table)

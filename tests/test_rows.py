@@ -28,7 +28,7 @@ def feed(engine: EntityEngine, stream, size: int = 1):
 
 
 def written(engine: EntityEngine) -> list[bytes]:
-    rows = engine.changed()
+    rows, _ = engine.changed()
     return [rows.words[begin:end].tobytes() for begin, end in zip(rows.offsets, rows.offsets[1:], strict=False)]
 
 

@@ -114,7 +114,7 @@ def test_who_has_the_last_word(tmp_path, outcomes, by_model, after):
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        (rule("amount > > 3"), 5, "unable to parse"),
+        (rule("amount > > 3"), 5, "uses what rules may not"),
         (rule("amuont > 3"), 5, "no feature, field or list 'amuont'"),
         (rule("amount + 1"), 5, "not true or false"),
         (rule("country > 3"), 5, ""),

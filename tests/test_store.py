@@ -12,6 +12,7 @@ from cli.main import whyflag
 from core.errors import BundleError, InputError
 from core.messages import Disagreement, decode_decision
 from core.metrics import SHADOW
+from core.privacy import Privacy
 from core.topics import DECISIONS, DISAGREEMENTS, PROFILED
 from models.bundle import MANIFEST, load_bundle
 from models.features.spec import default_spec
@@ -128,7 +129,7 @@ def test_a_worker_takes_up_the_champion_and_keeps_what_it_cannot_replace(store, 
 def test_a_champion_of_other_features_is_refused_while_running(store, world, tmp_path, caplog):
     train(
         transactions_file(world), default_spec("USD"), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
-        out=tmp_path / "usd", seed=1, pan_key=b"", progress=Progress(lambda name, steps: None, lambda steps: None),
+        out=tmp_path / "usd", seed=1, privacy=Privacy(), progress=Progress(lambda name, steps: None, lambda steps: None),
     )  # fmt: skip
     deciders = StoreDeciders(store)
     before = deciders.newest().version
@@ -162,7 +163,7 @@ def test_the_list_of_rules_stays_in_its_folder(store, tmp_path):
 @pytest.fixture(scope="module")
 def profiled(world, bundle):
     transactions = list(transactions_of(transactions_file(world)))[-3000:]
-    stage = ProfileStage(bundle.spec, b"")
+    stage = ProfileStage(bundle.spec, Privacy())
     from core.messages import encode
     from core.topics import TRANSACTIONS
 
@@ -265,7 +266,7 @@ def test_a_worse_bundle_is_stopped_by_the_gates(world, bundle_dir, tmp_path, ver
     from training.gates import gates
 
     quiet = Progress(lambda name, steps: None, lambda steps: None)
-    seen = score_file(transactions_file(world), world / "labels.parquet", bundle, b"", quiet)
+    seen = score_file(transactions_file(world), world / "labels.parquet", bundle, Privacy(), quiet)
     fine = {gate.name: gate.passed for gate in gates(bundle, seen, bundle, seen)}
     assert all(fine.values()), fine
     rng = np.random.default_rng(0)

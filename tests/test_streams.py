@@ -24,12 +24,14 @@ from core.messages import (
     decode_transaction_struct,
     encode,
 )  # fmt: skip
+from core.privacy import Privacy
 from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
 from models.bundle import load_bundle
 from models.features.spec import default_spec
 from models.scorer import MODEL_UNAVAILABLE, Decider
 from streams.clients import Sender, create_topics
+from streams.connection import Connection
 from streams.deciders import OneDecider
 from streams.embedded import API_VERSION, EmbeddedBroker
 from streams.history import Past, learn
@@ -82,7 +84,7 @@ def _send(kafka, records, partition=None):
 
 
 def _replayed(source, bundle, out, labels=None):
-    replay(source, bundle, labels=labels, out=out, form="jsonl", pan_key=b"", progress=lambda n: None)
+    replay(source, bundle, labels=labels, out=out, form="jsonl", privacy=Privacy(), progress=lambda n: None)
     decisions = {(d := decode_decision(line)).transaction_id: d for line in (out / "decisions.jsonl").read_bytes().splitlines()}
     alerts = {(a := decode_alert(line)).alert_id: a for line in (out / "alerts.jsonl").read_bytes().splitlines()}
     return decisions, alerts
@@ -169,7 +171,7 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
     every, labels = list(transactions_of(part)), read_labels(world / "labels.parquet")
     pq.write_table(pq.read_table(world / "transactions.parquet").slice(0, 2000), tmp_path / "history.parquet")
     wanted, _ = _replayed(part, bundle, tmp_path / "out", world / "labels.parquet")
-    profile, scored = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
+    profile, scored = ProfileStage(bundle.spec, Privacy()), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
     partitions = {TRANSACTIONS: 4, PROFILED: 3}
 
     async def count(topic):
@@ -225,7 +227,7 @@ def test_every_record_is_profiled_or_a_dead_letter_or_a_duplicate(values, rng: r
             at = rng.randrange(len(value))
             value = value[:at] + bytes([rng.randrange(256)]) + value[at + 1 :]
         damaged.append(value)
-    stage = ProfileStage(default_spec(), b"a key of enough length")
+    stage = ProfileStage(default_spec(), Privacy(b"a key of enough length"))
     outputs = _by_topic(_process(stage, TRANSACTIONS, [_record(value, i) for i, value in enumerate(damaged)]))
     offsets = [decode_profiled(o.value).origin.offset for o in outputs[PROFILED]]
     letters = [decode_dead_letter(o.value) for o in outputs[DEAD_LETTERS]]
@@ -263,7 +265,9 @@ def test_the_second_hop_survives_any_bytes(values):
 )
 def test_huge_deep_and_strange_records_are_dead_letters_of_bounded_size_without_card_numbers(value):
     outputs = _process(
-        ProfileStage(default_spec(), b"k" * 16), TRANSACTIONS, [_record(value, key=b"4111111111111111 " + b"k" * 900_000)]
+        ProfileStage(default_spec(), Privacy(b"k" * 16)),
+        TRANSACTIONS,
+        [_record(value, key=b"4111111111111111 " + b"k" * 900_000)],
     )
     (letter,) = outputs
     assert letter.topic == DEAD_LETTERS
@@ -330,7 +334,7 @@ def test_an_event_from_the_future_is_a_dead_letter():
         1_750_000_000_000,
         b'{"transaction_id":"t%d","event_time":%d,"card_id":"c","merchant_id":"m","amount":1,"currency":"EUR"}',
     )
-    stage = ProfileStage(default_spec(), b"")
+    stage = ProfileStage(default_spec(), Privacy())
     outputs = [
         _process(stage, TRANSACTIONS, [_record(transaction % (ahead, written + ahead), timestamp=stamp)])[0]
         for ahead, stamp in ((DAY + 1, written), (DAY, written), (10 * DAY, -1))
@@ -341,7 +345,7 @@ def test_an_event_from_the_future_is_a_dead_letter():
 
 def test_the_second_hop_drops_what_it_has_seen(bundle, world):
     """A replay of the first hop after a crash counts nothing twice, and neither does a label."""
-    profile, stage = ProfileStage(bundle.spec, b""), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
+    profile, stage = ProfileStage(bundle.spec, Privacy()), ScoreStage(bundle.spec, OneDecider(Decider(bundle)))
     some = list(transactions_of(transactions_file(world)))[:50]
     profiled = [_process(profile, TRANSACTIONS, [_record(encode(t), i)])[0].value for i, t in enumerate(some)]
     first = _process(stage, PROFILED, [_record(value, i, topic=PROFILED) for i, value in enumerate(profiled)])
@@ -357,7 +361,7 @@ def test_the_second_hop_drops_what_it_has_seen(bundle, world):
 def test_labels_are_cut_at_their_place_in_the_log_wherever_chunks_are_cut(world, bundle):
     """The same log in chunks of 1, 7 and all: the same decisions."""
     every = list(transactions_of(transactions_file(world)))[:600]
-    profile = ProfileStage(bundle.spec, b"")
+    profile = ProfileStage(bundle.spec, Privacy())
     log = []
     for i, transaction in enumerate(every):
         log += [o.value for o in _process(profile, TRANSACTIONS, [_record(encode(transaction), i)])]
@@ -379,7 +383,7 @@ def test_labels_are_cut_at_their_place_in_the_log_wherever_chunks_are_cut(world,
 
 def test_a_record_of_another_spec_is_not_scored_by_this_one(bundle, world):
     transaction = next(transactions_of(transactions_file(world)))
-    other = ProfileStage(default_spec("USD"), b"")
+    other = ProfileStage(default_spec("USD"), Privacy())
     (output,) = _process(other, TRANSACTIONS, [_record(encode(transaction))])
     (letter,) = _process(ScoreStage(bundle.spec, OneDecider(Decider(bundle))), PROFILED, [_record(output.value, topic=PROFILED)])
     assert "run one spec at a time" in decode_dead_letter(letter.value).message
@@ -393,7 +397,7 @@ def test_a_scorer_that_fails_sends_the_batch_to_review(bundle, world, monkeypatc
 
     monkeypatch.setattr(module, "score", broken)
     transaction = next(transactions_of(transactions_file(world)))
-    (profiled,) = _process(ProfileStage(bundle.spec, b""), TRANSACTIONS, [_record(encode(transaction))])
+    (profiled,) = _process(ProfileStage(bundle.spec, Privacy()), TRANSACTIONS, [_record(encode(transaction))])
     outputs = _by_topic(
         _process(ScoreStage(bundle.spec, OneDecider(Decider(bundle))), PROFILED, [_record(profiled.value, topic=PROFILED)])
     )
@@ -444,7 +448,7 @@ def test_only_a_finished_chunk_of_this_generation_is_acknowledged():
 def test_the_watchdog_barks_when_records_wait_and_nothing_moves():
     place, barked = (TRANSACTIONS, 0), []
     operator = SimpleNamespace(positions={place: 5}, stage=SimpleNamespace(name="profile"))
-    watchdog = Watchdog("", [operator], 0.1, barked.append)
+    watchdog = Watchdog(Connection("127.0.0.1:1"), [operator], 0.1, barked.append)
 
     def look(end, position):
         async def end_offsets(places):
@@ -465,7 +469,7 @@ def test_the_watchdog_barks_when_records_wait_and_nothing_moves():
 
 def test_the_publisher_keeps_order_and_waits_for_every_acknowledgement(kafka):
     async def publish():
-        publisher = Publisher(kafka.kafka_bootstrap)
+        publisher = Publisher(Connection(kafka.kafka_bootstrap))
         await publisher.start()
         try:
             values = [str(i).encode() * 50 for i in range(6_000)]

@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score
 
 from core.errors import InputError, WhyflagError
 from core.messages import Alert, Outcome, decode_alert, decode_decision
+from core.privacy import Privacy
 from models.bundle import CARD, CASES
 from models.features.spec import default_spec, handbook_spec
 from tests.conftest import DAY, HANDBOOK, transactions_file
@@ -39,7 +40,7 @@ def test_too_short_a_history_is_told():
 
 
 def test_labels_are_known_from_their_time_on_until_retracted(world):
-    dataset = load_dataset(transactions_file(world), default_spec(), world / "labels.parquet", b"", lambda n: None)
+    dataset = load_dataset(transactions_file(world), default_spec(), world / "labels.parquet", Privacy(), lambda n: None)
     rows = pq.read_table(world / "labels.parquet").to_pylist()
     ids = {name: i for i, name in enumerate(dataset.transaction_ids.to_pylist())}
     moment = int(np.median([row["label_time"] for row in rows]))
@@ -62,12 +63,12 @@ def test_training_never_sees_a_label_that_was_not_known_yet(world, tmp_path, mon
         raise InputError("enough")
 
     monkeypatch.setattr(module, "fit_booster", spy)
-    dataset = load_dataset(transactions_file(world), default_spec(), world / "labels.parquet", b"", lambda n: None)
+    dataset = load_dataset(transactions_file(world), default_spec(), world / "labels.parquet", Privacy(), lambda n: None)
     split = split_by_time(dataset.columns.event_time, 5 * DAY)
     with pytest.raises(InputError, match="enough"):
         train(
             transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
-            out=tmp_path / "b", seed=1, pan_key=b"", progress=QUIET,
+            out=tmp_path / "b", seed=1, privacy=Privacy(), progress=QUIET,
         )  # fmt: skip
     rows = split.train(dataset.columns.event_time)
     np.testing.assert_array_equal(seen["y"], dataset.known.fraud(split.calibration_begin)[rows])
@@ -99,7 +100,7 @@ def test_a_bundle_is_never_overwritten(world, bundle_dir):
     with pytest.raises(InputError, match="never overwritten"):
         train(
             transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
-            out=bundle_dir, seed=1, pan_key=b"", progress=QUIET,
+            out=bundle_dir, seed=1, privacy=Privacy(), progress=QUIET,
         )  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_training_without_labels_says_what_to_give(world, tmp_path):
     with pytest.raises(InputError, match="give --labels FILE"):
         train(
             transactions_file(world), default_spec(), labels=None, alerts_per_day=10, label_delay_ms=5 * DAY, out=tmp_path / "b",
-            seed=1, pan_key=b"", progress=QUIET,
+            seed=1, privacy=Privacy(), progress=QUIET,
         )  # fmt: skip
 
 
@@ -117,14 +118,14 @@ def test_training_on_an_unsorted_file_is_refused(world, tmp_path):
     with pytest.raises(InputError, match="not sorted by event time"):
         train(
             TransactionFile(tmp_path / "t.parquet", load_mapping("whyflag")), default_spec(), labels=world / "labels.parquet",
-            alerts_per_day=10, label_delay_ms=5 * DAY, out=tmp_path / "b", seed=1, pan_key=b"", progress=QUIET,
+            alerts_per_day=10, label_delay_ms=5 * DAY, out=tmp_path / "b", seed=1, privacy=Privacy(), progress=QUIET,
         )  # fmt: skip
 
 
 def test_training_is_reproducible_by_seed(world, bundle, tmp_path):
     version, _ = train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
-        out=tmp_path / "b", seed=1, pan_key=b"", progress=QUIET,
+        out=tmp_path / "b", seed=1, privacy=Privacy(), progress=QUIET,
     )  # fmt: skip
     assert version == bundle.version
 
@@ -173,7 +174,7 @@ def test_the_summary_is_what_the_decisions_say(world, replayed):
 def test_batch_size_and_format_do_not_change_a_decision(world, bundle, replayed, tmp_path, batch):
     out, summary = replayed
     again = replay(
-        transactions_file(world), bundle, labels=world / "labels.parquet", out=tmp_path, form="parquet", pan_key=b"",
+        transactions_file(world), bundle, labels=world / "labels.parquet", out=tmp_path, form="parquet", privacy=Privacy(),
         progress=lambda n: None, batch=batch,
     )  # fmt: skip
     assert again == summary
@@ -201,7 +202,7 @@ def test_a_replay_that_fails_leaves_what_was_there(world, bundle, tmp_path):
     with pytest.raises(WhyflagError):
         replay(
             TransactionFile(tmp_path / "few.csv", load_mapping("whyflag")), bundle, labels=None, out=tmp_path, form="parquet",
-            pan_key=b"", progress=lambda n: None,
+            privacy=Privacy(), progress=lambda n: None,
         )  # fmt: skip
     assert sorted(path.name for path in tmp_path.iterdir()) == ["decisions.parquet", "few.csv"]
     assert (tmp_path / "decisions.parquet").read_bytes() == b"of an earlier replay"
@@ -211,7 +212,7 @@ def test_a_planted_label_leak_is_caught(world, bundle):
     """With labels told at once instead of late, features of the past change: the delay is what keeps the future out."""
     from models.features.engine import FeatureEngine
 
-    dataset = load_dataset(transactions_file(world), bundle.spec, world / "labels.parquet", b"", lambda n: None)
+    dataset = load_dataset(transactions_file(world), bundle.spec, world / "labels.parquet", Privacy(), lambda n: None)
     leaked = dataset.labels._replace(label_time=dataset.labels.event_time)
     names = list(bundle.spec.feature_names)
     told, honest = (
@@ -251,13 +252,13 @@ def test_the_handbook_file_goes_from_training_to_alerts(tmp_path):
     from models.bundle import load_bundle
 
     train(
-        source, handbook_spec(), labels=None, alerts_per_day=300, label_delay_ms=7 * DAY, out=tmp_path / "b", seed=1, pan_key=b"",
+        source, handbook_spec(), labels=None, alerts_per_day=300, label_delay_ms=7 * DAY, out=tmp_path / "b", seed=1, privacy=Privacy(),
         progress=QUIET,
     )  # fmt: skip
     bundle = load_bundle(tmp_path / "b")
     summary = replay(
         TransactionFile(HANDBOOK / "transactions.parquet", load_mapping("handbook")), bundle, labels=None, out=tmp_path / "r",
-        form="parquet", pan_key=b"", progress=lambda n: None,
+        form="parquet", privacy=Privacy(), progress=lambda n: None,
     )  # fmt: skip
     assert summary["decided"] == 1_600_653
     assert summary["frauds"] == 13_339

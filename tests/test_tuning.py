@@ -10,6 +10,7 @@ from sklearn.metrics import brier_score_loss
 
 from cli.main import whyflag
 from core.errors import InputError
+from core.privacy import Privacy
 from models.bundle import load_bundle
 from models.calibration import METHODS, best_calibration, compare_calibrations, fit_calibration
 from models.features.spec import default_spec
@@ -26,7 +27,7 @@ QUIET = Progress(lambda name, steps: None, lambda steps: None)
 
 @pytest.fixture(scope="module")
 def history(world):
-    return load_history(transactions_file(world), default_spec(), world / "labels.parquet", 5 * DAY, b"", QUIET)
+    return load_history(transactions_file(world), default_spec(), world / "labels.parquet", 5 * DAY, Privacy(), QUIET)
 
 
 def test_folds_never_know_what_came_later(history):
@@ -178,7 +179,7 @@ def test_the_cheapest_budget_of_a_worked_example():
 def test_novelty_finds_a_typology_that_was_withheld_from_training(world, typology):
     """Fitted without one kind of fraud, the forest ranks it far above honest transactions, within a small share of them."""
     spec = default_spec()
-    dataset = load_dataset(transactions_file(world), spec, world / "labels.parquet", b"", lambda n: None)
+    dataset = load_dataset(transactions_file(world), spec, world / "labels.parquet", Privacy(), lambda n: None)
     X, duplicate = features_of(dataset, spec, lambda n: None)
     kinds = dict(
         zip(*(pq.read_table(world / "truth.parquet")[name].to_pylist() for name in ("transaction_id", "typology")), strict=True)
@@ -199,7 +200,7 @@ def test_novelty_has_a_share_of_the_budget(world, tmp_path):
     def outcome(share):
         _, metrics = train(
             transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
-            out=tmp_path / str(share), seed=1, pan_key=b"", progress=QUIET, recipe=Recipe(rounds=30, novel_share=share),
+            out=tmp_path / str(share), seed=1, privacy=Privacy(), progress=QUIET, recipe=Recipe(rounds=30, novel_share=share),
         )  # fmt: skip
         return metrics
 

@@ -12,10 +12,12 @@ from msgspec import Struct, structs
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
+from core.privacy import Privacy
 from models.bundle import Bundle
-from models.features.columns import label_columns
+from models.features.columns import combined, label_columns
 from models.features.engine import FeatureEngine
 from models.scorer import OUTCOMES, Decider
+from training.checks import check_fit
 from training.dataset import LabelledReplay, column_labels, columns_of, known_labels
 from training.evaluate import evaluate
 from training.progress import Progress
@@ -24,11 +26,11 @@ from training.replay import text_of
 
 
 class Played(Struct, frozen=True):
-    """n transactions as a policy decided them: ``outcome`` int8, ``probability`` float64, ``held`` bool [n, R] of R ``rules``."""
+    """n transactions as a policy decided them, each with a hash of its identity: ``outcome`` int8, ``probability`` float64, ``held`` bool [n, R] of R ``rules``."""
 
     name: str
     ids: list[str]
-    hashes: npt.NDArray[np.uint64]
+    identities: npt.NDArray[np.uint64]
     time: npt.NDArray[np.int64]
     amount: npt.NDArray[np.int64]
     outcome: npt.NDArray[np.int8]
@@ -61,7 +63,7 @@ def play(
     labels: Path | None,
     decider: Decider,
     begin: int | None,
-    pan_key: bytes,
+    privacy: Privacy,
     progress: Progress,
 ) -> Played:
     """
@@ -72,18 +74,22 @@ def play(
     """
     assert decider.bundle is not None
     spec = decider.bundle.spec
-    reports = label_columns(read_labels(labels, pan_key)) if labels else None
+    reports = label_columns(read_labels(labels, privacy)) if labels else None
     if labels is None and not source.has_labels:
         raise InputError("nothing says which transactions were fraud: give --labels FILE, or a mapping with a [label] section")
     feed = LabelledReplay(FeatureEngine(spec), reports)
     progress.stage(name, 0)
     ids: list[str] = []
-    parts: dict[str, list[Any]] = {key: [] for key in ("hash", "time", "amount", "outcome", "probability", "held", "fraud")}
+    parts: dict[str, list[Any]] = {
+        key: [] for key in ("hash", "identity", "time", "amount", "outcome", "probability", "held", "fraud")
+    }
     for chunk in source.chunks(65_536):
         columns = columns_of(chunk.table, spec)
         if reports is None and chunk.fraud is not None:
             feed.add_labels(column_labels(columns, chunk, source.label_delay_ms))
-        X, duplicate, _, _ = feed.update(columns)
+        X, duplicate, marks, _ = feed.update(columns)
+        columns = columns.marked(marks)
+        check_fit(columns, spec.currency, source.path)
         rows = np.flatnonzero(~duplicate if begin is None else ~duplicate & (columns.event_time >= begin))
         progress.advance(len(chunk.table))
         if len(rows) == 0:
@@ -92,7 +98,7 @@ def play(
         scores = decider.decide(X[rows], columns.rows(rows), spec.feature_names, partial(text_of, kept))
         ids += kept["transaction_id"].to_pylist()
         found = (
-            columns.transaction[rows], columns.event_time[rows], kept["amount"].to_numpy(), scores.outcome, scores.probability, scores.held,
+            columns.transaction[rows], combined(columns.transaction, columns.content)[rows], columns.event_time[rows], kept["amount"].to_numpy(), scores.outcome, scores.probability, scores.held,
             chunk.fraud[rows] if chunk.fraud is not None else np.zeros(len(rows), np.bool_),
         )  # fmt: skip
         for key, values in zip(parts, found, strict=True):
@@ -105,7 +111,7 @@ def play(
     return Played(
         name,
         ids,
-        joined["hash"],
+        joined["identity"],
         joined["time"],
         joined["amount"],
         joined["outcome"],
@@ -148,8 +154,8 @@ def summary(played: Played, minutes_per_alert: float) -> dict[str, Any]:
 
 def differences(one: Played, other: Played) -> pa.Table:
     """The transactions that two policies decide differently, one row each, with how they turned out."""
-    place = {identity: row for row, identity in enumerate(other.ids)}
-    pairs = [(row, place[identity]) for row, identity in enumerate(one.ids) if identity in place]
+    place = {identity: row for row, identity in enumerate(other.identities.tolist())}
+    pairs = [(row, place[identity]) for row, identity in enumerate(one.identities.tolist()) if identity in place]
     pairs = [(a, b) for a, b in pairs if one.outcome[a] != other.outcome[b]]
     left, right = np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64)
 

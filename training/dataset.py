@@ -9,10 +9,13 @@ import pyarrow as pa
 from msgspec import Struct
 
 from core.errors import InputError
+from core.messages import IDENTITY_FIELDS
+from core.privacy import Privacy
 from models.features.columns import Int64s, LabelColumns, TransactionColumns, label_columns, table_columns
 from models.features.engine import FeatureEngine, Matrix, Update
 from models.features.spec import FeatureSpec
 from models.features.state import FOREVER
+from training.checks import check_fit
 from training.readers import Chunk, TransactionFile, read_labels
 
 Mask = npt.NDArray[np.bool_]
@@ -39,10 +42,10 @@ class KnownLabels(Struct, frozen=True):
 
 
 class Dataset(Struct, frozen=True):
-    """n transactions in the file's order, their ids and amounts, their labels, and the labels by time."""
+    """n transactions in the file's order: columns, the fields of their identity, amounts, what became known, and labels by time."""
 
     columns: TransactionColumns
-    transaction_ids: pa.ChunkedArray
+    identities: pa.Table
     amounts: Int64s
     known: KnownLabels
     labels: LabelColumns
@@ -74,25 +77,26 @@ def concatenated_labels(parts: list[LabelColumns]) -> LabelColumns:
 
 
 def known_labels(transaction: npt.NDArray[np.uint64], labels: LabelColumns) -> KnownLabels:
-    """Labels joined to transactions by the hash of their id."""
-    reported = np.full(len(transaction), FOREVER, np.int64)
-    retracted = np.full(len(transaction), FOREVER, np.int64)
-    order = np.argsort(transaction, kind="stable")
-    ranked = transaction[order]
-    places = np.minimum(np.searchsorted(ranked, labels.transaction), max(len(ranked) - 1, 0))
-    known = ranked[places] == labels.transaction if len(ranked) else np.zeros(len(places), np.bool_)
+    """Labels joined to transactions by the hash of card and transaction id."""
+    ids, of_row = np.unique(transaction, return_inverse=True)
+    reported = np.full(len(ids), FOREVER, np.int64)
+    retracted = np.full(len(ids), FOREVER, np.int64)
+    places = np.minimum(np.searchsorted(ids, labels.transaction), max(len(ids) - 1, 0))
+    known = ids[places] == labels.transaction if len(ids) else np.zeros(len(places), np.bool_)
     for k in np.lexsort((labels.fraud, labels.label_time)):  # the newest label has the last word
         if not known[k]:
             continue
-        row, when = order[places[k]], labels.label_time[k]
+        place, when = places[k], labels.label_time[k]
         if not labels.fraud[k]:
-            retracted[row] = min(retracted[row], when) if reported[row] < FOREVER else FOREVER
-        elif retracted[row] < FOREVER or reported[row] == FOREVER:
-            reported[row], retracted[row] = when, FOREVER
-    return KnownLabels(reported, retracted)
+            retracted[place] = min(retracted[place], when) if reported[place] < FOREVER else FOREVER
+        elif retracted[place] < FOREVER or reported[place] == FOREVER:
+            reported[place], retracted[place] = when, FOREVER
+    return KnownLabels(reported[of_row], retracted[of_row])
 
 
-def load_dataset(source: TransactionFile, spec: FeatureSpec, labels: Path | None, pan_key: bytes, progress: Progress) -> Dataset:
+def load_dataset(
+    source: TransactionFile, spec: FeatureSpec, labels: Path | None, privacy: Privacy, progress: Progress
+) -> Dataset:
     """
     Read a whole file and its labels, from a column of the file or a file of their own.
 
@@ -103,11 +107,11 @@ def load_dataset(source: TransactionFile, spec: FeatureSpec, labels: Path | None
         raise InputError(
             "nothing says which transactions were fraud: give --labels FILE, or a mapping with a [label] section (docs/mappings.md)"
         )
-    parts, ids, amounts, marked = [], [], [], []
+    parts, identities, amounts, marked = [], [], [], []
     for chunk in source.chunks():
         columns = columns_of(chunk.table, spec)
         parts.append(columns)
-        ids.append(chunk.table["transaction_id"].combine_chunks())
+        identities.append(chunk.table.select(IDENTITY_FIELDS))
         amounts.append(chunk.table["amount"].to_numpy())
         if labels is None:
             marked.append(column_labels(columns, chunk, source.label_delay_ms))
@@ -115,10 +119,10 @@ def load_dataset(source: TransactionFile, spec: FeatureSpec, labels: Path | None
     if not parts:
         raise InputError(f"{source.path} holds no transactions")
     columns = TransactionColumns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    reports = concatenated_labels(marked) if labels is None else label_columns(read_labels(labels, pan_key))
+    reports = concatenated_labels(marked) if labels is None else label_columns(read_labels(labels, privacy))
     return Dataset(
         columns=columns,
-        transaction_ids=pa.chunked_array(ids),
+        identities=pa.concat_tables(identities),
         amounts=np.concatenate(amounts),
         known=known_labels(columns.transaction, reports),
         labels=reports,
@@ -150,14 +154,24 @@ class LabelledReplay:
         return self._engine.update(columns, recent)
 
 
-def features_of(dataset: Dataset, spec: FeatureSpec, progress: Progress, batch: int = 65_536) -> tuple[Matrix, Mask]:
-    """X float32 [n, F] of a whole history and the mask of duplicates, bool [n]."""
+def features_of(
+    dataset: Dataset, spec: FeatureSpec, progress: Progress, batch: int = 65_536, path: Path | None = None
+) -> tuple[Matrix, Mask]:
+    """
+    X float32 [n, F] of a whole history and the mask of duplicates, bool [n].
+
+    Raises:
+        InputError: if the file it comes from, ``path``, is out of order or in another currency.
+    """
     n = len(dataset.columns.event_time)
     X = np.empty((n, len(spec.feature_names)), np.float32)
     duplicate = np.empty(n, np.bool_)
     replay = LabelledReplay(FeatureEngine(spec), dataset.labels)
     for begin in range(0, n, batch):
         rows = slice(begin, begin + batch)
-        X[rows], duplicate[rows], _, _ = replay.update(dataset.columns.rows(rows))
+        columns = dataset.columns.rows(rows)
+        X[rows], duplicate[rows], marks, _ = replay.update(columns)
+        if path is not None:
+            check_fit(columns.marked(marks), spec.currency, path)
         progress(len(X[rows]))
     return X, duplicate

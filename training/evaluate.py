@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, log_loss,
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
+from core.privacy import Privacy
 from models.bundle import Bundle
 from models.features.columns import UNKNOWN_AMOUNT
 from models.scorer import Scores, score
@@ -41,7 +42,12 @@ class Tested(Struct, frozen=True):
 
 
 def score_file(
-    source: TransactionFile, labels: Path | None, bundle: Bundle, pan_key: bytes, progress: Progress, after: Bundle | None = None
+    source: TransactionFile,
+    labels: Path | None,
+    bundle: Bundle,
+    privacy: Privacy,
+    progress: Progress,
+    after: Bundle | None = None,
 ) -> Tested:
     """
     Score what a file holds after the bundle's calibration, or after that of another, ``after``.
@@ -50,7 +56,7 @@ def score_file(
         InputError: if the file cannot be used or holds nothing after that.
     """
     progress.stage("reading", 0)
-    dataset = load_dataset(source, bundle.spec, labels, pan_key, progress.advance)
+    dataset = load_dataset(source, bundle.spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time
     progress.stage("features", len(time))
     X, duplicate = features_of(dataset, bundle.spec, progress.advance)

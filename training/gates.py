@@ -117,8 +117,8 @@ def conformance(bundle: Bundle, X: Matrix, champion: Bundle | None) -> list[Gate
         [some, np.full_like(some[:3], np.nan), np.full_like(some[:3], 1e30), np.full_like(some[:3], -1e30), rng.permuted(some)]
     )
     hostile[-3:, ::2] = np.nan
-    priced = np.zeros(len(hostile), np.bool_)
-    scores = score(bundle, hostile, priced)
+    doubts = np.zeros(len(hostile), np.uint8)
+    scores = score(bundle, hostile, doubts)
     p = scores.probability
     checks["probabilities"] = (
         bool(np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()),
@@ -129,7 +129,7 @@ def conformance(bundle: Bundle, X: Matrix, champion: Bundle | None) -> list[Gate
         bool((np.diff(scores.by_score[order]) >= 0).all()),
         "a higher probability never has a milder outcome",
     )
-    single = np.concatenate([score(bundle, hostile[i : i + 1], priced[:1]).probability for i in range(0, len(hostile), 7)])
+    single = np.concatenate([score(bundle, hostile[i : i + 1], doubts[:1]).probability for i in range(0, len(hostile), 7)])
     checks["batches"] = (bool((single == p[::7]).all()), "the same bits alone and in a batch")
     shap, bias = contributions(bundle.booster, some[:50])
     margin = bundle.booster.inplace_predict(some[:50], predict_type="margin", validate_features=False)

@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
+from core.privacy import WITHOUT_KEY
 from models.features.engine import Matrix
 from models.features.spec import FeatureSpec, compromise_spec, handbook_spec
 from training.dataset import Dataset, features_of, load_dataset
@@ -176,7 +177,7 @@ def load_handbook(folder: Path, progress: Progress) -> Handbook:
     """
     progress.stage("reading", 0)
     source = TransactionFile(folder / "transactions.parquet", load_mapping("handbook"))
-    return Handbook(load_dataset(source, handbook_spec(), None, b"", progress.advance))
+    return Handbook(load_dataset(source, handbook_spec(), None, WITHOUT_KEY, progress.advance))
 
 
 def features(book: Handbook, spec: FeatureSpec, progress: Progress) -> Matrix:
@@ -207,7 +208,7 @@ def check_causal(dataset: Dataset, spec: FeatureSpec, X: Matrix, at: int, rows: 
     known = dataset.labels.rows(dataset.labels.label_time <= at)
     past = Dataset(
         columns=dataset.columns.rows(slice(0, end)),
-        transaction_ids=dataset.transaction_ids.slice(0, end),
+        identities=dataset.identities.slice(0, end),
         amounts=dataset.amounts[:end],
         known=dataset.known,
         labels=known,

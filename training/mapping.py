@@ -13,6 +13,7 @@ from core.errors import MappingError
 from core.messages import Transaction
 
 REQUIRED = ("transaction_id", "event_time", "card_id", "merchant_id", "amount", "currency")
+_TOKENISED = ("transaction_id", "card_id", "merchant_id", "device_id", "ip")
 FIELDS = tuple(field for field in Transaction.__struct_fields__ if field != "v")
 
 
@@ -21,6 +22,17 @@ class LabelColumn(Struct, frozen=True, forbid_unknown_fields=True):
 
     column: str
     delay: str
+
+
+class PrivateColumns(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    Columns of the file that need care: ``card_number`` ones become tokens, even if a value is no valid card number; ``personal`` ones
+    are never read; in ``free_text`` ones card numbers are masked, even where the field is an identifier.
+    """
+
+    card_number: tuple[str, ...] = ()
+    personal: tuple[str, ...] = ()
+    free_text: tuple[str, ...] = ()
 
 
 class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +50,7 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
     constants: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     label: LabelColumn | None = None
+    privacy: PrivateColumns = PrivateColumns()
 
     def column(self, field: str) -> str | None:
         """The file's column for a field, without the mark of an optional one."""
@@ -95,6 +108,7 @@ def load_mapping(name: str) -> Mapping:
             raise ValueError("label.delay must be longer than nothing: a label is not known when its transaction is scored")
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
         raise MappingError(f"mapping {name}: {error}") from None
+    _check_privacy(name, mapping)
     unknown = sorted((mapping.columns.keys() | mapping.constants.keys() | mapping.values.keys()) - set(FIELDS))
     if unknown:
         raise MappingError(f"mapping {name}: no such field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
@@ -102,3 +116,16 @@ def load_mapping(name: str) -> Mapping:
     if absent:
         raise MappingError(f"mapping {name}: the required field {', '.join(absent)} has neither a column nor a constant")
     return mapping
+
+
+def _check_privacy(name: str, mapping: Mapping) -> None:
+    read, declared = set(mapping.names()), mapping.privacy
+    if both := sorted(read & set(declared.personal)):
+        raise MappingError(
+            f"mapping {name}: column {both[0]!r} is declared personal, so it is never read: no field can come from it"
+        )
+    if absent := sorted((set(declared.card_number) | set(declared.free_text)) - read):
+        raise MappingError(f"mapping {name}: column {absent[0]!r} is declared private, but no field comes from it")
+    numbers = {field for field, column in mapping.columns.items() if column.removeprefix("?") in declared.card_number}
+    if wrong := sorted(numbers - set(_TOKENISED)):
+        raise MappingError(f"mapping {name}: {wrong[0]} cannot be a token, so its column cannot be declared as a card number")

@@ -6,6 +6,7 @@ comes out is a table with the fields of ``Transaction`` as columns, private alre
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,12 +21,15 @@ import pyarrow.csv
 import pyarrow.parquet
 from msgspec import Struct
 
-from core.clock import duration_ms
-from core.decoding import private_label
-from core.errors import InputError, InvalidEvent
-from core.messages import EARLIEST, LATEST, Channel, Label
-from core.money import exponent
-from core.privacy import is_pan, pan_token, redact, redact_bytes
+from core.clock import Clock, SystemClock, duration_ms
+from core.decoding import private
+from core.errors import InputError, InvalidEvent, MissingKeyError
+from core.event_time import is_ahead
+from core.messages import EARLIEST, LARGEST_AMOUNT, LATEST, Channel, Label, Transaction
+from core.money import minor_per_major
+from core.privacy import WITHOUT_KEY, Privacy, without_controls
+from core.sensitive import flag_rows, mask
+from models.features.columns import string_buffers
 from training.mapping import FIELDS, REQUIRED, Mapping
 
 CHUNK_ROWS = 65_536
@@ -39,7 +43,6 @@ SCHEMA = pa.schema(
     ]
 )
 _IDENTIFIER = r"^[!-~]+( [!-~]+)*$"
-_LARGEST = 10**13
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,12 +54,29 @@ class Chunk(Struct, frozen=True):
     fraud: Mask | None
 
 
+def messages_of(table: pa.Table) -> Iterator[Transaction]:
+    """The rows of a reader's table as messages."""
+    for values in table.to_pylist():
+        for field in ("lat", "lon"):
+            if values[field] is not None and np.isnan(values[field]):
+                values[field] = None
+        yield msgspec.convert(values, Transaction)
+
+
 class TransactionFile:
     """One file of transactions behind a mapping."""
 
-    def __init__(self, path: Path, mapping: Mapping, pan_key: bytes = b"", rejects: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mapping: Mapping,
+        privacy: Privacy = WITHOUT_KEY,
+        rejects: Path | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         """
-        ``rejects`` is where rows that cannot be used are written, as JSON Lines.
+        ``rejects`` is where rows that cannot be used are written, as JSON Lines: their mapped fields, made private. ``clock`` tells
+        which events lie in the future.
 
         Raises:
             InputError: if there is no such file, or its ending is unknown.
@@ -71,7 +91,7 @@ class TransactionFile:
         self.path, self.mapping, self.suffix = path, mapping, suffix
         self.read = self.rejected = 0
         self.first_reject = ""
-        self._pan_key, self._rejects_path = pan_key, rejects
+        self._privacy, self._rejects_path, self._clock = privacy, rejects, clock or SystemClock()
         self._rejects: BinaryIO | None = None
         self._label_delay = duration_ms(mapping.label.delay) if mapping.label else 0
 
@@ -91,6 +111,7 @@ class TransactionFile:
 
         Raises:
             MappingError: if the mapping does not fit.
+            MissingKeyError: at the first identifier that must become a token, if there is no key.
             InputError: if the file is broken, or none of its rows can be used.
         """
         pieces = {".csv": self._csv, ".parquet": self._parquet}.get(self.suffix, self._json_lines)
@@ -108,17 +129,24 @@ class TransactionFile:
         if self.read and self.rejected == self.read:
             raise InputError(f"{self.path}: none of its {self.read:,} rows can be used; the first: {self.first_reject}")
 
-    def _reject(self, line: int, reason: str, row: Any) -> None:
+    def _reject(self, line: int, reason: str, row: dict[str, Any] | None = None) -> None:
+        """Count a row, and write it to the rejects: without ``row`` nothing but its line, for it may hold personal columns."""
         self.rejected += 1
-        reason = redact(reason)
+        reason = mask(without_controls(reason))
         self.first_reject = self.first_reject or f"line {line}: {reason}"
         if self._rejects_path is None:
             return
         if self._rejects is None:
             self._rejects_path.parent.mkdir(parents=True, exist_ok=True)
             self._rejects = self._rejects_path.open("wb")
-        entry = {"file": str(self.path), "line": line, "reason": reason, "row": row}
-        self._rejects.write(redact_bytes(msgspec.json.encode(entry, enc_hook=str)) + b"\n")
+        entry = {"file": str(self.path), "line": line, "reason": reason}
+        if row is not None:
+            hidden = self.mapping.privacy.card_number
+            entry["row"] = {
+                name: "[card number]" if name in hidden else None if value is None else mask(str(value))
+                for name, value in row.items()
+            }
+        self._rejects.write(msgspec.json.encode(entry) + b"\n")
 
     def _parquet(self, rows: int) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
         with pyarrow.parquet.ParquetFile(self.path) as file:
@@ -140,7 +168,7 @@ class TransactionFile:
             if not row.text.strip():
                 return "skip"
             self.read += 1
-            self._reject(row.number, f"{row.actual_columns} columns instead of {row.expected_columns}", row.text)
+            self._reject(row.number, f"{row.actual_columns} columns instead of {row.expected_columns}")
             return "skip"
 
         stream = pyarrow.csv.open_csv(
@@ -187,7 +215,7 @@ class TransactionFile:
                         records.append({name: _scalar(name, record.get(name)) for name in names})
                     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
                         self.read += 1
-                        self._reject(number, f"not a JSON object: {error}", line.decode("utf-8", "replace").rstrip("\n"))
+                        self._reject(number, f"not a JSON object: {error}")
                         continue
                     present |= record.keys()
                     places.append(number)
@@ -225,11 +253,12 @@ class TransactionFile:
         for field in ("transaction_id", "card_id", "merchant_id", "device_id"):
             columns[field] = self._identifiers(field, columns[field], refuse)
         columns["event_time"] = _times(columns["event_time"], self.mapping.time, refuse)
+        refuse(is_ahead(columns["event_time"].to_numpy(), self._clock.now_ms()), "event_time lies in the future")
         for field, pattern in (("currency", "^[A-Z]{3}$"), ("mcc", "^[0-9]{4}$"), ("country", "^[A-Z]{2}$")):
             columns[field] = _matching(field, columns[field], pattern, refuse)
         columns["channel"] = _matching("channel", columns["channel"], f"^({'|'.join(Channel)})$", refuse)
         for field, longest in (("merchant_name", 512), ("memo", 512), ("ip", 64)):
-            columns[field] = _free_text(field, columns[field], longest, refuse)
+            columns[field] = self._free_text(field, columns[field], longest, refuse)
         for field, limit in (("lat", 90.0), ("lon", 180.0)):
             columns[field] = _degrees(field, columns[field], limit, refuse)
         columns["amount"] = _amounts(columns["amount"], columns["currency"], self.mapping.amount, refuse)
@@ -243,31 +272,48 @@ class TransactionFile:
         return Chunk(table, fraud)
 
     def _identifiers(self, field: str, column: pa.Array, refuse: Any) -> pa.Array:
-        """Identifiers as strings, card numbers among the cards as tokens."""
+        """Identifiers as strings, private."""
         if pa.types.is_floating(column.type):
             column = _whole(field, column, refuse)
         encoded = column.cast(pa.string()).dictionary_encode()
-        values: list[str | None] = []
-        reasons: list[str | None] = []
-        for raw in encoded.dictionary.to_pylist():
-            text = raw
-            reason = None if 0 < len(text) <= 128 else f"{field} is empty or longer than 128 characters"
-            if field == "card_id" and is_pan(text):
-                try:
-                    text = pan_token(text, self._pan_key)
-                except InvalidEvent as error:
-                    reason = str(error)
-            values.append(redact(text))
-            reasons.append(reason)
-        dictionary = pa.array(values, pa.string())
-        shaped = pc.match_substring_regex(dictionary, _IDENTIFIER).to_pylist()
-        codes = encoded.indices.fill_null(len(values)).to_numpy()
-        for i, reason in enumerate(reasons):
-            if reason or not shaped[i]:
-                refuse(codes == i, reason or f"{field} holds characters an identifier cannot have")
+        lengths = pc.binary_length(encoded.dictionary).to_numpy(zero_copy_only=False)
+        dictionary = self._private(field, encoded.dictionary)
+        shaped = pc.match_substring_regex(dictionary, _IDENTIFIER).to_numpy(zero_copy_only=False)
+        n = len(dictionary)
+        codes = encoded.indices.fill_null(n).to_numpy()
+        sized = (lengths > 0) & (lengths <= 128)
+        for fits, reason in (
+            (sized, f"{field} is empty or longer than 128 characters"),
+            (shaped.astype(np.bool_), f"{field} holds characters an identifier cannot have"),
+        ):
+            if not fits.all():
+                refuse(~np.append(fits, True)[codes], reason)
         if field in REQUIRED:
-            refuse(codes == len(values), f"{field} is missing")
+            refuse(codes == n, f"{field} is missing")
         return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
+
+    def _free_text(self, field: str, column: pa.Array, longest: int, refuse: Any) -> pa.Array:
+        encoded = column.cast(pa.string()).dictionary_encode()
+        dictionary = self._private(field, encoded.dictionary)
+        too_long = np.append(pc.utf8_length(dictionary).to_numpy(zero_copy_only=False) > longest, False)
+        refuse(too_long[encoded.indices.fill_null(len(dictionary)).to_numpy()], f"{field} is longer than {longest} characters")
+        return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
+
+    def _private(self, field: str, values: pa.Array) -> pa.Array:
+        """Values of a field as the stream would make them private, and as the mapping declares its column."""
+        source, declared = self.mapping.column(field), self.mapping.privacy
+        if source in declared.card_number:
+            return pa.array([self._privacy.token(field, value) for value in values.to_pylist()], pa.string())
+        make = self._privacy.text if source in declared.free_text else partial(self._privacy.private, field)
+        data, offsets = string_buffers(values)
+        plain = pc.and_(pc.string_is_ascii(values), pc.ascii_is_printable(values)).to_numpy(zero_copy_only=False)
+        remarkable = np.flatnonzero(flag_rows(data, offsets) | ~plain.astype(np.bool_))
+        if not len(remarkable):
+            return values
+        made = values.to_pylist()
+        for i in remarkable.tolist():
+            made[i] = make(made[i])
+        return pa.array(made, pa.string())
 
 
 def _text(column: pa.Array) -> pa.Array:
@@ -328,14 +374,6 @@ def _matching(field: str, column: pa.Array, pattern: str, refuse: Any) -> pa.Arr
     return text
 
 
-def _free_text(field: str, column: pa.Array, longest: int, refuse: Any) -> pa.Array:
-    encoded = column.cast(pa.string()).dictionary_encode()
-    values = [redact(text) for text in encoded.dictionary.to_pylist()]
-    too_long = np.array([len(text) > longest for text in values] + [False])
-    refuse(too_long[encoded.indices.fill_null(len(values)).to_numpy()], f"{field} is longer than {longest} characters")
-    return pa.DictionaryArray.from_arrays(encoded.indices, pa.array(values, pa.string())).cast(pa.string())
-
-
 def _numbers(column: pa.Array) -> npt.NDArray[np.float64]:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         numbers: npt.NDArray[np.float64] = pd.to_numeric(column.to_pandas(), errors="coerce").to_numpy(np.float64)
@@ -356,17 +394,17 @@ def _degrees(field: str, column: pa.Array, limit: float, refuse: Any) -> pa.Arra
 def _amounts(column: pa.Array, currency: pa.Array, unit: str, refuse: Any) -> pa.Array:
     numbers = _numbers(column)
     if unit == "major":
-        exponents = {name: 10 ** exponent(name or "") for name in currency.unique().to_pylist()}
-        if set(exponents.values()) <= {100}:
-            numbers = np.round(numbers * 100)
+        units = {name: minor_per_major(name or "") for name in currency.unique().to_pylist()}
+        if len(units) == 1:
+            numbers = np.round(numbers * next(iter(units.values())))
         else:
-            numbers = np.round(numbers * np.array([exponents[name] for name in currency.to_pylist()], np.float64))
+            numbers = np.round(numbers * np.array([units[name] for name in currency.to_pylist()], np.float64))
     with np.errstate(invalid="ignore"):
         refuse(np.isnan(numbers), "amount is missing or not a number")
         refuse(numbers < 0, "amount is negative: refunds are not transactions to decide on")
-        refuse(~(numbers <= _LARGEST), f"amount is above {_LARGEST} minor units")
+        refuse(~(numbers <= LARGEST_AMOUNT), f"amount is above {LARGEST_AMOUNT} minor units")
         refuse(numbers != np.round(numbers), "amount is not a whole number of minor units")
-    return pa.array(np.nan_to_num(np.clip(numbers, 0, _LARGEST)).astype(np.int64))
+    return pa.array(np.nan_to_num(np.clip(numbers, 0, LARGEST_AMOUNT)).astype(np.int64))
 
 
 def _times(column: pa.Array, form: str, refuse: Any) -> pa.Array:
@@ -393,7 +431,7 @@ def _flags(column: pa.Array, refuse: Any) -> Mask:
     return np.asarray(yes, np.bool_)
 
 
-def read_labels(path: Path, pan_key: bytes = b"") -> list[Label]:
+def read_labels(path: Path, privacy: Privacy = WITHOUT_KEY) -> list[Label]:
     """
     Labels from a file with the fields of ``Label`` as columns (Parquet, CSV or JSON Lines), sorted by label time.
 
@@ -412,7 +450,9 @@ def read_labels(path: Path, pan_key: bytes = b"") -> list[Label]:
         labels = []
         for number, row in enumerate(rows, start=1):
             try:
-                labels.append(private_label(msgspec.convert(row, Label, strict=False), pan_key))
+                labels.append(private(msgspec.convert(row, Label, strict=False), privacy))
+            except MissingKeyError:
+                raise
             except (msgspec.ValidationError, InvalidEvent) as error:
                 raise InputError(f"{path}, label {number}: {error}") from None
     except (pa.ArrowInvalid, OSError, msgspec.MsgspecError) as error:

@@ -14,14 +14,16 @@ import pyarrow.parquet
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.messages import Alert, Transaction, encode
+from core.privacy import Privacy
 from models.bundle import Bundle
 from models.features.columns import label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
 from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, reason_codes
+from training.checks import check_fit
 from training.dataset import LabelledReplay, column_labels, columns_of, known_labels
 from training.evaluate import evaluate
-from training.readers import SCHEMA, TransactionFile, read_labels
+from training.readers import SCHEMA, TransactionFile, messages_of, read_labels
 
 Progress = Callable[[int], None]
 
@@ -57,22 +59,10 @@ def _alert_schema(names: tuple[str, ...]) -> pa.Schema:
     )
 
 
-def transaction_of(table: pa.Table, row: int) -> Transaction:
-    """One row of a reader's table as a message."""
-    return _message(table.slice(row, 1).to_pylist()[0])
-
-
-def _message(values: dict[str, Any]) -> Transaction:
-    for field in ("lat", "lon"):
-        if values[field] is not None and np.isnan(values[field]):
-            values[field] = None
-    return msgspec.convert(values, Transaction)
-
-
 def transactions_of(source: TransactionFile, rows: int = 2_048) -> Iterator[Transaction]:
     """Every usable transaction of a file as a message."""
     for chunk in source.chunks(rows):
-        yield from map(_message, chunk.table.to_pylist())
+        yield from messages_of(chunk.table)
 
 
 class _Writer:
@@ -96,7 +86,7 @@ class _Writer:
     def decisions(self, table: pa.Table, scores: Scores, rows: npt.NDArray[np.int64]) -> None:
         """Decisions of all rows of a table; ``rows`` are their places in the scores."""
         if self._form == "jsonl":
-            transactions = [_message(values) for values in table.take(pa.array(rows)).to_pylist()]
+            transactions = list(messages_of(table.take(pa.array(rows))))
             self._lines.writelines(encode(decided) + b"\n" for decided in decisions(transactions, scores))
             return
         taken = table if len(rows) == len(table) else table.take(pa.array(rows))
@@ -161,7 +151,7 @@ def _rules(path: Path | None, features: tuple[str, ...]) -> Any:
 
 
 def replay(
-    source: TransactionFile, bundle: Bundle, *, labels: Path | None, out: Path, form: str, pan_key: bytes, progress: Progress,
+    source: TransactionFile, bundle: Bundle, *, labels: Path | None, out: Path, form: str, privacy: Privacy, progress: Progress,
     batch: int = 65_536, rules: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """
@@ -174,7 +164,7 @@ def replay(
     """
     spec = bundle.spec
     decider = Decider(bundle, _rules(rules, spec.feature_names))
-    reports = label_columns(read_labels(labels, pan_key)) if labels else None
+    reports = label_columns(read_labels(labels, privacy)) if labels else None
     feed = LabelledReplay(FeatureEngine(spec), reports)
     writer = _Writer(out, form, spec.feature_names)
     names = spec.feature_names
@@ -186,7 +176,9 @@ def replay(
             columns = columns_of(chunk.table, spec)
             if reports is None and chunk.fraud is not None:
                 feed.add_labels(column_labels(columns, chunk, source.label_delay_ms))
-            X, duplicate, _, recent = feed.update(columns, RECENT)
+            X, duplicate, marks, recent = feed.update(columns, RECENT)
+            columns = columns.marked(marks)
+            check_fit(columns, spec.currency, source.path)
             rows = np.flatnonzero(~duplicate)
             duplicates += int(duplicate.sum())
             if len(rows):
@@ -194,7 +186,7 @@ def replay(
                 scores = decider.decide(X[rows], columns.rows(rows), names, partial(text_of, kept))
                 writer.decisions(chunk.table, scores, rows)
                 places = np.flatnonzero(scores.outcome != APPROVE)
-                raised = [transaction_of(chunk.table, int(row)) for row in rows[places]]
+                raised = list(messages_of(chunk.table.take(pa.array(rows[places]))))
                 for row, transaction, decided in zip(rows[places], raised, decisions(raised, scores.rows(places)), strict=True):
                     earlier = recent_transactions(recent[row].tolist(), int(columns.merchant[row]))
                     writer.alert(alert(transaction, decided, names, X[row], spec, earlier))

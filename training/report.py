@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from core.clock import MS_PER_HOUR
 from core.errors import InputError
+from core.money import minor_per_major, money
 from models.attribution import contributions
 from models.bundle import CARD, Bundle
 from models.calibration import reliability
@@ -32,7 +33,7 @@ from training.progress import Progress
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 _EXPLAINED = 2_000
-_AMOUNT_BANDS = (0, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 2**62)  # minor units
+_AMOUNT_BANDS = (0, 10, 25, 50, 100, 250, 500, 1_000)  # major units
 _RED, _BLUE, _GREY, _GREEN = "#b3261e", "#1f5fa8", "#7a7f87", "#2e7d4f"
 
 
@@ -48,7 +49,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
     sample = np.random.default_rng(0).choice(len(seen.X), min(_EXPLAINED, len(seen.X)), replace=False)
     shap = np.abs(contributions(bundle.booster, seen.X[np.sort(sample)])[0]).mean(axis=0)
     time = seen.dataset.columns.event_time[seen.rows]
-    ids = seen.dataset.transaction_ids.take(seen.rows).to_pylist()
+    ids = seen.dataset.identities["transaction_id"].take(seen.rows).to_pylist()
     kinds = [typology.get(identity) or "" for identity in ids]
     wrong = {
         "Frauds missed, highest amounts": np.flatnonzero(fraud & ~seen.flagged),
@@ -80,7 +81,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
         score_drift=index[-1],
         verdict="stable" if index.max() < STABLE else "watch" if index.max() < SHIFTED else "shifted",
         breakdowns={
-            "By amount": _breakdown(seen, _bands(seen.amount)),
+            "By amount": _breakdown(seen, _bands(seen.amount, minor_per_major(bundle.spec.currency))),
             "By hour (UTC)": _breakdown(
                 seen, [f"{hour:02d}–{hour + 2:02d}" for hour in (time // MS_PER_HOUR % 24 // 3 * 3).tolist()]
             ),
@@ -91,7 +92,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
                 {
                     "id": ids[i],
                     "time": _minute(time[i]),
-                    "amount": f"{seen.amount[i] / 100:,.2f}",
+                    "amount": money(int(seen.amount[i]), bundle.spec.currency),
                     "probability": f"{probability[i]:.4f}",
                     "typology": kinds[i],
                 }
@@ -229,12 +230,11 @@ def _bars(names: list[str], values: list[float], label: str, marks: tuple[float,
     return _svg(figure, f"{label} by feature")
 
 
-def _bands(amount: npt.NDArray[np.int64]) -> list[str]:
-    names = [
-        f"{low // 100:,}–{high // 100:,}" if high < 2**60 else f"from {low // 100:,}"
-        for low, high in itertools.pairwise(_AMOUNT_BANDS)
-    ]
-    return [names[place] for place in (np.searchsorted(_AMOUNT_BANDS, amount, side="right") - 1).tolist()]
+def _bands(amount: npt.NDArray[np.int64], major: int) -> list[str]:
+    """The range of each amount in major units, of which one has ``major`` minor units."""
+    edges = np.array(_AMOUNT_BANDS) * major
+    names = [*(f"{low:,}–{high:,}" for low, high in itertools.pairwise(_AMOUNT_BANDS)), f"from {_AMOUNT_BANDS[-1]:,}"]
+    return [names[place] for place in (np.searchsorted(edges, amount, side="right") - 1).tolist()]
 
 
 def _breakdown(seen: Tested, keys: list[str]) -> list[dict[str, Any]]:

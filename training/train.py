@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.messages import Finding, alert_id
+from core.privacy import Privacy
 from models.attribution import contributions
 from models.bundle import Reference, save_bundle
 from models.calibration import (
@@ -39,7 +40,7 @@ from models.policy import Policy, cheapest_budget, fit_policy
 from training.dataset import Dataset, features_of, load_dataset
 from training.evaluate import evaluate
 from training.progress import Progress
-from training.readers import TransactionFile
+from training.readers import TransactionFile, messages_of
 from training.splits import Split, split_by_time
 
 Mask = npt.NDArray[np.bool_]
@@ -129,7 +130,7 @@ class History(Struct, frozen=True):
 
 
 def load_history(
-    source: TransactionFile, spec: FeatureSpec, labels: Path | None, label_delay_ms: int, pan_key: bytes, progress: Progress
+    source: TransactionFile, spec: FeatureSpec, labels: Path | None, label_delay_ms: int, privacy: Privacy, progress: Progress
 ) -> History:
     """
     Read a file and compute its features.
@@ -138,20 +139,20 @@ def load_history(
         InputError: if the file, the labels or the history's length do not allow training.
     """
     progress.stage("reading", 0)
-    dataset = load_dataset(source, spec, labels, pan_key, progress.advance)
+    dataset = load_dataset(source, spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time
     if (np.diff(time) < 0).any():
         raise InputError(f"{source.path} is not sorted by event time: sort it, so that no feature sees the future")
     split = split_by_time(time, label_delay_ms)
     progress.stage("features", len(time))
-    X, duplicate = features_of(dataset, spec, progress.advance)
+    X, duplicate = features_of(dataset, spec, progress.advance, path=source.path)
     digests = {"transactions": file_digest(source.path), **({"labels": file_digest(labels)} if labels else {})}
     return History(dataset, X, ~duplicate, split, digests)
 
 
 def train(
     source: TransactionFile, spec: FeatureSpec, *, labels: Path | None, alerts_per_day: float, label_delay_ms: int, out: Path,
-    seed: int, pan_key: bytes, progress: Progress, recipe: Recipe = DEFAULT,
+    seed: int, privacy: Privacy, progress: Progress, recipe: Recipe = DEFAULT,
 ) -> tuple[str, dict[str, Any]]:  # fmt: skip
     """
     Train, evaluate and write a bundle to ``out``. Returns its version and its metrics.
@@ -159,7 +160,7 @@ def train(
     Raises:
         InputError: if the file, the labels or the history's length do not allow it.
     """
-    history = load_history(source, spec, labels, label_delay_ms, pan_key, progress)
+    history = load_history(source, spec, labels, label_delay_ms, privacy, progress)
     dataset, X, split, usable = history.dataset, history.X, history.split, history.usable
     time = dataset.columns.event_time
     rows = np.flatnonzero(split.train(time) & usable)
@@ -203,11 +204,14 @@ def train(
         "calibration": {"method": method, "compared": compared},
         "training": {"transactions": len(rows), "known_frauds": int(y.sum()), "seed": seed, "rounds": recipe.rounds},
         "recipe": msgspec.to_builtins(recipe),
+        "budget": budget,
         "split": {name: _day(getattr(split, name)) for name in Split.__struct_fields__},
         "label_delay_days": label_delay_ms / MS_PER_DAY,
         "data": {"name": source.path.name, "sha256": history.digests},
         "environment": environment(),
     }
+    if privacy.fingerprint:
+        metrics["pan_key"] = privacy.fingerprint
     cases = _cases(dataset, X, booster, calibration, policy, forest, later | test, label_delay_ms)
     version = save_bundle(
         out,
@@ -222,6 +226,16 @@ def train(
         cases=cases,
     )
     return version, metrics
+
+
+def budget_missed(alerts_per_day: float, budget: float) -> str | None:
+    """What to tell if the test period has half as many or half again as many alerts a day as were planned; None if it has not."""
+    if 0.5 * budget <= alerts_per_day <= 1.5 * budget:
+        return None
+    return (
+        f"the test period has {alerts_per_day:,.0f} alerts a day, the budget is {budget:,.0f}: the transactions have changed since the "
+        "calibration period. Train on newer data, or set thresholds with `whyflag backtest --review`"
+    )
 
 
 def reference_of(X: Matrix, later: Matrix, probability: npt.NDArray[np.float64]) -> Reference:
@@ -304,10 +318,10 @@ def _cases(
     fraud = dataset.known.final[flagged]
     time = dataset.columns.event_time[flagged]
     closed = np.where(fraud, dataset.known.reported[flagged], time + delay_ms)
-    ids = dataset.transaction_ids.take(pa.array(flagged)).to_pylist()
+    transactions = messages_of(dataset.identities.take(pa.array(flagged)))
     table = pa.table(
         {
-            "case_id": [alert_id(transaction_id) for transaction_id in ids],
+            "case_id": [alert_id(transaction) for transaction in transactions],
             "outcome": [str(Finding.FRAUD if f else Finding.LEGITIMATE) for f in fraud],
             "event_time": time,
             "closed_time": closed,

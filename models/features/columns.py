@@ -6,6 +6,7 @@ among ten million cards; the hash is our own so that every process and every ver
 """
 
 from collections.abc import Iterable, Sequence
+from enum import IntFlag
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from core.messages import Channel, Label, RecentTransaction, Transaction
+from core.messages import LARGEST_AMOUNT, Channel, Label, RecentTransaction, Transaction
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -21,9 +22,19 @@ Floats = npt.NDArray[np.float64]
 
 UNKNOWN_AMOUNT = -1
 COUNTRIES = 26 * 26 + 1
-# Layout of ``attributes``, from the lowest bit: low amount, night, channel (2), country (10), category (14), merchant (32), unusual.
-LOW_BIT, NIGHT_BIT, CHANNEL_SHIFT, COUNTRY_SHIFT, CATEGORY_SHIFT, MERCHANT_SHIFT = 1, 2, 2, 4, 14, 28
-UNUSUAL_BIT = 1 << 60
+# Layout of ``attributes``, from the lowest bit: low amount, night, channel (2), country (10), category (14), merchant (32), marks (3).
+LOW_BIT, NIGHT_BIT, CHANNEL_SHIFT, COUNTRY_SHIFT, CATEGORY_SHIFT, MERCHANT_SHIFT, MARK_SHIFT = 1, 2, 2, 4, 14, 28, 60
+
+
+class Mark(IntFlag):
+    """What the card's hop finds about a transaction, beside its features."""
+
+    UNUSUAL = 1  # its amount is unusual for the card
+    LATE = 2  # it is older than the newest event before it by more than the lateness that the spec allows
+    REUSED = 4  # the card used its id before, for something else
+
+
+UNUSUAL_BIT = Mark.UNUSUAL << MARK_SHIFT
 CHANNEL_PRESENT, CHANNEL_ONLINE = 1, 2
 _CHANNELS = {None: 0, Channel.CARD_PRESENT: CHANNEL_PRESENT, Channel.ONLINE: CHANNEL_ONLINE}
 
@@ -31,10 +42,13 @@ _CHANNELS = {None: 0, Channel.CARD_PRESENT: CHANNEL_PRESENT, Channel.ONLINE: CHA
 class TransactionColumns(NamedTuple):
     """
     n transactions. Hashes are uint64 [n]; a missing device is 0, a missing place NaN, an amount without a known exchange
-    rate ``UNKNOWN_AMOUNT``. ``amount`` is in minor units of the spec's currency, ``attributes`` is packed as laid out above.
+    rate ``UNKNOWN_AMOUNT``. ``transaction`` is the hash of card and transaction id, which labels share, ``content`` that of what was
+    bought: both together are the transaction's identity. ``amount`` is in minor units of the spec's currency, ``attributes`` is packed as
+    laid out above.
     """
 
     transaction: UInt64s
+    content: UInt64s
     event_time: Int64s
     card: UInt64s
     merchant: UInt64s
@@ -52,9 +66,14 @@ class TransactionColumns(NamedTuple):
         """Some of the rows, by slice, mask or indices."""
         return TransactionColumns(*(np.ascontiguousarray(column[index]) for column in self))
 
-    def marked(self, unusual: npt.NDArray[np.bool_]) -> "TransactionColumns":
-        """The same, with what the card's hop has found of the amounts: ``unusual`` bool [n]."""
-        return self._replace(attributes=self.attributes | np.where(unusual, UNUSUAL_BIT, 0)) if unusual.any() else self
+    def marked(self, marks: Int64s) -> "TransactionColumns":
+        """The same with what the card's hop has found: ``marks`` int64 [n], bits of ``Mark``."""
+        return self._replace(attributes=self.attributes | marks << MARK_SHIFT) if marks.any() else self
+
+    def has(self, mark: Mark) -> npt.NDArray[np.bool_]:
+        """Which transactions carry a mark, bool [n]."""
+        found: npt.NDArray[np.bool_] = (self.attributes & (int(mark) << MARK_SHIFT)) != 0
+        return found
 
 
 class LabelColumns(NamedTuple):
@@ -115,17 +134,42 @@ def hash_strings(values: Sequence[str | None]) -> UInt64s:
     return out
 
 
-def hash_arrow(values: pa.Array) -> UInt64s:
-    """64-bit hashes of an Arrow string array, uint64 [n]; null becomes 0. Equal to ``hash_strings`` on the same strings."""
+def string_buffers(values: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64s]:
+    """UTF-8 bytes and offsets int64 [n + 1] of an Arrow string array; a null is an empty string."""
     values = values.cast(pa.large_string())
-    out = np.empty(len(values), np.uint64)
     _, offset_buffer, data = values.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + len(values) + 1]
     raw = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
-    _hash_bytes(raw, offsets, out)
+    return raw, offsets
+
+
+def hash_arrow(values: pa.Array) -> UInt64s:
+    """64-bit hashes of an Arrow string array, uint64 [n]; null becomes 0. Equal to ``hash_strings`` on the same strings."""
+    out = np.empty(len(values), np.uint64)
+    _hash_bytes(*string_buffers(values), out)
     if values.null_count:
         out[values.is_null().to_numpy(zero_copy_only=False)] = 0
     return out
+
+
+def combined(*columns: npt.NDArray[Any]) -> UInt64s:
+    """One 64-bit hash of several 64-bit columns of n rows, uint64 [n]; the order of the columns matters."""
+    state = np.full(len(columns[0]), 0x9E3779B97F4A7C15, np.uint64)
+    for column in columns:
+        state = (state ^ column.view(np.uint64)) * np.uint64(0xFF51AFD7ED558CCD)
+        state ^= state >> np.uint64(32)
+    return state
+
+
+def _content(
+    transaction: UInt64s, merchant: UInt64s, device: UInt64s, event_time: Int64s, amount: Int64s, currency: Int64s, attributes: Int64s,
+    lat: Floats, lon: Floats,
+) -> UInt64s:  # fmt: skip
+    return combined(transaction, merchant, device, event_time, amount, currency, attributes, lat, lon)
+
+
+def _currency_code(currency: str) -> int:
+    return ord(currency[0]) << 16 | ord(currency[1]) << 8 | ord(currency[2])
 
 
 def country_code(country: str | None) -> int:
@@ -152,35 +196,46 @@ def transaction_columns(
 ) -> TransactionColumns:
     """Columns of a batch of messages; the last four arguments come from the feature spec."""
     n = len(transactions)
-    merchant = hash_strings([t.merchant_id for t in transactions])
+    card, merchant = hash_strings([t.card_id for t in transactions]), hash_strings([t.merchant_id for t in transactions])
+    device = hash_strings([t.device_id for t in transactions])
+    transaction = combined(card, hash_strings([t.transaction_id for t in transactions]))
     event_time = np.fromiter((t.event_time for t in transactions), np.int64, n)
-    amount = np.fromiter((t.amount for t in transactions), np.int64, n)
+    paid = np.fromiter((t.amount for t in transactions), np.int64, n)
+    amount = paid.copy()
     for i, t in enumerate(transactions):
         if t.currency != currency:
             amount[i] = converted(t.amount, t.currency, rates)
     nan = float("nan")
-    return TransactionColumns(
-        transaction=hash_strings([t.transaction_id for t in transactions]),
-        event_time=event_time,
-        card=hash_strings([t.card_id for t in transactions]),
-        merchant=merchant,
-        device=hash_strings([t.device_id for t in transactions]),
-        amount=amount,
-        attributes=_attributes(
-            merchant,
-            np.fromiter((int(t.mcc) + 1 if t.mcc else 0 for t in transactions), np.int64, n),
-            np.fromiter((country_code(t.country) for t in transactions), np.int64, n),
-            np.fromiter((_CHANNELS[t.channel] for t in transactions), np.int64, n),
-            event_time, amount, low_amount, night_until,
-        ),
-        lat=np.fromiter((nan if t.lat is None or t.lon is None else t.lat for t in transactions), np.float64, n),
-        lon=np.fromiter((nan if t.lat is None or t.lon is None else t.lon for t in transactions), np.float64, n),
+    lat = np.fromiter((nan if t.lat is None or t.lon is None else t.lat for t in transactions), np.float64, n)
+    lon = np.fromiter((nan if t.lat is None or t.lon is None else t.lon for t in transactions), np.float64, n)
+    attributes = _attributes(
+        merchant,
+        np.fromiter((int(t.mcc) + 1 if t.mcc else 0 for t in transactions), np.int64, n),
+        np.fromiter((country_code(t.country) for t in transactions), np.int64, n),
+        np.fromiter((_CHANNELS[t.channel] for t in transactions), np.int64, n),
+        event_time, amount, low_amount, night_until,
     )  # fmt: skip
+    currencies = np.fromiter((_currency_code(t.currency) for t in transactions), np.int64, n)
+    return TransactionColumns(
+        transaction=transaction,
+        content=_content(transaction, merchant, device, event_time, paid, currencies, attributes, lat, lon),
+        event_time=event_time,
+        card=card,
+        merchant=merchant,
+        device=device,
+        amount=amount,
+        attributes=attributes,
+        lat=lat,
+        lon=lon,
+    )
 
 
 def converted(amount: int, currency: str, rates: dict[str, float]) -> int:
-    """An amount in the spec's minor units, or ``UNKNOWN_AMOUNT`` without a rate."""
-    return round(amount * rates[currency]) if currency in rates else UNKNOWN_AMOUNT
+    """An amount in the spec's minor units, or ``UNKNOWN_AMOUNT`` without a rate or beyond what a message may hold."""
+    if currency not in rates:
+        return UNKNOWN_AMOUNT
+    exchanged = round(amount * rates[currency])
+    return exchanged if exchanged <= LARGEST_AMOUNT else UNKNOWN_AMOUNT
 
 
 def table_columns(
@@ -202,9 +257,12 @@ def table_columns(
     def floats(name: str) -> Floats:
         return np.array(table[name].to_numpy(), np.float64)
 
-    merchant = hash_arrow(table["merchant_id"].combine_chunks())
+    card, merchant = hash_arrow(table["card_id"].combine_chunks()), hash_arrow(table["merchant_id"].combine_chunks())
+    device = hash_arrow(table["device_id"].combine_chunks())
+    transaction = combined(card, hash_arrow(table["transaction_id"].combine_chunks()))
     event_time = np.array(table["event_time"].to_numpy(), np.int64)  # a copy: kernels are compiled for writable arrays
-    amount = np.array(table["amount"].to_numpy(), np.int64)
+    paid = np.array(table["amount"].to_numpy(), np.int64)
+    amount = paid.copy()
     currencies = table["currency"].combine_chunks().dictionary_encode()
     names = currencies.dictionary.to_pylist()
     if names != [currency]:
@@ -216,31 +274,24 @@ def table_columns(
     lat, lon = floats("lat"), floats("lon")
     nowhere = np.isnan(lat) | np.isnan(lon)
     lat, lon = np.where(nowhere, np.nan, lat), np.where(nowhere, np.nan, lon)
-    return TransactionColumns(
-        transaction=hash_arrow(table["transaction_id"].combine_chunks()),
-        event_time=event_time,
-        card=hash_arrow(table["card_id"].combine_chunks()),
-        merchant=merchant,
-        device=hash_arrow(table["device_id"].combine_chunks()),
-        amount=amount,
-        attributes=_attributes(
-            merchant,
-            mapped("mcc", lambda mcc: int(mcc) + 1),
-            mapped("country", country_code),
-            mapped("channel", lambda channel: _CHANNELS[Channel(channel)]),
-            event_time, amount, low_amount, night_until,
-        ),
-        lat=lat,
-        lon=lon,
+    attributes = _attributes(
+        merchant,
+        mapped("mcc", lambda mcc: int(mcc) + 1),
+        mapped("country", country_code),
+        mapped("channel", lambda channel: _CHANNELS[Channel(channel)]),
+        event_time, amount, low_amount, night_until,
     )  # fmt: skip
+    content = _content(transaction, merchant, device, event_time, paid, mapped("currency", _currency_code), attributes, lat, lon)
+    return TransactionColumns(transaction, content, event_time, card, merchant, device, amount, attributes, lat, lon)
 
 
 def label_columns(labels: Sequence[Label]) -> LabelColumns:
     """Columns of a batch of label messages."""
     n = len(labels)
+    card = hash_strings([label.card_id for label in labels])
     return LabelColumns(
-        transaction=hash_strings([label.transaction_id for label in labels]),
-        card=hash_strings([label.card_id for label in labels]),
+        transaction=combined(card, hash_strings([label.transaction_id for label in labels])),
+        card=card,
         merchant=hash_strings([label.merchant_id for label in labels]),
         event_time=np.fromiter((label.event_time for label in labels), np.int64, n),
         label_time=np.fromiter((label.label_time for label in labels), np.int64, n),

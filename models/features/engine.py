@@ -9,14 +9,18 @@ import numpy.typing as npt
 from core.clock import duration_ms
 from core.errors import StateError
 from core.messages import Transaction
+from core.metrics import EVICTED
+from core.money import minor_per_major
 from models.features import kernels, rows
 from models.features.columns import LabelColumns, TransactionColumns, transaction_columns
 from models.features.spec import NORMAL_OPS, Entity, FeatureSpec, StateKind, check_spec, op_of
-from models.features.state import N_SLOTS, empty_state, grow
+from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, remove
 
 Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 RECENT = 8
+UNBOUNDED = 2**62
+_EVICTED_SHARE = 64  # at the ceiling one key in so many goes at once: finding them looks at all keys
 
 
 class Rows(NamedTuple):
@@ -27,50 +31,64 @@ class Rows(NamedTuple):
     words: npt.NDArray[np.int64]
 
 
+class Changes(NamedTuple):
+    """What changed: rows of keys that are held, and ``removed`` uint64 [m], keys that are not held any more."""
+
+    rows: Rows
+    removed: npt.NDArray[np.uint64]
+
+
 class Update(NamedTuple):
     """
     What n transactions gave: X float32 [n, F]; a bool [n] mask of duplicates, whose rows are NaN (exact state only: duplicates are found
-    where the card is); a bool [n] mask of amounts unusual for the card (the first entity finds it); and each one's ``recent``
-    earlier transactions of the key, int64 [n, recent, 3], zero where there are fewer.
+    where the card is); ``marks`` int64 [n], bits of ``Mark`` (the first entity finds them); and each one's ``recent`` earlier
+    transactions of the key, int64 [n, recent, 3], zero where there are fewer.
     """
 
     X: Matrix
     duplicate: Mask
-    unusual: Mask
+    marks: npt.NDArray[np.int64]
     recent: npt.NDArray[np.int64]
 
 
 class EntityEngine:
     """State and features of one entity: what one hop of the stream owns for one partition."""
 
-    def __init__(self, spec: FeatureSpec, entity: Entity, slots: int = 1024) -> None:
-        """``slots`` is the number of keys to make room for at first, a power of two; the state grows as needed."""
+    def __init__(self, spec: FeatureSpec, entity: Entity, slots: int = 1024, ceiling: int = UNBOUNDED) -> None:
+        """
+        ``slots`` is the number of keys to make room for at first, a power of two; the state grows as needed, up to ``ceiling`` keys. At the
+        ceiling a new key takes the place of those of which nothing was heard for the longest time.
+        """
         check_spec(spec)
         self.spec, self.entity = spec, entity
         lengths = [window.length for window in entity.windows]
         self._windows = np.array([duration_ms(length) for length in lengths], np.int64)
         self._ops = np.array([op_of(feature) for feature in entity.features], np.int64)
         self._op_windows = np.array([lengths.index(f.window) if f.window else 0 for f in entity.features], np.int64)
-        self._delay = duration_ms(entity.delay)
-        self._retention = int(self._windows[-1]) + self._delay + duration_ms(entity.lateness)
+        self._delay, self._lateness = duration_ms(entity.delay), duration_ms(entity.lateness)
+        self._retention = int(self._windows[-1]) + self._delay + self._lateness
+        self._major = float(minor_per_major(spec.currency))
         ops = {op_of(feature) for feature in entity.features}
         asks_normal = not ops.isdisjoint(NORMAL_OPS)
         self._normal = (
             asks_normal and entity.name == spec.entities[0].name, asks_normal, entity.labelled,
             spec.normal_amount, spec.normal_weight, spec.unusual_ratio,
         )  # fmt: skip
-        buckets = 0
+        self._kept = np.zeros(0, np.int64)
         if entity.state is StateKind.BUCKETED:
             resolutions = [duration_ms(window.resolution) for window in entity.windows]
             levels = sorted(set(resolutions))
             self._level_of = np.array([levels.index(resolution) for resolution in resolutions], np.int64)
             self._resolutions = np.array(levels, np.int64)
-            lengths_of = [
-                1 + max(int(w) // r for w, r in zip(self._windows, resolutions, strict=True) if r == level) for level in levels
-            ]
-            self._level_begin = np.concatenate(([0], np.cumsum(lengths_of))).astype(np.int64)
-            buckets = int(self._level_begin[-1])
-        self._state = empty_state(slots, max(8 * slots, 8 * entity.history), buckets)
+            self._kept = np.array(
+                [1 + max(int(w) // r for w, r in zip(self._windows, resolutions, strict=True) if r == level) for level in levels],
+                np.int64,
+            )
+        # one event takes at most one larger block of each kind, and a block takes the next power of two of rows
+        self._room = 8 * entity.history + 4 * int(self._kept.sum())
+        self._ceiling = ceiling
+        self._state = empty_state(slots, 4 * slots + 2 * self._room, len(self._kept), ceiling)
+        self._removed: list[npt.NDArray[np.uint64]] = []  # since the last ``changed``
 
     @property
     def keys(self) -> int:
@@ -92,29 +110,70 @@ class EntityEngine:
         n = len(columns.event_time)
         keys = columns.key(self.entity.key)
         out = np.empty((n, len(self._ops)), np.float32)
-        duplicate, unusual = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+        duplicate, marks = np.zeros(n, np.bool_), np.zeros(n, np.int64)
         earlier = np.zeros((n, recent, 3), np.int64)
         done = 0
         while True:
             if self.entity.state is StateKind.EXACT:
                 done = kernels.update_exact(
-                    self._state, columns, keys, done, self._windows, self._retention, self._delay, self.entity.history,
-                    self._normal, self._ops, self._op_windows, out, duplicate, unusual, earlier,
+                    self._state, columns, keys, done, self._windows, self._retention, self._lateness, self._delay, self.entity.history,
+                    self._room, self._major, self._normal, self._ops, self._op_windows, out, duplicate, marks, earlier,
                 )  # fmt: skip
             else:
                 done = kernels.update_bucketed(
-                    self._state, columns, keys, done, self._windows, self._level_of, self._resolutions, self._level_begin,
-                    self.entity.history, self.spec.fraud_prior, self.spec.prior_weight, self._ops, self._op_windows, out,
+                    self._state, columns, keys, done, self._windows, self._retention, self._level_of, self._resolutions, self._kept,
+                    self.entity.history, self._room, self._major, self.spec.fraud_prior, self.spec.prior_weight, self._ops,
+                    self._op_windows, out,
                 )  # fmt: skip
             if done == n:
-                return Update(out, duplicate, unusual, earlier)
-            self._state = grow(self._state, 4 * self.entity.history)
+                return Update(out, duplicate, marks, earlier)
+            self._make_room()
 
     def apply_labels(self, labels: LabelColumns) -> None:
         """Remember labels. Each takes effect for transactions from its label time on, whenever it is applied."""
         keys, done = labels.key(self.entity.key), 0
-        while (done := kernels.apply_labels(self._state, labels, keys, done, self.entity.history)) < len(keys):
-            self._state = grow(self._state, 4 * self.entity.history)
+        while True:
+            done = kernels.apply_labels(self._state, labels, keys, done, self._retention, self.entity.history, self._room)
+            if done == len(keys):
+                return
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let one more event be processed. Which keys give way depends on the events alone, never on how they were cut."""
+        if self._state.meta[WANTED]:
+            self._state.meta[WANTED] = 0
+            self._drop_stale()
+            if self.keys >= self._ceiling:
+                self._drop_stalest(self.keys - self._ceiling + max(1, self._ceiling // _EVICTED_SHARE))
+        self._state = grow(self._state, self._room)
+
+    def _drop_stale(self) -> None:
+        """Remove keys of which nothing can matter any more: their next event would find a stranger all the same."""
+        stale = self._activity() < self._state.meta[WATERMARK] - self._retention
+        self._evict(np.flatnonzero(stale), "stale")
+
+    def _drop_stalest(self, count: int) -> None:
+        activity, keys = self._activity(), self._state.keys[: self.keys]
+        last = np.partition(activity, count - 1)[count - 1]
+        older, equal = np.flatnonzero(activity < last), np.flatnonzero(activity == last)
+        equal = equal[np.argsort(keys[equal])][: count - len(older)]
+        self._evict(np.concatenate((older, equal)), "ceiling")
+
+    def _activity(self) -> npt.NDArray[np.int64]:
+        """When each key was last heard of, int64 [keys]."""
+        state, n = self._state, self.keys
+        activity = state.newest[:n].copy()
+        begin, size = state.reports[:n, START].astype(np.int64), state.reports[:n, SIZE]
+        reported = np.flatnonzero(size)
+        activity[reported] = np.maximum(activity[reported], state.pool[begin[reported] + size[reported] - 1, 0])
+        return activity
+
+    def _evict(self, slots: npt.NDArray[np.int64], reason: str) -> None:
+        if len(slots):
+            keys = self._state.keys[slots]
+            remove(self._state, keys)
+            self._removed.append(keys)
+            EVICTED.labels(self.entity.name, reason).inc(len(slots))
 
     @property
     def digest(self) -> int:
@@ -125,14 +184,27 @@ class EntityEngine:
         """
         return int(self._state.digests[: self.keys].sum(dtype=np.uint64))
 
-    def changed(self) -> Rows:
-        """The rows of all keys that changed since the last call; these count as written from here on."""
+    def changed(self) -> Changes:
+        """
+        Remove keys of which nothing can matter any more, and return what changed since the last call: the rows of keys that are held,
+        and the keys of those that are not held any more. These count as written from here on.
+        """
+        self._drop_stale()
         state = self._state
         slots = np.flatnonzero(state.dirty[: self.keys])
-        offsets = rows.lengths(state, slots, self._retention)
+        offsets = rows.lengths(state, slots, self._retention, self._kept)
         words = np.empty(offsets[-1], np.int64)
-        rows.pack(state, state.place.view(np.int64), state.devices.view(np.int64), slots, self._retention, offsets, words)
-        return Rows(state.keys[slots], offsets, words)
+        rows.pack(
+            state, state.place.view(np.int64), state.devices.view(np.int64), slots, self._retention, self._kept, offsets, words
+        )
+        removed = np.unique(np.concatenate([*self._removed, np.zeros(0, np.uint64)]))
+        self._removed.clear()
+        back = np.isin(removed, state.keys[: self.keys]) if len(removed) else np.zeros(0, np.bool_)
+        return Changes(Rows(state.keys[slots], offsets, words), removed[~back])
+
+    def remove(self, keys: npt.NDArray[np.uint64]) -> None:
+        """Forget keys, as a log says that they were removed. Keys that are not held are passed over."""
+        remove(self._state, np.intersect1d(keys, self._state.keys[: self.keys]))
 
     def load(self, written: Sequence[bytes]) -> None:
         """
@@ -151,12 +223,13 @@ class EntityEngine:
         while done < len(written):
             state = self._state
             done = rows.unpack(
-                state, state.place.view(np.int64), state.devices.view(np.int64), words, offsets, done, self.entity.history
-            )
+                state, state.place.view(np.int64), state.devices.view(np.int64), words, offsets, done, self._room, self.entity.history,
+                self._kept,
+            )  # fmt: skip
             if done < 0:
                 raise StateError("a row of the state's log is damaged")
             if done < len(written):
-                self._state = grow(state, 4 * self.entity.history)
+                self._state = grow(state, self._room)
 
 
 class FeatureEngine:
@@ -176,9 +249,9 @@ class FeatureEngine:
 
         Entities after the first do not see duplicates, as in the stream.
         """
-        first, duplicate, unusual, earlier = self.entities[0].update(columns, recent)
+        first, duplicate, marks, earlier = self.entities[0].update(columns, recent)
         fresh = ~duplicate
-        marked = columns.marked(unusual)
+        marked = columns.marked(marks)
         once = marked if fresh.all() else marked.rows(fresh)
         out = np.full((len(columns.event_time), len(self.spec.feature_names)), np.nan, np.float32)
         out[:, : first.shape[1]] = first
@@ -187,7 +260,7 @@ class FeatureEngine:
             part = engine.update(once).X
             out[fresh, begin : begin + part.shape[1]] = part
             begin += part.shape[1]
-        return Update(out, duplicate, unusual, earlier)
+        return Update(out, duplicate, marks, earlier)
 
     def apply_labels(self, labels: LabelColumns) -> None:
         """Hand labels to every entity that asks for them."""

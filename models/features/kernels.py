@@ -17,21 +17,26 @@ from models.features.columns import (
     COUNTRIES,
     COUNTRY_SHIFT,
     LOW_BIT,
+    MARK_SHIFT,
     MERCHANT_SHIFT,
     NIGHT_BIT,
     UNUSUAL_BIT,
+    Mark,
 )  # fmt: skip
 from models.features.spec import Op
 from models.features.state import (
     CAPACITY,
+    CEILING,
     DEVICES,
     FOREVER,
     N_SLOTS,
     NEVER,
     POOL_USED,
     SIZE,
-    SMALLEST_BLOCK,
     START,
+    WANTED,
+    WATERMARK,
+    forget_events,
     free_block,
     take_block,
 )
@@ -62,6 +67,10 @@ _MERCHANT_BITS = 0xFFFFFFFF
 _NORMAL_OF = 51  # how many of the last amounts make the normal one
 _JUST_NOW_HOURS = 1 / 60  # two places within a minute: the speed is taken over one minute
 
+_OWN_BITS = (1 << MARK_SHIFT) - 1  # of the attributes, what the transaction itself says
+_ID_SHIFT = np.uint64(32)  # the upper half of an identity is that of card and id
+_UNUSUAL, _LATE, _REUSED = int(Mark.UNUSUAL), int(Mark.LATE), int(Mark.REUSED)
+
 # what a window knows of the earlier transactions in it
 W_COUNT, W_PRICED, W_SUM, W_MAX, W_LOW, W_NIGHT = 0, 1, 2, 3, 4, 5
 W_ONLINE, W_CHANNELS, W_SAME_CATEGORY, W_CATEGORIES, W_SAME_MERCHANT, W_SAME_COUNTRY = 6, 7, 8, 9, 10, 11
@@ -85,7 +94,7 @@ def slot_of(state, key):
 
 @njit(cache=True, nogil=True, inline="always")
 def new_slot(state, key):
-    """A slot for a key that has none. The caller has made sure of room."""
+    """A slot for a key that has none. The caller has made sure that there may be one more."""
     mask = np.uint64(len(state.table_keys) - 1)
     at = key & mask
     while state.table_slots[at] >= 0:
@@ -99,43 +108,77 @@ def new_slot(state, key):
 
 
 @njit(cache=True, nogil=True)
-def _make_room(state, block, expired, history):
-    """
-    Give a full block room for one more row: forget the first ``expired`` rows, or take a block twice as long, or, at
-    ``history`` rows, forget the first.
-    """
-    start, size, capacity = block[START], block[SIZE], block[CAPACITY]
-    pool = state.pool
-    if expired * 4 >= size > 0 or (expired > 0 and capacity >= history):
-        pool[start : start + size - expired] = pool[start + expired : start + size].copy()
+def _drop_reports(state, slot, oldest):
+    """Drop a key's reports that are older than ``oldest``."""
+    block = state.reports[slot]
+    start, size, expired = block[START], block[SIZE], 0
+    while expired < size and state.pool[start + expired, 0] < oldest:
+        expired += 1
+    if expired == size:
+        free_block(state, block)
+    elif expired > 0:
+        state.pool[start : start + size - expired] = state.pool[start + expired : start + size].copy()
         block[SIZE] = size - expired
-        return
-    if capacity >= history:
-        pool[start : start + size - 1] = pool[start + 1 : start + size].copy()
-        block[SIZE] = size - 1
-        return
-    wanted = min(max(SMALLEST_BLOCK, 2 * capacity), history)  # a block of ``history`` rows is never given back
-    fresh = take_block(state, wanted)
-    pool[fresh : fresh + size] = pool[start : start + size]
-    if capacity > 0:
-        free_block(state, start, capacity)
-    block[START], block[CAPACITY] = fresh, wanted
 
 
 @njit(cache=True, nogil=True, inline="always")
-def no_room(state, history):
-    """Whether the engine must grow the state before one more event."""
-    return state.meta[N_SLOTS] + 1 >= len(state.newest) or len(state.pool) - state.meta[POOL_USED] < 4 * history
+def opened_slot(state, key, retention):
+    """
+    The slot of a key for its next event or label; -1 if there may be no more keys.
+
+    Transactions and reports that are older than the retention are forgotten here, whether the key's state has been removed already or
+    not: when it is removed cannot change a feature.
+    """
+    slot = slot_of(state, key)
+    if slot >= 0:
+        oldest = state.meta[WATERMARK] - retention
+        if state.newest[slot] < oldest:
+            forget_events(state, slot)
+        _drop_reports(state, slot, oldest)
+        return slot
+    if state.meta[N_SLOTS] >= state.meta[CEILING]:
+        state.meta[WANTED] = 1
+        return np.int64(-1)
+    return new_slot(state, key)
 
 
 @njit(cache=True, nogil=True)
-def _insert(state, block, position, expired, history, first, second, third, fourth):
-    """Put a row at ``position`` of a sorted block."""
+def _make_room(state, block, expired, most):
+    """
+    Give a full block room for one more row: forget the first ``expired`` rows, or take a block twice as long, or, at ``most``
+    rows, forget the first.
+    """
+    start, size, capacity = block[START], block[SIZE], block[CAPACITY]
+    pool = state.pool
+    if expired * 4 >= size > 0 or (expired > 0 and capacity >= most):
+        pool[start : start + size - expired] = pool[start + expired : start + size].copy()
+        block[SIZE] = size - expired
+        return
+    if capacity >= most:
+        pool[start : start + size - 1] = pool[start + 1 : start + size].copy()
+        block[SIZE] = size - 1
+        return
+    wanted = min(max(1, 2 * capacity), most)
+    fresh = take_block(state, wanted)
+    pool[fresh : fresh + size] = pool[start : start + size]
+    free_block(state, block)
+    block[START], block[SIZE], block[CAPACITY] = fresh, size, wanted
+
+
+@njit(cache=True, nogil=True, inline="always")
+def no_room(state, room):
+    """Whether the engine must grow the state before one more event, which takes at most ``room`` rows."""
+    return state.meta[N_SLOTS] + 1 >= len(state.newest) or len(state.pool) - state.meta[POOL_USED] < room
+
+
+@njit(cache=True, nogil=True)
+def _insert(state, block, position, expired, most, first, second, third, fourth):
+    """Put a row at ``position`` of a sorted block that holds at most ``most``, of which the first ``expired`` may be forgotten."""
     if block[SIZE] == block[CAPACITY]:
-        if position == 0 and expired == 0 and block[CAPACITY] >= history:
+        if position == 0 and expired == 0 and block[CAPACITY] >= most:
             return  # older than all that is kept
         before = block[SIZE]
-        _make_room(state, block, expired, history)
+        _make_room(state, block, expired, most)
         position -= before - block[SIZE]
     start, size = block[START], block[SIZE]
     at = start + size
@@ -151,10 +194,10 @@ def _insert(state, block, position, expired, history, first, second, third, four
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _event_feature(op, event_time, amount, attributes):
-    """Features of the transaction itself. The epoch began on a Thursday, weekday 3."""
+def _event_feature(op, event_time, amount, attributes, major):
+    """Features of the transaction itself; ``major`` is how many minor units a major unit has. The epoch began on a Thursday, weekday 3."""
     if op == AMOUNT:
-        return amount / 100.0 if amount >= 0 else math.nan
+        return amount / major if amount >= 0 else math.nan
     if op == HOUR:
         return event_time % _MS_PER_DAY / _MS_PER_HOUR
     if op == WEEKDAY:
@@ -174,32 +217,43 @@ def _share(part, whole):
     return part / whole if whole > 0 else math.nan
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _known(state, slot, now, history):
+    """The rows of the newest ``history`` reports of a key that are known at ``now``: first and end."""
+    start, end = state.reports[slot, START], state.reports[slot, START] + state.reports[slot, SIZE]
+    while end > start and state.pool[end - 1, 0] > now:
+        end -= 1
+    return max(start, end - history), end
+
+
 @njit(cache=True, nogil=True)
-def _known_reports(state, slot, begin, now, own):
+def _known_reports(state, slot, begin, now, own, history):
     """Fraud reports of a key known at ``now`` and not before or at ``begin``; never one of ``own`` transaction."""
-    start, size = state.reports[slot, START], state.reports[slot, SIZE]
+    first, end = _known(state, slot, now, history)
     found = 0
-    for row in range(start, start + size):
+    for row in range(first, end):
         label_time, retracted = state.pool[row, 0], state.pool[row, 3]
-        if label_time > now:
-            break
         if begin < label_time and retracted > now and state.pool[row, 2] != own:
             found += 1
     return found
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _same_id(identity, transaction):
+    """Whether a kept identity is one of this card and transaction id."""
+    return (np.uint64(identity) ^ np.uint64(transaction)) >> _ID_SHIFT == np.uint64(0)
+
+
 @njit(cache=True, nogil=True)
-def _find_frauds(state, slot, end, horizon, now, own, windows, found):
+def _find_frauds(state, slot, end, horizon, now, own, history, windows, found):
     """
     What is known of frauds at ``now``, into ``found`` int64 [W, 6], for windows that end at ``end``. Of the times of first and last only
     those with a count mean anything. A fraud is usual if its transaction is still kept and its amount was not unusual.
     """
     found[:] = 0
-    start, size = state.reports[slot, START], state.reports[slot, SIZE]
-    for row in range(start, start + size):
-        label_time, event_time, transaction = state.pool[row, 0], state.pool[row, 1], state.pool[row, 2]
-        if label_time > now:
-            break
+    first_known, end_known = _known(state, slot, now, history)
+    for row in range(first_known, end_known):
+        event_time, transaction = state.pool[row, 1], state.pool[row, 2]
         if state.pool[row, 3] <= now or transaction == own or not end - windows[len(windows) - 1] < event_time <= end:
             continue
         usual = False
@@ -212,8 +266,8 @@ def _find_frauds(state, slot, end, horizon, now, own, windows, found):
             else:
                 high = middle
         while low < behind and state.pool[low, 0] == event_time > horizon:
-            if state.pool[low, 1] == transaction:
-                usual = state.pool[low, 3] & UNUSUAL_BIT == 0
+            if _same_id(state.pool[low, 1], transaction) and state.pool[low, 3] & UNUSUAL_BIT == 0:
+                usual = True
             low += 1
         for w in range(len(windows)):
             if event_time <= end - windows[w]:
@@ -227,16 +281,18 @@ def _find_frauds(state, slot, end, horizon, now, own, windows, found):
 
 
 @njit(cache=True, nogil=True)
-def _last_legitimate(state, slot, begin, row, horizon, now, own):
+def _last_legitimate(state, slot, begin, row, horizon, now, own, history):
     """Event time of the newest kept transaction after ``begin``, from ``row`` backwards, that is not known to be fraud."""
     start = state.ring[slot, START]
-    first, size = state.reports[slot, START], state.reports[slot, SIZE]
+    first, end = _known(state, slot, now, history)
     while row >= start and state.pool[row, 0] > begin and state.pool[row, 0] > horizon:
         fraud = False
-        for report in range(first, first + size):
-            if state.pool[report, 0] > now:
-                break
-            if state.pool[report, 2] == state.pool[row, 1] and state.pool[report, 3] > now and state.pool[row, 1] != own:
+        for report in range(first, end):
+            if (
+                _same_id(state.pool[row, 1], state.pool[report, 2])
+                and state.pool[report, 3] > now
+                and state.pool[report, 2] != own
+            ):
                 fraud = True
                 break
         if not fraud:
@@ -285,15 +341,16 @@ def _kilometres(lat1, lon1, lat2, lon2):
 
 @njit(cache=True, nogil=True)
 def update_exact(
-    state, columns, keys, begin, windows, retention, delay, history, normal, ops, op_windows, out, duplicate, unusual, recent
-):
+    state, columns, keys, begin, windows, retention, lateness, delay, history, room, major, normal, ops, op_windows, out, duplicate,
+    marks, recent,
+):  # fmt: skip
     """
     Features of events ``begin..`` from exact state, which then remembers them.
 
     ``normal`` is (whether this entity judges amounts, whether a feature asks for the normal amount, whether one asks for frauds, amount
-    that the normal one is drawn to, its weight, ratio from which an amount is unusual). ``out`` float32 [n, F], ``duplicate`` and
-    ``unusual`` bool [n] and ``recent`` int64 [n, K, 3] are filled in place; a duplicate's row is all NaN and changes nothing. Returns the index of the first event that was not processed: n, or fewer where the state
-    needs room.
+    that the normal one is drawn to, its weight, ratio from which an amount is unusual). ``out`` float32 [n, F], ``duplicate`` bool [n],
+    ``marks`` int64 [n] (bits of ``Mark``) and ``recent`` int64 [n, K, 3] are filled in place; a duplicate's row is all NaN and changes
+    nothing. Returns the index of the first event that was not processed: n, or fewer where the state needs room.
     """
     n, n_ops, n_windows, n_recent = len(keys), len(ops), len(windows), recent.shape[1]
     seen = np.zeros((n_windows, _WINDOW_FIELDS), np.int64)
@@ -307,29 +364,39 @@ def update_exact(
     amounts = np.zeros(_NORMAL_OF, np.int64)
     frauds = np.zeros((n_windows, 6), np.int64)
     for i in range(begin, n):
-        if no_room(state, history):
+        if no_room(state, room):
             return i
         key, t, amount, attributes = keys[i], columns.event_time[i], columns.amount[i], columns.attributes[i]
         transaction = np.int64(columns.transaction[i])
-        slot = slot_of(state, key)
+        identity = np.int64(columns.transaction[i] >> _ID_SHIFT << _ID_SHIFT | columns.content[i] >> _ID_SHIFT)
+        before = state.meta[WATERMARK]
+        state.meta[WATERMARK] = max(before, t)
+        slot = opened_slot(state, key, retention)
         if slot < 0:
-            slot = new_slot(state, key)
+            state.meta[WATERMARK] = before
+            return i
         block = state.ring[slot]
         start, size = block[START], block[SIZE]
 
-        # 1. a transaction seen before changes nothing
+        # 1. an identical transaction changes nothing; another one of the same id is marked
         horizon = state.newest[slot] - retention
-        again = False
+        again = reused = False
         for row in range(start + size - 1, start - 1, -1):
             if state.pool[row, 0] <= horizon:
                 break
-            if state.pool[row, 1] == transaction:
-                again = True
-                break
+            if _same_id(state.pool[row, 1], transaction):
+                reused = True
+                if (
+                    state.pool[row, 1] == identity and state.pool[row, 0] == t and state.pool[row, 2] == amount
+                    and (state.pool[row, 3] ^ attributes) & _OWN_BITS == 0
+                ):  # fmt: skip
+                    again = True
+                    break
         duplicate[i] = again
         if again:
             out[i, :] = math.nan
             continue
+        marks[i] = (_REUSED if reused else 0) | (_LATE if t < before - lateness else 0)
 
         # 2. walk back over the windows, from the newest earlier transaction
         if t > state.newest[slot]:
@@ -436,11 +503,11 @@ def update_exact(
         if asks_normal:
             median = _median_low(amounts, n_amounts) if n_amounts > 0 else 0
             normal_amount = (n_amounts * float(median) + weight * drawn_to) / (n_amounts + weight)
-        if judges:
-            unusual[i] = amount > unusual_ratio * normal_amount
-            attributes |= UNUSUAL_BIT if unusual[i] else 0
+        if judges and amount > unusual_ratio * normal_amount:
+            marks[i] |= _UNUSUAL
+            attributes |= UNUSUAL_BIT
         if asks_frauds:
-            _find_frauds(state, slot, end, horizon, t, transaction, windows, frauds)
+            _find_frauds(state, slot, end, horizon, t, transaction, history, windows, frauds)
 
         # 4. the features
         lat, lon = columns.lat[i], columns.lon[i]
@@ -454,17 +521,17 @@ def update_exact(
             op, w = ops[f], op_windows[f]
             value = math.nan
             if op < 10:
-                value = _event_feature(op, t, amount, attributes)
+                value = _event_feature(op, t, amount, attributes, major)
             elif op == COUNT:
                 value = float(seen[w, W_COUNT] + self_counted)
             elif op == AMOUNT_SUM:
-                value = (seen[w, W_SUM] + self_priced * amount) / 100.0
+                value = (seen[w, W_SUM] + self_priced * amount) / major
             elif op == AMOUNT_MEAN:
                 priced = seen[w, W_PRICED] + self_priced
-                value = (seen[w, W_SUM] + self_priced * amount) / priced / 100.0 if priced > 0 else math.nan
+                value = (seen[w, W_SUM] + self_priced * amount) / priced / major if priced > 0 else math.nan
             elif op == AMOUNT_MAX:
                 biggest = max(seen[w, W_MAX], amount) if delay == 0 else seen[w, W_MAX]
-                value = biggest / 100.0 if biggest >= 0 else math.nan
+                value = biggest / major if biggest >= 0 else math.nan
             elif op == AMOUNT_RATIO:
                 if amount >= 0 and seen[w, W_SUM] > 0:
                     value = amount * float(seen[w, W_PRICED]) / seen[w, W_SUM]
@@ -476,7 +543,7 @@ def update_exact(
                 if amount >= 0 and priced >= 2:
                     mean = seen[w, W_SUM] / priced
                     variance = max(0.0, squares[w] / priced - mean * mean)
-                    value = (amount - mean) / (math.sqrt(variance) + 100.0)
+                    value = (amount - mean) / (math.sqrt(variance) + major)
             elif op == LOW_COUNT:
                 value = float(seen[w, W_LOW] + self_counted * (attributes & LOW_BIT))
             elif op == LOW_SHARE:
@@ -529,7 +596,7 @@ def update_exact(
             elif op == LAST_USUAL_FRAUD:
                 value = _days(t, frauds[w, F_LAST_USUAL]) if frauds[w, F_USUAL] > 0 else math.nan
             elif op == LAST_LEGITIMATE:
-                last = _last_legitimate(state, slot, end - windows[w], newest_row, horizon, t, transaction)
+                last = _last_legitimate(state, slot, end - windows[w], newest_row, horizon, t, transaction, history)
                 value = _days(t, last) if last > NEVER else math.nan
             elif op == SECONDS_SINCE_LAST:
                 value = (t - previous_time) / 1000.0 if previous_time != FOREVER else math.nan
@@ -552,7 +619,7 @@ def update_exact(
             if block[SIZE] == block[CAPACITY]:
                 while expired < size and state.pool[start + expired, 0] <= horizon:
                     expired += 1
-            _insert(state, block, position, expired, history, t, transaction, amount, attributes)
+            _insert(state, block, position, expired, history, t, identity, amount, attributes)
         if placed and t >= state.place_time[slot]:
             state.place_time[slot], state.place[slot, 0], state.place[slot, 1] = t, lat, lon
         device = columns.device[i]
@@ -569,44 +636,48 @@ def update_exact(
 
 @njit(cache=True, nogil=True)
 def update_bucketed(
-    state, columns, keys, begin, windows, level_of, resolutions, level_begin, history, prior, prior_weight, ops, op_windows, out
-):
+    state, columns, keys, begin, windows, retention, level_of, resolutions, kept, history, room, major, prior, prior_weight, ops,
+    op_windows, out,
+):  # fmt: skip
     """
     Features of events ``begin..`` from bucketed state, which then counts them.
 
-    Level l keeps buckets of ``resolutions[l]`` ms in places ``level_begin[l]`` to ``level_begin[l + 1]`` of a key's row, bucket
-    b in place b modulo the level's length. Fills ``out`` float32 [n, F]; returns as ``update_exact``.
+    Level l keeps the newest ``kept[l]`` buckets of ``resolutions[l]`` ms; bucket b holds the events from b times the resolution on. Fills
+    ``out`` float32 [n, F]; returns as ``update_exact``.
     """
     n, n_ops, n_windows = len(keys), len(ops), len(windows)
     count, priced = np.zeros(n_windows, np.int64), np.zeros(n_windows, np.int64)
     low, total = np.zeros(n_windows, np.int64), np.zeros(n_windows, np.int64)
     for i in range(begin, n):
-        if no_room(state, history):
+        if no_room(state, room):
             return i
         key, t, amount, attributes = keys[i], columns.event_time[i], columns.amount[i], columns.attributes[i]
         transaction = np.int64(columns.transaction[i])
-        slot = slot_of(state, key)
+        before = state.meta[WATERMARK]
+        state.meta[WATERMARK] = max(before, t)
+        slot = opened_slot(state, key, retention)
         if slot < 0:
-            slot = new_slot(state, key)
+            state.meta[WATERMARK] = before
+            return i
 
         # 1. add up the complete buckets of each window, walking each level back once from the bucket before this one
         for level in range(len(resolutions)):
-            first, length = level_begin[level], level_begin[level + 1] - level_begin[level]
-            bucket = t // resolutions[level]
-            place, steps = first + bucket % length, 0
+            bucket, start = t // resolutions[level], np.int64(state.buckets[slot, level, START])
+            row = start + state.buckets[slot, level, SIZE] - 1
+            oldest = state.pool[row, 0] - kept[level] if row >= start else np.int64(0)
+            while row >= start and state.pool[row, 0] >= bucket:
+                row -= 1
             n_seen, n_priced, n_low, sum_seen = 0, 0, 0, 0
             for w in range(n_windows):
                 if level_of[w] != level:
                     continue
-                wanted = windows[w] // resolutions[level]
-                while steps < wanted:
-                    steps += 1
-                    place = place - 1 if place > first else first + length - 1
-                    if state.bucket_ids[slot, place] == bucket - steps:
-                        n_seen += state.bucket_counts[slot, place, 0]
-                        n_priced += state.bucket_counts[slot, place, 1]
-                        n_low += state.bucket_counts[slot, place, 2]
-                        sum_seen += state.bucket_sums[slot, place]
+                first = max(bucket - windows[w] // resolutions[level], oldest + 1)
+                while row >= start and state.pool[row, 0] >= first:
+                    n_seen += state.pool[row, 1] >> 32
+                    n_priced += state.pool[row, 1] & 0xFFFFFFFF
+                    n_low += state.pool[row, 2]
+                    sum_seen += state.pool[row, 3]
+                    row -= 1
                 count[w], priced[w], low[w], total[w] = n_seen, n_priced, n_low, sum_seen
 
         # 2. the features
@@ -614,13 +685,13 @@ def update_bucketed(
             op, w = ops[f], op_windows[f]
             value = math.nan
             if op < 10:
-                value = _event_feature(op, t, amount, attributes)
+                value = _event_feature(op, t, amount, attributes, major)
             elif op == COUNT:
                 value = float(count[w])
             elif op == AMOUNT_SUM:
-                value = total[w] / 100.0
+                value = total[w] / major
             elif op == AMOUNT_MEAN:
-                value = total[w] / priced[w] / 100.0 if priced[w] > 0 else math.nan
+                value = total[w] / priced[w] / major if priced[w] > 0 else math.nan
             elif op == AMOUNT_RATIO:
                 value = amount * float(priced[w]) / total[w] if amount >= 0 and total[w] > 0 else math.nan
             elif op == LOW_COUNT:
@@ -628,49 +699,58 @@ def update_bucketed(
             elif op == LOW_SHARE:
                 value = _share(low[w], count[w])
             elif op == FRAUD_REPORTS:
-                value = float(_known_reports(state, slot, t - windows[w], t, transaction))
+                value = float(_known_reports(state, slot, t - windows[w], t, transaction, history))
             elif op == FRAUD_REPORT_SHARE:
-                reports = _known_reports(state, slot, t - windows[w], t, transaction)
+                reports = _known_reports(state, slot, t - windows[w], t, transaction, history)
                 value = (reports + prior * prior_weight) / (count[w] + prior_weight)
             out[i, f] = value
 
-        # 3. count it, unless its bucket has been given to a newer one
+        # 3. count it, unless its bucket is no longer kept
         state.dirty[slot] = 1
+        state.newest[slot] = max(state.newest[slot], t)
+        one = np.int64(1) << 32 | (1 if amount >= 0 else 0)
         for level in range(len(resolutions)):
-            first, length = level_begin[level], level_begin[level + 1] - level_begin[level]
-            bucket = t // resolutions[level]
-            place = first + bucket % length
-            if state.bucket_ids[slot, place] > bucket:
+            block, bucket = state.buckets[slot, level], t // resolutions[level]
+            start, size = np.int64(block[START]), np.int64(block[SIZE])
+            position, newest = size, bucket
+            if size > 0:
+                newest = max(bucket, state.pool[start + size - 1, 0])
+            if bucket <= newest - kept[level]:
                 continue
-            if state.bucket_ids[slot, place] < bucket:
-                state.bucket_ids[slot, place] = bucket
-                state.bucket_counts[slot, place, :] = 0
-                state.bucket_sums[slot, place] = 0
-            state.bucket_counts[slot, place, 0] += 1
-            if amount >= 0:
-                state.bucket_counts[slot, place, 1] += 1
-                state.bucket_sums[slot, place] += amount
-            state.bucket_counts[slot, place, 2] += attributes & LOW_BIT
+            while position > 0 and state.pool[start + position - 1, 0] > bucket:
+                position -= 1
+            if position > 0 and state.pool[start + position - 1, 0] == bucket:
+                row = start + position - 1
+                state.pool[row, 1] += one
+                state.pool[row, 2] += attributes & LOW_BIT
+                state.pool[row, 3] += max(amount, 0)
+                continue
+            expired = 0
+            if size == block[CAPACITY]:
+                while expired < position and state.pool[start + expired, 0] <= newest - kept[level]:
+                    expired += 1
+            _insert(state, block, position, expired, kept[level], bucket, one, attributes & LOW_BIT, max(amount, 0))
     return n
 
 
 @njit(cache=True, nogil=True)
-def apply_labels(state, labels, keys, begin, history):
+def apply_labels(state, labels, keys, begin, retention, history, room):
     """
-    Remember what labels ``begin..`` say. Returns as ``update_exact``.
+    Remember what labels ``begin..`` say. Returns as ``update_exact``. Of a key as many labels that are not known yet are kept as known
+    ones: they displace none of these.
 
     A fraud label counts from its label time on; a later label that says otherwise retracts it from that label's time on, and a
     still later one that says fraud counts anew. An older label changes nothing that a newer one has said. The same label twice is
     the same as once.
     """
     for i in range(begin, len(keys)):
-        if no_room(state, history):
+        if no_room(state, room):
             return i
-        slot = slot_of(state, keys[i])
+        if not labels.fraud[i] and slot_of(state, keys[i]) < 0:
+            continue
+        slot = opened_slot(state, keys[i], retention)
         if slot < 0:
-            if not labels.fraud[i]:
-                continue
-            slot = new_slot(state, keys[i])
+            return i
         state.dirty[slot] = 1
         block = state.reports[slot]
         start, size = block[START], block[SIZE]
@@ -687,5 +767,5 @@ def apply_labels(state, labels, keys, begin, history):
         position = size
         while position > 0 and state.pool[start + position - 1, 0] > label_time:
             position -= 1
-        _insert(state, block, position, 0, history, label_time, labels.event_time[i], transaction, FOREVER)
+        _insert(state, block, position, 0, 2 * history, label_time, labels.event_time[i], transaction, FOREVER)
     return len(keys)

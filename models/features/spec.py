@@ -16,6 +16,7 @@ Fraud is known by labels, and a label counts at time t only if its ``label_time`
 """
 
 import hashlib
+import math
 from enum import IntEnum, StrEnum
 
 import msgspec
@@ -217,6 +218,8 @@ def check_spec(spec: FeatureSpec) -> None:
     names = spec.feature_names
     if len(set(names)) != len(names):
         raise InputError(f"feature spec {spec.name}: feature names must be unique")
+    if wrong := [currency for currency, rate in spec.rates.items() if not 0 < rate < math.inf]:
+        raise InputError(f"feature spec {spec.name}: the exchange rate of {wrong[0]} must be a number above 0")
     for entity in spec.entities:
         lengths = [window.length for window in entity.windows]
         if sorted(lengths, key=duration_ms) != lengths:

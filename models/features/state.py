@@ -18,8 +18,9 @@ Int32s = npt.NDArray[np.int32]
 NEVER = np.int64(-(2**62))
 FOREVER = np.int64(2**62)
 DEVICES = 4
-SMALLEST_BLOCK = 4
-N_SLOTS, POOL_USED, FREE_BLOCKS = 0, 1, 2  # places in ``meta``; the free lists take one place per power of two
+# Places in ``meta``: keys held, rows of the pool used, newest event time of all, most keys allowed, whether one more was wanted; from
+# ``FREE_BLOCKS`` on the lists of free blocks, one for each power of two.
+N_SLOTS, POOL_USED, WATERMARK, CEILING, WANTED, FREE_BLOCKS = 0, 1, 2, 3, 4, 5
 _META = 40
 
 
@@ -27,10 +28,12 @@ class State(NamedTuple):
     """
     The past of S keys.
 
-    ``pool`` [P, 4] holds blocks of rows. A key's *ring* is its block of transactions, sorted by event time: (event time,
-    transaction hash, amount, attributes). Its *reports* are its block of fraud labels, sorted by label time: (label time,
-    event time, transaction hash, retraction time). ``buckets`` [S, B] count transactions of bucketed entities. ``dirty`` [S] marks
-    keys that changed since their row was written last; ``digests`` [S] are the hashes of those rows.
+    ``pool`` [P, 4] holds blocks of rows. A key's *ring* is its block of transactions, sorted by event time: (event time, identity,
+    amount, attributes), where the identity is the upper half of the hash of card and id and the lower half of the content's. Its
+    *reports* are its block of fraud labels, sorted by label time: (label time, event time, transaction hash, retraction time). Its
+    *buckets* are one block for each level of resolution, sorted by number: (number, transactions and how many of them have an amount
+    in one word, low amounts, sum). ``dirty`` [S] marks keys that changed since their row was written last; ``digests`` [S] are the
+    hashes of those rows. Places and devices are of exact entities only; elsewhere these arrays are empty.
     """
 
     meta: Int64s
@@ -43,21 +46,21 @@ class State(NamedTuple):
     place_time: Int64s
     place: Floats
     devices: UInt64s
-    ring: Int64s
-    reports: Int64s
+    ring: Int32s
+    reports: Int32s
+    buckets: Int32s
     pool: Int64s
-    bucket_ids: Int32s
-    bucket_counts: Int32s
-    bucket_sums: Int64s
 
 
-START, SIZE, CAPACITY = 0, 1, 2  # columns of ``ring`` and ``reports``
+START, SIZE, CAPACITY = 0, 1, 2  # of a block: last axis of ``ring``, ``reports`` and ``buckets``
 
 
-def empty_state(slots: int, pool: int, buckets: int) -> State:
-    """State with room for ``slots`` keys and ``pool`` rows; ``buckets`` a key (0 for exact state)."""
+def empty_state(slots: int, pool: int, levels: int, ceiling: int) -> State:
+    """State with room for ``slots`` keys and ``pool`` rows; ``levels`` of buckets (0 for exact state); at most ``ceiling`` keys."""
     meta = np.full(_META, -1, np.int64)
-    meta[N_SLOTS] = meta[POOL_USED] = 0
+    meta[N_SLOTS] = meta[POOL_USED] = meta[WANTED] = 0
+    meta[WATERMARK], meta[CEILING] = NEVER, ceiling
+    exact = 0 if levels else slots
     return State(
         meta=meta,
         table_keys=np.zeros(2 * slots, np.uint64),
@@ -66,15 +69,13 @@ def empty_state(slots: int, pool: int, buckets: int) -> State:
         dirty=np.zeros(slots, np.uint8),
         digests=np.zeros(slots, np.uint64),
         newest=np.full(slots, NEVER, np.int64),
-        place_time=np.full(slots, NEVER, np.int64),
-        place=np.zeros((slots, 2)),
-        devices=np.zeros((slots, DEVICES), np.uint64),
-        ring=np.zeros((slots, 3), np.int64),
-        reports=np.zeros((slots, 3), np.int64),
+        place_time=np.full(exact, NEVER, np.int64),
+        place=np.zeros((exact, 2)),
+        devices=np.zeros((exact, DEVICES), np.uint64),
+        ring=np.zeros((exact, 3), np.int32),
+        reports=np.zeros((slots, 3), np.int32),
+        buckets=np.zeros((slots, levels, 3), np.int32),
         pool=np.zeros((pool, 4), np.int64),
-        bucket_ids=np.full((slots, buckets), -1, np.int32),
-        bucket_counts=np.zeros((slots, buckets, 3), np.int32),
-        bucket_sums=np.zeros((slots, buckets), np.int64),
     )
 
 
@@ -96,10 +97,12 @@ def grow(state: State, pool_room: int) -> State:
             while places[at] >= 0:
                 at = (at + 1) & int(mask)
             keys[at], places[at] = key, slot
-        fills = {"newest": int(NEVER), "place_time": int(NEVER), "bucket_ids": -1}
+        fills = {"newest": int(NEVER), "place_time": int(NEVER)}
         shared = {"meta", "table_keys", "table_slots", "pool"}
         resized: dict[str, Any] = {
-            name: _grown(getattr(state, name), slots, fills.get(name, 0)) for name in State._fields if name not in shared
+            name: _grown(getattr(state, name), slots, fills.get(name, 0))
+            for name in State._fields
+            if name not in shared and len(getattr(state, name))
         }
         state = state._replace(table_keys=keys, table_slots=places, **resized)
     used_rows = int(state.meta[POOL_USED])
@@ -113,26 +116,89 @@ def _entries(state: State) -> tuple[UInt64s, Int32s]:
     return state.table_keys[held], state.table_slots[held]
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _power(rows: int) -> int:
+    power = 0
+    while (1 << power) < rows:
+        power += 1
+    return power
+
+
 @njit(cache=True, nogil=True)
 def take_block(state: State, rows: int) -> Any:
-    """The start of a free block of the pool. The caller has made sure of room."""
-    power = FREE_BLOCKS
-    while (1 << (power - FREE_BLOCKS)) < rows:
-        power += 1
-    if state.meta[power] >= 0:
-        start = state.meta[power]
-        state.meta[power] = state.pool[start, 0]
-    else:
-        start = state.meta[POOL_USED]
-        state.meta[POOL_USED] = start + rows
+    """The start of a free block of the pool, which takes the next power of two of rows. The caller has made sure of room."""
+    power = _power(rows)
+    start = state.meta[FREE_BLOCKS + power]
+    if start >= 0:
+        state.meta[FREE_BLOCKS + power] = state.pool[start, 0]
+        return start
+    start = state.meta[POOL_USED]
+    state.meta[POOL_USED] = start + (1 << power)
     return start
 
 
 @njit(cache=True, nogil=True)
-def free_block(state: State, start: int, rows: int) -> None:
-    """Give a block back. Blocks of one power of two share a list."""
-    power = FREE_BLOCKS
-    while (1 << (power - FREE_BLOCKS)) < rows:
-        power += 1
-    state.pool[start, 0] = state.meta[power]
-    state.meta[power] = start
+def free_block(state: State, block: Any) -> None:
+    """Give a key's block back; it holds nothing from here on."""
+    if block[CAPACITY] > 0:
+        power = _power(block[CAPACITY])
+        state.pool[block[START], 0] = state.meta[FREE_BLOCKS + power]
+        state.meta[FREE_BLOCKS + power] = block[START]
+    block[START] = block[SIZE] = block[CAPACITY] = 0
+
+
+@njit(cache=True, nogil=True)
+def forget_events(state: State, slot: int) -> None:
+    """Forget all transactions of a key, as if there had been none."""
+    for level in range(state.buckets.shape[1]):
+        free_block(state, state.buckets[slot, level])
+    state.newest[slot] = NEVER
+    if len(state.ring) > 0:
+        free_block(state, state.ring[slot])
+        state.place_time[slot] = NEVER
+        state.devices[slot, :] = 0
+
+
+@njit(cache=True, nogil=True)
+def remove(state: State, keys: Any) -> None:
+    """Remove keys that are held. The last slot moves into each gap, so that slots stay without holes."""
+    mask = np.uint64(len(state.table_keys) - 1)
+    one = np.uint64(1)
+    for key in keys:
+        at = key & mask
+        while state.table_keys[at] != key or state.table_slots[at] < 0:
+            at = (at + one) & mask
+        slot = state.table_slots[at]
+        forget_events(state, slot)
+        free_block(state, state.reports[slot])
+        # linear probing: whatever comes behind the gap moves into it if it may (Knuth, TAOCP vol. 3, 6.4, algorithm R)
+        state.table_slots[at] = -1
+        gap, behind = at, (at + one) & mask
+        while state.table_slots[behind] >= 0:
+            home = state.table_keys[behind] & mask
+            if ((behind - home) & mask) >= ((behind - gap) & mask):
+                state.table_keys[gap], state.table_slots[gap] = state.table_keys[behind], state.table_slots[behind]
+                state.table_slots[behind] = -1
+                gap = behind
+            behind = (behind + one) & mask
+        last = state.meta[N_SLOTS] - 1
+        state.meta[N_SLOTS] = last
+        if slot != last:
+            moved = state.keys[last]
+            at = moved & mask
+            while state.table_keys[at] != moved or state.table_slots[at] < 0:
+                at = (at + one) & mask
+            state.table_slots[at] = slot
+            state.keys[slot], state.dirty[slot], state.digests[slot] = moved, state.dirty[last], state.digests[last]
+            state.newest[slot] = state.newest[last]
+            state.reports[slot], state.buckets[slot] = state.reports[last], state.buckets[last]
+            if len(state.ring) > 0:
+                state.place_time[slot], state.place[slot] = state.place_time[last], state.place[last]
+                state.devices[slot], state.ring[slot] = state.devices[last], state.ring[last]
+        state.dirty[last], state.digests[last], state.newest[last] = 0, 0, NEVER
+        state.reports[last, :] = 0
+        state.buckets[last, :, :] = 0
+        if len(state.ring) > 0:
+            state.place_time[last] = NEVER
+            state.devices[last, :] = 0
+            state.ring[last, :] = 0

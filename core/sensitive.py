@@ -1,0 +1,278 @@
+"""
+Find card numbers, e-mail addresses and US social security numbers in text, in one linear pass.
+
+Each character is first reduced to a class: a digit by its NFKC form, a separator, an invisible character, a letter. So full-width
+digits, no-break spaces and zero-width characters between digits hide nothing. The pass itself is compiled, because the text may
+come from an attacker who wants it to be slow.
+"""
+
+import unicodedata
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Codes = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[np.uint8]
+Int64s = npt.NDArray[np.int64]
+
+# Classes 0 to 9 are the digits; ``_TWO_DIGITS`` + n is one character that stands for the two digits of n.
+_LETTER, _SEPARATOR, _INVISIBLE, _AT, _DOT, _MAIL_SIGN, _TWO_DIGITS = 10, 11, 12, 13, 14, 15, 20
+_TABLE_SIZE = 0x20000  # code points of all digits, letters and punctuation; beyond are ideographs and invisible tags
+_TAGS = 0xE0000
+_SHORTEST, _LONGEST = 12, 19  # digits of a card number, ISO/IEC 7812-1
+_GAP = 4  # visible separators between two groups of digits of one number
+_DOMAIN = 255  # longest domain of an e-mail address, RFC 5321
+
+
+# By kind of span: a card number (its last four digits and a bracket follow), an e-mail address, a social security number.
+_MASK_TEXTS = (b"[card ending ", b"[e-mail address]", b"[social security number]")
+_MASK_LENGTHS = np.array([len(text) for text in _MASK_TEXTS], np.int64)
+_MASKS = np.array([list(text.ljust(24)) for text in _MASK_TEXTS], np.uint8)
+
+
+def _class_of(character: str) -> int:
+    category = unicodedata.category(character)
+    if category in ("Mn", "Me", "Cf", "Cs") or (category == "Cc" and not character.isspace()):
+        return _INVISIBLE
+    plain = unicodedata.normalize("NFKC", character)
+    digits = "".join(str(unicodedata.decimal(one)) for one in plain if unicodedata.decimal(one, None) is not None)
+    if digits and len(digits) <= 2 and not any(one.isalpha() for one in plain):
+        return int(digits) if len(digits) == 1 else _TWO_DIGITS + int(digits)
+    if any(one.isalnum() for one in plain):
+        return _LETTER
+    signs = {"@": _AT, ".": _DOT, "-": _MAIL_SIGN, "_": _MAIL_SIGN, "+": _MAIL_SIGN, "%": _MAIL_SIGN}
+    return signs.get(plain, _SEPARATOR)
+
+
+_ASCII: Codes = np.array([_class_of(chr(code)) for code in range(128)] + [_LETTER] * 128, np.uint8)
+
+
+@cache
+def _table() -> Codes:
+    return np.array([_class_of(chr(code)) for code in range(_TABLE_SIZE)], np.uint8)
+
+
+def _codes(text: str) -> Codes:
+    """The class of each character, uint8 [len(text)]."""
+    if text.isascii():
+        ascii_codes: Codes = _ASCII[np.frombuffer(text.encode("ascii"), np.uint8)]
+        return ascii_codes
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    codes: Codes = _table()[np.minimum(points, _TABLE_SIZE - 1)]
+    codes[points >= _TABLE_SIZE] = _LETTER
+    codes[points >= _TAGS] = _INVISIBLE
+    return codes
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _is_ipv4(codes, starts, ends, group):  # type: ignore[no-untyped-def]
+    """Whether the four groups of three digits from ``group`` on are an IPv4 address."""
+    for one in range(group, group + 4):
+        if ends[one] - starts[one] != 3:
+            return False
+        value = 0
+        for at in range(starts[one], ends[one]):
+            if codes[at] > 9:
+                return False
+            value = 10 * value + codes[at]
+        if value > 255 or (one < group + 3 and (starts[one + 1] - ends[one] != 1 or codes[ends[one]] != _DOT)):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _all_zero(luhn, begin, end):  # type: ignore[no-untyped-def]
+    for digit in range(begin, end):  # noqa: SIM110 -- numba compiles loops better than generators
+        if luhn[0, digit + 1] != luhn[0, digit]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _add(found, count, begin, end, kind, ending):  # type: ignore[no-untyped-def]
+    """Add a span in the order of the text: an address is found before the numbers that precede it."""
+    at = count
+    while at > 0 and found[at - 1, 0] > begin:
+        found[at] = found[at - 1]
+        at -= 1
+    found[at, 0], found[at, 1], found[at, 2], found[at, 3] = begin, end, kind, ending
+    return count + 1
+
+
+@njit(cache=True, nogil=True)
+def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: ignore[no-untyped-def]
+    """
+    Find spans in ``codes[begin:end]``, at most ``most``; return how many.
+
+    A number is made of whole groups of digits with at most ``_GAP`` visible separators between two groups. ``luhn[p]`` holds prefix
+    sums of the Luhn values modulo 10 for a number whose last digit has parity p: a candidate costs one comparison.
+    ``starts``, ``ends`` and ``firsts`` are scratch: each group's first and last character and the number of its first digit.
+    """
+    count = n_groups = n_digits = gap = 0
+    word = begin  # where the local part of an e-mail address would begin
+    inside = False  # within a group
+    at = begin
+    luhn[:, 0] = 0
+    while at <= end:
+        code = codes[at] if at < end else np.uint8(_LETTER)
+        if code < 10 or code >= _TWO_DIGITS:
+            if not inside:
+                starts[n_groups], firsts[n_groups] = at, n_digits
+                inside, gap = True, 0
+            for place in range(2 if code >= _TWO_DIGITS else 1):
+                value = np.int64(code)
+                if code >= _TWO_DIGITS:
+                    value = (value - _TWO_DIGITS) // 10 if place == 0 else (value - _TWO_DIGITS) % 10
+                doubled = 2 * value - 9 if value > 4 else 2 * value
+                parity = n_digits & 1
+                plain = np.int64(luhn[parity, n_digits]) + value
+                other = np.int64(luhn[1 - parity, n_digits]) + doubled
+                n_digits += 1
+                luhn[parity, n_digits] = plain - 10 if plain > 9 else plain
+                luhn[1 - parity, n_digits] = other - 10 if other > 9 else other
+            at += 1
+            continue
+        if inside:
+            ends[n_groups] = at
+            n_groups += 1
+            inside = False
+        if code == _AT and at > word:
+            stop, dot = at + 1, -1
+            while (
+                stop < end
+                and stop - at <= _DOMAIN
+                and (codes[stop] <= _LETTER or codes[stop] == _DOT or codes[stop] == _MAIL_SIGN)
+            ):
+                if codes[stop] == _DOT and stop > at + 1 and stop + 1 < end and codes[stop + 1] == _LETTER:
+                    dot = stop
+                stop += 1
+            if dot > 0:
+                count = _add(found, count, word, stop, 1, 0)
+                if count == most:
+                    return count
+        if code != _LETTER and code != _DOT and code != _MAIL_SIGN:
+            word = at + 1
+        if code != _INVISIBLE:
+            gap += 1
+        if (code == _LETTER or gap > _GAP) and n_groups > 0:  # no number goes on from here
+            firsts[n_groups] = n_digits
+            group = shortest = 0
+            while group < n_groups:
+                last = -1
+                while shortest <= n_groups and firsts[shortest] - firsts[group] < _SHORTEST:
+                    shortest += 1
+                behind = shortest
+                while behind <= n_groups and firsts[behind] - firsts[group] <= _LONGEST:
+                    parity = (firsts[behind] - 1) & 1
+                    if (
+                        luhn[parity, firsts[behind]] == luhn[parity, firsts[group]]
+                        and not _all_zero(luhn, firsts[group], firsts[behind])
+                        and not (behind == group + 4 and _is_ipv4(codes, starts, ends, group))
+                    ):
+                        last = behind
+                    behind += 1
+                kind = 0
+                if (
+                    last < 0
+                    and group + 3 <= n_groups
+                    and (
+                        ends[group] - starts[group] == 3
+                        and ends[group + 1] - starts[group + 1] == 2
+                        and ends[group + 2] - starts[group + 2] == 4
+                        and starts[group + 1] - ends[group] == 1
+                        and starts[group + 2] - ends[group + 1] == 1
+                        and codes[ends[group]] == codes[ends[group + 1]]
+                        and codes[ends[group]] != _DOT
+                    )
+                ):
+                    last, kind = group + 3, 2
+                if last < 0:
+                    group += 1
+                    continue
+                ending = np.int64(0)
+                for digit in range(firsts[last] - 4, firsts[last]):
+                    parity = digit & 1
+                    ending = 10 * ending + (np.int64(luhn[parity, digit + 1]) - np.int64(luhn[parity, digit])) % 10
+                count = _add(found, count, starts[group], ends[last - 1], kind, ending)
+                if count == most:
+                    return count
+                group = last
+            n_groups = n_digits = 0
+        at += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _flag_rows(codes, offsets, longest, flags):  # type: ignore[no-untyped-def]
+    groups = longest // 2 + 3  # at most every second character begins a group
+    starts, ends, firsts = np.empty(groups, np.int32), np.empty(groups, np.int32), np.empty(groups, np.int32)
+    luhn, found = np.empty((2, 2 * longest + 2), np.uint8), np.empty((1, 4), np.int64)
+    for row in range(len(offsets) - 1):
+        flags[row] = _scan(codes, offsets[row], offsets[row + 1], 1, starts, ends, firsts, luhn, found) > 0
+
+
+@njit(cache=True, nogil=True)
+def _find_all(codes, found):  # type: ignore[no-untyped-def]
+    n = len(codes)
+    groups = n // 2 + 3
+    starts, ends, firsts = np.empty(groups, np.int32), np.empty(groups, np.int32), np.empty(groups, np.int32)
+    luhn = np.empty((2, 2 * n + 2), np.uint8)
+    return _scan(codes, 0, n, len(found), starts, ends, firsts, luhn, found)
+
+
+@njit(cache=True, nogil=True)
+def _rewrite(points, found, count, masks, lengths, out):  # type: ignore[no-untyped-def]
+    """Copy ``points`` to ``out`` with every span replaced by the mask of its kind; return the length."""
+    at = size = 0
+    for span in range(count):
+        begin, end, kind, ending = found[span]
+        if begin < at:  # within the span before it
+            continue
+        for place in range(at, begin):
+            out[size] = points[place]
+            size += 1
+        for place in range(lengths[kind]):
+            out[size] = masks[kind, place]
+            size += 1
+        if kind == 0:
+            for power in (1000, 100, 10, 1):
+                out[size] = 48 + ending // power % 10
+                size += 1
+            out[size] = 93
+            size += 1
+        at = end
+    for place in range(at, len(points)):
+        out[size] = points[place]
+        size += 1
+    return size
+
+
+def holds_sensitive(text: str) -> bool:
+    """Whether a text holds a card number, an e-mail address or a social security number. Linear in its length."""
+    return len(text) > 4 and bool(_find_all(_codes(text), np.empty((1, 4), np.int64)))
+
+
+def mask(text: str) -> str:
+    """A text with these masked; of a card number the last four digits stay. Linear in its length."""
+    if len(text) < 5:
+        return text
+    found = np.empty((len(text) // 4 + 1, 4), np.int64)
+    count = _find_all(_codes(text), found)
+    if count == 0:
+        return text
+    ascii_only = text.isascii()
+    raw = text.encode("ascii") if ascii_only else text.encode("utf-32-le", "surrogatepass")
+    points = np.frombuffer(raw, np.uint8 if ascii_only else np.uint32)
+    out = np.empty(len(points) + count * _MASKS.shape[1], points.dtype)
+    kept = out[: _rewrite(points, found, count, _MASKS, _MASK_LENGTHS, out)].tobytes()
+    return kept.decode("ascii") if ascii_only else kept.decode("utf-32-le", "surrogatepass")
+
+
+def flag_rows(data: Bytes, offsets: Int64s) -> npt.NDArray[np.bool_]:
+    """Which of n texts hold anything sensitive, bool [n]; text i is the ASCII bytes ``data[offsets[i]:offsets[i + 1]]``."""
+    flags = np.zeros(len(offsets) - 1, np.bool_)
+    if len(flags):
+        _flag_rows(_ASCII[data], offsets, int(np.diff(offsets).max(initial=0)), flags)
+    return flags

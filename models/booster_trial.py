@@ -1,0 +1,59 @@
+"""
+Try a booster in a process of its own: load it from standard input and predict a few rows, under limits.
+
+Run as a script, with nothing but Python's standard library: the path of XGBoost's library, the number of features, seconds and bytes
+of memory. It ends with status 0 if all went well.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import sys
+from array import array
+
+
+def main() -> int:
+    """Return the exit status."""
+    library, features, seconds, memory = sys.argv[1], *map(int, sys.argv[2:])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    raw = sys.stdin.buffer.read()
+    xgboost = ctypes.CDLL(library)
+    xgboost.XGBGetLastError.restype = ctypes.c_char_p
+    booster = ctypes.c_void_p()
+
+    def call(name: str, *arguments: object) -> None:
+        if getattr(xgboost, name)(*arguments):
+            said = (xgboost.XGBGetLastError() or b"an error").decode("utf-8", "replace")
+            sys.exit(said.splitlines()[0])
+
+    call("XGBoosterCreate", None, ctypes.c_uint64(0), ctypes.byref(booster))
+    call("XGBoosterSetParam", booster, b"nthread", b"1")
+    call("XGBoosterLoadModelFromBuffer", booster, raw, ctypes.c_uint64(len(raw)))
+    count = ctypes.c_uint64()
+    call("XGBoosterGetNumFeature", booster, ctypes.byref(count))
+    if count.value != features:
+        sys.exit(f"it wants {count.value} features, its spec has {features}")
+    kinds = (0.0, float("nan"), 1e30, -1e30, 1.0, -1.0, 1e3, 0.5)
+    # every row and column of a kind of its own, so that many paths through the trees are walked
+    values = array(
+        "f", [kinds[(row + column * (row // len(kinds))) % len(kinds)] for row in range(64) for column in range(features)]
+    )
+    address, _ = values.buffer_info()
+    matrix = {"data": [address, True], "shape": [64, features], "typestr": "<f4", "version": 3}
+    wanted = {"type": 1, "training": False, "iteration_begin": 0, "iteration_end": 0, "strict_shape": False, "missing": "@"}
+    shape, dimensions, result = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64(), ctypes.POINTER(ctypes.c_float)()
+    call(
+        "XGBoosterPredictFromDense", booster, json.dumps(matrix).encode(), json.dumps(wanted).replace('"@"', "NaN").encode(), None,
+        ctypes.byref(shape), ctypes.byref(dimensions), ctypes.byref(result),
+    )  # fmt: skip
+    if dimensions.value < 1 or shape[0] != 64 or any(not abs(result[row]) < 1e6 for row in range(64)):
+        sys.exit("its predictions are no finite numbers")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

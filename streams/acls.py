@@ -1,0 +1,110 @@
+"""The least rights in Kafka that each role needs, as data: printed, created, and tested on a broker that enforces them."""
+
+from enum import StrEnum
+
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka.admin import ACLResourcePatternType as PatternType
+from msgspec import Struct
+
+from core.settings import Settings
+from core.topics import (
+    ALERTS,
+    DEAD_LETTERS,
+    DECISIONS,
+    DISAGREEMENTS,
+    EXPLANATIONS,
+    LABELS,
+    PROFILE_CHECKPOINTS,
+    PROFILED,
+    SCORE_CHECKPOINTS,
+    TRANSACTIONS,
+    VERDICTS,
+)
+from streams.clients import administrated
+
+SCORE_GROUP, EXPLAIN_GROUP = "whyflag-score", "whyflag-explain"
+TRANSACTIONAL_PREFIX = "whyflag-"
+
+
+class Role(StrEnum):
+    """Who connects to Kafka."""
+
+    PRODUCER = "producer"  # the bank's systems that write transactions and labels
+    SCORE = "score"  # `whyflag worker score`
+    EXPLAIN = "explain"  # `whyflag worker explain`
+    CONSOLE = "console"  # `whyflag console`, which publishes verdicts
+    READER = "reader"  # whoever acts on decisions: reads them, and the dead letters
+
+
+class Right(Struct, frozen=True):
+    """One right of a role on one resource, or on all whose names begin like it."""
+
+    resource: ResourceType
+    name: str
+    operation: ACLOperation
+    prefix: bool = False
+
+
+def _topics(operation: ACLOperation, *names: str) -> tuple[Right, ...]:
+    return tuple(Right(ResourceType.TOPIC, name, operation) for name in names)
+
+
+_READ, _WRITE, _CONFIGS = ACLOperation.READ, ACLOperation.WRITE, ACLOperation.DESCRIBE_CONFIGS
+RIGHTS: dict[Role, tuple[Right, ...]] = {
+    Role.PRODUCER: _topics(_WRITE, TRANSACTIONS, LABELS),
+    Role.SCORE: (
+        *_topics(_READ, TRANSACTIONS, LABELS, PROFILED, PROFILE_CHECKPOINTS, SCORE_CHECKPOINTS),
+        *_topics(_CONFIGS, TRANSACTIONS, LABELS),
+        *_topics(_WRITE, PROFILED, DECISIONS, ALERTS, DISAGREEMENTS, DEAD_LETTERS, PROFILE_CHECKPOINTS, SCORE_CHECKPOINTS),
+        Right(ResourceType.GROUP, SCORE_GROUP, _READ),
+        Right(ResourceType.TRANSACTIONAL_ID, TRANSACTIONAL_PREFIX, _WRITE, prefix=True),
+    ),
+    Role.EXPLAIN: (
+        *_topics(_READ, ALERTS, VERDICTS),
+        *_topics(_WRITE, EXPLANATIONS, DEAD_LETTERS),
+        Right(ResourceType.GROUP, EXPLAIN_GROUP, _READ),
+    ),
+    Role.CONSOLE: _topics(_WRITE, VERDICTS, LABELS),
+    Role.READER: _topics(_READ, DECISIONS, EXPLANATIONS, DISAGREEMENTS, DEAD_LETTERS),
+}
+
+
+def acls(role: Role, principal: str) -> list[ACL]:
+    """The rights of a role as Kafka's access control entries for a principal such as ``User:whyflag-score``."""
+    return [
+        ACL(
+            principal=principal,
+            host="*",
+            operation=right.operation,
+            permission_type=ACLPermissionType.ALLOW,
+            resource_pattern=ResourcePattern(
+                right.resource, right.name, PatternType.PREFIXED if right.prefix else PatternType.LITERAL
+            ),
+        )
+        for right in RIGHTS[role]
+    ]
+
+
+def commands(role: Role, principal: str) -> list[str]:
+    """The same as arguments of ``kafka-acls.sh``."""
+    options = {
+        ResourceType.TOPIC: "--topic",
+        ResourceType.GROUP: "--group",
+        ResourceType.TRANSACTIONAL_ID: "--transactional-id",
+    }
+    return [
+        f"--add --allow-principal {principal} --operation {right.operation.name.title().replace('_', '')} "
+        f"{options[right.resource]} {right.name}{' --resource-pattern-type prefixed' if right.prefix else ''}"
+        for right in RIGHTS[role]
+    ]
+
+
+def create_acls(settings: Settings, entries: list[ACL]) -> None:
+    """
+    Create access control entries.
+
+    Raises:
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    with administrated(settings) as admin:
+        admin.create_acls(entries)
