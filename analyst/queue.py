@@ -75,7 +75,7 @@ class Queue:
             _migrate(self._engine)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise QueueError(f"WHYFLAG_DATABASE is no usable SQLAlchemy URL: {error}") from None
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             raise QueueError(
                 f"the queue's database cannot be opened: {error.__class__.__name__}; check WHYFLAG_DATABASE"
             ) from None

@@ -119,7 +119,16 @@ class Decider(Struct, frozen=True):
         """
         doubts = doubts_of(columns)
         scores = self._scored(X, doubts, failed)
-        return apply_rules(self.rules, scores, columns.event_time, names, X, text) if self.rules else scores
+        if self.rules is None:
+            return scores
+        try:
+            return apply_rules(self.rules, scores, columns.event_time, names, X, text)
+        except Exception:  # a rule that fails is disabled: this is something else, and a person decides
+            if failed is None:
+                raise
+            if scores.bundle != NO_BUNDLE:
+                failed(len(X))
+            return unscored(doubts)
 
     def _scored(self, X: Matrix, doubts: npt.NDArray[np.uint8], failed: Callable[[int], None] | None) -> Scores:
         if self.bundle is None:

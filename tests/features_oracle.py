@@ -107,6 +107,11 @@ def kilometres(here: tuple[float, float], there: tuple[float, float]) -> float:
     return EARTH_RADIUS_KM * math.atan2(cross, a * x + b * y + c * z)
 
 
+def retention_of(entity: Entity) -> int:
+    """How long what an entity knows can matter, ms."""
+    return max(milliseconds(w.length) for w in entity.windows) + milliseconds(entity.delay) + milliseconds(entity.lateness)
+
+
 @dataclass
 class Report:
     """A fraud label that said something new, and when it was taken back."""
@@ -119,8 +124,9 @@ class Report:
 class Reports:
     """The fraud labels of one key."""
 
-    def __init__(self, history: int) -> None:
-        self.history = history
+    def __init__(self, entity: Entity) -> None:
+        self.history = entity.history
+        self.retention = retention_of(entity)
         self.held: list[Report] = []
         self.arrivals = 0
 
@@ -131,7 +137,9 @@ class Reports:
             for report in same:
                 if report.label.label_time < label.label_time:
                     report.retracted = min(report.retracted, label.label_time)
-        elif all(report.retracted <= label.label_time for report in same):
+        elif all(
+            report.retracted <= label.label_time or report.label.label_time < label.label_time - self.retention for report in same
+        ):
             self.held.append(Report(label, self.arrivals))
             self.held.sort(key=lambda report: (report.label.label_time, report.arrival))
             del self.held[: -2 * self.history]
@@ -154,11 +162,11 @@ class ExactKey:
     def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
         self.spec, self.entity = spec, entity
         self.arrived: list[Past] = []
-        self.reports = Reports(entity.history)
+        self.reports = Reports(entity)
         self.major = minor_per_major(spec.currency)
         self.delay = milliseconds(entity.delay)
         self.longest = max(milliseconds(window.length) for window in entity.windows)
-        self.retention = self.longest + self.delay + milliseconds(entity.lateness)
+        self.retention = retention_of(entity)
 
     def visible(self, newest: int | None) -> list[Past]:
         """Arrivals that may still be known, oldest first: the newest ``history`` of those within the retention."""
@@ -322,7 +330,7 @@ class BucketedKey:
     def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
         self.spec, self.entity = spec, entity
         self.arrived: list[Past] = []
-        self.reports = Reports(entity.history)
+        self.reports = Reports(entity)
         self.major = minor_per_major(spec.currency)
         self.windows = {
             window.length: (milliseconds(window.length), milliseconds(window.resolution)) for window in entity.windows
@@ -441,7 +449,7 @@ class EntityOracle:
         self.arrivals = 0
         self.watermark: int | None = None
         self.lateness = milliseconds(entity.lateness)
-        self.retention = max(milliseconds(w.length) for w in entity.windows) + milliseconds(entity.delay) + self.lateness
+        self.retention = retention_of(entity)
 
     def _of(self, message: Transaction | Label) -> ExactKey | BucketedKey:
         """The key of a message, which forgets what is older than the retention."""

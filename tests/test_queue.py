@@ -179,7 +179,7 @@ def test_a_database_that_cannot_be_opened_is_told(url):
 
 
 def test_alert_ids_do_not_depend_on_the_outcome(pairs):
-    assert all(alert.alert_id == alert_id(alert.transaction.transaction_id) for alert, _ in pairs)
+    assert all(alert.alert_id == alert_id(alert.transaction) for alert, _ in pairs)
     assert all(alert.decision.outcome is not Outcome.APPROVE for alert, _ in pairs)
 
 

@@ -128,7 +128,7 @@ def test_a_worker_takes_up_the_champion_and_keeps_what_it_cannot_replace(store, 
 
 def test_a_champion_of_other_features_is_refused_while_running(store, world, tmp_path, caplog):
     train(
-        transactions_file(world), default_spec("USD"), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
+        transactions_file(world), structs.replace(default_spec(), low_amount=400), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
         out=tmp_path / "usd", seed=1, privacy=Privacy(), progress=Progress(lambda name, steps: None, lambda steps: None),
     )  # fmt: skip
     deciders = StoreDeciders(store)

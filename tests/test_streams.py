@@ -195,8 +195,10 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
 # -- stages alone: every kind of bad input, without a broker ----------------------------------------------------------------------
 
 
-def _record(value, offset=0, key=b"k", topic=TRANSACTIONS, timestamp=-1):
-    return SimpleNamespace(topic=topic, partition=0, offset=offset, key=key, value=value, timestamp=timestamp)
+def _record(value, offset=0, key=b"k", topic=TRANSACTIONS, timestamp=-1, timestamp_type=0):
+    return SimpleNamespace(
+        topic=topic, partition=0, offset=offset, key=key, value=value, timestamp=timestamp, timestamp_type=timestamp_type
+    )
 
 
 class Output(NamedTuple):

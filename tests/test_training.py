@@ -42,7 +42,7 @@ def test_too_short_a_history_is_told():
 def test_labels_are_known_from_their_time_on_until_retracted(world):
     dataset = load_dataset(transactions_file(world), default_spec(), world / "labels.parquet", Privacy(), lambda n: None)
     rows = pq.read_table(world / "labels.parquet").to_pylist()
-    ids = {name: i for i, name in enumerate(dataset.transaction_ids.to_pylist())}
+    ids = {name: i for i, name in enumerate(dataset.identities["transaction_id"].to_pylist())}
     moment = int(np.median([row["label_time"] for row in rows]))
     expected = np.zeros(len(ids), np.bool_)
     for row in rows:  # sorted by label time

@@ -758,8 +758,8 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
         found = False
         for row in range(start, start + size):
             if state.pool[row, 2] == transaction:
-                if labels.fraud[i]:
-                    found = found or state.pool[row, 3] > label_time
+                if labels.fraud[i]:  # one that is older by more than the retention may have been forgotten already
+                    found = found or (state.pool[row, 3] > label_time and state.pool[row, 0] >= label_time - retention)
                 elif state.pool[row, 0] < label_time:
                     state.pool[row, 3] = min(state.pool[row, 3], label_time)
         if found or not labels.fraud[i]:

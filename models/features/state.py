@@ -156,6 +156,7 @@ def forget_events(state: State, slot: int) -> None:
     if len(state.ring) > 0:
         free_block(state, state.ring[slot])
         state.place_time[slot] = NEVER
+        state.place[slot, :] = 0.0
         state.devices[slot, :] = 0
 
 
@@ -200,5 +201,6 @@ def remove(state: State, keys: Any) -> None:
         state.buckets[last, :, :] = 0
         if len(state.ring) > 0:
             state.place_time[last] = NEVER
+            state.place[last, :] = 0.0
             state.devices[last, :] = 0
             state.ring[last, :] = 0
