@@ -8,7 +8,7 @@ from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from analyst.audit import record
-from analyst.queue import Queue, refusals
+from analyst.queue import Queue
 from analyst.tables import alerts, cases
 from core.clock import Clock
 from core.errors import CasebookError
@@ -83,7 +83,7 @@ class Cases:
 
     def judge(self, verdict: Verdict) -> None:
         """A verdict changes its case in every bundle's casebook that has it, unless that knows a later one."""
-        with refusals(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             self._queue.lock(connection)
             which = (cases.c.case_id == verdict.alert_id) & (
                 cases.c.judged.is_(False) | (cases.c.closed_time < verdict.verdict_time)
@@ -104,7 +104,7 @@ class Cases:
         later: a verdict may come twice, and undoes no correction. The number of those.
         """
         count = 0
-        with refusals(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             self._queue.lock(connection)
             change = self._last_change(connection)
             known = self._numbers(connection, bundle, new)

@@ -93,7 +93,7 @@ class Queue:
         """Add an alert with its explanation; an alert that is there keeps its finding and gets this explanation."""
         decision = alert.decision
         words = encode(explanation).decode()
-        with refusals(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             changed = connection.execute(
                 update(alerts).where(alerts.c.alert_id == alert.alert_id).values(explanation=words)
             ).rowcount

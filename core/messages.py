@@ -13,6 +13,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from core.privacy import TEXT_LIMITS
+
 EARLIEST = 946_684_800_000  # 2000-01-01
 LATEST = 4_102_444_800_000  # 2100-01-01
 
@@ -30,7 +32,7 @@ MinorUnits = Annotated[int, Meta(ge=0, le=LARGEST_AMOUNT, description="minor cur
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Currency = Annotated[str, Meta(description="ISO 4217", extra_json_schema={"pattern": CURRENCY_FORM})]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
-Text = Annotated[str, Meta(max_length=512)]
+Text = Annotated[str, Meta(max_length=TEXT_LIMITS["memo"])]
 Mcc = Annotated[str, Meta(description="ISO 18245 merchant category code", extra_json_schema={"pattern": MCC_FORM})]
 Country = Annotated[str, Meta(description="ISO 3166-1 alpha-2", extra_json_schema={"pattern": COUNTRY_FORM})]
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
@@ -287,8 +289,8 @@ class Verdict(Message, frozen=True):
     verdict_time: EpochMs
     finding: Finding
     analyst: Annotated[str, Meta(min_length=1, max_length=64)]
-    typology: Annotated[str, Meta(max_length=64)] | None = None
-    note: Annotated[str, Meta(max_length=2000)] | None = None
+    typology: Annotated[str, Meta(max_length=TEXT_LIMITS["typology"])] | None = None
+    note: Annotated[str, Meta(max_length=TEXT_LIMITS["note"])] | None = None
     v: Version = 1
 
 

@@ -49,6 +49,10 @@ FIELD_KINDS: Final = {
 OUTSIDER_FIELDS: Final = tuple(field for field in FIELD_KINDS if field not in ("note", "typology"))
 
 
+# Characters that a text may have: a mask may be longer than what it hides.
+TEXT_LIMITS: Final = {"merchant_name": 512, "memo": 512, "note": 2000, "typology": 64}
+
+
 class Privacy:
     """Makes values private under one key."""
 
@@ -71,7 +75,7 @@ class Privacy:
         kind = FIELD_KINDS[field]
         value = without_controls(value)
         if kind is FieldKind.TEXT:
-            return mask(value)
+            return mask(value)[: TEXT_LIMITS[field]]
         if (kind is FieldKind.ADDRESS and _is_ipv4(value)) or not holds_sensitive(value):
             return value
         return self.token(field, value)
@@ -120,13 +124,13 @@ def mask_start(text: str, kept: int) -> str:
 
 def mask_bytes(raw: bytes, kept: int) -> bytes:
     """
-    At most ``kept`` bytes of a record as it came, masked, for dead letters and rejects. JSON escapes of ASCII characters are
-    resolved first, so that they hide nothing.
+    At most ``kept`` bytes of a record, masked, for dead letters. JSON escapes of ASCII characters are resolved first, so that they
+    hide nothing; bytes that are not UTF-8 become the replacement character.
     """
     start = raw[: kept + _LOOKAHEAD]
     if b"\\u00" in start:
         start = _ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), start)
-    return mask(start.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")[:kept]
+    return mask(start.decode("utf-8", "replace")).encode("utf-8")[:kept]
 
 
 def _is_ipv4(text: str) -> bool:

@@ -18,7 +18,7 @@ from core.errors import BundleError
 _SECONDS = 20  # of the processor; a bundle of ours takes well below one
 _MEMORY = 4 << 30  # address space: the library alone maps some hundred megabytes
 _TRIAL = Path(__file__).with_name("booster_trial.py")
-_tried: set[bytes] = set()  # digests of boosters that this process has tried
+_tried: set[tuple[bytes, int]] = set()  # digests and features of what this process has tried
 
 
 def load_booster(raw: bytes, features: int) -> xgb.Booster:
@@ -28,10 +28,10 @@ def load_booster(raw: bytes, features: int) -> xgb.Booster:
     Raises:
         BundleError: if it cannot be loaded, crashes, or takes too long.
     """
-    digest = hashlib.sha256(raw).digest()
-    if digest not in _tried:
+    trial = (hashlib.sha256(raw).digest(), features)
+    if trial not in _tried:
         _try(raw, features)
-        _tried.add(digest)
+        _tried.add(trial)
     booster = xgb.Booster({"nthread": 1})
     try:
         booster.load_model(bytearray(raw))

@@ -21,6 +21,7 @@ from core.topics import (
     VERDICTS,
 )
 from streams.clients import administrated
+from streams.connection import connection_of
 
 SCORE_GROUP, EXPLAIN_GROUP = "whyflag-score", "whyflag-explain"
 TRANSACTIONAL_PREFIX = "whyflag-"
@@ -107,4 +108,6 @@ def create_acls(settings: Settings, entries: list[ACL]) -> None:
         BrokerError: if Kafka does not answer or refuses.
     """
     with administrated(settings) as admin:
-        admin.create_acls(entries)
+        failed = admin.create_acls(entries)["failed"]
+    if failed:
+        raise connection_of(settings).failed(failed[0]())

@@ -48,7 +48,8 @@ def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
     if not outsiders:
         return
     with administrated(settings) as admin:
-        found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(outsiders)])
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(outsiders)]
+        found = admin.describe_configs(wanted, config_filter="all")
     for name, config in found.get("topic", {}).items():
         kind = config.get(TIMESTAMP_TYPE, {}).get("value")
         if kind is not None and kind != LOG_APPEND_TIME:

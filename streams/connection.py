@@ -19,6 +19,7 @@ from core.errors import BrokerError, SettingsError
 from core.settings import Settings
 
 _PROBE_MS = 5_000
+_BOOTSTRAP_MS = 10_000  # kafka-python tries for 30 s, whatever is wrong
 _AUTHENTICATION = (
     aiokafka.errors.AuthenticationFailedError,
     aiokafka.errors.AuthenticationMethodNotSupported,
@@ -73,7 +74,7 @@ class Connection(Struct, frozen=True):
     @property
     def kafka_python(self) -> dict[str, Any]:
         """Arguments of kafka-python's clients."""
-        options = {"bootstrap_servers": self.servers, **self._security}
+        options = {"bootstrap_servers": self.servers, "bootstrap_timeout_ms": _BOOTSTRAP_MS, **self._security}
         if self.api_version:
             options["api_version"] = tuple(int(part) for part in self.api_version.split("."))
         return options
@@ -115,7 +116,10 @@ class Connection(Struct, frozen=True):
         elif isinstance(cause, ssl.SSLError):
             wrong = "the broker does not speak TLS on this port, or wants a client certificate: check WHYFLAG_KAFKA_SECURITY and _CERTIFICATE"
         else:
-            wrong = "is it running, and are WHYFLAG_KAFKA_BOOTSTRAP and WHYFLAG_KAFKA_SECURITY right?"
+            return BrokerError(
+                f"Kafka at {self.bootstrap} does not answer ({type(cause).__name__}: {cause}): is it running, and are "
+                "WHYFLAG_KAFKA_BOOTSTRAP and WHYFLAG_KAFKA_SECURITY right?"
+            )
         return BrokerError(f"Kafka at {self.bootstrap} cannot be used ({type(cause).__name__}: {cause}): {wrong}")
 
     async def _probe(self) -> BaseException | None:

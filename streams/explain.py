@@ -12,7 +12,7 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.cases import Cases
-from analyst.queue import Queue
+from analyst.queue import Queue, refusals
 from core.clock import SystemClock
 from core.errors import BundleError, InvalidEvent
 from core.messages import Alert, Explanation, Verdict, alert_id, decode_alert, decode_verdict, encode
@@ -83,10 +83,11 @@ class ExplainStage(StatelessDecisions):
         outputs: list[Outputs] = []
         for record in records:
             try:
-                if topic == ALERTS:
-                    outputs.append(await self._explained(_alert(record.value)))
-                else:
-                    await asyncio.to_thread(self._learn, _verdict(record.value, WITHOUT_KEY))
+                with refusals():
+                    if topic == ALERTS:
+                        outputs.append(await self._explained(_alert(record.value)))
+                    else:
+                        await asyncio.to_thread(self._learn, _verdict(record.value, WITHOUT_KEY))
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
         return outputs

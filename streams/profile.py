@@ -1,5 +1,6 @@
 """The first hop: what this card usually does. Owns card state, one engine a partition of ``transactions``."""
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from core.event_time import is_ahead, written_at
 from core.messages import Label, Origin, Profiled, Transaction, encode
 from core.metrics import DUPLICATES
 from core.privacy import Privacy
+from core.sensitive import prepare
 from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
-from models.features.engine import RECENT, UNBOUNDED, EntityEngine
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine, compile_kernels
 from models.features.spec import FeatureSpec
 from streams.publishing import Outputs, Publisher
 from streams.stage import StatelessDecisions, dead_letter
@@ -33,7 +35,9 @@ class ProfileStage(StatelessDecisions):
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
-        """Nothing to open."""
+        """Compile what the first chunk would have to wait for."""
+        await asyncio.to_thread(prepare)
+        await asyncio.to_thread(compile_kernels, self.spec)
 
     async def stop(self) -> None:
         """Nothing to close."""

@@ -3,6 +3,7 @@ The second hop: what this merchant usually sees, the score and the outcome. Owns
 ``profiled``.
 """
 
+import asyncio
 import logging
 import math
 import sys
@@ -22,7 +23,7 @@ from core.topics import ALERTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTION
 from core.topics import DECISIONS as DECISION_TOPIC
 from core.topics import DISAGREEMENTS as DISAGREEMENT_TOPIC
 from models.features.columns import Mark, TransactionColumns, label_columns, recent_transactions
-from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Matrix
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Matrix, compile_kernels
 from models.features.spec import FeatureSpec
 from models.policy import APPROVE
 from models.scorer import DOUBT_CODES, OUTCOMES, Decider, Doubt, Scores, alert, decisions, score
@@ -88,7 +89,8 @@ class ScoreStage:
     # -- a chunk --------------------------------------------------------------------------------------------------------------
 
     async def start(self, publisher: Publisher) -> None:
-        """Nothing to open."""
+        """Compile what the first chunk would have to wait for."""
+        await asyncio.to_thread(compile_kernels, self.spec)
 
     async def stop(self) -> None:
         """Nothing to close."""
@@ -188,8 +190,8 @@ class ScoreStage:
         decided = decisions(transactions, scores)
         for code, outcome in OUTCOMES.items():
             DECISIONS.labels(outcome.value).inc(int((scores.outcome == code).sum()))
-        for doubt, code in DOUBT_CODES.items():
-            DOUBTS.labels(code).inc(int(np.count_nonzero(scores.doubts & doubt)))
+        for doubt, reason in DOUBT_CODES.items():
+            DOUBTS.labels(reason).inc(int(np.count_nonzero(scores.doubts & doubt)))
         if np.count_nonzero(scores.doubts & Doubt.UNPRICED) > len(run) / 2:
             self._warn_of_currency()
         for rule, hits in zip(scores.rules, scores.held.sum(axis=0).tolist(), strict=True):

@@ -101,3 +101,11 @@ def test_no_file_names_an_index_host_or_a_path_of_a_machine():
     for name in tracked.stdout.splitlines():
         content = (ROOT / name).read_bytes().decode("utf-8", "replace")
         assert not [word for word in forbidden if word in content], name
+
+
+def test_a_worker_whose_bundle_cannot_be_loaded_ends_at_once(tmp_path):
+    """It would take partitions from workers that can score, and send all of it to review."""
+    done = _whyflag("worker", "score", "--bundle", str(tmp_path / "typo"), WHYFLAG_KAFKA_BOOTSTRAP="127.0.0.1:1")
+    assert done.returncode == 1
+    assert "no model bundle in" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -87,7 +87,7 @@ def _columns(time, transaction):
     n = len(time)
     zero = np.zeros(n, np.int64)
     return TransactionColumns(
-        transaction=np.array(transaction, np.uint64), event_time=np.array(time, np.int64), card=zero.astype(np.uint64),
+        transaction=np.array(transaction, np.uint64), content=zero.astype(np.uint64), event_time=np.array(time, np.int64), card=zero.astype(np.uint64),
         merchant=zero.astype(np.uint64), device=zero.astype(np.uint64), amount=zero, attributes=zero, lat=np.zeros(n), lon=np.zeros(n),
     )  # fmt: skip
 

@@ -1,6 +1,10 @@
 """The queue, on SQLite and on a real PostgreSQL: the same tests."""
 
+import asyncio
+import json
+import stat
 import threading
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -10,13 +14,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.audit import first_broken
+from analyst.cases import Cases
 from analyst.queue import Queue
 from analyst.tables import metadata
 from core.clock import SystemClock
 from core.errors import QueueError
-from core.messages import Finding, LabelSource, Outcome, alert_id, decode_alert, label_of
+from core.messages import Finding, LabelSource, Outcome, alert_id, decode_alert, decode_dead_letter, encode, label_of
+from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory
 from explain.explainer import Explainer
+from streams.explain import ExplainStage
 
 
 class FixedClock:
@@ -199,3 +206,79 @@ def test_an_error_of_the_database_tells_nothing_of_the_transaction(queue, pairs)
             connection.execute(text("ALTER TABLE hidden RENAME TO alerts"))
     assert "CANARY" not in str(told.value)
     assert "203.0.113.9" not in str(told.value)
+
+
+def _verdict_record(offset, **changes):
+    values = {
+        "alert_id": "al_1", "transaction_id": "t", "card_id": "c", "merchant_id": "m", "event_time": 1_750_000_000_000,
+        "verdict_time": 1_750_000_000_001, "finding": "fraud", "analyst": "ann",
+    }  # fmt: skip
+    return SimpleNamespace(topic=VERDICTS, partition=0, offset=offset, key=b"k", value=json.dumps(values | changes).encode())
+
+
+def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_handled(queue, pairs, bundle):
+    """PostgreSQL takes no NUL byte, nothing takes an integer of 65 bits."""
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    cases = Cases(queue, SystemClock())
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, cases)
+    named = {"alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id}
+    records = [
+        _verdict_record(0, alert_id="al_\0"),
+        _verdict_record(1, **named, note="called\0 the customer, card 4111 1111 1111 1111"),
+        _verdict_record(2, verdict_time=2**63),
+    ]
+    letters = [
+        decode_dead_letter(value) for output in asyncio.run(stage.process(VERDICTS, 0, records)) for value in output.values
+    ]
+    assert [letter.offset for letter in letters if letter.offset != 0] == [2]
+    if queue.engine.dialect.name == "postgresql":
+        assert [letter.offset for letter in letters] == [0, 2]
+        assert "the store refuses a value" in letters[0].message
+    ((_, case),) = cases.find(alert.alert_id)
+    assert case.note == "called the customer, card [card ending 1111]"
+
+
+def test_an_integer_that_no_store_holds_is_no_message(queue, pairs, bundle):
+    alert, _ = pairs[0]
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
+    value = encode(alert).replace(b'"expected_loss":%d' % alert.decision.expected_loss, b'"expected_loss":%d' % 2**63)
+    records = [
+        SimpleNamespace(topic=ALERTS, partition=0, offset=offset, key=b"k", value=one)
+        for offset, one in enumerate((value, encode(alert)))
+    ]
+    outputs = asyncio.run(stage.process(ALERTS, 0, records))
+    assert [output.topic for output in outputs] == [DEAD_LETTERS, EXPLANATIONS]
+
+
+def test_an_alert_that_is_not_that_of_its_transaction_is_a_dead_letter(queue, pairs, bundle):
+    """It would put its evidence on another alert's page."""
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
+    forged = msgspec.structs.replace(pairs[0][0], alert_id=pairs[1][0].alert_id)
+    record = SimpleNamespace(topic=ALERTS, partition=0, offset=0, key=b"k", value=encode(forged))
+    (output,) = asyncio.run(stage.process(ALERTS, 0, [record]))
+    assert output.topic == DEAD_LETTERS
+
+
+def test_the_same_id_on_another_card_is_another_alert(queue, pairs, bundle):
+    """Closed as legitimate on one card, it stays open on the other, with its own explanation."""
+    explainer = Explainer(bundle, Casebook(bundle, CasesInMemory()))
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    queue.decide(alert.alert_id, Finding.LEGITIMATE, "ann", None, None)
+    for field, value in (("card_id", "another"), ("amount", 50_000_000), ("merchant_id", "elsewhere")):
+        transaction = msgspec.structs.replace(alert.transaction, **{field: value})
+        other = msgspec.structs.replace(alert, alert_id=alert_id(transaction), transaction=transaction)
+        queue.put(other, explainer.explain(other))
+        assert queue.get(other.alert_id).finding is None
+        assert queue.get(other.alert_id).alert.transaction == transaction
+    assert queue.get(alert.alert_id).finding is Finding.LEGITIMATE
+    assert queue.get(alert.alert_id).explanation == explanation
+    assert queue.counts() == {"open": 3, "legitimate": 1}
+
+
+def test_a_database_file_is_its_owners_alone(tmp_path):
+    queue = Queue(f"sqlite:///{tmp_path}/private.db", SystemClock())
+    queue.counts()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    queue.close()

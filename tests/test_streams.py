@@ -13,6 +13,8 @@ from faust.types import TP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.clock import FixedClock
+from core.event_time import AHEAD_MS
 from core.messages import (
     Label,
     LabelSource,
@@ -29,7 +31,7 @@ from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
 from models.bundle import load_bundle
 from models.features.spec import default_spec
-from models.scorer import MODEL_UNAVAILABLE, Decider
+from models.scorer import Decider
 from streams.clients import Sender, create_topics
 from streams.connection import Connection
 from streams.deciders import OneDecider
@@ -50,6 +52,7 @@ from training.readers import TransactionFile, read_labels
 from training.replay import replay, transactions_of
 
 N = 2_500
+CREATED, LOG_APPENDED = 0, 1  # who set a record's time
 
 
 @pytest.fixture
@@ -119,21 +122,6 @@ def test_the_stream_decides_as_the_replay_does_bit_for_bit(kafka, part, bundle, 
     sent = {offset: value for offset, (_, key, value) in enumerate(records) if key == b"poison"}
     assert {letter.offset: letter.raw for letter in letters} == sent
     assert all(letter.topic == TRANSACTIONS and letter.stage == "profile" and letter.message for letter in letters)
-
-
-def test_without_a_bundle_every_transaction_is_reviewed(kafka, part):
-    some = list(transactions_of(part))[:40]
-    with Worker("score", kafka) as worker:
-        _send(kafka, [(TRANSACTIONS, t.card_id.encode(), encode(t)) for t in some])
-        got = collect(kafka, {DECISIONS: 40, ALERTS: 40})
-        metrics = worker.get("metrics")
-        output = worker.stop()
-    for record in got[DECISIONS]:
-        decided = decode_decision(record.value)
-        assert (decided.outcome, decided.reason_codes) == (Outcome.REVIEW, (MODEL_UNAVAILABLE,))
-    assert "whyflag_scoring_failures_total 40.0" in metrics
-    assert "whyflag train" in output
-    assert "every transaction goes to review" in output
 
 
 def test_a_worker_says_that_its_state_is_in_memory_and_serves_health_and_metrics(embedded, bundle_dir):
@@ -330,19 +318,46 @@ def test_what_was_fetched_and_has_not_arrived_is_read_again_after_two_seconds():
     assert source.asked == [10]
 
 
-def test_an_event_from_the_future_is_a_dead_letter():
+NOW = 1_750_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("ahead", "timestamp", "kind", "topic"),
+    [
+        (AHEAD_MS, NOW, LOG_APPENDED, PROFILED),
+        (AHEAD_MS + 1, NOW, LOG_APPENDED, DEAD_LETTERS),
+        (AHEAD_MS + 1, NOW, CREATED, DEAD_LETTERS),
+        (AHEAD_MS, 0, CREATED, PROFILED),  # no time at all: that of the worker
+        (AHEAD_MS + 1, 0, CREATED, DEAD_LETTERS),
+        (AHEAD_MS + 1, -1, CREATED, DEAD_LETTERS),
+        (AHEAD_MS + 1, 4_000_000_000_000, CREATED, DEAD_LETTERS),  # a producer may lie
+        (2_000_000_000_000, 4_000_000_000_000, CREATED, DEAD_LETTERS),
+        (-400 * DAY, NOW, LOG_APPENDED, PROFILED),
+    ],
+)
+def test_an_event_from_the_future_is_a_dead_letter_whatever_its_records_time(ahead, timestamp, kind, topic):
     """It would make all that the card does from now on look long past."""
-    written, transaction = (
-        1_750_000_000_000,
-        b'{"transaction_id":"t%d","event_time":%d,"card_id":"c","merchant_id":"m","amount":1,"currency":"EUR"}',
+    transaction = b'{"transaction_id":"t","event_time":%d,"card_id":"c","merchant_id":"m","amount":1,"currency":"EUR"}'
+    stage = ProfileStage(default_spec(), Privacy(), FixedClock(NOW))
+    (output,) = _process(stage, TRANSACTIONS, [_record(transaction % (NOW + ahead), timestamp=timestamp, timestamp_type=kind)])
+    assert output.topic == topic
+    if topic == DEAD_LETTERS:
+        assert "hours after the record was written" in decode_dead_letter(output.value).message
+
+
+def test_a_label_from_the_future_is_a_dead_letter():
+    label = Label(
+        transaction_id="t",
+        card_id="c",
+        merchant_id="m",
+        event_time=NOW,
+        label_time=NOW + DAY,
+        fraud=True,
+        source=LabelSource.CHARGEBACK,
     )
-    stage = ProfileStage(default_spec(), Privacy())
-    outputs = [
-        _process(stage, TRANSACTIONS, [_record(transaction % (ahead, written + ahead), timestamp=stamp)])[0]
-        for ahead, stamp in ((DAY + 1, written), (DAY, written), (10 * DAY, -1))
-    ]
-    assert [output.topic for output in outputs] == [DEAD_LETTERS, PROFILED, PROFILED]
-    assert "after the record was written" in decode_dead_letter(outputs[0].value).message
+    stage = ProfileStage(default_spec(), Privacy(), FixedClock(NOW))
+    outputs = _process(stage, LABELS, [_record(encode(label), topic=LABELS, timestamp=NOW, timestamp_type=LOG_APPENDED)])
+    assert [output.topic for output in outputs] == [DEAD_LETTERS]
 
 
 def test_the_second_hop_drops_what_it_has_seen(bundle, world):

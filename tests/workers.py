@@ -39,6 +39,18 @@ class Worker:
             "WHYFLAG_CASEBOOK": f"{self._folder.name}/casebook",
             "WHYFLAG_LLM_URL": settings.llm_url,
             "WHYFLAG_LLM_MODEL": settings.llm_model,
+            **{
+                f"WHYFLAG_{name.upper()}": getattr(settings, name)
+                for name in (
+                    "kafka_security",
+                    "kafka_ca",
+                    "kafka_certificate",
+                    "kafka_sasl",
+                    "kafka_user",
+                    "kafka_password",
+                    "pan_key",
+                )
+            },
         }
         self.environment |= environment or {}
         if database:

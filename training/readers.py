@@ -294,8 +294,8 @@ class TransactionFile:
 
     def _free_text(self, field: str, column: pa.Array, longest: int, refuse: Any) -> pa.Array:
         encoded = column.cast(pa.string()).dictionary_encode()
+        too_long = np.append(pc.utf8_length(encoded.dictionary).to_numpy(zero_copy_only=False) > longest, False)
         dictionary = self._private(field, encoded.dictionary)
-        too_long = np.append(pc.utf8_length(dictionary).to_numpy(zero_copy_only=False) > longest, False)
         refuse(too_long[encoded.indices.fill_null(len(dictionary)).to_numpy()], f"{field} is longer than {longest} characters")
         return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
 

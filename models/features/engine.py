@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from core.clock import duration_ms
 from core.errors import StateError
-from core.messages import Transaction
+from core.messages import EARLIEST, Label, LabelSource, Transaction
 from core.metrics import EVICTED
 from core.money import minor_per_major
 from models.features import kernels, rows
-from models.features.columns import LabelColumns, TransactionColumns, transaction_columns
+from models.features.columns import LabelColumns, TransactionColumns, label_columns, transaction_columns
 from models.features.spec import NORMAL_OPS, Entity, FeatureSpec, StateKind, check_spec, op_of
 from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, remove
 
@@ -230,6 +230,27 @@ class EntityEngine:
                 raise StateError("a row of the state's log is damaged")
             if done < len(written):
                 self._state = grow(state, self._room)
+
+
+def compile_kernels(spec: FeatureSpec) -> None:
+    """Compile the kernels of a spec, or load them from their cache, so that nobody waits for that later."""
+    one = Transaction(transaction_id="t", event_time=EARLIEST, card_id="c", merchant_id="m", amount=1, currency=spec.currency)
+    label = Label(
+        transaction_id="t",
+        card_id="c",
+        merchant_id="m",
+        event_time=EARLIEST,
+        label_time=EARLIEST,
+        fraud=True,
+        source=LabelSource.CUSTOMER,
+    )
+    for entity in spec.entities:
+        engine = EntityEngine(spec, entity)
+        engine.update(engine.columns([one]), RECENT)
+        engine.apply_labels(label_columns([label]))
+        rows, _ = engine.changed()
+        engine.load([rows.words.tobytes()])
+        engine.remove(rows.keys)
 
 
 class FeatureEngine:

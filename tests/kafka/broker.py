@@ -58,9 +58,13 @@ class Node:
     """One broker process."""
 
     def __init__(
-        self, number: int, folder: Path, jars: Path, voters: list[tuple[int, int]], port: int, advertised: int, options: list[str]
-    ) -> None:
-        """``voters`` are (number, controller port) of all nodes; clients are told to come to ``advertised``."""
+        self, number: int, folder: Path, jars: Path, voters: list[tuple[int, int]], port: int, advertised: int, options: list[str],
+        others: dict[str, object] | None = None,
+    ) -> None:  # fmt: skip
+        """
+        ``voters`` are (number, controller port) of all nodes; clients are told to come to ``advertised``. ``others`` are broker settings
+        that take the place of those here.
+        """
         self.port, self._jars, self.folder, self._options = port, jars, folder, options
         folder.mkdir()
         self.log = folder / "broker.log"
@@ -85,6 +89,7 @@ class Node:
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 2000,
             "log.cleaner.backoff.ms": 1000,  # compaction soon, so that tests meet compacted logs
+            **(others or {}),
         }
         self._settings = folder / "server.properties"
         self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -95,12 +100,14 @@ class Node:
             "-cp", f"{self._jars}/*", main, *arguments,
         ]  # fmt: skip
 
-    def format(self, cluster: str) -> None:
+    def format(self, cluster: str, *arguments: str) -> None:
         """Give the node its identity; once."""
-        subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._settings)),
-            check=True, capture_output=True,
-        )  # fmt: skip
+        command = self._java(
+            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._settings), *arguments
+        )
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"Kafka's storage cannot be formatted: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
     def start(self) -> None:
         """Start the process; it answers some seconds later."""
@@ -172,24 +179,30 @@ class KafkaCluster:
 
     def wait(self) -> None:
         """Until the brokers answer."""
+        self.wait_for(self.nodes)
+
+    @staticmethod
+    def wait_for(nodes: list[Node]) -> None:
+        """Until some brokers answer on the port that ``Node`` was given."""
+        servers = [f"127.0.0.1:{node.port}" for node in nodes]
         deadline = time.monotonic() + _START_SECONDS
         while True:
-            for node in self.nodes:
+            for node in nodes:
                 if node.process is not None and node.process.poll() is not None:
                     raise RuntimeError(f"a Kafka node ended at its start:\n{node.log.read_text()[-3000:]}")
             try:
-                for node in self.nodes:  # kafka-python leaks its socket where nobody listens yet
+                for node in nodes:  # kafka-python leaks its socket where nobody listens yet
                     socket.create_connection(("127.0.0.1", node.port), timeout=1).close()
-                admin = KafkaAdminClient(bootstrap_servers=self.behind.split(","), bootstrap_timeout_ms=2000)
+                admin = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=2000)
                 try:
-                    if len(admin.describe_cluster()["brokers"]) == len(self.nodes):
+                    if len(admin.describe_cluster()["brokers"]) == len(nodes):
                         return
                 finally:
                     admin.close()
             except (KafkaError, OSError):
                 pass
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Kafka did not answer in time:\n{self.nodes[0].log.read_text()[-3000:]}")
+                raise RuntimeError(f"Kafka did not answer in time:\n{nodes[0].log.read_text()[-3000:]}")
             time.sleep(0.2)
 
     def stop(self) -> None:
