@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-system test-faults kafka lint bench clean
+.PHONY: help setup demo test test-system test-faults fuzz kafka lint bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,6 +34,9 @@ test-system: setup ## Install those programs with apt and run their tests, none 
 test-faults: setup ## The fault suite on Apache Kafka with fifty kills (Java and Maven).
 	WHYFLAG_FAULT_KILLS=50 $(BIN)/python -m pytest -rs -m faults
 
+fuzz: setup ## Drive the whole chain with hostile records for some minutes, with a seed of its own.
+	WHYFLAG_FUZZ_RECORDS=$(or $(RECORDS),200000) WHYFLAG_FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -rs tests/test_fuzz.py
+
 kafka: setup ## Start Apache Kafka for development (Java and Maven); Ctrl-C stops.
 	@$(BIN)/python -m tests.kafka
 
@@ -46,6 +49,7 @@ lint: setup ## Format and lint, types, layers.
 bench: setup ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.parts
+	$(BIN)/python -m benchmarks.privacy
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.restore

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from core import errors
+from core.errors import SettingsError
+from core.settings import read_settings
 from tests.conftest import ROOT
 
 
@@ -109,3 +112,34 @@ def test_a_worker_whose_bundle_cannot_be_loaded_ends_at_once(tmp_path):
     assert done.returncode == 1
     assert "no model bundle in" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_secret_may_be_in_a_file_and_is_never_printed(tmp_path):
+    (tmp_path / "key").write_text("a secret of enough length\n")
+    read = read_settings(
+        {
+            "WHYFLAG_PAN_KEY_FILE": str(tmp_path / "key"),
+            "WHYFLAG_KAFKA_PASSWORD": "hidden",
+            "WHYFLAG_DATABASE": "postgresql://u:hidden@h/d",
+        }
+    )
+    assert read.pan_key == "a secret of enough length"
+    for shown in (repr(read), str(read), f"{read}"):
+        assert "hidden" not in shown
+        assert "a secret" not in shown
+    with pytest.raises(SettingsError, match="both set"):
+        read_settings({"WHYFLAG_PAN_KEY_FILE": str(tmp_path / "key"), "WHYFLAG_PAN_KEY": "x" * 20})
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_settings({"WHYFLAG_PAN_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_an_error_of_a_setting_tells_no_secret():
+    with pytest.raises(SettingsError) as told:
+        read_settings({"WHYFLAG_PAN_KEY": "short-secret"})
+    assert "short-secret" not in str(told.value)
+
+
+def test_every_error_is_in_the_tree_of_errors():
+    drawn = errors.__doc__
+    known = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, errors.WhyflagError)}
+    assert {name for name in known if name not in drawn} == set()

@@ -10,6 +10,7 @@ import re
 import resource
 import threading
 import time
+import urllib.error
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -606,6 +607,35 @@ def test_sigterm_while_the_broker_is_away_ends_the_worker_and_loses_nothing(own_
     with Worker("score", kafka, bundle=bundle_dir):
         settle(kafka)
     check(kafka, bundle)
+
+
+def test_an_explainer_without_kafka_is_not_ready_and_ends_in_time(own_kafka, bundle_dir, tmp_path):
+    """Kubernetes sends it no one and, when it is told to go, need not kill it."""
+    cluster, kafka = own_kafka
+    with Worker(
+        "explain",
+        kafka,
+        bundle=bundle_dir,
+        database=f"sqlite:///{tmp_path}/queue.db",
+        environment={"WHYFLAG_BROKER_SILENCE_SECONDS": "2"},
+    ) as worker:
+        cluster.nodes[0].pause()
+        deadline, answer = time.monotonic() + 20, ""
+        while time.monotonic() < deadline and "Kafka" not in answer:
+            time.sleep(0.2)
+            try:
+                worker.get("ready")
+            except urllib.error.HTTPError as refused:
+                answer = refused.read().decode()
+        assert "no answer for 2 s from: Kafka" in answer
+        assert worker.get("live") == "live\n"
+        began = time.monotonic()
+        worker.process.terminate()
+        status, output = worker.ended(25)
+        cluster.nodes[0].resume()
+    assert time.monotonic() - began < 25
+    assert status in (0, 70)
+    assert "Traceback" not in output
 
 
 def test_one_broker_of_three_is_killed(tmp_path, short_input, bundle, bundle_dir):

@@ -10,10 +10,11 @@ import pytest
 from kafka import KafkaAdminClient
 
 from cli.retrain import _with_topic
-from core.errors import DeliveryError
+from core.errors import DeliveryError, StateError
 from core.messages import Disagreement, decode_transaction_struct, encode
-from core.topics import DEAD_LETTERS, DECISIONS, LABELS, TOPICS, TRANSACTIONS
+from core.topics import DEAD_LETTERS, DECISIONS, LABELS, PROFILE_CHECKPOINTS, TOPICS, TRANSACTIONS
 from models.store import BundleStore
+from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.clients import Sender, create_topics
 from streams.connection import Connection
 from streams.publishing import Outputs, Publisher
@@ -119,3 +120,44 @@ def test_a_retraining_takes_labels_from_kafka(apache, world, tmp_path, monkeypat
     (tmp_path / "folder").mkdir()
     made = read_labels(_with_topic(None, tmp_path / "folder"))
     assert sorted(made, key=encode) == sorted(labels[:40], key=encode)
+
+
+def test_a_former_owner_notices_a_successor_that_claimed_the_log_and_died_before_it_wrote(apache):
+    """It left no record: only the broker knows."""
+    create_topics(apache, partitions=1, replication=1)
+    checkpoint = Checkpoint(spec="s", bundle="b", partitions=1, positions={}, origins={}, keys=0, digest="")
+
+    async def run():
+        first, second = (CheckpointLog(Connection(apache.kafka_bootstrap), PROFILE_CHECKPOINTS, 0) for _ in range(2))
+        await first.claim()
+        assert await first.read(lambda rows: None) is None
+        assert not await first.still_owned()  # it has written nothing yet
+        await first.write([(b"k" * 9, b"row")], checkpoint)
+        assert await first.still_owned()
+        assert await first.still_owned()
+        await second.claim()
+        await second.close()
+        assert not await first.still_owned()
+        await first.close()
+        loaded = []
+        last = await CheckpointLog(Connection(apache.kafka_bootstrap), PROFILE_CHECKPOINTS, 0).read(loaded.extend)
+        return last, loaded
+
+    last, loaded = asyncio.run(run())
+    assert msgspec.structs.replace(last, lineage=0) == checkpoint
+    assert loaded == [(b"k" * 9, b"row")]
+
+
+def test_a_checkpoint_log_of_another_format_is_told(apache):
+    create_topics(apache, partitions=1, replication=1)
+    old = Checkpoint(spec="s", bundle="b", partitions=1, positions={}, origins={}, keys=0, digest="", v=1)
+
+    async def run():
+        log = CheckpointLog(Connection(apache.kafka_bootstrap), PROFILE_CHECKPOINTS, 0)
+        await log.claim()
+        await log.write([], old)
+        await log.close()
+        await CheckpointLog(Connection(apache.kafka_bootstrap), PROFILE_CHECKPOINTS, 0).read(lambda rows: None)
+
+    with pytest.raises(StateError, match="format 1, this version reads format 2: run `whyflag state rebuild`"):
+        asyncio.run(run())

@@ -1,16 +1,19 @@
 """Rules: what they mean, what is refused and where, and that no batch changes them."""
 
 import datetime as dt
+import re
 
 import numpy as np
+import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import InputError
 from core.messages import Outcome
+from core.metrics import RULE_FAILURES
 from models.features.spec import default_spec
-from models.rules import load_rules, numbers, texts
+from models.rules import checked_condition, load_rules, numbers, texts
 
 FEATURES = default_spec().feature_names
 MS_PER_DAY = 86_400_000
@@ -150,3 +153,66 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
 def test_every_outcome_can_be_asked_for(tmp_path):
     for outcome in Outcome:
         assert loaded(tmp_path, rule("amount > 0", outcome.value)).rules[0].outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "LPAD(merchant_id, 2000000000, 'x') = 'a'",
+        "REPEAT(merchant_id, 2000000000) = 'a'",
+        "merchant_id ~ '(a+)+$'",
+        "REGEXP_LIKE(merchant_id, '(a+)+$')",
+        "amount > (SELECT 1)",
+        "t.amount > 1",
+        "CAST(amount AS VARCHAR) = '1'",
+        "ARRAY_AGG(amount) IS NULL",
+        "amount > 1; DROP TABLE x",
+        "SUM(amount) OVER () > 1",
+        "RANDOM() > 0.5",
+        "NOW() > amount",
+        "amount > 1 UNION SELECT 1",
+        "*",
+        "",
+        " AND ".join(["amount > 1"] * 20_000),
+        "(" * 500 + "amount > 1" + ")" * 500,
+        "NOT " * 300 + "amount > 1",
+        " OR ".join(f"amount = {number}" for number in range(150)),
+        "amount IN (" + ", ".join(map(str, range(500))) + ")",
+    ],
+)  # fmt: skip
+def test_what_could_harm_the_process_is_no_rule(tmp_path, when):
+    """The first two abort the process in Polars, twenty thousand ANDs crash it."""
+    path = written(tmp_path, rule(when.replace('"', "'")))
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        load_rules(path, FEATURES)
+
+
+@given(st.text("amountANDORT()<>=.+-*/%'01,| LIKESNUL", max_size=60))
+@settings(max_examples=400, deadline=None)
+def test_any_text_is_a_condition_or_is_refused(when):
+    try:
+        again = checked_condition(when)
+    except InputError:
+        return
+    assert checked_condition(again) == again
+
+
+@pytest.mark.parametrize("file", ["../secret.txt", "/etc/passwd", "link.txt", "sub/../../secret.txt", "rules.toml", "."])
+def test_a_list_is_read_from_the_folder_of_the_rules_only(tmp_path, file):
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    path = written(folder, f'[lists.l]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\nfile = "{file}"\n')
+    with pytest.raises(InputError, match="list l"):
+        load_rules(path, FEATURES)
+
+
+def test_a_rule_that_fails_is_disabled_and_counted_and_the_others_go_on(tmp_path, monkeypatch):
+    rules = loaded(tmp_path, rule("amount > 10", id="good") + "\n" + rule("amount > 20", id="bad"))
+    rules._conditions[1] = pl.col("amount").str.to_lowercase() == "x"  # no such thing of a number
+    values = {"amount": [5.0, 15.0, 25.0]}
+    before = RULE_FAILURES.labels("bad")._value.get()
+    for _ in range(3):
+        assert rules.hits(np.full(3, BEFORE), field(values)).tolist() == [[False, False], [True, False], [True, False]]
+    assert RULE_FAILURES.labels("bad")._value.get() == before + 1

@@ -1,23 +1,25 @@
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score
 
 from core.errors import InputError, WhyflagError
-from core.messages import Alert, Outcome, decode_alert, decode_decision
+from core.messages import Alert, Label, LabelSource, Outcome, Transaction, decode_alert, decode_decision
 from core.privacy import Privacy
 from models.bundle import CARD, CASES
+from models.features.columns import label_columns, transaction_columns
 from models.features.spec import default_spec, handbook_spec
 from tests.conftest import DAY, HANDBOOK, transactions_file
-from training.dataset import LabelledReplay, load_dataset
+from training.dataset import LabelledReplay, known_labels, load_dataset
 from training.evaluate import evaluate
 from training.mapping import load_mapping
 from training.progress import Progress
 from training.readers import TransactionFile
 from training.replay import replay
 from training.splits import split_by_time
-from training.train import train
+from training.train import budget_missed, train
 
 QUIET = Progress(lambda name, steps: None, lambda steps: None)
 
@@ -264,3 +266,64 @@ def test_the_handbook_file_goes_from_training_to_alerts(tmp_path):
     assert summary["frauds"] == 13_339
     assert bundle.metrics["test"]["auc"] > 0.8
     assert pq.read_table(tmp_path / "r" / "alerts.parquet").num_rows == summary["review"] + summary["decline"]
+
+
+def _shuffled(world, tmp_path, **changes):
+    table = pq.read_table(world / "transactions.parquet")
+    rows = np.random.default_rng(1).permutation(len(table)) if not changes else np.arange(len(table))
+    table = table.take(pa.array(rows))
+    for name, value in changes.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array([value] * len(table)))
+    pq.write_table(table, tmp_path / "t.parquet")
+    return TransactionFile(tmp_path / "t.parquet", load_mapping("whyflag"))
+
+
+@pytest.mark.parametrize(("changes", "told"), [({}, "not sorted by time"), ({"currency": "USD"}, "in a currency other than EUR")])
+def test_a_file_that_would_give_a_silently_wrong_result_is_refused(world, bundle, tmp_path, changes, told):
+    """Average precision of a shuffled file once fell from .498 to .124 without a word."""
+    from models.scorer import Decider
+    from training.backtest import play
+
+    with pytest.raises(InputError, match=told):
+        replay(
+            _shuffled(world, tmp_path, **changes),
+            bundle,
+            labels=world / "labels.parquet",
+            out=tmp_path,
+            form="parquet",
+            privacy=Privacy(),
+            progress=lambda n: None,
+        )
+    with pytest.raises(InputError, match=told):
+        play("p", _shuffled(world, tmp_path, **changes), world / "labels.parquet", Decider(bundle), None, Privacy(), QUIET)
+    with pytest.raises(InputError, match=told):
+        train(
+            _shuffled(world, tmp_path, **changes), default_spec(), labels=world / "labels.parquet", alerts_per_day=10,
+            label_delay_ms=5 * DAY, out=tmp_path / "b", seed=1, privacy=Privacy(), progress=QUIET,
+        )  # fmt: skip
+
+
+def test_a_budget_that_the_test_period_misses_is_told():
+    assert budget_missed(300, 300) is None
+    assert budget_missed(151, 300) is None
+    assert "1,040 alerts a day, the budget is 300" in budget_missed(1040, 300)
+    assert budget_missed(100, 300)
+
+
+def test_labels_join_by_card_and_id():
+    """Public data repeats ids across cards."""
+    transactions = [
+        Transaction(transaction_id="1", event_time=10**12, card_id=card, merchant_id="m", amount=1, currency="EUR")
+        for card in "ab"
+    ]
+    label = Label(
+        transaction_id="1",
+        card_id="b",
+        merchant_id="m",
+        event_time=10**12,
+        label_time=10**12 + 1,
+        fraud=True,
+        source=LabelSource.CHARGEBACK,
+    )
+    columns = transaction_columns(transactions, "EUR", {}, 500, 5)
+    assert known_labels(columns.transaction, label_columns([label])).final.tolist() == [False, True]
