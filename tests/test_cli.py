@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -143,3 +144,29 @@ def test_every_error_is_in_the_tree_of_errors():
     drawn = errors.__doc__
     known = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, errors.WhyflagError)}
     assert {name for name in known if name not in drawn} == set()
+
+
+def test_a_killed_demo_leaves_no_child():
+    """Not even one that would not notice that its parent is gone."""
+    code = (
+        "import subprocess, time\nfrom cli.demo import _end_with_the_parent\n"
+        "child = subprocess.Popen(['sleep', '60'], preexec_fn=_end_with_the_parent, start_new_session=True)\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert os.path.exists(f"/proc/{child}")
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while _alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(child)
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -48,7 +48,7 @@ def test_a_planted_leak_is_caught(world, spec):
 
     # features computed as if labels came on the day itself
     early = dataset.labels._replace(label_time=dataset.labels.event_time)
-    told = dataset.__class__(dataset.columns, dataset.transaction_ids, dataset.amounts, dataset.known, early)
+    told = dataset.__class__(dataset.columns, dataset.identities, dataset.amounts, dataset.known, early)
     leaky, _ = features_of(told, spec, lambda n: None)
     with pytest.raises(InputError, match="not yet known"):
         handbook.check_causal(dataset, spec, leaky, at)

@@ -57,7 +57,7 @@ def test_its_numbers_are_those_of_the_decisions(page, world, bundle, replayed):
     from core.messages import decode_decision
 
     decided = {d.transaction_id: d for d in map(decode_decision, (replayed[0] / "decisions.jsonl").read_bytes().splitlines())}
-    ids = seen.dataset.transaction_ids.take(seen.rows).to_pylist()
+    ids = seen.dataset.identities["transaction_id"].take(seen.rows).to_pylist()
     assert [decided[identity].probability for identity in ids] == seen.scores.probability.tolist()
     assert np.array_equal(np.array([decided[identity].outcome != "approve" for identity in ids]), seen.flagged)
 

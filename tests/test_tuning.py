@@ -184,7 +184,7 @@ def test_novelty_finds_a_typology_that_was_withheld_from_training(world, typolog
     kinds = dict(
         zip(*(pq.read_table(world / "truth.parquet")[name].to_pylist() for name in ("transaction_id", "typology")), strict=True)
     )
-    kind = np.array([kinds[identity] for identity in dataset.transaction_ids.to_pylist()])
+    kind = np.array([kinds[identity] for identity in dataset.identities["transaction_id"].to_pylist()])
     day = (dataset.columns.event_time - dataset.columns.event_time[0]) // DAY
     train_rows = np.flatnonzero((day < 30) & (kind != typology) & ~duplicate)
     later = (day >= 30) & ~duplicate
