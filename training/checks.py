@@ -25,7 +25,7 @@ def check_fit(columns: TransactionColumns, currency: str, path: Path) -> None:
     late = int(columns.has(Mark.LATE).sum())
     if late > _MOST_LATE * n:
         raise InputError(
-            f"{path} is not sorted by time: {late:,} of {n:,} transactions come long after newer ones, and windows would miss them. "
+            f"{path} is not sorted by event time: {late:,} of {n:,} transactions come long after newer ones, and windows would miss them. "
             "Sort it by event time"
         )
     unpriced = int(np.sum(columns.amount == UNKNOWN_AMOUNT))
