@@ -55,6 +55,7 @@ def command(
     """What rules, thresholds and bundles would have decided over history, and where two policies differ."""
     from core.errors import InputError
     from core.settings import read_settings
+    from models.bundle import check_key
     from models.scorer import Decider
     from models.store import open_decider
     from training import backtest
@@ -67,6 +68,7 @@ def command(
     def decider(place: Path, ruled: Path | None, reviews: float | None, declines: float | None) -> Decider:
         found = open_decider(place)
         assert found.bundle is not None
+        check_key(found.bundle, settings.privacy.fingerprint)
         bundle = backtest.with_thresholds(found.bundle, reviews, declines)
         if ruled is None:
             return Decider(bundle, found.rules)

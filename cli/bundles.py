@@ -124,13 +124,13 @@ def disagreements(limit: int, as_json: bool) -> None:
     from streams.clients import Observer
 
     observer = Observer(read_settings(), [DISAGREEMENTS])
-    by_id: dict[str, Disagreement] = {}  # a record that came twice is one disagreement
+    by_identity: dict[tuple[object, ...], Disagreement] = {}  # a record that came twice is one disagreement
     for record in observer.all():
         with suppress(msgspec.MsgspecError, TypeError):  # whatever else somebody has written there
             one = msgspec.json.decode(record.value, type=Disagreement)
-            by_id[one.transaction_id] = one
+            by_identity[one.card_id, one.transaction_id, one.event_time, one.amount, one.currency] = one
     observer.close()
-    found = list(by_id.values())
+    found = list(by_identity.values())
     if as_json:
         for disagreement in found:
             click.echo(encode(disagreement).decode())

@@ -21,13 +21,14 @@ def command(
 ) -> None:
     """Decide every transaction of a file, without Kafka: the same engine, scorer and policy as the stream."""
     from core.settings import read_settings
-    from models.bundle import load_bundle
+    from models.bundle import check_key, load_bundle
     from training.mapping import load_mapping
     from training.readers import TransactionFile
     from training.replay import replay
 
     settings = read_settings()
     loaded = load_bundle(bundle)
+    check_key(loaded, settings.privacy.fingerprint)
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     with stages() as progress:
         progress.stage("replaying")

@@ -17,7 +17,7 @@ def command(folder: Path, transactions: Path, mapping: str, labels: Path | None,
     """Write one page with pictures of what a bundle does on transactions that came after its calibration."""
     from core.errors import InputError
     from core.settings import read_settings
-    from models.bundle import load_bundle
+    from models.bundle import check_key, load_bundle
     from training.evaluate import score_file
     from training.mapping import load_mapping
     from training.progress import Progress
@@ -29,6 +29,7 @@ def command(folder: Path, transactions: Path, mapping: str, labels: Path | None,
         raise InputError("`whyflag report` needs the extra: pip install 'whyflag[training]'") from None
 
     settings, bundle, typology = read_settings(), load_bundle(folder), read_typology(truth)
+    check_key(bundle, settings.privacy.fingerprint)
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     with stages() as progress:
         told = Progress(progress.stage, progress.advance)

@@ -18,7 +18,8 @@ def command() -> None:
 @click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions that Kafka no longer holds.")
 @click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
-def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
+@click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="This one only; may be given again.")
+def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None, partitions: tuple[int, ...]) -> None:
     """
     Compute the state anew and write it to the checkpoint logs; decide nothing again.
 
@@ -27,7 +28,9 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     import asyncio
 
     from core.settings import read_settings
+    from models.bundle import check_key
     from models.scorer import Decider
+    from models.signing import verifying_key
     from models.store import open_bundle
     from streams.deciders import OneDecider
     from streams.profile import ProfileStage
@@ -37,8 +40,9 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     from training.readers import TransactionFile, read_labels
 
     settings = read_settings()
-    loaded = open_bundle(bundle or settings.bundle_dir)
+    loaded = open_bundle(bundle or settings.bundle_dir, verifying_key(settings))
     key = settings.privacy
+    check_key(loaded, key.fingerprint)
     profile, score = ProfileStage(loaded.spec, key), ScoreStage(loaded.spec, OneDecider(Decider(loaded)))
     past = past_of(TransactionFile(history, load_mapping(mapping), key), loaded.spec) if history else ()
     known = read_labels(labels, key) if labels else []
@@ -51,6 +55,6 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
             progress.advance(records)
 
         progress.stage("rebuilding")
-        asyncio.run(write(profile, score, settings, past, known, advance))
+        asyncio.run(write(profile, score, settings, past, known, advance, partitions))
     keys = {stage.name: sum(state.keys for state in stage.states.values()) for stage in (profile, score)}
     stderr.print(f"{counted:,} records read; {keys['profile']:,} cards and {keys['score']:,} merchants written", highlight=False)

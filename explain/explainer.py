@@ -15,7 +15,7 @@ from explain.verification import check, verified
 from models.bundle import Bundle
 
 if TYPE_CHECKING:
-    from explain.llm import Narrators
+    from explain.llm import Narrators, TimeLeft
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +68,13 @@ class Explainer:
             return None
         facts, name = Facts(explanation.evidence, explanation.suggestion), self.narrators.name
         try:
-            narrative = await self.narrators.narrative(facts)
+            left = self.narrators.time_left()
+            narrative = await self.narrators.narrative(facts, left)
         except LanguageModelError as error:  # whatever the server does, the template's words stand
             logger.warning("the language model gave no narrative for %s: %s", explanation.alert_id, error)
             SENTENCES.labels("failed").inc()
             return None
-        narrative = await self._repaired(narrative, facts)
+        narrative = await self._repaired(narrative, facts, left)
         words, checked = verified(narrative, facts, name, TEMPLATE)
         kept = sum(sentence.written_by == name for sentence in words)
         SENTENCES.labels("accepted").inc(kept)
@@ -88,7 +89,7 @@ class Explainer:
             prompt=f"{self.narrators.prompt.version}/{CATALOGUE}",
         )
 
-    async def _repaired(self, narrative: Narrative, facts: Facts) -> Narrative:
+    async def _repaired(self, narrative: Narrative, facts: Facts, left: "TimeLeft") -> Narrative:
         """The narrative with refused sentences as the model words them when it is told why, if that helps."""
         from explain.llm import LanguageModelError
 
@@ -98,7 +99,7 @@ class Explainer:
         if not refused:
             return narrative
         try:
-            again = await self.narrators.repair(facts, refused)
+            again = await self.narrators.repair(facts, refused, left)
         except LanguageModelError as error:
             logger.info("no repair: %s", error)
             return narrative
@@ -108,5 +109,5 @@ class Explainer:
         good = [claim for claim, found in checked if not found]
         # a refused sentence stays only where no other took its place, so that the trail tells of it
         parts = {claim.part for claim in better}
-        left = [claim for claim, found in checked if found and claim.part not in parts]
-        return Narrative((*good, *better, *left))
+        kept = [claim for claim, found in checked if found and claim.part not in parts]
+        return Narrative((*good, *better, *kept))

@@ -50,6 +50,13 @@ class Usage(Struct):
     cost: float = 0.0
 
 
+class TimeLeft:
+    """How many seconds an alert may still be under way to the model."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 class Narrators:
     """One language model for all alerts: ``llm_concurrency`` requests at once, each alert within ``llm_timeout`` seconds."""
 
@@ -66,9 +73,13 @@ class Narrators:
         self._answers: LRUCache[str, Narrative] = LRUCache(_CACHED)
         self._not_before = 0.0  # monotonic time until which the server asked to be left alone
 
-    async def narrative(self, facts: Facts) -> Narrative:
+    def time_left(self) -> "TimeLeft":
+        """The time that one alert has for its narrative and its repair."""
+        return TimeLeft(self._settings.llm_timeout)
+
+    async def narrative(self, facts: Facts, left: "TimeLeft | None" = None) -> Narrative:
         """
-        The model's narrative of some facts; the same for the same evidence and prompt.
+        The model's narrative of some facts; the same for the same evidence and prompt. ``left`` is shared with a repair.
 
         Raises:
             LanguageModelError: if there is none in time.
@@ -77,13 +88,13 @@ class Narrators:
         if (known := self._answers.get(key)) is not None:
             LLM_REQUESTS.labels("cached").inc()
             return known
-        answer = await self._asked(self.prompt.filled(facts))
+        answer = await self._asked(self.prompt.filled(facts), left or self.time_left())
         self._answers[key] = answer
         return answer
 
-    async def repair(self, facts: Facts, refused: list[tuple[Any, str]]) -> Narrative:
+    async def repair(self, facts: Facts, refused: list[tuple[Any, str]], left: "TimeLeft") -> Narrative:
         """
-        The sentences that were refused, worded once more.
+        The sentences that were refused, worded once more in the time that is left.
 
         Raises:
             LanguageModelError: if there is no answer in time.
@@ -92,16 +103,21 @@ class Narrators:
             "refused": [{"part": c.part, "text": c.text, "evidence_ids": c.evidence_ids, "reason": why} for c, why in refused],
             "facts": facts,
         }
-        return await self._asked(prompt(REPAIR).filled(asked))
+        return await self._asked(prompt(REPAIR).filled(asked), left)
 
     def _key(self, asked: Prompt, facts: Facts) -> str:
         whole = msgspec.json.encode((self.name, asked.version, asked.text, facts))
         return hashlib.sha256(whole).hexdigest()
 
-    async def _asked(self, text: str) -> Narrative:
+    async def _asked(self, text: str, left: "TimeLeft") -> Narrative:
         try:
-            async with self._places, asyncio.timeout(self._settings.llm_timeout):  # waiting for a place is not lateness
-                return await self._tried(text)
+            async with self._places:  # waiting for a place is not lateness
+                begin = time.monotonic()
+                try:
+                    async with asyncio.timeout(left.seconds):
+                        return await self._tried(text)
+                finally:
+                    left.seconds = max(0.0, left.seconds - (time.monotonic() - begin))
         except TimeoutError:
             LLM_REQUESTS.labels("late").inc()
             raise LanguageModelError("late") from None

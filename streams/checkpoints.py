@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 
 from core.errors import DeliveryError, StateError
 from streams.connection import Connection
-from streams.state import LogRecord
+from streams.state import KEY_BYTES, LogRecord
 
 logger = logging.getLogger(__name__)
 
@@ -94,25 +94,35 @@ class CheckpointLog:
         """
         Hand all rows to ``load``, in order, and return the last marker; None where there is no checkpoint.
 
+        What is not of a checkpoint is passed over: records behind the last marker, because a transaction ends with one, and records
+        whose keys are not those of rows. The digest in the marker tells whether a foreign record took the place of a row.
+
         Raises:
             KafkaError: if no broker answers.
-            StateError: if the log does not end with a marker that can be understood.
+            StateError: if there are records but no marker that can be understood.
         """
         async with self._reader() as consumer:
             begin, end = await self._bounds(consumer)
-            last = await self._last(consumer, begin, end)
+            found, count = await self._last_marker(consumer, begin, end)
             self._end = end
-            if last is None:
+            if found is None:
+                if count:
+                    raise StateError(
+                        f"the checkpoint log {self._name} holds no marker that can be read: something else was written to it. Run `whyflag "
+                        f"state rebuild --partition {self._tp.partition}`"
+                    )
                 return None
-            if last.key != _MARKER:
-                raise StateError(
-                    f"the checkpoint log {self._name} does not end with a marker: it was cut off. Run `whyflag state rebuild`"
-                )
-            checkpoint = _decoded(last.value)
+            checkpoint, behind = found
             self._lineage = checkpoint.lineage
             prefix = bytes([self._lineage])
-            async for records in self._records(consumer, begin, end):
-                load([(r.key[1:], r.value) for r in records if r.key != _MARKER and r.key[:1] == prefix])
+            async for records in self._records(consumer, begin, behind):
+                load(
+                    [
+                        (r.key[1:], r.value)
+                        for r in records
+                        if r.key is not None and r.key[:1] == prefix and len(r.key) == 1 + KEY_BYTES and r.offset < behind
+                    ]
+                )
         return checkpoint
 
     async def start_over(self) -> Checkpoint | None:
@@ -127,9 +137,9 @@ class CheckpointLog:
             async for records in self._records(consumer, begin, end):
                 for record in records:
                     if record.key == _MARKER:
-                        with contextlib.suppress(StateError):
-                            checkpoint = _decoded(record.value)
-                    else:
+                        with contextlib.suppress(StateError):  # of another format: the positions are lost, not the records
+                            checkpoint = _decoded(record.value) or checkpoint
+                    elif record.key:
                         lineages.add(record.key[0])
                         self._stale.add(record.key)
         self._lineage = (max(lineages) + 1) % 256
@@ -150,14 +160,33 @@ class CheckpointLog:
         begins, ends = await consumer.beginning_offsets([self._tp]), await consumer.end_offsets([self._tp])
         return begins[self._tp], ends[self._tp]
 
-    async def _last(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> Any:
-        """The last committed record; behind it may be what was rolled back, and the transactions' own records."""
-        reach, last = 2, None
-        while last is None and reach // 4 < end - begin:
+    async def _last_marker(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> tuple[tuple[Checkpoint, int] | None, int]:
+        """
+        The last marker and its offset, and how many committed records were looked at. Behind it may be what was rolled back, and the
+        transactions' own records.
+        """
+        reach, found, count = 2, None, 0
+        while found is None and reach // 4 < end - begin:
+            count = 0
             async for records in self._records(consumer, max(begin, end - reach), end):
-                last = records[-1]
+                count += len(records)
+                for record in records:
+                    if record.key == _MARKER and (checkpoint := _decoded(record.value)) is not None:
+                        found = (checkpoint, record.offset)
             reach *= 4
-        return last
+        if found is not None and (foreign := await self._behind(consumer, found[1], end)):
+            logger.warning(
+                "%d records behind the last marker of %s are of no checkpoint and passed over: who else may write to it?",
+                foreign,
+                self._name,
+            )
+        return found, count
+
+    async def _behind(self, consumer: AIOKafkaConsumer, marker: int, end: int) -> int:
+        count = 0
+        async for records in self._records(consumer, marker + 1, end):
+            count += len(records)
+        return count
 
     async def _records(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> AsyncIterator[list[Any]]:
         consumer.seek(self._tp, begin)
@@ -230,13 +259,17 @@ class CheckpointLog:
         return future
 
 
-def _decoded(raw: bytes) -> Checkpoint:
+def _decoded(raw: bytes | None) -> Checkpoint | None:
+    """
+    The marker in a record's value; None if it is none.
+
+    Raises:
+        StateError: if it is of another format.
+    """
     try:
-        checkpoint = msgspec.json.decode(raw, type=Checkpoint)
-    except msgspec.MsgspecError as error:
-        raise StateError(
-            f"the marker of a checkpoint cannot be read ({error}): it is damaged or of another version of whyflag. Run `whyflag state rebuild`"
-        ) from None
+        checkpoint = msgspec.json.decode(raw or b"", type=Checkpoint)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
     if checkpoint.v != _FORMAT:
         raise StateError(
             f"the checkpoint log is of format {checkpoint.v}, this version reads format {_FORMAT}: run `whyflag state rebuild` once"

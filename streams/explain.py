@@ -223,7 +223,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     """
     from explain.explainer import Explainer
     from explain.llm import Narrators, language_model
-    from models.bundle import Bundle
+    from models.bundle import Bundle, check_key
     from models.signing import verifying_key
     from models.store import BundleStore, open_bundle
 
@@ -232,6 +232,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     cases, narrators = Cases(queue, SystemClock()), Narrators(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
+        check_key(bundle, settings.privacy.fingerprint)
         return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators)
 
     def another(version: str) -> Explainer | None:

@@ -189,7 +189,7 @@ class Operator:
                 if (checkpoint.digest, checkpoint.keys) != (state.digest, state.keys):
                     raise StateError(
                         f"the checkpoint log {self.stage.checkpoints}/{partition} is damaged: it holds {state.keys} keys with digest "
-                        f"{state.digest}, its marker says {checkpoint.keys} and {checkpoint.digest}. Run `whyflag state rebuild`"
+                        f"{state.digest}, its marker says {checkpoint.keys} and {checkpoint.digest}. Run `whyflag state rebuild --partition {partition}`"
                     )
                 state.origins = dict(checkpoint.origins)
             self.stage.states[partition] = state

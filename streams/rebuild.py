@@ -5,7 +5,7 @@ Nothing is decided again: the hops go on where they stopped, or, where that is n
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,10 +30,11 @@ _AT_ONCE = 5_000
 
 async def rebuild(
     profile: ProfileStage, score: ScoreStage, settings: Settings, history: Iterable[Past], labels: Sequence[Label],
-    progress: Callable[[str, int], None],
+    progress: Callable[[str, int], None], only: Collection[int] = (),
 ) -> None:  # fmt: skip
     """
-    Write both hops' checkpoint logs anew, from ``history`` and from the source topics up to where the hops stopped.
+    Write both hops' checkpoint logs anew, from ``history`` and from the source topics up to where the hops stopped; with ``only`` those
+    of some partitions.
 
     No worker may run: the claim ends the writing of one that does. ``progress`` is told (what, records).
 
@@ -50,13 +51,16 @@ async def rebuild(
                 f"these topics must be there with the same number of partitions, but have {counts}: `whyflag topics create`"
             )
         partitions = counts[TRANSACTIONS]
+        chosen = sorted(only) if only else list(range(partitions))
+        if chosen[-1] >= partitions:
+            raise StateError(f"there is no partition {chosen[-1]}: the topics have {partitions}, counted from 0")
         logs = {}
         for stage in (profile, score):
-            for partition in range(partitions):
+            for partition in chosen:
                 log = CheckpointLog(connection_of(settings), stage.checkpoints, partition)
                 await log.claim()
                 logs[stage.name, partition] = (log, await log.start_over())
-        waiting = await _of_another_spec(settings, score, {p: logs[score.name, p][1] for p in range(partitions)})
+        waiting = await _of_another_spec(settings, score, {p: logs[score.name, p][1] for p in chosen})
         if waiting:
             raise StateError(
                 f"{waiting} records in {PROFILED} are not scored yet and belong to another feature spec: start the bundle they belong to "
@@ -64,7 +68,7 @@ async def rebuild(
             )
         progress("history", await learn(history, labels, profile, score, publisher))
         for stage in (profile, score):
-            for partition in range(partitions):
+            for partition in chosen:
                 log, checkpoint = logs[stage.name, partition]
                 await _rebuild(stage, partition, partitions, log, checkpoint, settings, progress)
                 await log.close()

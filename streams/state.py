@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.errors import StateError
 from core.messages import Origin
 from models.features.engine import UNBOUNDED, EntityEngine
 from models.features.spec import Entity, FeatureSpec
 
 LogRecord = tuple[bytes, bytes | None]
-_KEY_BYTES = 9  # the entity's place in the spec, then the key's hash
+KEY_BYTES = 9  # the entity's place in the spec, then the key's hash
 
 
 class PartitionState:
@@ -54,17 +53,10 @@ class PartitionState:
         return records
 
     def load(self, records: Sequence[LogRecord]) -> None:
-        """
-        Take records of the log, in its order.
-
-        Raises:
-            StateError: if one is damaged.
-        """
+        """Take records of the log, in its order. What is no row is passed over; the digest tells whether it took the place of one."""
         newest = dict(records)
-        if any(len(key) != _KEY_BYTES or key[0] >= len(self.engines) for key in newest):
-            raise StateError("the checkpoint log holds a record of an unknown entity: the log is damaged")
         for number, engine in enumerate(self.engines):
-            own = [(key[1:], row) for key, row in newest.items() if key[0] == number]
+            own = [(key[1:], row) for key, row in newest.items() if len(key) == KEY_BYTES and key[0] == number]
             engine.load([row for _, row in own if row is not None])
             engine.remove(np.frombuffer(b"".join(key for key, row in own if row is None), "<u8"))
 

@@ -843,21 +843,35 @@ def test_a_rebuilt_state_is_the_state(kafka, short_input, bundle, bundle_dir):
 
     asyncio.run(damage())
     assert "damaged" in _refusal(kafka, bundle_dir)
-    assert _whyflag(kafka, "state", "rebuild", "--bundle", bundle_dir).returncode == 0
+    assert _whyflag(kafka, "state", "rebuild", "--bundle", bundle_dir, "--partition", 0).returncode == 0
     assert {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()} == before
     _fed(kafka, short_input, bundle_dir, 600)
 
 
-def test_a_log_that_was_cut_off_is_refused(kafka, short_input, bundle, bundle_dir):
-    _fed(kafka, short_input, bundle_dir)
+def test_a_garbage_record_in_a_log_harms_nothing_but_the_row_it_replaces(kafka, short_input, bundle, bundle_dir):
+    """Records that are of no checkpoint are passed over; where one has a row's key, that partition alone is rebuilt."""
+    stage = ProfileStage(bundle.spec, Privacy())
+    _fed(kafka, short_input, bundle_dir, 600)
+    before = {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()}
 
-    async def cut():
-        producer = AIOKafkaProducer(bootstrap_servers=kafka.kafka_bootstrap)
-        async with producer:
-            await producer.send_and_wait(ProfileStage.checkpoints, b"torn", key=b"\x00" * 10, partition=1)
+    async def written(key, value):
+        async with AIOKafkaProducer(bootstrap_servers=kafka.kafka_bootstrap) as producer:
+            await producer.send_and_wait(stage.checkpoints, value, key=key, partition=1)
 
-    asyncio.run(cut())
-    assert "whyflag state rebuild" in _refusal(kafka, bundle_dir)
+    for key in (b"\x00" * 10, b"marker", b"foreign", b"\x00" + b"\x07" * 9):  # Kafka itself refuses one without a key
+        asyncio.run(written(key, b"torn"))
+    assert {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()} == before
+    with Worker("score", kafka, bundle=bundle_dir) as worker:  # goes on, and writes behind the garbage
+        assert "passed over" in worker.stop()
+    checkpoint, state = asyncio.run(_restored(kafka, stage))[1]
+    key = state.engines[0]._state.keys[0].tobytes()
+    asyncio.run(written(bytes([checkpoint.lineage, 0]) + key, b"torn torn torn"))
+    with Worker("score", kafka, bundle=bundle_dir) as worker:  # still behind the last marker
+        worker.stop()
+    assert "whyflag state rebuild --partition 1" in _refusal(kafka, bundle_dir)
+    assert _whyflag(kafka, "state", "rebuild", "--bundle", bundle_dir, "--partition", 1).returncode == 0
+    assert {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()} == before
+    _fed(kafka, short_input, bundle_dir, 600)
 
 
 def test_more_partitions_are_noticed_and_the_state_moves_by_a_rebuild(kafka, short_input, world, bundle_dir):

@@ -237,3 +237,29 @@ def test_a_server_that_is_not_there_is_told_in_a_word():
 
     with pytest.raises(LanguageModelError, match="APIConnectionError"):
         asyncio.run(run())
+
+
+def test_a_narrative_and_its_repair_share_one_deadline(bundle, casebook, alerts):
+    refused = '{"sentences": [{"part": "what_happened", "text": "The amount is EUR 123,456.78.", "evidence_ids": ["T1"]}]}'
+    with narrating(bundle, casebook, [refused, "slow"], llm_timeout=3.0) as (server, _):
+        told = Settings(llm_url=server.url, llm_model="local", llm_timeout=3.0)
+        asked = []
+
+        class Slow(Narrators):
+            async def _tried(self, text):
+                asked.append(asyncio.timeout)
+                if len(asked) == 1:
+                    await asyncio.sleep(1.0)
+                return await super()._tried(text)
+
+            async def repair(self, facts, refused, left):
+                asked.append(left.seconds)
+                return await super().repair(facts, refused, left)
+
+        async def run():
+            explainer = Explainer(bundle, casebook, Slow(language_model(told), told, _no_sleep))
+            return await explainer.narrate(explainer.explain(alerts[0]))
+
+        asyncio.run(run())
+    assert len(server.requests) == 2
+    assert asked[1] <= 2.0  # what the narrative has left of three seconds

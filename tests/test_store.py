@@ -238,6 +238,18 @@ def test_a_rule_that_fails_sends_the_batch_to_review(bundle, profiled, tmp_path,
     assert [d.outcome for d in decided] == ["review"] * len(decided)
 
 
+def test_a_failure_of_the_rules_without_a_bundle_is_counted_once(bundle, profiled, tmp_path, monkeypatch):
+    from core.metrics import SCORING_FAILURES
+    from models.rules import RuleSet, load_rules
+
+    rules = load_rules(written(tmp_path, rule("amount > 150")), bundle.spec.feature_names)
+    monkeypatch.setattr(RuleSet, "hits", lambda *_: 1 / 0)
+    before = SCORING_FAILURES._value.get()
+    outputs = _process(ScoreStage(bundle.spec, OneDecider(Decider(None, rules))), PROFILED, profiled[:10])
+    decided = [decode_decision(o.value) for o in outputs if o.topic == DECISIONS]
+    assert SCORING_FAILURES._value.get() - before == len(decided) > 0
+
+
 def _run(*arguments):
     return CliRunner().invoke(whyflag, [str(argument) for argument in arguments])
 

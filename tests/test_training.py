@@ -278,7 +278,9 @@ def _shuffled(world, tmp_path, **changes):
     return TransactionFile(tmp_path / "t.parquet", load_mapping("whyflag"))
 
 
-@pytest.mark.parametrize(("changes", "told"), [({}, "not sorted by event time"), ({"currency": "USD"}, "in a currency other than EUR")])
+@pytest.mark.parametrize(
+    ("changes", "told"), [({}, "not sorted by event time"), ({"currency": "USD"}, "in a currency other than EUR")]
+)
 def test_a_file_that_would_give_a_silently_wrong_result_is_refused(world, bundle, tmp_path, changes, told):
     """Average precision of a shuffled file once fell from .498 to .124 without a word."""
     from models.scorer import Decider

@@ -13,6 +13,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from core.errors import InputError
+from core.money import minor_per_major
 from training.simulator.fraud import TYPOLOGIES, Events, Scene
 from training.simulator.population import (
     CATEGORIES,
@@ -138,8 +139,8 @@ def _frauds(scene: Scene, spec: SimulationSpec) -> Events:
 
 
 def _transaction_table(spec: SimulationSpec, customers: Customers, merchants: Merchants, events: Events) -> pa.Table:
-    n = len(events.time)
-    amount = np.clip(np.round(events.amount * 100), 50, 2_000_000).astype(np.int64)
+    n, unit = len(events.time), minor_per_major(spec.currency)
+    amount = np.clip(np.round(events.amount * unit), max(unit // 2, 1), 20_000 * unit).astype(np.int64)
     present = ~events.online
     home = np.array([city.country for city in CITIES])
     country = np.where(events.online, home[customers.city[events.customer]], home[merchants.city[events.merchant]])
