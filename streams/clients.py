@@ -134,8 +134,10 @@ class Sender:
             BrokerError: if one is missing.
         """
         try:
-            self._producer.flush(timeout=60)
-            self._producer.close(timeout=60)
+            try:
+                self._producer.flush(timeout=60)
+            finally:
+                self._producer.close(timeout=60)
         except KafkaError as error:
             raise connection_of(self._settings).failed(error) from None
         if self._failed:
