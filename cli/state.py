@@ -23,7 +23,8 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     """
     Compute the state anew and write it to the checkpoint logs; decide nothing again.
 
-    For a new feature spec, a damaged log, or a first start with a history. Stop all workers first.
+    For a new feature spec, a damaged log, or a first start with a history. Stop all workers first; for one
+    partition, only the worker that has it.
     """
     import asyncio
 

@@ -33,7 +33,7 @@ def acls(create: bool, only: str | None, principal: str) -> None:
     """
     Print the least rights that each role needs, as arguments of kafka-acls.sh, or create them.
 
-    Nobody but the workers needs to write to the other topics: who can write to a checkpoint topic can change decisions.
+    Only workers may write to internal topics: anyone who can write to a checkpoint topic can change decisions.
     """
     from core.settings import read_settings
     from streams.acls import Role, commands, create_acls

@@ -20,10 +20,11 @@ from typing import Final
 from core.errors import MissingKeyError
 from core.sensitive import holds_sensitive, mask
 
-# Tokens are written in letters: a token that is made private again stays as it is, because it holds no number.
+# The hash in a token is written in letters. So a token holds no card number, and a second pass leaves it unchanged.
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
 _ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
-_LOOKAHEAD = 256  # more characters than a number takes with its separators
+_LOOKAHEAD = 256  # what is scanned behind a cut, so that a number of ordinary length is masked whole
+_SHORTEST_CARD = 12  # digits; fewer are no card number, and their last four must not be shown
 
 
 class FieldKind(Enum):
@@ -86,14 +87,15 @@ class Privacy:
 
     def token(self, field: str, value: str) -> str:
         """
-        The token of an identifier: ``id_`` and 24 letters; of a card ``pan_``, 24 letters, ``_`` and the last four digits.
+        Return the token of an identifier: ``id_`` and 24 letters; of a card that holds a card number ``pan_``, 24 letters, ``_`` and its
+        last four digits.
 
         Raises:
             MissingKeyError: if there is no key.
         """
-        if FIELD_KINDS[field] is not FieldKind.CARD:
+        digits = "".join(str(unicodedata.decimal(one)) for one in value if unicodedata.decimal(one, None) is not None)
+        if FIELD_KINDS[field] is not FieldKind.CARD or len(digits) < _SHORTEST_CARD:
             return self._keyed("id", value)
-        digits = "".join(one for one in value if one.isdigit())
         is_number = not any(one.isalpha() for one in value)  # digits and separators only: however written, the same card
         return f"{self._keyed('pan', digits if is_number else value)}_{digits[-4:]}"
 

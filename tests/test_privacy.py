@@ -174,7 +174,9 @@ FORMS = [
 @pytest.mark.parametrize("form", FORMS)
 def test_an_identifier_that_holds_something_sensitive_becomes_a_token(field, form):
     token = KEY.private(field, form)
-    assert re.fullmatch(r"pan_[a-p]{24}_\d{0,4}" if field == "card_id" else r"id_[a-p]{24}", token)
+    assert re.fullmatch(
+        r"pan_[a-p]{24}_\d{4}" if field == "card_id" and sum(map(str.isdigit, form)) >= 12 else r"id_[a-p]{24}", token
+    )
     assert KEY.private(field, token) == token
     assert KEY.private(field, form) == token
     assert Privacy(b"another key altogether").private(field, form) != token
