@@ -94,6 +94,23 @@ def _all_zero(luhn, begin, end):  # type: ignore[no-untyped-def]
     return True
 
 
+@njit(cache=True, nogil=True)
+def _starts_card(codes, starts, ends, firsts, luhn, group, n_groups):  # type: ignore[no-untyped-def]
+    """Whether a card number begins with a group."""
+    behind = group + 1
+    while behind <= n_groups and firsts[behind] - firsts[group] <= _LONGEST:
+        parity = (firsts[behind] - 1) & 1
+        if (
+            firsts[behind] - firsts[group] >= _SHORTEST
+            and luhn[parity, firsts[behind]] == luhn[parity, firsts[group]]
+            and not _all_zero(luhn, firsts[group], firsts[behind])
+            and not (behind == group + 4 and _is_ipv4(codes, starts, ends, group))
+        ):
+            return True
+        behind += 1
+    return False
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _add(found, count, begin, end, kind, ending):  # type: ignore[no-untyped-def]
     """Add a span in the order of the text: an address is found before the numbers that precede it."""
@@ -189,6 +206,8 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
                         and starts[group + 2] - ends[group + 1] == 1
                         and codes[ends[group]] == codes[ends[group + 1]]
                         and codes[ends[group]] != _DOT
+                        and not _starts_card(codes, starts, ends, firsts, luhn, group + 1, n_groups)
+                        and not _starts_card(codes, starts, ends, firsts, luhn, group + 2, n_groups)
                     )
                 ):
                     last, kind = group + 3, 2
