@@ -343,7 +343,7 @@ def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_d
     versions = [store.add(bundle_dir), store.add(other_bundle_dir)]
     store.promote(versions[0], "", "test", "first")
     rng = random.Random(5)
-    with Load(kafka, stream_input, N / 24) as load:
+    with Load(kafka, stream_input, N / 48) as load:
         for kill in range(6):
             with Worker("score", kafka, bundle=store.root) as worker:
                 time.sleep(rng.uniform(0.1, 2.5))
