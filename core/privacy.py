@@ -22,7 +22,8 @@ from core.sensitive import holds_sensitive, mask
 
 # The hash in a token is written in letters. So a token holds no card number, and a second pass leaves it unchanged.
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
-_ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
+_NO_ESCAPE = re.compile(r'\\(?![untrbf"\\])')  # a backslash that begins no escape of JSON
+_LONGEST_ESCAPE = 6  # characters of \\uXXXX
 _LOOKAHEAD = 256  # what is scanned behind a cut, so that a number of ordinary length is masked whole
 _SHORTEST_CARD = 12  # digits; fewer are no card number, and their last four must not be shown
 
@@ -126,13 +127,14 @@ def mask_start(text: str, kept: int) -> str:
 
 def mask_bytes(raw: bytes, kept: int) -> bytes:
     """
-    At most ``kept`` bytes of a record, masked, for dead letters. JSON escapes of ASCII characters are resolved first, so that they
-    hide nothing; bytes that are not UTF-8 become the replacement character.
+    At most ``kept`` bytes of a record, masked, for dead letters. JSON escapes are resolved first, so that they hide
+    nothing; bytes that are not UTF-8 become the replacement character.
     """
-    start = raw[: kept + _LOOKAHEAD]
-    if b"\\u00" in start:
-        start = _ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), start)
-    return mask(start.decode("utf-8", "replace")).encode("utf-8")[:kept]
+    text = raw[: kept + _LONGEST_ESCAPE * _LOOKAHEAD].decode("utf-8", "replace")
+    if "\\" in text:
+        plain = _NO_ESCAPE.sub(" ", text).encode("latin-1", "backslashreplace")
+        text = plain.decode("unicode_escape", "replace")
+    return mask(text).encode("utf-8", "replace")[:kept]
 
 
 def _is_ipv4(text: str) -> bool:

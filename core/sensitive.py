@@ -26,8 +26,9 @@ _GAP = 4  # visible separators between two groups of digits of one number
 _DOMAIN = 255  # longest domain of an e-mail address, RFC 5321
 
 
-# By kind of span: a card number (its last four digits and a bracket follow), an e-mail address, a social security number.
-_MASK_TEXTS = (b"[card ending ", b"[e-mail address]", b"[social security number]")
+# By kind of span: a card number (its last four digits and a bracket follow), an e-mail address, a social security number, several
+# that overlap.
+_MASK_TEXTS = (b"[card ending ", b"[e-mail address]", b"[social security number]", b"[masked]")
 _MASK_LENGTHS = np.array([len(text) for text in _MASK_TEXTS], np.int64)
 _MASKS = np.array([list(text.ljust(24)) for text in _MASK_TEXTS], np.uint8)
 
@@ -94,32 +95,15 @@ def _all_zero(luhn, begin, end):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
-def _starts_card(codes, starts, ends, firsts, luhn, group, n_groups):  # type: ignore[no-untyped-def]
-    """Whether a card number begins with a group."""
-    behind = group + 1
-    while behind <= n_groups and firsts[behind] - firsts[group] <= _LONGEST:
-        parity = (firsts[behind] - 1) & 1
-        if (
-            firsts[behind] - firsts[group] >= _SHORTEST
-            and luhn[parity, firsts[behind]] == luhn[parity, firsts[group]]
-            and not _all_zero(luhn, firsts[group], firsts[behind])
-            and not (behind == group + 4 and _is_ipv4(codes, starts, ends, group))
-        ):
-            return True
-        behind += 1
-    return False
-
-
 @njit(cache=True, nogil=True, inline="always")
 def _add(found, count, begin, end, kind, ending):  # type: ignore[no-untyped-def]
-    """Add a span in the order of the text: an address is found before the numbers that precede it."""
+    """Insert a span in the order of the text, behind those that begin before it; return its place."""
     at = count
     while at > 0 and found[at - 1, 0] > begin:
         found[at] = found[at - 1]
         at -= 1
     found[at, 0], found[at, 1], found[at, 2], found[at, 3] = begin, end, kind, ending
-    return count + 1
+    return at
 
 
 @njit(cache=True, nogil=True)
@@ -170,7 +154,8 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
                     dot = stop
                 stop += 1
             if dot > 0:
-                count = _add(found, count, word, stop, 1, 0)
+                _add(found, count, word, stop, 1, 0)
+                count += 1
                 if count == most:
                     return count
         if code != _LETTER and code != _DOT and code != _MAIL_SIGN:
@@ -180,6 +165,7 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
         if (code == _LETTER or gap > _GAP) and n_groups > 0:  # no number goes on from here
             firsts[n_groups] = n_digits
             group = shortest = 0
+            before = -1  # place of the last span of this run
             while group < n_groups:
                 last = -1
                 while shortest <= n_groups and firsts[shortest] - firsts[group] < _SHORTEST:
@@ -206,8 +192,6 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
                         and starts[group + 2] - ends[group + 1] == 1
                         and codes[ends[group]] == codes[ends[group + 1]]
                         and codes[ends[group]] != _DOT
-                        and not _starts_card(codes, starts, ends, firsts, luhn, group + 1, n_groups)
-                        and not _starts_card(codes, starts, ends, firsts, luhn, group + 2, n_groups)
                     )
                 ):
                     last, kind = group + 3, 2
@@ -218,10 +202,16 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
                 for digit in range(firsts[last] - 4, firsts[last]):
                     parity = digit & 1
                     ending = 10 * ending + (np.int64(luhn[parity, digit + 1]) - np.int64(luhn[parity, digit])) % 10
-                count = _add(found, count, starts[group], ends[last - 1], kind, ending)
-                if count == most:
-                    return count
-                group = last
+                # numbers may overlap ("20240006 4111 1111 1111 1111" holds two): all of them go
+                if before >= 0 and starts[group] < found[before, 1]:
+                    if ends[last - 1] > found[before, 1]:
+                        found[before, 1], found[before, 2] = ends[last - 1], 3
+                else:
+                    before = _add(found, count, starts[group], ends[last - 1], kind, ending)
+                    count += 1
+                    if count == most:
+                        return count
+                group += 1
             n_groups = n_digits = 0
         at += 1
     return count
@@ -248,11 +238,14 @@ def _find_all(codes, found):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _rewrite(points, found, count, masks, lengths, out):  # type: ignore[no-untyped-def]
     """Copy ``points`` to ``out`` with every span replaced by the mask of its kind; return the length."""
-    at = size = 0
-    for span in range(count):
+    at = size = span = 0
+    while span < count:
         begin, end, kind, ending = found[span]
-        if begin < at:  # within the span before it
-            continue
+        span += 1
+        while span < count and found[span, 0] < end:
+            if found[span, 1] > end:
+                end, kind = found[span, 1], 3
+            span += 1
         for place in range(at, begin):
             out[size] = points[place]
             size += 1

@@ -7,10 +7,46 @@ of memory. It ends with status 0 if all went well.
 
 import ctypes
 import json
+import math
 import os
 import resource
 import sys
 from array import array
+from collections.abc import Callable
+
+
+def _dumped(xgboost: ctypes.CDLL, booster: ctypes.c_void_p, call: Callable[..., None]) -> list[dict[str, list[float]]]:
+    """The trees of a loaded booster, as XGBoost's JSON has them."""
+    length, content = ctypes.c_uint64(), ctypes.POINTER(ctypes.c_char)()
+    call("XGBoosterSaveModelToBuffer", booster, b'{"format": "json"}', ctypes.byref(length), ctypes.byref(content))
+    model = json.loads(ctypes.string_at(content, length.value))
+    trees: list[dict[str, list[float]]] = model["learner"]["gradient_booster"]["model"]["trees"]
+    return trees
+
+
+def _check_trees(trees: list[dict[str, list[float]]], features: int) -> None:
+    """End the process unless each tree is one: XGBoost follows children and features out of bounds, or round in circles."""
+    for number, tree in enumerate(trees):
+        left, right, split = tree["left_children"], tree["right_children"], tree["split_indices"]
+        n = len(left)
+        if not n or any(len(tree[name]) != n for name in ("right_children", "split_indices", "split_conditions", "base_weights")):
+            sys.exit(f"tree {number} has no nodes, or lists of different lengths")
+        if any(tree.get("split_type") or ()):
+            sys.exit(f"tree {number} splits by categories")
+        waiting, met = [0], {0}
+        while waiting:
+            node = waiting.pop()
+            if not math.isfinite(tree["split_conditions"][node]):
+                sys.exit(f"tree {number} has a threshold or leaf that is no number")
+            if left[node] == -1:
+                continue
+            if not 0 <= split[node] < features:
+                sys.exit(f"tree {number} asks for feature {split[node]} of {features}")
+            for child in (int(left[node]), int(right[node])):
+                if not 0 <= child < n or child in met:
+                    sys.exit(f"tree {number} is no tree: node {node} leads to {child}")
+                met.add(child)
+                waiting.append(child)
 
 
 def main() -> int:
@@ -37,6 +73,7 @@ def main() -> int:
     call("XGBoosterGetNumFeature", booster, ctypes.byref(count))
     if count.value != features:
         sys.exit(f"it wants {count.value} features, its spec has {features}")
+    _check_trees(_dumped(xgboost, booster, call), features)
     kinds = (0.0, float("nan"), 1e30, -1e30, 1.0, -1.0, 1e3, 0.5)
     # every row and column of a kind of its own, so that many paths through the trees are walked
     values = array(

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import os
 import stat
 import zipfile
@@ -20,7 +21,7 @@ from core.errors import BundleError, InputError
 from models.booster import load_booster
 from models.calibration import Calibration
 from models.features.spec import FeatureSpec, decode_spec, encode_spec
-from models.novelty import Forest
+from models.novelty import Forest, check_forest
 from models.policy import Policy
 from models.signing import SIGNATURE_BYTES, sign, verify
 
@@ -131,8 +132,12 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
             reference=Reference(**_read_arrays(files[REFERENCE])),
             metrics=json.loads(files[METRICS]),
         )
-    except (KeyError, TypeError, ValueError, InputError, BundleError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
-        raise BundleError(f"the bundle in {folder} cannot be used: {str(error).splitlines()[0]}") from None
+        check_forest(bundle.forest, len(spec.feature_names))
+        if not isinstance(bundle.metrics, dict):
+            raise BundleError("its metrics are no object")
+    except Exception as error:  # whatever a damaged file makes a library raise, a worker must be able to go on without this bundle
+        said = str(error).splitlines() or [""]
+        raise BundleError(f"the bundle in {folder} cannot be used: {type(error).__name__}: {said[0]}") from None
     if tuple(booster.feature_names or ()) != bundle.spec.feature_names:
         raise BundleError(f"the bundle in {folder} mixes a model and a feature spec that do not belong together: train again")
     return bundle
@@ -185,21 +190,31 @@ def _read(folder: Path) -> tuple[_Manifest, dict[str, bytes], bytes | None]:
         raise BundleError(
             f"no model bundle in {folder} ({Path(error.filename).name} is missing): train one with `whyflag train --out {folder}`"
         ) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"the bundle in {folder} cannot be read: {error}") from None
     return manifest, files, signature
 
 
 def _content(path: Path) -> bytes:
-    """What a regular file of bounded size holds. A link, a pipe or a device is refused before it is read."""
+    return read_regular(path, _LARGEST[path.name])
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """
+    Read a regular file of at most ``largest`` bytes. A link, a pipe or a device is refused before it is read.
+
+    Raises:
+        OSError: if it cannot be opened.
+        BundleError: if it is something else, or larger.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path} is no regular file")
-        if status.st_size > _LARGEST[path.name]:
-            raise BundleError(f"{path} has {status.st_size:,} bytes, a bundle's has at most {_LARGEST[path.name]:,}")
-        return file.read(_LARGEST[path.name])
+        if status.st_size > largest:
+            raise BundleError(f"{path} has {status.st_size:,} bytes, it has at most {largest:,} where it is whole")
+        return file.read(largest)
 
 
 def _signed(digests: dict[str, str]) -> bytes:
@@ -218,5 +233,15 @@ def _arrays(arrays: dict[str, Any]) -> bytes:
 
 
 def _read_arrays(content: bytes) -> dict[str, Any]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # a small file may hold very large arrays
+        if sum(member.file_size for member in archive.infolist()) > _LARGEST[FOREST]:
+            raise BundleError("its arrays are larger than a bundle's may be")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                if math.prod(shape) * dtype.itemsize > member.file_size:
+                    raise BundleError(f"its array {member.filename} says that it is larger than it is")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)

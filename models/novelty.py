@@ -83,6 +83,35 @@ def _flat(tree: Any) -> dict[str, npt.NDArray[Any]]:
     }
 
 
+def check_forest(forest: Forest, features: int) -> None:
+    """
+    Refuse a forest that would lead the compiled walk out of its arrays, or without end.
+
+    Raises:
+        BundleError: saying what is wrong.
+    """
+    n, trees = len(forest.left), len(forest.roots)
+    node = np.arange(n)
+    kinds = {"roots": np.int32, "depths": np.int32, "feature": np.int32, "threshold": np.float64, "left": np.int32, "length": np.float64}
+    fits = (
+        all(getattr(forest, name).dtype == kind and getattr(forest, name).ndim == 1 for name, kind in kinds.items())
+        and trees > 0
+        and len(forest.depths) == trees
+        and len(forest.feature) == len(forest.threshold) == len(forest.length) == n > 0
+        and forest.median.shape == (features,)
+        and forest.usual_length.shape == (1,)
+        and bool(np.isfinite(forest.usual_length[0]) and forest.usual_length[0] > 0)
+        and bool(((forest.roots >= 0) & (forest.roots < n)).all())
+        and bool(((forest.depths >= 0) & (forest.depths <= n)).all())
+        and bool(((forest.feature >= 0) & (forest.feature < features)).all())
+        # an inner node leads forward to a pair; a leaf leads to itself, because nothing is above its threshold
+        and bool((((forest.left > node) & (forest.left < n - 1)) | ((forest.left == node) & (forest.threshold == np.inf))).all())
+        and bool(np.isfinite(forest.length).all())
+    )
+    if not fits:
+        raise BundleError("its isolation forest is damaged")
+
+
 @njit(cache=True, nogil=True)
 def _mean_lengths(X: Matrix, forest: Forest, out: Floats) -> None:
     """Tree by tree and level by level, all rows: a tree fits into the nearest cache, and no step waits for the one before it."""

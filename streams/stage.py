@@ -107,7 +107,19 @@ def dead_letter(stage: str, record: Any, error: WhyflagError) -> Outputs:
 def _kept(raw: bytes) -> bytes:
     """The beginning of a record's value, masked; of a JSON object only the fields of a message, for others may hold names."""
     try:
-        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        fields = msgspec.json.decode(raw, type=dict[str, Any])
+        kept = {name: _masked(value) for name, value in fields.items() if name in _FIELDS}
+        return mask_bytes(msgspec.json.encode(kept), _RAW_KEPT)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return mask_bytes(raw, _RAW_KEPT)
-    return mask_bytes(msgspec.json.encode({name: value for name, value in fields.items() if name in _FIELDS}), _RAW_KEPT)
+
+
+def _masked(value: Any) -> Any:
+    """A JSON value with every text in it masked, before escapes of the encoding can stand between digits."""
+    if isinstance(value, str):
+        return mask_start(value, _RAW_KEPT)
+    if isinstance(value, list):
+        return [_masked(one) for one in value]
+    if isinstance(value, dict):
+        return {mask_start(name, _KEY_KEPT): _masked(one) for name, one in value.items()}
+    return value
