@@ -135,7 +135,9 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
         check_forest(bundle.forest, len(spec.feature_names))
         if not isinstance(bundle.metrics, dict):
             raise BundleError("its metrics are no object")
-    except Exception as error:  # whatever a damaged file makes a library raise, a worker must be able to go on without this bundle
+    except (
+        Exception
+    ) as error:  # whatever a damaged file makes a library raise, a worker must be able to go on without this bundle
         said = str(error).splitlines() or [""]
         raise BundleError(f"the bundle in {folder} cannot be used: {type(error).__name__}: {said[0]}") from None
     if tuple(booster.feature_names or ()) != bundle.spec.feature_names:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from numba import njit
 from sklearn.ensemble import IsolationForest
 
+from core.errors import BundleError
+
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 _TREES, _SAMPLES = 64, 256
@@ -92,7 +94,14 @@ def check_forest(forest: Forest, features: int) -> None:
     """
     n, trees = len(forest.left), len(forest.roots)
     node = np.arange(n)
-    kinds = {"roots": np.int32, "depths": np.int32, "feature": np.int32, "threshold": np.float64, "left": np.int32, "length": np.float64}
+    kinds = {
+        "roots": np.int32,
+        "depths": np.int32,
+        "feature": np.int32,
+        "threshold": np.float64,
+        "left": np.int32,
+        "length": np.float64,
+    }
     fits = (
         all(getattr(forest, name).dtype == kind and getattr(forest, name).ndim == 1 for name, kind in kinds.items())
         and trees > 0
@@ -102,7 +111,7 @@ def check_forest(forest: Forest, features: int) -> None:
         and forest.usual_length.shape == (1,)
         and bool(np.isfinite(forest.usual_length[0]) and forest.usual_length[0] > 0)
         and bool(((forest.roots >= 0) & (forest.roots < n)).all())
-        and bool(((forest.depths >= 0) & (forest.depths <= n)).all())
+        and bool((forest.depths >= 0).all() and forest.depths.sum(dtype=np.int64) <= n)
         and bool(((forest.feature >= 0) & (forest.feature < features)).all())
         # an inner node leads forward to a pair; a leaf leads to itself, because nothing is above its threshold
         and bool((((forest.left > node) & (forest.left < n - 1)) | ((forest.left == node) & (forest.threshold == np.inf))).all())

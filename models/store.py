@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Struct, structs
 
 from core.errors import BundleError, InputError, WhyflagError
-from models.bundle import MANIFEST, SIGNATURE, Bundle, load_bundle, sign_bundle
+from models.bundle import MANIFEST, SIGNATURE, Bundle, load_bundle, read_regular, sign_bundle
 from models.scorer import Decider
-from models.signing import sign, verify
+from models.signing import SIGNATURE_BYTES, sign, verify
 
 CURRENT = "current.json"
 RULES_FILE = "rules.toml"
+_LARGEST_POINTER = 16 << 20
 
 
 class Champion(Struct, frozen=True):
@@ -72,10 +73,10 @@ class BundleStore:
             BundleError: if it cannot be read.
         """
         try:
-            return msgspec.json.decode((self.root / CURRENT).read_bytes(), type=Current)
+            return msgspec.json.decode(read_regular(self.root / CURRENT, _LARGEST_POINTER), type=Current)
         except FileNotFoundError:
             return Current()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BundleError(f"{self.root / CURRENT} cannot be read: {error}") from None
 
     @property
@@ -160,7 +161,7 @@ class BundleStore:
         if loaded.version != rules:
             raise BundleError(f"the rules {rules} in {self.root} were altered: promote them again")
         if self._key is not None:
-            signature = (folder / SIGNATURE).read_bytes() if (folder / SIGNATURE).is_file() else None
+            signature = read_regular(folder / SIGNATURE, SIGNATURE_BYTES) if (folder / SIGNATURE).is_file() else None
             verify(self._key, _signed_rules(loaded.digest), signature, f"rules {rules} in {self.root}")
         return Decider(bundle, loaded)
 

@@ -1,12 +1,15 @@
 """A bundle is what its name says, and nothing else is read or run."""
 
 import hashlib
+import io
 import json
 import os
 import random
 import shutil
 import subprocess
+import zipfile
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,7 +18,7 @@ from core.errors import BundleError, SettingsError
 from core.settings import Settings
 from models import booster
 from models.booster import load_booster
-from models.bundle import MANIFEST, METRICS, MODEL, POLICY, SIGNATURE, check_key, load_bundle
+from models.bundle import FOREST, MANIFEST, METRICS, MODEL, POLICY, SIGNATURE, check_key, load_bundle
 from models.signing import signing_key, verifying_key
 from models.store import BundleStore
 
@@ -198,3 +201,80 @@ def test_a_bundle_of_another_pan_key_is_refused(copy):
     for other in ("", "fedcba9876543210"):
         with pytest.raises(BundleError, match="another WHYFLAG_PAN_KEY"):
             check_key(bundle, other)
+
+
+def _forest(copy, **changes):
+    """Replace arrays of a bundle's forest."""
+    with np.load(copy / FOREST) as arrays:
+        kept = dict(arrays)
+    np.savez(copy / FOREST, **(kept | changes))
+    rehashed(copy)
+    return kept
+
+
+@pytest.mark.parametrize("name", ["roots", "depths", "feature", "left", "length", "usual_length", "median", "threshold"])
+def test_a_damaged_forest_is_refused(copy, name):
+    """Its walk is compiled and checks nothing: it would leave its arrays, or never end."""
+    kept = _forest(copy)
+    wrong = {
+        "roots": np.full_like(kept["roots"], 2**30), "depths": np.full_like(kept["depths"], 2**31 - 1), "left": np.full_like(kept["left"], 2**30),
+        "feature": np.full_like(kept["feature"], 10**6), "length": kept["length"] * np.nan, "usual_length": kept["usual_length"] * 0,
+        "median": kept["median"][:3], "threshold": kept["threshold"][:3],
+    }  # fmt: skip
+    load_bundle(copy)
+    _forest(copy, **{name: wrong[name]})
+    with pytest.raises(BundleError, match="forest is damaged"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (FOREST, b""), (FOREST, b"PK\x03\x04" + b"\0" * 40), (METRICS, b"[" * 100_000), (METRICS, b"[]"), (METRICS, b"\xff"), (POLICY, b"{}"),
+        (MANIFEST, b'{"version":"\xff"}'), (MANIFEST, b'{"files":' + b"[" * 20_000), (MODEL, b""),
+    ],
+)  # fmt: skip
+def test_whatever_a_file_holds_the_bundle_is_refused_in_words(copy, name, content):
+    (copy / name).write_bytes(content)
+    if name != MANIFEST:
+        rehashed(copy)
+    with pytest.raises(BundleError):
+        load_bundle(copy)
+
+
+def test_arrays_that_say_they_are_huge_are_refused_before_they_are_made(copy):
+    raw = io.BytesIO()
+    np.lib.format.write_array_header_1_0(raw, {"shape": (10**14,), "fortran_order": False, "descr": "<i4"})
+    with zipfile.ZipFile(copy / FOREST, "w") as archive:
+        archive.writestr("roots.npy", raw.getvalue())
+    rehashed(copy)
+    with pytest.raises(BundleError, match="larger than it is"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("split_indices", 900_000_000),
+        ("split_indices", -5),
+        ("left_children", 10**6),
+        ("left_children", 0),
+        ("right_children", 1),
+    ],
+)
+def test_a_booster_whose_trees_are_none_is_refused_on_whatever_path(bundle, field, value):
+    """XGBoost checks none of this, and a trial walks only some of the paths."""
+    model = json.loads(bundle.booster.save_raw("json"))
+    trees = model["learner"]["gradient_booster"]["model"]["trees"]
+    tree = max(trees, key=lambda one: len(one["left_children"]))
+    deepest = max(node for node, left in enumerate(tree["left_children"]) if left != -1)
+    tree[field][deepest] = value
+    with pytest.raises(BundleError, match="booster"):
+        load_booster(json.dumps(model).encode(), len(bundle.spec.feature_names))
+
+
+@pytest.mark.parametrize("content", [b'{"challenger":"\xff"}', b'{"champions":' + b"[" * 200_000, b"nonsense"])
+def test_a_damaged_pointer_is_told(tmp_path, content):
+    (tmp_path / "current.json").write_bytes(content)
+    with pytest.raises(BundleError, match="cannot be read"):
+        _ = BundleStore(tmp_path).current

@@ -176,9 +176,7 @@ def test_no_escape_between_digits_hides_a_card_number_in_a_dead_letter(separator
     assert b"[card ending 1111]" in raw, raw
 
 
-@given(
-    st.integers(0, 10**10).map(str), st.sampled_from([VISA, AMEX, "5500005555555559"]), st.sampled_from(["4444", "4 4 8", "8 8"])
-)
+@given(st.integers(0, 10**10).map(str), st.sampled_from([VISA, AMEX, "5500005555555559"]))
 @settings(max_examples=1000, deadline=None)
 @example("20240006", VISA)
 def test_a_number_before_a_card_number_leaves_no_part_of_it(before, pan):

@@ -1,6 +1,7 @@
 """Rules: what they mean, what is refused and where, and that no batch changes them."""
 
 import datetime as dt
+import os
 import re
 
 import numpy as np
@@ -173,6 +174,9 @@ def test_every_outcome_can_be_asked_for(tmp_path):
         "amount > 1 UNION SELECT 1",
         "*",
         "",
+        "amount" + "::int" * 700 + " > 1",
+        "amount" + "[1]" * 1_300 + " > 1",
+        "a" + ".b" * 1_900 + " > 1",
         " AND ".join(["amount > 1"] * 20_000),
         "(" * 500 + "amount > 1" + ")" * 500,
         "NOT " * 300 + "amount > 1",
@@ -216,3 +220,9 @@ def test_a_rule_that_fails_is_disabled_and_counted_and_the_others_go_on(tmp_path
     for _ in range(3):
         assert rules.hits(np.full(3, BEFORE), field(values)).tolist() == [[False, False], [True, False], [True, False]]
     assert RULE_FAILURES.labels("bad")._value.get() == before + 1
+
+
+def test_a_rules_file_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "rules.toml")
+    with pytest.raises(InputError, match="no regular file"):
+        load_rules(tmp_path / "rules.toml", FEATURES)

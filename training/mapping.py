@@ -11,6 +11,7 @@ from msgspec import Struct
 from core.clock import duration_ms
 from core.errors import MappingError
 from core.messages import Transaction
+from core.sensitive import mask
 
 REQUIRED = ("transaction_id", "event_time", "card_id", "merchant_id", "amount", "currency")
 _TOKENISED = ("transaction_id", "card_id", "merchant_id", "device_id", "ip")
@@ -75,7 +76,7 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
         missing = sorted(needed - set(present))
         if missing:
             raise MappingError(
-                f"{where} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, present))}. "
+                f"{where} has no column {', '.join(map(repr, missing))}; it has {mask(', '.join(map(repr, present)))}. "
                 "Choose another --mapping, or write one (docs/mappings.md)"
             )
         optional = {name.removeprefix("?") for name in self.columns.values()} & set(present)

@@ -121,7 +121,7 @@ class TransactionFile:
                 if len(chunk.table):
                     yield chunk
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path} cannot be read: {error}") from None
+            raise InputError(f"{self.path} cannot be read: {mask(str(error))}") from None
         finally:
             if self._rejects:
                 self._rejects.close()
@@ -454,7 +454,7 @@ def read_labels(path: Path, privacy: Privacy = WITHOUT_KEY) -> list[Label]:
             except MissingKeyError:
                 raise
             except (msgspec.ValidationError, InvalidEvent) as error:
-                raise InputError(f"{path}, label {number}: {error}") from None
-    except (pa.ArrowInvalid, OSError, msgspec.MsgspecError) as error:
-        raise InputError(f"{path} cannot be read as labels: {error}") from None
+                raise InputError(f"{path}, label {number}: {mask(str(error))}") from None
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError) as error:
+        raise InputError(f"{path} cannot be read as labels: {mask(str(error))}") from None
     return sorted(labels, key=lambda label: label.label_time)

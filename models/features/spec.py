@@ -16,13 +16,12 @@ Fraud is known by labels, and a label counts at time t only if its ``label_time`
 """
 
 import hashlib
-import math
 from enum import IntEnum, StrEnum
 
 import msgspec
 from msgspec import Struct
 
-from core.clock import duration_ms
+from core.clock import MS_PER_DAY, duration_ms
 from core.errors import InputError
 
 
@@ -88,6 +87,8 @@ class Op(IntEnum):
     LAST_LEGITIMATE = 64  # days since the last transaction of the window not known to be fraud
 
 
+_LOWEST_RATE, _HIGHEST_RATE = 1e-9, 1e9
+_LONGEST_HISTORY, _LONGEST_WINDOW = 8_192, 3_660 * MS_PER_DAY
 EVENT_OPS = frozenset(op for op in Op if op < 10)
 WINDOWLESS_OPS = EVENT_OPS | {op for op in Op if 40 <= op < 50}
 NORMAL_OPS = frozenset({Op.AMOUNT_TO_NORMAL, Op.RECENT_TO_NORMAL, Op.MAX_TO_NORMAL})
@@ -218,8 +219,17 @@ def check_spec(spec: FeatureSpec) -> None:
     names = spec.feature_names
     if len(set(names)) != len(names):
         raise InputError(f"feature spec {spec.name}: feature names must be unique")
-    if wrong := [currency for currency, rate in spec.rates.items() if not 0 < rate < math.inf]:
-        raise InputError(f"feature spec {spec.name}: the exchange rate of {wrong[0]} must be a number above 0")
+    if wrong := [currency for currency, rate in spec.rates.items() if not _LOWEST_RATE <= rate <= _HIGHEST_RATE]:
+        raise InputError(
+            f"feature spec {spec.name}: the exchange rate of {wrong[0]} must be from {_LOWEST_RATE:g} to {_HIGHEST_RATE:g}"
+        )
+    for entity in spec.entities:
+        if not 1 <= entity.history <= _LONGEST_HISTORY:
+            raise InputError(f"entity {entity.name}: history is from 1 to {_LONGEST_HISTORY:,} transactions")
+        if any(not 0 < duration_ms(window.length) <= _LONGEST_WINDOW for window in entity.windows):
+            raise InputError(
+                f"entity {entity.name}: windows are longer than nothing and at most {_LONGEST_WINDOW // MS_PER_DAY} days"
+            )
     for entity in spec.entities:
         lengths = [window.length for window in entity.windows]
         if sorted(lengths, key=duration_ms) != lengths:
