@@ -22,7 +22,7 @@ from core.sensitive import holds_sensitive, mask
 
 # The hash in a token is written in letters. So a token holds no card number, and a second pass leaves it unchanged.
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
-_NO_ESCAPE = re.compile(r'\\(?![untrbf"\\])')  # a backslash that begins no escape of JSON
+_ESCAPES = re.compile(r'(\\[untrbf"\\])|\\')  # escapes of JSON, and backslashes that begin none
 _LONGEST_ESCAPE = 6  # characters of \\uXXXX
 _LOOKAHEAD = 256  # what is scanned behind a cut, so that a number of ordinary length is masked whole
 _SHORTEST_CARD = 12  # digits; fewer are no card number, and their last four must not be shown
@@ -132,7 +132,7 @@ def mask_bytes(raw: bytes, kept: int) -> bytes:
     """
     text = raw[: kept + _LONGEST_ESCAPE * _LOOKAHEAD].decode("utf-8", "replace")
     if "\\" in text:
-        plain = _NO_ESCAPE.sub(" ", text).encode("latin-1", "backslashreplace")
+        plain = _ESCAPES.sub(r"\1", text).encode("latin-1", "backslashreplace")
         text = plain.decode("unicode_escape", "replace")
     return mask(text).encode("utf-8", "replace")[:kept]
 

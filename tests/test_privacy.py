@@ -152,6 +152,14 @@ def test_any_bytes_can_be_masked_and_keep_their_limit(raw, kept):
     assert len(mask_bytes(raw, kept)) <= kept
 
 
+@given(st.text('\\\\u0041tnq"/ \u00e9\uff11', max_size=60).map(str.encode))
+@example(b"\\\\0")
+@example(b"\\\\\\")
+@settings(max_examples=500, deadline=None)
+def test_any_backslashes_can_be_resolved(raw):
+    mask_bytes(raw, 4096)
+
+
 def test_a_cut_leaves_no_half_of_a_card_number():
     for at in range(4096 - 20, 4096 + 2):
         kept = mask_bytes(b"x" * at + b" 4111 1111 1111 1111 and more", 4096)
