@@ -130,8 +130,12 @@ def mask_bytes(raw: bytes, kept: int) -> bytes:
     At most ``kept`` bytes of a record, masked, for dead letters. JSON escapes are resolved first, so that they hide
     nothing; bytes that are not UTF-8 become the replacement character.
     """
-    text = raw[: kept + _LONGEST_ESCAPE * _LOOKAHEAD].decode("utf-8", "replace")
-    if "\\" in text:
+    start = raw[: kept + _LOOKAHEAD]
+    escaped = b"\\" in start
+    if escaped:
+        start = raw[: kept + _LONGEST_ESCAPE * _LOOKAHEAD]
+    text = start.decode("utf-8", "replace")
+    if escaped:
         plain = _ESCAPES.sub(r"\1", text).encode("latin-1", "backslashreplace")
         text = plain.decode("unicode_escape", "replace")
     return mask(text).encode("utf-8", "replace")[:kept]

@@ -12,7 +12,7 @@ from core.topics import DEAD_LETTERS as DEAD_LETTER_TOPIC
 from streams.publishing import Outputs, Publisher
 from streams.state import PartitionState
 
-_RAW_KEPT = 4_096  # bytes of a dead letter's record: enough to see what it was, and never too slow to mask
+_RAW_KEPT = 2_048  # bytes of a dead letter's record: enough to see what it was, and never too slow to mask
 _KEY_KEPT = 256
 _MESSAGE_KEPT = 1_000
 _FIELDS = frozenset(field for message in MESSAGES for field in message.__struct_fields__)
