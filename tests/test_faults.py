@@ -808,7 +808,7 @@ def test_another_feature_spec_is_refused_until_the_state_is_rebuilt(kafka, short
     _fed(kafka, short_input, bundle_dir)
     other = tmp_path / "other"
     train(
-        transactions_file(world), default_spec("USD"), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
+        transactions_file(world), structs.replace(default_spec(), rates={"USD": 0.9}), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
         out=other, seed=1, privacy=Privacy(), progress=Progress(lambda name, steps: None, lambda steps: None),
     )  # fmt: skip
     assert "whyflag state rebuild" in _refusal(kafka, other)
