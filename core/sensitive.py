@@ -17,9 +17,9 @@ Codes = npt.NDArray[np.uint8]
 Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
 
-# Classes 0 to 9 are the digits; ``_TWO_DIGITS`` + n is one character that stands for the two digits of n.
+# Classes 0 to 9 are digits; class ``_TWO_DIGITS`` + n is one character whose NFKC form is the two-digit number n, such as "⑫".
 _LETTER, _SEPARATOR, _INVISIBLE, _AT, _DOT, _MAIL_SIGN, _TWO_DIGITS = 10, 11, 12, 13, 14, 15, 20
-_TABLE_SIZE = 0x20000  # code points of all digits, letters and punctuation; beyond are ideographs and invisible tags
+_TABLE_SIZE = 0x20000  # the table covers these code points; later ones are letters (ideographs), or invisible from ``_TAGS`` on
 _TAGS = 0xE0000
 _SHORTEST, _LONGEST = 12, 19  # digits of a card number, ISO/IEC 7812-1
 _GAP = 4  # visible separators between two groups of digits of one number
@@ -31,6 +31,30 @@ _DOMAIN = 255  # longest domain of an e-mail address, RFC 5321
 _MASK_TEXTS = (b"[card ending ", b"[e-mail address]", b"[social security number]", b"[masked]")
 _MASK_LENGTHS = np.array([len(text) for text in _MASK_TEXTS], np.int64)
 _MASKS = np.array([list(text.ljust(24)) for text in _MASK_TEXTS], np.uint8)
+
+
+def _luhn_sums() -> npt.NDArray[np.uint8]:
+    """
+    The next pair of Luhn sums, uint8 [2, 160, 10]: by the parity of the digit's place, the pair so far and the digit.
+
+    A pair packs two sums modulo 10: the lower four bits for numbers whose last digit has an even place, the upper four for odd.
+    """
+    table = np.zeros((2, 160, 10), np.uint8)
+    for parity in (0, 1):
+        for even in range(10):
+            for odd in range(10):
+                for digit in range(10):
+                    doubled = sum(divmod(2 * digit, 10))
+                    sums = (even + digit, odd + doubled) if parity == 0 else (even + doubled, odd + digit)
+                    table[parity, odd << 4 | even, digit] = sums[1] % 10 << 4 | sums[0] % 10
+    return table
+
+
+_LUHN_SUMS = _luhn_sums()
+_NO_END = np.uint8(0xFF)  # equals no pair of Luhn sums
+# The half of a pair that counts for a number of 12, 13 … 19 digits, by the parity of the place of its first digit.
+_LUHN_HALVES = np.array([[0xF0, 0x0F] * 4, [0x0F, 0xF0] * 4], np.uint8)
+_HIGHEST_BIT = np.array([max(0, bits.bit_length() - 1) for bits in range(256)], np.int64)
 
 
 def _class_of(character: str) -> int:
@@ -90,7 +114,7 @@ def _is_ipv4(codes, starts, ends, group):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, inline="always")
 def _all_zero(luhn, begin, end):  # type: ignore[no-untyped-def]
     for digit in range(begin, end):  # noqa: SIM110 -- numba compiles loops better than generators
-        if luhn[0, digit + 1] != luhn[0, digit]:
+        if luhn[digit + 1] != luhn[digit]:
             return False
     return True
 
@@ -107,41 +131,41 @@ def _add(found, count, begin, end, kind, ending):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: ignore[no-untyped-def]
+def _scan(codes, begin, end, most, starts, ends, firsts, luhn, luhn_ends, groups_at, found):  # type: ignore[no-untyped-def]
     """
     Find spans in ``codes[begin:end]``, at most ``most``; return how many.
 
-    A number is made of whole groups of digits with at most ``_GAP`` visible separators between two groups. ``luhn[p]`` holds prefix
-    sums of the Luhn values modulo 10 for a number whose last digit has parity p: a candidate costs one comparison.
-    ``starts``, ``ends`` and ``firsts`` are scratch: each group's first and last character and the number of its first digit.
+    A number is made of whole groups of digits with at most ``_GAP`` visible separators between two groups. ``luhn`` holds the
+    pair of Luhn sums (``_luhn_sums``) before each digit, and ``luhn_ends`` the same pair where a group ends and ``_NO_END`` elsewhere: eight
+    comparisons without a branch find the lengths of a number that begins with a group. ``groups_at`` counts the groups up to there.
+    ``starts``, ``ends`` and ``firsts`` are scratch: where each group begins, the place after its end, and its first digit's number.
     """
     count = n_groups = n_digits = gap = 0
     word = begin  # where the local part of an e-mail address would begin
     inside = False  # within a group
     at = begin
-    luhn[:, 0] = 0
+    luhn[0] = 0
     while at <= end:
         code = codes[at] if at < end else np.uint8(_LETTER)
         if code < 10 or code >= _TWO_DIGITS:
             if not inside:
                 starts[n_groups], firsts[n_groups] = at, n_digits
                 inside, gap = True, 0
-            for place in range(2 if code >= _TWO_DIGITS else 1):
-                value = np.int64(code)
-                if code >= _TWO_DIGITS:
-                    value = (value - _TWO_DIGITS) // 10 if place == 0 else (value - _TWO_DIGITS) % 10
-                doubled = 2 * value - 9 if value > 4 else 2 * value
-                parity = n_digits & 1
-                plain = np.int64(luhn[parity, n_digits]) + value
-                other = np.int64(luhn[1 - parity, n_digits]) + doubled
+            value = np.int64(code)
+            if value >= _TWO_DIGITS:
+                luhn[n_digits + 1] = _LUHN_SUMS[n_digits & 1, luhn[n_digits], (value - _TWO_DIGITS) // 10]
                 n_digits += 1
-                luhn[parity, n_digits] = plain - 10 if plain > 9 else plain
-                luhn[1 - parity, n_digits] = other - 10 if other > 9 else other
+                luhn_ends[n_digits] = _NO_END
+                value = (value - _TWO_DIGITS) % 10
+            luhn[n_digits + 1] = _LUHN_SUMS[n_digits & 1, luhn[n_digits], value]
+            n_digits += 1
+            luhn_ends[n_digits] = _NO_END
             at += 1
             continue
         if inside:
             ends[n_groups] = at
             n_groups += 1
+            luhn_ends[n_digits], groups_at[n_digits] = luhn[n_digits], n_groups
             inside = False
         if code == _AT and at > word:
             stop, dot = at + 1, -1
@@ -164,22 +188,24 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
             gap += 1
         if (code == _LETTER or gap > _GAP) and n_groups > 0:  # no number goes on from here
             firsts[n_groups] = n_digits
-            group = shortest = 0
+            luhn_ends[n_digits + 1 : n_digits + _LONGEST + 1] = _NO_END
+            group = 0
             before = -1  # place of the last span of this run
             while group < n_groups:
                 last = -1
-                while shortest <= n_groups and firsts[shortest] - firsts[group] < _SHORTEST:
-                    shortest += 1
-                behind = shortest
-                while behind <= n_groups and firsts[behind] - firsts[group] <= _LONGEST:
-                    parity = (firsts[behind] - 1) & 1
-                    if (
-                        luhn[parity, firsts[behind]] == luhn[parity, firsts[group]]
-                        and not _all_zero(luhn, firsts[group], firsts[behind])
-                        and not (behind == group + 4 and _is_ipv4(codes, starts, ends, group))
-                    ):
+                first = firsts[group]
+                lengths = 0  # one bit a length whose Luhn sum is right
+                for digits in range(_SHORTEST, _LONGEST + 1):
+                    differing = luhn_ends[first + digits] ^ luhn[first]
+                    lengths |= (differing & _LUHN_HALVES[first & 1, digits - _SHORTEST] == 0) << (digits - _SHORTEST)
+                while lengths:
+                    digits = _HIGHEST_BIT[lengths] + _SHORTEST
+                    behind = groups_at[first + digits]
+                    if _all_zero(luhn, first, first + digits) or (behind == group + 4 and _is_ipv4(codes, starts, ends, group)):
+                        lengths ^= 1 << (digits - _SHORTEST)
+                    else:
                         last = behind
-                    behind += 1
+                        break
                 kind = 0
                 if (
                     last < 0
@@ -198,15 +224,15 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
                 if last < 0:
                     group += 1
                     continue
-                ending = np.int64(0)
-                for digit in range(firsts[last] - 4, firsts[last]):
-                    parity = digit & 1
-                    ending = 10 * ending + (np.int64(luhn[parity, digit + 1]) - np.int64(luhn[parity, digit])) % 10
                 # numbers may overlap ("20240006 4111 1111 1111 1111" holds two): all of them go
                 if before >= 0 and starts[group] < found[before, 1]:
                     if ends[last - 1] > found[before, 1]:
                         found[before, 1], found[before, 2] = ends[last - 1], 3
                 else:
+                    ending = np.int64(0)
+                    for digit in range(firsts[last] - 4, firsts[last]):
+                        bits = 4 * (digit & 1)
+                        ending = 10 * ending + (np.int64(luhn[digit + 1] >> bits & 15) - np.int64(luhn[digit] >> bits & 15)) % 10
                     before = _add(found, count, starts[group], ends[last - 1], kind, ending)
                     count += 1
                     if count == most:
@@ -221,9 +247,10 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, found):  # type: 
 def _flag_rows(codes, offsets, longest, flags):  # type: ignore[no-untyped-def]
     groups = longest // 2 + 3  # at most every second character begins a group
     starts, ends, firsts = np.empty(groups, np.int32), np.empty(groups, np.int32), np.empty(groups, np.int32)
-    luhn, found = np.empty((2, 2 * longest + 2), np.uint8), np.empty((1, 4), np.int64)
+    luhn, luhn_ends = np.empty(2 * longest + 2, np.uint8), np.empty(2 * longest + 2 + _LONGEST, np.uint8)
+    groups_at, found = np.empty(2 * longest + 2, np.int32), np.empty((1, 4), np.int64)
     for row in range(len(offsets) - 1):
-        flags[row] = _scan(codes, offsets[row], offsets[row + 1], 1, starts, ends, firsts, luhn, found) > 0
+        flags[row] = _scan(codes, offsets[row], offsets[row + 1], 1, starts, ends, firsts, luhn, luhn_ends, groups_at, found) > 0
 
 
 @njit(cache=True, nogil=True)
@@ -231,8 +258,9 @@ def _find_all(codes, found):  # type: ignore[no-untyped-def]
     n = len(codes)
     groups = n // 2 + 3
     starts, ends, firsts = np.empty(groups, np.int32), np.empty(groups, np.int32), np.empty(groups, np.int32)
-    luhn = np.empty((2, 2 * n + 2), np.uint8)
-    return _scan(codes, 0, n, len(found), starts, ends, firsts, luhn, found)
+    luhn, luhn_ends = np.empty(2 * n + 2, np.uint8), np.empty(2 * n + 2 + _LONGEST, np.uint8)
+    groups_at = np.empty(2 * n + 2, np.int32)
+    return _scan(codes, 0, n, len(found), starts, ends, firsts, luhn, luhn_ends, groups_at, found)
 
 
 @njit(cache=True, nogil=True)

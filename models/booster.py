@@ -18,7 +18,7 @@ from core.errors import BundleError
 _SECONDS = 20  # of the processor; a bundle of ours takes well below one
 _MEMORY = 4 << 30  # address space: the library alone maps some hundred megabytes
 _TRIAL = Path(__file__).with_name("booster_trial.py")
-_tried: set[tuple[bytes, int]] = set()  # digests and features of what this process has tried
+_tried: set[tuple[bytes, int]] = set()  # digest and number of features of each booster that passed its trial in this process
 
 
 def load_booster(raw: bytes, features: int) -> xgb.Booster:

@@ -1,4 +1,4 @@
-"""The least rights in Kafka that each role needs, as data: printed, created, and tested on a broker that enforces them."""
+"""The least Kafka rights of each role, as data. ``whyflag topics acls`` prints or creates them."""
 
 from enum import StrEnum
 
@@ -28,7 +28,7 @@ TRANSACTIONAL_PREFIX = "whyflag-"
 
 
 class Role(StrEnum):
-    """Who connects to Kafka."""
+    """A kind of Kafka client with rights of its own."""
 
     PRODUCER = "producer"  # the bank's systems that write transactions and labels
     SCORE = "score"  # `whyflag worker score`
@@ -38,7 +38,7 @@ class Role(StrEnum):
 
 
 class Right(Struct, frozen=True):
-    """One right of a role on one resource, or on all whose names begin like it."""
+    """A role's right on one resource, or with ``prefix`` on every resource whose name begins with ``name``."""
 
     resource: ResourceType
     name: str

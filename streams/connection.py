@@ -1,4 +1,4 @@
-"""How every client reaches Kafka: addresses, encryption and identity, from one typed setting."""
+"""Addresses, encryption and credentials for every Kafka client, from one typed setting."""
 
 import asyncio
 import ssl
@@ -40,7 +40,7 @@ _AUTHORISATION = (
 
 
 class Protocol(StrEnum):
-    """What Kafka calls the security protocol of a listener."""
+    """Kafka's ``security.protocol``."""
 
     PLAINTEXT = "PLAINTEXT"
     SSL = "SSL"
@@ -48,7 +48,7 @@ class Protocol(StrEnum):
 
 
 class Connection(Struct, frozen=True):
-    """A way to Kafka. Each client library takes the same facts under names of its own."""
+    """Connection settings, converted to the arguments of each client library."""
 
     bootstrap: str
     protocol: Protocol = Protocol.PLAINTEXT
@@ -63,7 +63,7 @@ class Connection(Struct, frozen=True):
 
     @property
     def servers(self) -> list[str]:
-        """host:port of each broker."""
+        """Return host:port of each bootstrap broker."""
         return self.bootstrap.split(",")
 
     @property
@@ -104,7 +104,7 @@ class Connection(Struct, frozen=True):
         return options
 
     def failed(self, error: BaseException) -> BrokerError:
-        """Turn a client's error into one that says what is wrong and where to look. Asks the broker again if the error does not tell."""
+        """Return an error that names the cause and the setting to check. Connects once more if the client's error names no cause."""
         known = isinstance(error, _AUTHORISATION + _AUTHENTICATION)
         cause = error if known else _in_a_thread(self._probe) or error
         if isinstance(cause, _AUTHORISATION):
@@ -123,7 +123,7 @@ class Connection(Struct, frozen=True):
         return BrokerError(f"Kafka at {self.bootstrap} cannot be used ({type(cause).__name__}: {cause}): {wrong}")
 
     async def _probe(self) -> BaseException | None:
-        """Connect once and return why that fails: clients that try many brokers keep the reason to themselves."""
+        """Connect once and return the error, if any: clients that try several brokers do not report the cause."""
         host, _, port = self.servers[0].rpartition(":")
         options = {name: value for name, value in self.aiokafka.items() if name != "bootstrap_servers"}
         try:
@@ -137,7 +137,7 @@ class Connection(Struct, frozen=True):
 
 
 def _in_a_thread(work: Callable[[], Coroutine[Any, Any, BaseException | None]]) -> BaseException | None:
-    """Run a coroutine to its end, whether the caller has an event loop or not."""
+    """Run a coroutine in a thread of its own, so that it works with and without a running event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: asyncio.run(work())).result()
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from sklearn.ensemble import IsolationForest
 
 from core.errors import BundleError, InputError
@@ -62,6 +63,28 @@ def test_a_spec_that_cannot_be_computed_is_refused(feature, message):
     spec = FeatureSpec("x", "EUR", (Entity("card", "card_id", StateKind.EXACT, (Window("1d"),), (feature,)),))
     with pytest.raises(InputError, match=message):
         decode_spec(encode_spec(spec))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lateness": "1h"}, "lateness must be longer"),
+        ({"history": 0}, "history must be from 1"),
+        ({"history": 8_193}, "history must be from 1"),
+        ({"windows": (Window("0s"),)}, "windows must be longer than zero"),
+        ({"windows": (Window("3661d"),)}, "at most 3660 days"),
+    ],
+)
+def test_an_entity_out_of_bounds_is_refused(changes, message):
+    entity = structs.replace(Entity("card", "card_id", StateKind.EXACT, (Window("1d"),), (Feature("a", "hour"),)), **changes)
+    with pytest.raises(InputError, match=message):
+        decode_spec(encode_spec(FeatureSpec("x", "EUR", (entity,))))
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, 1e-10, 1e10])
+def test_an_exchange_rate_out_of_bounds_is_refused(rate):
+    with pytest.raises(InputError, match="the exchange rate of USD must be from"):
+        decode_spec(encode_spec(structs.replace(default_spec(), rates={"USD": rate})))
 
 
 def test_scores_are_the_same_bits_in_batches_of_any_size(bundle, X):

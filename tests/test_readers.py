@@ -366,6 +366,30 @@ def test_identifiers_that_became_floats_are_whole_again(tmp_path):
     assert source.rejected == 3
 
 
+def test_a_bad_value_in_a_dictionary_encoded_column_rejects_its_row_only(tmp_path, world):
+    table = pq.read_table(world / "transactions.parquet").slice(0, 5)
+    amounts = pa.array(["100", "many", "300", "400", "500"]).dictionary_encode()
+    pq.write_table(table.set_column(table.schema.get_field_index("amount"), "amount", amounts), tmp_path / "t.parquet")
+    source = TransactionFile(tmp_path / "t.parquet", load_mapping("whyflag"), KEY, tmp_path / "rejects.jsonl")
+    assert [t.amount for t in transactions_of(source)] == [100, 300, 400, 500]
+    assert [reject["reason"] for reject in _rejects(tmp_path)] == ["amount is missing or not a number"]
+
+
+CARD = "4111 1111 1111 1111"
+
+
+def test_neither_errors_nor_rejects_quote_a_card_number(tmp_path):
+    (tmp_path / "columns.csv").write_text(f"{CARD},b\n1,2\n")
+    with pytest.raises(InputError) as failed:
+        list(transactions_of(TransactionFile(tmp_path / "columns.csv", load_mapping("whyflag"), KEY, tmp_path / "rejects.jsonl")))
+    assert CARD not in str(failed.value)
+    assert "card ending 1111" in str(failed.value)
+    row = f"2019-01-01 00:00:18,{CARD.replace(' ', '')},{CARD},{CARD},{CARD},36,-82,{CARD},0\n"
+    assert len(list(transactions_of(_sparkov(tmp_path, row + GOOD.format(1))))) == 1
+    assert "1111 1111" not in (rejects := (tmp_path / "rejects.jsonl").read_text())
+    assert "card ending 1111" in rejects
+
+
 def test_rejects_do_not_overwrite_the_file_itself(world):
     path = world / "transactions.parquet"
     with pytest.raises(InputError, match="overwrite"):

@@ -240,7 +240,7 @@ class TransactionFile:
         for field in FIELDS:
             source = self.mapping.column(field)
             if source is not None and source in raw.column_names:
-                column = raw[source].combine_chunks()
+                column = _plain(raw[source].combine_chunks())
             elif field in self.mapping.constants:
                 column = pa.array([self.mapping.constants[field]] * n, pa.string())
             else:
@@ -314,6 +314,11 @@ class TransactionFile:
         for i in remarkable.tolist():
             made[i] = make(made[i])
         return pa.array(made, pa.string())
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return a dictionary-encoded column decoded, and any other as it is."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _text(column: pa.Array) -> pa.Array:

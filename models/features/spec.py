@@ -21,8 +21,9 @@ from enum import IntEnum, StrEnum
 import msgspec
 from msgspec import Struct
 
-from core.clock import MS_PER_DAY, duration_ms
+from core.clock import MS_PER_DAY, MS_PER_HOUR, duration_ms
 from core.errors import InputError
+from core.event_time import AHEAD_MS
 
 
 class StateKind(StrEnum):
@@ -206,6 +207,11 @@ def decode_spec(raw: bytes) -> FeatureSpec:
     except msgspec.MsgspecError as error:
         raise InputError(f"not a feature spec: {error}") from None
     check_spec(spec)
+    for entity in spec.entities:
+        if duration_ms(entity.lateness) <= AHEAD_MS:  # an accepted event could make current ones late
+            raise InputError(
+                f"entity {entity.name}: lateness must be longer than {AHEAD_MS // MS_PER_HOUR} h, the tolerance for producers' clocks"
+            )
     return spec
 
 
@@ -225,10 +231,10 @@ def check_spec(spec: FeatureSpec) -> None:
         )
     for entity in spec.entities:
         if not 1 <= entity.history <= _LONGEST_HISTORY:
-            raise InputError(f"entity {entity.name}: history is from 1 to {_LONGEST_HISTORY:,} transactions")
+            raise InputError(f"entity {entity.name}: history must be from 1 to {_LONGEST_HISTORY:,} transactions")
         if any(not 0 < duration_ms(window.length) <= _LONGEST_WINDOW for window in entity.windows):
             raise InputError(
-                f"entity {entity.name}: windows are longer than nothing and at most {_LONGEST_WINDOW // MS_PER_DAY} days"
+                f"entity {entity.name}: windows must be longer than zero and at most {_LONGEST_WINDOW // MS_PER_DAY} days"
             )
     for entity in spec.entities:
         lengths = [window.length for window in entity.windows]
