@@ -8,6 +8,7 @@ from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from analyst.audit import record
+from analyst.database import lock
 from analyst.queue import Queue
 from analyst.tables import alerts, cases
 from core.clock import Clock
@@ -84,7 +85,7 @@ class Cases:
     def judge(self, verdict: Verdict) -> None:
         """A verdict changes its case in every bundle's casebook that has it, unless that knows a later one."""
         with self._engine.begin() as connection:
-            self._queue.lock(connection)
+            lock(connection)
             which = (cases.c.case_id == verdict.alert_id) & (
                 cases.c.judged.is_(False) | (cases.c.closed_time < verdict.verdict_time)
             )
@@ -105,7 +106,7 @@ class Cases:
         """
         count = 0
         with self._engine.begin() as connection:
-            self._queue.lock(connection)
+            lock(connection)
             change = self._last_change(connection)
             known = self._numbers(connection, bundle, new)
             fresh = []
@@ -144,7 +145,7 @@ class Cases:
 
     def _by_hand(self, case_id: str, values: dict[str, Any], actor: str, action: str, detail: str) -> int:
         with self._engine.begin() as connection:
-            self._queue.lock(connection)
+            lock(connection)
             count = self._change(connection, (cases.c.case_id == case_id) & cases.c.removed.is_(False), values)
             if not count:
                 raise CasebookError(f"no case {case_id} in the casebook")

@@ -24,16 +24,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.pictures import timeline, waterfall
 from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
-from core.errors import QueueError
-from core.messages import TYPOLOGIES, Finding
+from core.errors import DatabaseError, QueueError
+from core.messages import TYPOLOGIES, Alert, Finding, Transaction
 from core.money import money
 from core.privacy import WITHOUT_KEY
 from core.settings import Settings
+from explain.facts.categories import category_name
+from explain.facts.history import CardHistory, History, card_history
 from explain.reasons import duration
 from explain.untrusted import quoted
 
 _HERE = Path(__file__).parent
 PAGE = 50
+_DEVICE_CARDS, _MERCHANT_ALERTS = 5, 5  # looked at for other alerts
 PARTS = {
     "what_happened": "What happened",
     "why_unusual": "Why it is unusual",
@@ -53,17 +56,20 @@ def create_app(
     settings: Settings,
     publishing: Callable[[], bool] = lambda: True,
     investigating: Callable[[QueuedAlert], Awaitable[str]] | None = None,
+    history: History | None = None,
 ) -> FastAPI:
     """
-    The console over a queue; ``publishing`` tells whether verdicts are on their way to Kafka; ``investigating`` lets a language model
-    look into an alert and gives what it found, as JSON.
+    Return the console over a queue.
+
+    ``publishing`` tells whether verdicts are on their way to Kafka; ``investigating`` lets a language model look into an alert and returns
+    what it found, as JSON; ``history`` knows past payments.
     """
     under_way: set[asyncio.Task[None]] = set()
     app = FastAPI(title="whyflag", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings))
     pages = Jinja2Templates(_HERE / "templates")
-    pages.env.filters |= {"money": money, "when": _when, "ago": duration, "quoted": quoted}
+    pages.env.filters |= {"money": money, "when": _when, "day": _day, "clock": _clock, "ago": duration, "quoted": quoted}
 
     def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         return pages.TemplateResponse(request, name, {"analyst": _named(request, settings), **values}, status_code=status)
@@ -110,6 +116,7 @@ def create_app(
     def show_alert(request: Request, alert_id: str) -> HTMLResponse:
         queued = _found(queue, alert_id)
         explanation = queued.explanation
+        past = _past(history, queued.alert.transaction)
         return page(
             request,
             "alert.html",
@@ -118,7 +125,9 @@ def create_app(
             explanation=explanation,
             waterfall=waterfall(explanation.evidence) if explanation else "",
             timeline=timeline(queued.alert),
-            others=[one for one in queue.of_card(queued.alert.transaction.card_id) if one.alert.alert_id != alert_id],
+            history=past,
+            category=category_name(queued.alert.transaction.mcc),
+            others=_others(queue, queued.alert, past),
             verdicts=queue.verdicts_of(alert_id),
             typologies=TYPOLOGIES,
             findings=list(Finding),
@@ -199,6 +208,33 @@ def _investigations(queue: Queue, alert_id: str) -> dict[str, Any]:
     }
 
 
+def _past(history: History | None, transaction: Transaction) -> CardHistory | None:
+    """What the archive tells; None without an archive, or while it does not answer."""
+    if history is None:
+        return None
+    try:
+        return card_history(transaction, history)
+    except DatabaseError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def _others(queue: Queue, alert: Alert, past: CardHistory | None) -> list[tuple[str, QueuedAlert]]:
+    """Other alerts with what they share with this one: its card, its device or its merchant; newest first."""
+    transaction = alert.transaction
+    cards = past.device_at_large.cards[:_DEVICE_CARDS] if past and past.device_at_large else ()
+    found = [("card", one) for one in queue.of_card(transaction.card_id)]
+    for card in cards:
+        of_card = queue.of_card(card) if card != transaction.card_id else []
+        found += [("device", one) for one in of_card if one.alert.transaction.device_id == transaction.device_id]
+    found += [("merchant", one) for one in queue.of_merchant(transaction.merchant_id, _MERCHANT_ALERTS)]
+    shared: dict[str, tuple[str, QueuedAlert]] = {}
+    for what, one in found:
+        shared.setdefault(one.alert.alert_id, (what, one))
+    shared.pop(alert.alert_id, None)
+    return sorted(shared.values(), key=lambda other: -other[1].alert.decision.event_time)
+
+
 def _found(queue: Queue, alert_id: str) -> QueuedAlert:
     queued = queue.get(alert_id)
     if queued is None:
@@ -224,6 +260,14 @@ def _hosts(settings: Settings) -> list[str]:
 def _named(request: Request, settings: Settings) -> str:
     """Who is signed in: named by a trusted proxy's header, or by the settings; empty for nobody."""
     return (request.headers.get(settings.analyst_header, "") if settings.analyst_header else settings.analyst)[:64]
+
+
+def _day(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _clock(time: int) -> str:
+    return datetime.fromtimestamp(time / 1000, UTC).strftime("%H:%M")
 
 
 def _when(time: int) -> str:

@@ -5,17 +5,16 @@ Every write is idempotent by id, because the stream may say a thing twice. A ver
 the note that it must still be published are one transaction.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, update
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy.exc import DataError, IntegrityError
 
 from analyst.audit import record
+from analyst.database import lock, open_database
 from analyst.tables import alerts, investigations, verdicts
 from core.clock import Clock
 from core.errors import InvalidEvent, QueueError
@@ -32,8 +31,6 @@ from core.messages import (
 
 UNDER_WAY, ENDED = "under way", "ended"
 _INVESTIGATION_MS = 600_000  # after that one that never ended is nobody's any more
-_LOCK_SECONDS = 20  # another process may hold SQLite's write lock for one short transaction
-_AUDIT_LOCK = 7_216_482  # any number: the PostgreSQL advisory lock under which the audit chain grows
 
 
 class QueuedAlert(Struct, frozen=True):
@@ -67,18 +64,10 @@ class Queue:
         Open and migrate the database at a SQLAlchemy URL.
 
         Raises:
-            QueueError: if it cannot be opened.
+            DatabaseError: if it cannot be opened.
         """
         self._clock = clock
-        try:
-            self._engine = _engine(url)
-            _migrate(self._engine)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            raise QueueError(f"WHYFLAG_DATABASE is no usable SQLAlchemy URL: {error}") from None
-        except (SQLAlchemyError, OSError) as error:
-            raise QueueError(
-                f"the queue's database cannot be opened: {error.__class__.__name__}; check WHYFLAG_DATABASE"
-            ) from None
+        self._engine = open_database(url, "WHYFLAG_DATABASE")
 
     @property
     def engine(self) -> Engine:
@@ -165,7 +154,7 @@ class Queue:
         """
         now = self._clock.now_ms()
         with self._engine.begin() as connection:
-            self.lock(connection)
+            lock(connection)
             if connection.execute(select(alerts.c.alert_id).where(alerts.c.alert_id == alert_id)).first() is None:
                 raise QueueError(f"no alert {alert_id} in the queue")
             under_way = select(investigations.c.number).where(
@@ -214,7 +203,7 @@ class Queue:
         """
         now = self._clock.now_ms()
         with self._engine.begin() as connection:
-            self.lock(connection)
+            lock(connection)
             row = connection.execute(select(alerts.c.message).where(alerts.c.alert_id == alert_id)).first()
             if row is None:
                 raise QueueError(f"no alert {alert_id} in the queue")
@@ -263,14 +252,6 @@ class Queue:
         """A connection for reading alone."""
         return self._engine.connect().execution_options(reading=True)
 
-    def lock(self, connection: Connection) -> None:
-        """
-        One change at a time, so that the audit chain has one end and changes of cases are numbered in order. SQLite's write lock does
-        it by itself.
-        """
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_AUDIT_LOCK)))
-
 
 def _queued(row: Any) -> QueuedAlert:
     return QueuedAlert(
@@ -279,43 +260,3 @@ def _queued(row: Any) -> QueuedAlert:
         finding=Finding(row["finding"]) if row["finding"] else None,
         raised_at=row["raised_at"],
     )
-
-
-def _engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)  # an error's text goes to the log
-    if engine.dialect.name == "sqlite":
-        if (path := engine.url.database) and path != ":memory:":
-            # made here, for its owner alone; SQLite gives the files beside it the same mode
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-        @event.listens_for(engine, "connect")
-        def _(connection: Any, _: Any) -> None:
-            connection.isolation_level = None  # SQLAlchemy's own BEGIN below decides, not the driver
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}")
-
-        @event.listens_for(engine, "begin")
-        def _(connection: Connection) -> None:
-            # a deferred transaction that turns into a writer cannot wait for the lock: a writer takes it at the beginning
-            reading = connection.get_execution_options().get("reading", False)
-            connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _migrate(engine: Engine) -> None:
-    """Bring the database to the newest schema; two processes may start at once."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    head = ScriptDirectory.from_config(config).get_current_head()
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_AUDIT_LOCK)))
-        if MigrationContext.configure(connection).get_current_revision() != head:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")

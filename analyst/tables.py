@@ -1,4 +1,6 @@
-"""The tables of the analyst's queue. Migrations in ``analyst/migrations`` make them; a test compares the two."""
+"""The tables of the analyst's queue and of the archive. Migrations in ``analyst/migrations`` make them; a test compares the two."""
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -92,4 +94,63 @@ audit = Table(
     Column("detail", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+)
+
+
+def _archived(name: str, *columns: Column[Any] | Index) -> Table:
+    """
+    A table of the archive: one row for each Kafka record, identified by where and when it was written.
+
+    On PostgreSQL the rows of a day are a partition of their own, so that retention drops tables instead of deleting rows.
+    """
+    return Table(
+        name,
+        metadata,
+        Column("written_at", BigInteger, primary_key=True, autoincrement=False),
+        Column("source_partition", BigInteger, primary_key=True, autoincrement=False),
+        Column("source_offset", BigInteger, primary_key=True, autoincrement=False),
+        Column("card_id", String(128), nullable=False),
+        Column("transaction_id", String(128), nullable=False),
+        Column("merchant_id", String(128), nullable=False),
+        Column("event_time", BigInteger, nullable=False),
+        *columns,
+        postgresql_partition_by="RANGE (written_at)",
+    )
+
+
+archived_transactions = _archived(
+    "archived_transactions",
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("mcc", String(4)),
+    Column("merchant_name", Text),
+    Column("country", String(2)),
+    Column("channel", String(16)),
+    Column("device_id", String(128)),
+    Column("lat", Float),
+    Column("lon", Float),
+    Index("archived_transactions_by_card", "card_id"),
+    Index("archived_transactions_by_merchant", "merchant_id"),
+    Index("archived_transactions_by_device", "device_id"),
+)
+
+archived_decisions = _archived(
+    "archived_decisions",
+    Column("amount", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("probability", Float),
+    Column("expected_loss", BigInteger, nullable=False),
+    Column("bundle", String(64), nullable=False),
+    Column("reason_codes", Text, nullable=False),
+    Index("archived_decisions_by_card", "card_id"),
+)
+
+archived_labels = _archived(
+    "archived_labels",
+    Column("label_time", BigInteger, nullable=False),
+    Column("fraud", Boolean, nullable=False),
+    Column("source", String(16), nullable=False),
+    Index("archived_labels_by_card", "card_id"),
+    Index("archived_labels_by_merchant", "merchant_id"),
 )

@@ -17,6 +17,7 @@ def command() -> None:
     """Serve the analyst's queue and pages; publish verdicts and their labels."""
     import uvicorn
 
+    from analyst.archive import Archive
     from analyst.console import create_app
     from analyst.queue import Queue
     from core.clock import SystemClock
@@ -27,13 +28,15 @@ def command() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = read_settings()
     queue = Queue(settings.database, SystemClock())
+    archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
     relay = Relay(queue, settings)
-    app = create_app(queue, settings, lambda: relay.alive, _investigating(queue, settings))
+    app = create_app(queue, settings, lambda: relay.alive, _investigating(queue, settings), archive)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:
         listening = socket.create_server((settings.console_host, settings.console_port))
     except OSError as error:
         queue.close()
+        archive.close()
         raise SettingsError(
             f"the console cannot listen on {settings.console_host}:{settings.console_port} ({error.strerror}): choose another "
             "WHYFLAG_CONSOLE_PORT or WHYFLAG_CONSOLE_HOST"
@@ -45,6 +48,7 @@ def command() -> None:
     finally:
         relay.stop()
         queue.close()
+        archive.close()
 
 
 def _investigating(queue: "Queue", settings: "Settings") -> "Callable[[QueuedAlert], Awaitable[str]] | None":

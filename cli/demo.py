@@ -70,7 +70,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
     from streams.embedded import API_VERSION, EmbeddedBroker
 
     _prepare(folder, seed)
-    ports = dict(zip(("score", "explain", "console"), free_ports(3), strict=True))
+    ports = dict(zip(("score", "explain", "archive", "console"), free_ports(4), strict=True))
     with EmbeddedBroker() as broker, contextlib.ExitStack() as stack:
         settings = Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
         environment = (
@@ -80,6 +80,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
                 "WHYFLAG_KAFKA_API_VERSION": API_VERSION,
                 "WHYFLAG_CHECKPOINTS": "false",  # the embedded broker has no transactions to trust, and forgets
                 "WHYFLAG_DATABASE": f"sqlite:///{folder}/queue.db",
+                "WHYFLAG_ARCHIVE": f"sqlite:///{folder}/archive.db",
                 "WHYFLAG_BUNDLE": str(folder / "bundle"),
                 "WHYFLAG_CASEBOOK": str(folder / "casebook"),
                 "WHYFLAG_CONSOLE_PORT": str(ports["console"]),
@@ -87,10 +88,13 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
             }
             | {name: value for name, value in os.environ.items() if name.startswith("WHYFLAG_LLM_")}
         )
+        filled = ["--transactions", str(folder / "history.parquet"), "--labels", str(folder / "history-labels.parquet")]
+        _whyflag(["archive", *filled], environment=environment)
         history = ["--history", str(folder / "history.parquet"), "--labels", str(folder / "history-labels.parquet")]
         workers = [
             stack.enter_context(_Child("score", ["worker", "score", *history], environment, ports["score"], folder)),
             stack.enter_context(_Child("explain", ["worker", "explain"], environment, ports["explain"], folder)),
+            stack.enter_context(_Child("archive", ["worker", "archive"], environment, ports["archive"], folder)),
             stack.enter_context(_Child("console", ["console"], environment, ports["console"], folder)),
         ]
         with stderr.status("starting workers and console …"):
@@ -148,10 +152,13 @@ def _prepare(folder: Path, seed: int) -> None:
     )
 
 
-def _whyflag(arguments: list[str], quiet: bool = False) -> None:
+def _whyflag(arguments: list[str], quiet: bool = False, environment: dict[str, str] | None = None) -> None:
     """One of our commands in a process of its own, so that its memory is free afterwards."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments], stdout=subprocess.DEVNULL if quiet else sys.stderr, check=False
+        [sys.executable, "-m", "cli.main", *arguments],
+        stdout=subprocess.DEVNULL if quiet else sys.stderr,
+        env=environment,
+        check=False,
     )
     if done.returncode:
         raise WhyflagError(f"`whyflag {arguments[0]}` failed; its message is above")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("whyflag")
 
+_ARCHIVE_CHUNK = 5_000  # records
+
 
 class _Seldom(logging.Filter):
     """One line each ten seconds for what a client says again and again while a broker is away."""
@@ -40,7 +42,7 @@ class _Seldom(logging.Filter):
 
 @click.group()
 def command() -> None:
-    """Run a worker: score or explain."""
+    """Run a worker: score, explain or archive."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger.setLevel(logging.INFO)
     logging.getLogger("streams").setLevel(logging.INFO)
@@ -162,3 +164,26 @@ def explain(bundle: Path | None) -> None:
     logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
     health = Health(settings.metrics_port, settings.broker_silence_seconds)
     run(build_app(EXPLAIN_GROUP, settings, [stage], health, checks={"the database": stage.ping}))
+
+
+@command.command()
+def archive() -> None:
+    """Copy transactions, decisions and labels into SQL, for looking up what a card, merchant or device did."""
+    from msgspec import structs
+
+    from analyst.archive import Archive
+    from core.clock import SystemClock
+    from core.settings import read_settings
+    from streams.acls import ARCHIVE_GROUP
+    from streams.archive import ArchiveStage
+    from streams.health import Health
+    from streams.worker import build_app, run
+
+    settings = read_settings()
+    # a chunk is one database transaction: small ones cost a disk write each
+    settings = structs.replace(settings, max_poll_records=max(settings.max_poll_records, _ARCHIVE_CHUNK))
+    clock = SystemClock()
+    stage = ArchiveStage(Archive(settings.archive_url, clock, settings.archive_days), settings.privacy, clock)
+    logger.info("archiving from Kafka at %s", settings.kafka_bootstrap)
+    health = Health(settings.metrics_port, settings.broker_silence_seconds)
+    run(build_app(ARCHIVE_GROUP, settings, [stage], health, checks={"the database": stage.ping}))

@@ -8,6 +8,7 @@ The one error tree of whyflag.
     ├── InvalidEvent       one record cannot be used; it goes to the dead letters
     │   └── MissingKeyError  an identifier holds a card number and there is no key to tokenise it
     ├── BundleError        a model bundle is missing, incomplete or altered
+    ├── DatabaseError      an SQL database cannot be opened or does not answer
     ├── QueueError         the analyst's queue cannot do what was asked
     ├── CasebookError      the index of past cases cannot be used
     ├── StateError         the log of a partition's state cannot be used
@@ -44,6 +45,10 @@ class MissingKeyError(InvalidEvent):
 
 class BundleError(WhyflagError):
     """A model bundle is missing, incomplete or altered."""
+
+
+class DatabaseError(WhyflagError):
+    """An SQL database cannot be opened or does not answer."""
 
 
 class QueueError(WhyflagError):

@@ -46,6 +46,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka_password: Annotated[str, Meta(description="secret of that user")] = ""
     pan_key: Annotated[str, Meta(description="secret that turns card numbers into tokens; at least 16 characters")] = ""
     database: Annotated[str, Meta(description="SQLAlchemy URL of the analyst's queue")] = "sqlite:///whyflag.db"
+    archive: Annotated[
+        str, Meta(description="SQLAlchemy URL of the archive of transactions, decisions and labels; empty: the queue's database")
+    ] = ""
+    archive_days: Annotated[
+        int, Meta(ge=1, le=3_660, description="days that the archive keeps a record after it was written")
+    ] = 100
     casebook: Annotated[
         str,
         Meta(
@@ -117,12 +123,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Privacy(self.pan_key.encode())
 
     @property
+    def archive_url(self) -> str:
+        """SQLAlchemy URL of the archive."""
+        return self.archive or self.database
+
+    @property
     def bundle_dir(self) -> Path:
         """The bundle's folder."""
         return Path(self.bundle)
 
 
-SECRETS = ("kafka_certificate_password", "kafka_password", "pan_key", "database", "llm_key", "llm_options")
+SECRETS = ("kafka_certificate_password", "kafka_password", "pan_key", "database", "archive", "llm_key", "llm_options")
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -23,7 +23,7 @@ from core.topics import (
 from streams.clients import administrated
 from streams.connection import connection_of
 
-SCORE_GROUP, EXPLAIN_GROUP = "whyflag-score", "whyflag-explain"
+SCORE_GROUP, EXPLAIN_GROUP, ARCHIVE_GROUP = "whyflag-score", "whyflag-explain", "whyflag-archive"
 TRANSACTIONAL_PREFIX = "whyflag-"
 
 
@@ -33,6 +33,7 @@ class Role(StrEnum):
     PRODUCER = "producer"  # the bank's systems that write transactions and labels
     SCORE = "score"  # `whyflag worker score`
     EXPLAIN = "explain"  # `whyflag worker explain`
+    ARCHIVE = "archive"  # `whyflag worker archive`
     CONSOLE = "console"  # `whyflag console`, which publishes verdicts
     READER = "reader"  # whoever acts on decisions: reads them, and the dead letters
 
@@ -64,6 +65,12 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         *_topics(_READ, ALERTS, VERDICTS),
         *_topics(_WRITE, EXPLANATIONS, DEAD_LETTERS),
         Right(ResourceType.GROUP, EXPLAIN_GROUP, _READ),
+    ),
+    Role.ARCHIVE: (
+        *_topics(_READ, TRANSACTIONS, DECISIONS, LABELS),
+        *_topics(_CONFIGS, TRANSACTIONS, LABELS),
+        *_topics(_WRITE, DEAD_LETTERS),
+        Right(ResourceType.GROUP, ARCHIVE_GROUP, _READ),
     ),
     Role.CONSOLE: _topics(_WRITE, VERDICTS, LABELS),
     Role.READER: _topics(_READ, DECISIONS, EXPLANATIONS, DISAGREEMENTS, DEAD_LETTERS),

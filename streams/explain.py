@@ -218,7 +218,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     Raises:
         BundleError: if the bundle cannot be loaded.
         CasebookError: if the casebook's database cannot be used.
-        QueueError: if the database cannot be opened.
+        DatabaseError: if the database cannot be opened.
         SettingsError: if the language model's settings are wrong.
     """
     from explain.explainer import Explainer

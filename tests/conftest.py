@@ -150,7 +150,7 @@ def explained(alerts, explainer):
 
 
 @contextmanager
-def postgres_server(bin_dir: Path):
+def postgres_server(bin_dir: Path, fsync: bool = False):
     """A PostgreSQL server of our own on loopback, in a temporary folder; the SQLAlchemy URL."""
     folder = tempfile.mkdtemp(prefix="whyflag-pg-")
     (port,) = free_ports(1)
@@ -164,7 +164,7 @@ def postgres_server(bin_dir: Path):
 
     data = f"{folder}/data"
     run(bin_dir / "initdb", "-D", data, "-U", "whyflag", "-A", "trust")
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync=off"
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync={'on' if fsync else 'off'}"
     run(bin_dir / "pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
     try:
         yield f"postgresql+psycopg://whyflag@127.0.0.1:{port}/postgres"

@@ -46,7 +46,12 @@ def test_every_manifest_is_valid(document):
 
 def test_every_workload_is_restricted_probed_and_bounded():
     deployments = _deployments(_documents())
-    assert {d["metadata"]["name"] for d in deployments} == {"whyflag-score", "whyflag-explain", "whyflag-console"}
+    assert {d["metadata"]["name"] for d in deployments} == {
+        "whyflag-score",
+        "whyflag-explain",
+        "whyflag-archive",
+        "whyflag-console",
+    }
     known = {f"WHYFLAG_{name.upper()}" for name in Settings.__struct_fields__}
     for deployment in deployments:
         pod = deployment["spec"]["template"]["spec"]
@@ -64,7 +69,7 @@ def test_every_workload_is_restricted_probed_and_bounded():
         assert {variable["name"] for variable in container["env"]} <= known
 
 
-@pytest.mark.parametrize("component", ["score", "explain", "console"])
+@pytest.mark.parametrize("component", ["score", "explain", "archive", "console"])
 def test_the_arguments_are_commands_of_whyflag(component):
     (deployment,) = (d for d in _deployments(_documents()) if d["metadata"]["name"] == f"whyflag-{component}")
     arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -90,7 +95,7 @@ def test_kustomize_renders_the_base():
     documents = list(yaml.safe_load_all(rendered))
     for document in documents:
         kubernetes_validate.validate(document, "1.31", strict=True)
-    assert len(_deployments(documents)) == 3
+    assert len(_deployments(documents)) == 4
 
 
 # -- Docker Compose ---------------------------------------------------------------------------------------------------------------
@@ -104,7 +109,7 @@ def test_compose_uses_settings_and_commands_that_exist():
     known = {f"WHYFLAG_{name.upper()}" for name in Settings.__struct_fields__}
     services = _services()
     ours = {name: service for name, service in services.items() if service["image"] == "whyflag"}
-    assert {"score", "explain", "console", "topics", "bundle", "traffic"} <= ours.keys()
+    assert {"score", "explain", "archive", "console", "topics", "bundle", "traffic"} <= ours.keys()
     for name, service in ours.items():
         assert service.get("environment", {}).keys() <= known, name
         if "command" in service:

@@ -21,9 +21,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from kafka import KafkaAdminClient
 from kafka.admin import NewPartitions
 from msgspec import structs
+from sqlalchemy import Table, create_engine, text
+from sqlalchemy.engine import make_url
 
+from analyst.tables import archived_labels, archived_transactions
 from cli.demo import free_ports
-from core.decoding import decode_transactions
+from core.decoding import decode_label, decode_transaction, decode_transactions
+from core.errors import InvalidEvent
+from core.event_time import is_ahead
 from core.messages import Transaction, decode_decision, decode_profiled, encode
 from core.privacy import Privacy
 from core.settings import Settings
@@ -636,6 +641,93 @@ def test_an_explainer_without_kafka_is_not_ready_and_ends_in_time(own_kafka, bun
     assert time.monotonic() - began < 25
     assert status in (0, 70)
     assert "Traceback" not in output
+
+
+class ArchiveDatabase:
+    """A database of its own in the system's PostgreSQL that can be away."""
+
+    def __init__(self, server: str) -> None:
+        self._admin = create_engine(server, isolation_level="AUTOCOMMIT")
+        self.url = make_url(server).set(database="archive").render_as_string(hide_password=False)
+        self._run("CREATE DATABASE archive")
+
+    def _run(self, *statements: str) -> None:
+        with self._admin.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+    def refuse(self) -> None:
+        self._run(
+            "ALTER DATABASE archive ALLOW_CONNECTIONS false",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'archive'",
+        )
+
+    def allow(self) -> None:
+        self._run("ALTER DATABASE archive ALLOW_CONNECTIONS true")
+
+    def rows(self, table: Table) -> list:
+        engine = create_engine(self.url)
+        with engine.connect() as connection:
+            found = connection.execute(table.select()).all()
+        engine.dispose()
+        return found
+
+    def drop(self) -> None:
+        self._run("DROP DATABASE archive WITH (FORCE)")
+        self._admin.dispose()
+
+
+@pytest.fixture
+def archive_database(postgres):
+    database = ArchiveDatabase(postgres)
+    yield database
+    database.drop()
+
+
+def test_the_archive_has_every_record_once_after_kills_and_an_outage_of_its_database(kafka, short_input, archive_database):
+    """Killed while it stores, stopped by an outage, started again each time: what the topics hold, and nothing twice."""
+
+    def stored() -> Counter:
+        return Counter(
+            (table.name.removeprefix("archived_"), row.source_partition, row.source_offset)
+            for table in (archived_transactions, archived_labels)
+            for row in archive_database.rows(table)
+        )
+
+    def worker(ready: bool = True) -> Worker:
+        return Worker(
+            "archive", kafka, ready=ready, environment={"WHYFLAG_ARCHIVE": archive_database.url, "WHYFLAG_DATABASE": "sqlite://"}
+        )
+
+    with Load(kafka, short_input, 250):
+        for seconds in (0.3, 1.1):
+            with worker() as killed:
+                time.sleep(seconds)
+                killed.kill()
+        with worker() as stopped:
+            time.sleep(0.5)
+            archive_database.refuse()
+            status, output = stopped.ended(60)
+        assert status == 70, output
+        assert "the archive's database does not answer" in output
+        archive_database.allow()
+    logs = asyncio.run(_logs(kafka, TRANSACTIONS, LABELS))
+    wanted = Counter()
+    for topic, decode in ((TRANSACTIONS, decode_transaction), (LABELS, decode_label)):
+        for partition, records in logs[topic].items():
+            for record in records:
+                try:
+                    decoded = decode(record.value, Privacy())
+                except InvalidEvent:
+                    continue
+                if not is_ahead(decoded.event_time, record.timestamp):
+                    wanted[topic, partition, record.offset] += 1
+    assert sum(wanted.values()) > 2_000
+    with worker():
+        deadline = time.monotonic() + 60
+        while stored().total() < wanted.total() and time.monotonic() < deadline:
+            time.sleep(0.5)
+    assert stored() == wanted
 
 
 def test_one_broker_of_three_is_killed(tmp_path, short_input, bundle, bundle_dir):

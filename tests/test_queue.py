@@ -18,7 +18,7 @@ from analyst.cases import Cases
 from analyst.queue import Queue
 from analyst.tables import metadata
 from core.clock import SystemClock
-from core.errors import QueueError
+from core.errors import DatabaseError, QueueError
 from core.messages import Finding, LabelSource, Outcome, alert_id, decode_alert, decode_dead_letter, encode, label_of
 from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory
@@ -181,7 +181,7 @@ def test_many_processes_may_open_a_new_database_at_once(tmp_path):
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle9://x", "sqlite:////no/such/folder/q.db"])
 def test_a_database_that_cannot_be_opened_is_told(url):
-    with pytest.raises(QueueError, match="WHYFLAG_DATABASE"):
+    with pytest.raises(DatabaseError, match="WHYFLAG_DATABASE"):
         Queue(url, SystemClock())
 
 

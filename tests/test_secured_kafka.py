@@ -60,6 +60,7 @@ def _written(settings, topic):
 
 
 def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tmp_path):
+    from analyst.archive import Archive
     from analyst.queue import Queue
     from core.clock import SystemClock
     from streams.relay import Relay
@@ -70,6 +71,7 @@ def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tm
     with (
         Worker("score", kafka.settings("score"), bundle=bundle_dir) as score,
         Worker("explain", kafka.settings("explain"), bundle=bundle_dir, database=database) as explain,
+        Worker("archive", kafka.settings("archive"), database=database) as archive,
     ):
         _produced(kafka.settings("producer"), some[:1_000])
         _produced(kafka.settings("producer", "SCRAM-SHA-256"), some[1_000:1_500])
@@ -86,7 +88,10 @@ def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tm
         collect(kafka.settings("admin"), {VERDICTS: 1, LABELS: 1})
         relay.stop()
         queue.close()
-        assert "AuthorizationFailed" not in score.stop() + explain.stop()
+        assert "AuthorizationFailed" not in score.stop() + explain.stop() + archive.stop()
+    store = Archive(database, SystemClock(), days=100)
+    assert all(store.holds(transaction) for transaction in some)
+    store.close()
 
 
 def test_a_restarted_worker_reads_its_checkpoints(kafka, bundle_dir):

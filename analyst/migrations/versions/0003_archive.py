@@ -1,0 +1,74 @@
+"""The archive of transactions, decisions and labels."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+_INDEXES = (
+    ("archived_transactions", "card"),
+    ("archived_transactions", "merchant"),
+    ("archived_transactions", "device"),
+    ("archived_decisions", "card"),
+    ("archived_labels", "card"),
+    ("archived_labels", "merchant"),
+)
+
+
+def _source() -> tuple[sa.Column, ...]:  # type: ignore[type-arg]
+    return (
+        sa.Column("written_at", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("source_partition", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("source_offset", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("card_id", sa.String(128), nullable=False),
+        sa.Column("transaction_id", sa.String(128), nullable=False),
+        sa.Column("merchant_id", sa.String(128), nullable=False),
+        sa.Column("event_time", sa.BigInteger, nullable=False),
+    )
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    op.create_table(
+        "archived_transactions",
+        *_source(),
+        sa.Column("amount", sa.BigInteger, nullable=False),
+        sa.Column("currency", sa.String(3), nullable=False),
+        sa.Column("mcc", sa.String(4)),
+        sa.Column("merchant_name", sa.Text),
+        sa.Column("country", sa.String(2)),
+        sa.Column("channel", sa.String(16)),
+        sa.Column("device_id", sa.String(128)),
+        sa.Column("lat", sa.Float),
+        sa.Column("lon", sa.Float),
+        postgresql_partition_by="RANGE (written_at)",
+    )
+    op.create_table(
+        "archived_decisions",
+        *_source(),
+        sa.Column("amount", sa.BigInteger, nullable=False),
+        sa.Column("currency", sa.String(3), nullable=False),
+        sa.Column("outcome", sa.String(16), nullable=False),
+        sa.Column("probability", sa.Float),
+        sa.Column("expected_loss", sa.BigInteger, nullable=False),
+        sa.Column("bundle", sa.String(64), nullable=False),
+        sa.Column("reason_codes", sa.Text, nullable=False),
+        postgresql_partition_by="RANGE (written_at)",
+    )
+    op.create_table(
+        "archived_labels",
+        *_source(),
+        sa.Column("label_time", sa.BigInteger, nullable=False),
+        sa.Column("fraud", sa.Boolean, nullable=False),
+        sa.Column("source", sa.String(16), nullable=False),
+        postgresql_partition_by="RANGE (written_at)",
+    )
+    for table, key in _INDEXES:
+        op.create_index(f"{table}_by_{key}", table, [f"{key}_id"])
+
+
+def downgrade() -> None:
+    """Drop the tables."""
+    for table in ("archived_labels", "archived_decisions", "archived_transactions"):
+        op.drop_table(table)

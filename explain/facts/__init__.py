@@ -1,0 +1,1 @@
+"""Facts about an alert: typed data computed by code, without sentences."""

@@ -1,0 +1,261 @@
+"""What a card, a merchant and a device did before an alert, computed from archived payments."""
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from core.clock import MS_PER_DAY, MS_PER_HOUR
+from core.messages import Channel, Transaction
+from explain.facts.categories import category_name
+
+DAYS = 90  # the past that habits are taken from
+LAST_PAYMENTS = 12
+_EARTH_KM = 6371.0
+_HOME_KM = 30.0
+_MAIN_CATEGORIES = 6
+
+
+class Payment(Struct, frozen=True):
+    """An archived transaction: amounts in minor units, times in epoch ms."""
+
+    transaction_id: str
+    event_time: int
+    merchant_id: str
+    amount: int
+    currency: str
+    mcc: str | None = None
+    merchant_name: str | None = None
+    country: str | None = None
+    channel: Channel | None = None
+    device_id: str | None = None
+    lat: float | None = None
+    lon: float | None = None
+
+
+class MerchantHistory(Struct, frozen=True):
+    """A merchant's payments, by how many cards, and how many of these were reported as fraud on how many cards."""
+
+    payments: int
+    cards: int
+    frauds: int
+    cards_with_fraud: int
+
+
+class DeviceHistory(Struct, frozen=True):
+    """A device's payments and the cards that made them, most payments first."""
+
+    payments: int
+    cards: tuple[str, ...]
+
+
+class DeviceUse(Struct, frozen=True):
+    """How a card used a device: how often, and when first and last (epoch ms)."""
+
+    device_id: str
+    payments: int
+    first: int
+    last: int
+
+
+class Place(Struct, frozen=True):
+    """A point in degrees, and the share of the card's located payments within 30 km of it."""
+
+    lat: float
+    lon: float
+    share: float
+
+
+class CategoryShare(Struct, frozen=True):
+    """A merchant category by name and its share of a card's payments."""
+
+    name: str
+    share: float
+
+
+class Habits(Struct, frozen=True):
+    """
+    What is usual for a card.
+
+    ``median`` and ``high`` (the 95th percentile) are minor units of ``currency``, taken from the payments in that currency. ``hours`` are
+    the shares of payments in the four quarters of the day from midnight UTC on. Shares are in [0, 1].
+    """
+
+    payments: int
+    days: float
+    currency: str
+    median: int | None
+    high: int | None
+    hours: tuple[float, float, float, float]
+    online: float
+    categories: tuple[CategoryShare, ...]
+    home: Place | None
+    devices: tuple[DeviceUse, ...]
+
+
+class LastPayment(Struct, frozen=True):
+    """
+    One of a card's last payments: its category by name, the distance in km from the card's home area, and whether the merchant and the
+    device (None without one) had been used by the card before it.
+    """
+
+    payment: Payment
+    category: str
+    distance: float | None
+    known_merchant: bool
+    known_device: bool | None
+
+
+class MerchantForCard(Struct, frozen=True):
+    """How a card used a merchant before: payments, the largest amount in the alert's currency, and when last (epoch ms)."""
+
+    payments: int
+    largest: int | None
+    last: int | None
+
+
+class CardHistory(Struct, frozen=True):
+    """
+    All that the archive tells of an alert's card, merchant and device. ``complete`` is false if the archive lacks the alert's own
+    transaction, so that newer payments may be missing too. ``usual_rank`` is the share of the card's earlier amounts below this one.
+    """
+
+    complete: bool
+    habits: Habits
+    usual_rank: float | None
+    here: MerchantForCard
+    distance: float | None
+    last: tuple[LastPayment, ...]
+    device: DeviceUse | None
+    merchant: MerchantHistory
+    device_at_large: DeviceHistory | None
+
+
+class History(Protocol):
+    """A store that knows past payments. ``since`` is included and ``before`` is not, both event times in epoch ms."""
+
+    def holds(self, transaction: Transaction) -> bool:
+        """Whether the store has a transaction."""
+
+    def payments_of_card(self, card_id: str, since: int, before: int) -> list[Payment]:
+        """A card's payments, oldest first."""
+
+    def merchant(self, merchant_id: str, since: int, before: int) -> MerchantHistory:
+        """A merchant's payments and what was reported of them."""
+
+    def device(self, device_id: str, since: int, before: int) -> DeviceHistory:
+        """A device's payments."""
+
+
+def card_history(transaction: Transaction, history: History) -> CardHistory:
+    """Return what a store of past payments tells of a transaction's card, merchant and device in the 90 days before it."""
+    since, before = transaction.event_time - DAYS * MS_PER_DAY, transaction.event_time
+    payments = history.payments_of_card(transaction.card_id, since, before)
+    habits = habits_of(payments, transaction.currency, before)
+    amounts = sorted(one.amount for one in payments if one.currency == transaction.currency)
+    here = [one for one in payments if one.merchant_id == transaction.merchant_id]
+    return CardHistory(
+        complete=history.holds(transaction),
+        habits=habits,
+        usual_rank=bisect_left(amounts, transaction.amount) / len(amounts) if amounts else None,
+        here=MerchantForCard(
+            payments=len(here),
+            largest=max((one.amount for one in here if one.currency == transaction.currency), default=None),
+            last=here[-1].event_time if here else None,
+        ),
+        distance=_from(habits.home, transaction.lat, transaction.lon),
+        last=last_payments(payments, habits.home),
+        device=next((use for use in habits.devices if use.device_id == transaction.device_id), None),
+        merchant=history.merchant(transaction.merchant_id, since, before),
+        device_at_large=history.device(transaction.device_id, since, before) if transaction.device_id else None,
+    )
+
+
+def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits:
+    """Return what is usual in a card's payments (oldest first) up to a time (epoch ms); amounts in one currency."""
+    amounts = sorted(one.amount for one in payments if one.currency == currency)
+    quarters = Counter(one.event_time // (6 * MS_PER_HOUR) % 4 for one in payments)
+    categories = Counter(category_name(one.mcc) for one in payments if one.mcc)
+    count = len(payments)
+    return Habits(
+        payments=count,
+        days=(before - payments[0].event_time) / MS_PER_DAY if payments else 0.0,
+        currency=currency,
+        median=_quantile(amounts, 0.5),
+        high=_quantile(amounts, 0.95),
+        hours=(quarters[0] / count, quarters[1] / count, quarters[2] / count, quarters[3] / count) if count else (0.0,) * 4,
+        online=sum(one.channel is Channel.ONLINE for one in payments) / count if count else 0.0,
+        categories=tuple(CategoryShare(name, n / count) for name, n in categories.most_common(_MAIN_CATEGORIES)),
+        home=home_area(payments),
+        devices=_devices(payments),
+    )
+
+
+def home_area(payments: Sequence[Payment]) -> Place | None:
+    """
+    Return the place that most of a card's payments with the card present are near; None where none has a position.
+
+    Positions are counted in cells of a quarter of a degree; the place is the mean of the fullest cell.
+    """
+    places = [
+        (one.lat, one.lon)
+        for one in payments
+        if one.lat is not None and one.lon is not None and one.channel is not Channel.ONLINE
+    ]
+    if not places:
+        return None
+    cells = Counter((round(lat * 4), round(lon * 4)) for lat, lon in places)
+    (fullest, _) = min(cells.items(), key=lambda cell: (-cell[1], cell[0]))
+    inside = [(lat, lon) for lat, lon in places if (round(lat * 4), round(lon * 4)) == fullest]
+    lat, lon = (sum(values) / len(inside) for values in zip(*inside, strict=True))
+    near = sum(kilometres(lat, lon, *place) <= _HOME_KM for place in places)
+    return Place(lat, lon, near / len(places))
+
+
+def last_payments(payments: Sequence[Payment], home: Place | None) -> tuple[LastPayment, ...]:
+    """Return the newest twelve of a card's payments (given oldest first), newest first."""
+    merchants: set[str] = set()
+    devices: set[str] = set()
+    told = []
+    for one in payments:
+        told.append(
+            LastPayment(
+                payment=one,
+                category=category_name(one.mcc),
+                distance=_from(home, one.lat, one.lon),
+                known_merchant=one.merchant_id in merchants,
+                known_device=one.device_id in devices if one.device_id else None,
+            )
+        )
+        merchants.add(one.merchant_id)
+        devices.update({one.device_id} if one.device_id else ())
+    return tuple(reversed(told[-LAST_PAYMENTS:]))
+
+
+def kilometres(lat: float, lon: float, other_lat: float, other_lon: float) -> float:
+    """Return the great-circle distance of two points in degrees, by the haversine formula."""
+    a, b = math.radians(lat), math.radians(other_lat)
+    h = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(math.radians(other_lon - lon) / 2) ** 2
+    return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(h)))
+
+
+def _from(home: Place | None, lat: float | None, lon: float | None) -> float | None:
+    return None if home is None or lat is None or lon is None else kilometres(home.lat, home.lon, lat, lon)
+
+
+def _devices(payments: Sequence[Payment]) -> tuple[DeviceUse, ...]:
+    """The devices a card used, most used first."""
+    times: dict[str, list[int]] = {}
+    for one in payments:
+        if one.device_id:
+            times.setdefault(one.device_id, []).append(one.event_time)
+    uses = [DeviceUse(device, len(used), used[0], used[-1]) for device, used in times.items()]
+    return tuple(sorted(uses, key=lambda use: (-use.payments, use.device_id)))
+
+
+def _quantile(amounts: Sequence[int], share: float) -> int | None:
+    """The smallest amount that ``share`` of the sorted amounts do not exceed; None without amounts."""
+    return amounts[max(0, math.ceil(share * len(amounts)) - 1)] if amounts else None

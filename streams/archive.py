@@ -1,0 +1,129 @@
+"""Beside the decision path: copy transactions, decisions and labels into the archive."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from analyst.archive import Archive, Source
+from core.clock import MS_PER_DAY, Clock
+from core.decoding import decode_label, decode_transactions
+from core.errors import InvalidEvent, MissingKeyError
+from core.event_time import is_ahead, written_at
+from core.messages import Decision, Label, Transaction, decode_decision
+from core.metrics import ARCHIVE_SECONDS, ARCHIVED
+from core.privacy import Privacy
+from core.topics import DECISIONS, LABELS, TRANSACTIONS
+from streams.publishing import Outputs, Publisher
+from streams.stage import StatelessDecisions, dead_letter
+from streams.state import PartitionState
+
+
+class ArchiveStage(StatelessDecisions):
+    """
+    Stores each chunk in one database transaction before its offsets are committed, so nothing is lost; a record that comes again is stored
+    once, because its key is its place in the topic.
+
+    A record that the scoring worker refuses (undecodable, or from the future) is passed over here: that worker writes its dead letter. A
+    record becomes a dead letter of this stage if the database refuses it, or if it needs a PAN key that this worker does not have.
+    """
+
+    name = "archive"
+    topics = (TRANSACTIONS, DECISIONS, LABELS)
+    checkpoints = version = ""  # the consumer group's offsets say how far it is
+
+    def __init__(self, archive: Archive, privacy: Privacy, clock: Clock) -> None:
+        self._archive, self._privacy, self._clock = archive, privacy, clock
+        self._expired_on: datetime | None = None
+        self.states: dict[int, PartitionState] = {}
+
+    async def start(self, publisher: Publisher) -> None:
+        """Nothing to prepare."""
+
+    async def stop(self) -> None:
+        """Release the database's connections."""
+        self._archive.close()
+
+    def new_state(self) -> PartitionState:
+        """Never called: the stage has no state."""
+        raise NotImplementedError
+
+    def ping(self) -> None:
+        """Return when the archive's database has answered."""
+        self._archive.ping()
+
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
+        """
+        Store a chunk; the outputs are dead letters for what cannot be stored.
+
+        Raises:
+            DatabaseError: if the database does not answer; the chunk is read again.
+        """
+        began = perf_counter()
+        await self._expire_daily()
+        letters = await asyncio.to_thread(self._store, topic, records)
+        ARCHIVED.labels(topic).inc(len(records) - len(letters))
+        ARCHIVE_SECONDS.observe(perf_counter() - began)
+        return letters
+
+    async def _expire_daily(self) -> None:
+        today = datetime.fromtimestamp(self._clock.now_ms() // MS_PER_DAY * MS_PER_DAY / 1000, UTC)
+        if today != self._expired_on:
+            await asyncio.to_thread(self._archive.expire)
+            self._expired_on = today
+
+    def _store(self, topic: str, records: list[Any]) -> list[Outputs]:
+        """Store records; where some cannot be stored, halve until those are found."""
+        try:
+            self._store_all(topic, records)
+        except InvalidEvent as error:
+            if len(records) == 1:
+                return [dead_letter(self.name, records[0], error)]
+            middle = len(records) // 2
+            return self._store(topic, records[:middle]) + self._store(topic, records[middle:])
+        return []
+
+    def _store_all(self, topic: str, records: list[Any]) -> None:
+        if topic == TRANSACTIONS:
+            transactions = decode_transactions([record.value for record in records], self._privacy)
+            self._add(self._archive.add_transactions, records, transactions, lambda one: one.event_time)
+        elif topic == DECISIONS:
+            self._add(self._archive.add_decisions, records, [_decision(record.value) for record in records], lambda one: 0)
+        else:
+            labels = [_label(record.value, self._privacy) for record in records]
+            self._add(self._archive.add_labels, records, labels, lambda one: one.label_time)
+
+    def _add(
+        self,
+        add: Callable[[Sequence[Source], Sequence[Any]], None],
+        records: list[Any],
+        decoded: Sequence[Transaction | Decision | Label | InvalidEvent],
+        time: Callable[[Any], int],
+    ) -> None:
+        if missing := next((one for one in decoded if isinstance(one, MissingKeyError)), None):
+            raise missing
+        now = self._clock.now_ms()
+        sources = [Source(written_at(one.timestamp, one.timestamp_type, now), one.partition, one.offset) for one in records]
+        kept = [
+            (source, message)
+            for source, message in zip(sources, decoded, strict=True)
+            if not isinstance(message, InvalidEvent) and not is_ahead(time(message), source.written_at)
+        ]
+        add([source for source, _ in kept], [message for _, message in kept])
+
+
+def _decision(raw: bytes | None) -> Decision | InvalidEvent:
+    try:
+        return decode_decision(raw or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return InvalidEvent(str(error))
+
+
+def _label(raw: bytes | None, privacy: Privacy) -> Label | InvalidEvent:
+    try:
+        return decode_label(raw, privacy)
+    except InvalidEvent as error:
+        return error
