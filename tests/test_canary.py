@@ -3,6 +3,7 @@ Plant card numbers, social security numbers, names and e-mail addresses in every
 everything that it wrote.
 """
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -10,6 +11,7 @@ import time
 
 from fastapi.testclient import TestClient
 
+from analyst.archive import Archive
 from analyst.console import create_app
 from analyst.queue import Queue
 from core.clock import SystemClock
@@ -71,6 +73,7 @@ def test_no_canary_is_found_in_anything_that_is_written(bundle_dir, tmp_path):
         with (
             Worker("score", settings, bundle=bundle_dir) as score,
             Worker("explain", settings, bundle=bundle_dir, database=f"sqlite:///{database}") as explain,
+            Worker("archive", settings, database=f"sqlite:///{database}") as copying,
         ):
             sender = Sender(settings, 0)
             for record in records:
@@ -86,12 +89,16 @@ def test_no_canary_is_found_in_anything_that_is_written(bundle_dir, tmp_path):
                 settled = len(written.get("decisions", [])) + len(written.get("dead-letters", []))
                 explained = {record.key for record in written.get("explanations", [])}
                 raised = {record.key for record in written.get("alerts", [])}
-                if settled >= len(records) + 3 and raised and raised <= explained:
+                with contextlib.closing(sqlite3.connect(database)) as opened:
+                    archived = opened.execute("SELECT count(*) FROM archived_decisions").fetchone()[0]
+                if settled >= len(records) + 3 and raised and raised <= explained and archived == len(written["decisions"]):
                     break
             assert settled >= len(records) + 3
+            assert archived == len(written["decisions"]) > 100
             alerts = [decode_alert(record.value) for record in written["alerts"]]
             queue = Queue(f"sqlite:///{database}", SystemClock())
-            client = TestClient(create_app(queue, settings), base_url="http://127.0.0.1")
+            archive = Archive(f"sqlite:///{database}", SystemClock(), days=100)
+            client = TestClient(create_app(queue, settings, history=archive), base_url="http://127.0.0.1")
             for number, secret in enumerate(SECRETS):
                 form = {"finding": "fraud", "typology": "other", "note": f"{secret} belongs to {NAME}"}
                 given = client.post(
@@ -109,12 +116,13 @@ def test_no_canary_is_found_in_anything_that_is_written(bundle_dir, tmp_path):
             pages = [client.get("/").content, *(client.get(f"/alerts/{alert.alert_id}").content for alert in alerts)]
             time.sleep(2)
             written = _everything(settings)
-            metrics = [score.get("metrics"), explain.get("metrics"), client.get("/metrics").text]
-            assert all(worker.get("live") == "live\n" for worker in (score, explain))
+            metrics = [score.get("metrics"), explain.get("metrics"), copying.get("metrics"), client.get("/metrics").text]
+            assert all(worker.get("live") == "live\n" for worker in (score, explain, copying))
             casebook = b"".join(path.read_bytes() for path in sorted(_casebook(explain).rglob("*")) if path.is_file())
-            logs = [score.printed(), explain.printed()]
+            logs = [score.printed(), explain.printed(), copying.printed()]
             prompts = json.dumps(llm.requests, ensure_ascii=False)
         queue.close()
+        archive.close()
 
     assert len(written["verdicts"]) == len(SECRETS)
     assert llm.requests

@@ -5,25 +5,31 @@ import msgspec
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
+from analyst.archive import Archive, Source
 from analyst.console import create_app
 from analyst.pictures import timeline, waterfall
 from analyst.queue import Queue
 from cli.demo import free_ports
-from core.clock import SystemClock
+from core.clock import FixedClock, SystemClock
 from core.decoding import decode_label
-from core.messages import Finding, decode_alert, decode_verdict
+from core.errors import DatabaseError
+from core.messages import Finding, alert_id, decode_alert, decode_verdict
 from core.money import money
 from core.privacy import Privacy
 from core.settings import Settings
 from core.topics import LABELS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory, bundle_cases
 from explain.explainer import Explainer
+from explain.facts.history import card_history
 from streams.embedded import API_VERSION, EmbeddedBroker
 from streams.relay import Relay
-from tests.conftest import needs
+from tests.conftest import needs, transactions_file
 from tests.workers import collect
+from training.readers import read_labels
+from training.replay import transactions_of
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +193,8 @@ def test_there_is_no_picture_without_facts(queue):
 
 def test_the_relay_publishes_every_verdict_and_its_label_once_kafka_answers(queue):
     ids = [queued.alert.alert_id for queued in queue.open_alerts(3)]
-    for alert_id, finding in zip(ids, Finding, strict=True):
-        queue.decide(alert_id, finding, "ann", None, None)
+    for one, finding in zip(ids, Finding, strict=True):
+        queue.decide(one, finding, "ann", None, None)
     with EmbeddedBroker() as broker:
         kafka = Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
         relay = Relay(queue, kafka)
@@ -253,3 +259,71 @@ def test_an_analyst_works_the_queue_in_a_real_browser(queue):
         thread.join()
     assert queue.verdicts_of(first)[0].finding is Finding.FRAUD
     assert queue.verdicts_of(second)[0].finding is Finding.LEGITIMATE
+
+
+# -- the archive on the page ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def archive(tmp_path, world, queue):
+    """The world's transactions and labels up to the last of the queue's alerts."""
+    last = max(queued.alert.transaction.event_time for queued in queue.open_alerts(50))
+    opened = Archive(f"sqlite:///{tmp_path}/archive.db", FixedClock(last), days=100)
+    past = [one for one in transactions_of(transactions_file(world)) if one.event_time <= last]
+    opened.add_transactions([Source(one.event_time, 0, i) for i, one in enumerate(past)], past)
+    labels = read_labels(world / "labels.parquet", Privacy())
+    opened.add_labels([Source(one.label_time, 0, i) for i, one in enumerate(labels)], labels)
+    yield opened
+    opened.close()
+
+
+def test_an_alert_shows_the_cards_habits_and_last_payments(queue, archive):
+    with TestClient(create_app(queue, Settings(), history=archive), base_url="http://127.0.0.1") as client:
+        for queued in queue.open_alerts(5):
+            page = client.get(f"/alerts/{queued.alert.alert_id}").text
+            told = card_history(queued.alert.transaction, archive)
+            assert "does not hold this payment" not in page
+            assert money(told.habits.median, told.habits.currency) in page
+            assert f"{told.merchant.payments:,} payment" in page
+            assert page.count('<td class="time">') == len(told.last)
+            assert all(one.category in page for one in told.last)
+
+
+def test_an_alert_that_is_not_archived_says_so(queue, tmp_path):
+    empty = Archive(f"sqlite:///{tmp_path}/empty.db", SystemClock(), days=100)
+    with TestClient(create_app(queue, Settings(), history=empty), base_url="http://127.0.0.1") as client:
+        page = client.get(f"/alerts/{queue.open_alerts(1)[0].alert.alert_id}").text
+    empty.close()
+    assert "The archive does not hold this payment yet" in page
+    assert "The archive knows no earlier payment of this card." in page
+
+
+class _Away:
+    """An archive whose database does not answer."""
+
+    def payments_of_card(self, card_id, since, before):
+        raise DatabaseError("the archive's database does not answer")
+
+
+@pytest.mark.parametrize("history", [None, _Away()])
+def test_an_alert_without_an_archive_is_shown_without_habits(queue, history):
+    with TestClient(create_app(queue, Settings(), history=history), base_url="http://127.0.0.1") as client:
+        page = client.get(f"/alerts/{queue.open_alerts(1)[0].alert.alert_id}").text
+    assert "The archive is not there or does not answer" in page
+    assert "This card lately" in page
+
+
+def test_other_alerts_tell_what_they_share(queue, replayed, explainer):
+    out, _ = replayed
+    alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[-1])
+    other = structs.replace(alert.transaction, transaction_id="other", card_id="another card")
+    at_merchant = structs.replace(
+        alert,
+        transaction=other,
+        alert_id=alert_id(other),
+        decision=structs.replace(alert.decision, card_id="another card", merchant_id=other.merchant_id),
+    )
+    queue.put(at_merchant, explainer.explain(alert))
+    with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
+        page = client.get(f"/alerts/{alert.alert_id}").text
+    assert f'same merchant: <a href="/alerts/{at_merchant.alert_id}"' in page
