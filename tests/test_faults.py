@@ -53,7 +53,7 @@ from training.mapping import load_mapping
 from training.progress import Progress
 from training.readers import TransactionFile, read_labels
 from training.replay import transactions_of
-from training.train import train
+from training.train import Recipe, train
 
 pytestmark = pytest.mark.faults
 
@@ -901,7 +901,7 @@ def test_another_feature_spec_is_refused_until_the_state_is_rebuilt(kafka, short
     other = tmp_path / "other"
     train(
         transactions_file(world), structs.replace(default_spec(), rates={"USD": 0.9}), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
-        out=other, seed=1, privacy=Privacy(), progress=Progress(lambda name, steps: None, lambda steps: None),
+        out=other, seed=1, privacy=Privacy(), progress=Progress(lambda name, steps: None, lambda steps: None), recipe=Recipe(rounds=40),
     )  # fmt: skip
     assert "whyflag state rebuild" in _refusal(kafka, other)
     done = _whyflag(kafka, "state", "rebuild", "--bundle", other)
