@@ -36,6 +36,7 @@ def columns(rng: np.random.Generator, number: int) -> TransactionColumns:
         card=np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0xD6E8FEB86659FD93),
         merchant=rng.integers(1, 50_000, n).astype(np.uint64),
         device=rng.integers(0, 3, n).astype(np.uint64),
+        content=rng.integers(0, 1 << 62, n).astype(np.uint64),
         amount=rng.integers(100, 50_000, n),
         attributes=rng.integers(1, 50_000, n) << 28,
         lat=rng.uniform(40, 50, n),

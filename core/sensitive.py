@@ -52,8 +52,10 @@ def _luhn_sums() -> npt.NDArray[np.uint8]:
 
 _LUHN_SUMS = _luhn_sums()
 _NO_END = np.uint8(0xFF)  # equals no pair of Luhn sums
-# The half of a pair that counts for a number of 12, 13 … 19 digits, by the parity of the place of its first digit.
-_LUHN_HALVES = np.array([[0xF0, 0x0F] * 4, [0x0F, 0xF0] * 4], np.uint8)
+# One byte for each number of digits, 12 in the lowest: the half of a pair that counts, by the parity of the place of the first digit.
+_LUHN_HALVES = np.array([0x0FF00FF00FF00FF0, 0xF00FF00FF00FF00F], np.uint64)
+_EACH_BYTE, _LOW_BITS, _GATHER = np.uint64(0x0101010101010101), np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(0x0102040810204080)
+_ONE_BYTE, _SEVEN_BYTES, _SEVEN = np.uint64(8), np.uint64(56), np.uint64(7)
 _HIGHEST_BIT = np.array([max(0, bits.bit_length() - 1) for bits in range(256)], np.int64)
 
 
@@ -112,6 +114,14 @@ def _is_ipv4(codes, starts, ends, group):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _lengths(window, sums, half):  # type: ignore[no-untyped-def]
+    """The numbers of digits from 12 on, one bit each, with which a number has the right Luhn sum: eight comparisons at once."""
+    differing = (window ^ np.uint64(sums) * _EACH_BYTE) & half
+    equal = ~((differing & _LOW_BITS) + _LOW_BITS | differing | _LOW_BITS)  # 0x80 in each byte that is zero
+    return np.int64((equal >> _SEVEN) * _GATHER >> _SEVEN_BYTES)
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _all_zero(luhn, begin, end):  # type: ignore[no-untyped-def]
     for digit in range(begin, end):  # noqa: SIM110 -- numba compiles loops better than generators
         if luhn[digit + 1] != luhn[digit]:
@@ -136,8 +146,8 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, luhn_ends, groups
     Find spans in ``codes[begin:end]``, at most ``most``; return how many.
 
     A number is made of whole groups of digits with at most ``_GAP`` visible separators between two groups. ``luhn`` holds the
-    pair of Luhn sums (``_luhn_sums``) before each digit, and ``luhn_ends`` the same pair where a group ends and ``_NO_END`` elsewhere: eight
-    comparisons without a branch find the lengths of a number that begins with a group. ``groups_at`` counts the groups up to there.
+    pair of Luhn sums (``_luhn_sums``) before each digit, and ``luhn_ends`` the same pair where a group ends and ``_NO_END`` elsewhere.
+    ``groups_at`` counts the groups up to there.
     ``starts``, ``ends`` and ``firsts`` are scratch: where each group begins, the place after its end, and its first digit's number.
     """
     count = n_groups = n_digits = gap = 0
@@ -189,15 +199,17 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, luhn_ends, groups
         if (code == _LETTER or gap > _GAP) and n_groups > 0:  # no number goes on from here
             firsts[n_groups] = n_digits
             luhn_ends[n_digits + 1 : n_digits + _LONGEST + 1] = _NO_END
-            group = 0
+            group = first = 0
+            window = np.uint64(0)  # ``luhn_ends`` of the eight places where a number from ``first`` on may end
+            for digits in range(_LONGEST, _SHORTEST - 1, -1):
+                window = window << _ONE_BYTE | np.uint64(luhn_ends[digits])
             before = -1  # place of the last span of this run
             while group < n_groups:
                 last = -1
-                first = firsts[group]
-                lengths = 0  # one bit a length whose Luhn sum is right
-                for digits in range(_SHORTEST, _LONGEST + 1):
-                    differing = luhn_ends[first + digits] ^ luhn[first]
-                    lengths |= (differing & _LUHN_HALVES[first & 1, digits - _SHORTEST] == 0) << (digits - _SHORTEST)
+                while first < firsts[group]:
+                    first += 1
+                    window = window >> _ONE_BYTE | np.uint64(luhn_ends[first + _LONGEST]) << _SEVEN_BYTES
+                lengths = _lengths(window, luhn[first], _LUHN_HALVES[first & 1])
                 while lengths:
                     digits = _HIGHEST_BIT[lengths] + _SHORTEST
                     behind = groups_at[first + digits]
