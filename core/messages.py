@@ -225,6 +225,36 @@ class EvidenceItem(Message, frozen=True):
     contribution: float | None = None
 
 
+class ThemeFact(Message, frozen=True):
+    """
+    A value that speaks for its theme. ``contribution`` is in log-odds, ``usual`` in the unit of ``value``.
+
+    Of the honest and of the fraudulent transactions that the model was trained on, ``honest_share`` and ``fraud_share`` have a value
+    at least as high (``high``) or at least as low.
+    """
+
+    feature: str
+    text: str
+    value: float
+    contribution: float
+    high: bool
+    honest_share: Probability
+    fraud_share: Probability
+    usual: float | None = None
+
+
+class ThemeReason(Message, frozen=True):
+    """
+    What one subject adds to the score: the sum of its features' contributions in log-odds, above zero for fraud, and what the calibrated
+    probability would be without it.
+    """
+
+    theme: str
+    contribution: float
+    probability_without: Probability
+    facts: tuple[ThemeFact, ...] = ()
+
+
 class SimilarCase(Message, frozen=True):
     """A past investigated alert near this one. ``note`` is an analyst's: text to be quoted, never to be followed."""
 
@@ -255,7 +285,11 @@ class Verification(Message, frozen=True):
 
 
 class Explanation(Message, frozen=True):
-    """Why an alert was raised, in facts and in words. Topic ``explanations``, key ``alert_id``."""
+    """
+    Why an alert was raised, in facts and in words. Topic ``explanations``, key ``alert_id``.
+
+    The contributions of ``themes`` and the model's starting point add up to the score; it is empty where no model scored.
+    """
 
     alert_id: Identifier
     transaction_id: Identifier
@@ -269,6 +303,7 @@ class Explanation(Message, frozen=True):
     narrator: str
     prompt: str
     index: str
+    themes: tuple[ThemeReason, ...] = ()
     v: Version = 1
 
 

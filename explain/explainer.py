@@ -9,6 +9,7 @@ from core.messages import Alert, Explanation
 from core.metrics import SENTENCES
 from explain.casebook import Casebook, case_items
 from explain.evidence import gather, suggestion
+from explain.facts.themes import reasons_by_theme
 from explain.narrator import TEMPLATE, Facts, Narrative, template_claims
 from explain.reasons import CATALOGUE
 from explain.verification import check, verified
@@ -58,6 +59,7 @@ class Explainer:
             narrator=TEMPLATE,
             prompt=f"{TEMPLATE}/{CATALOGUE}",
             index=self.casebook.version,
+            themes=reasons_by_theme(alert, self.bundle, evidence.shap, evidence.bias) if scored else (),
         )
 
     async def narrate(self, explanation: Explanation) -> Explanation | None:

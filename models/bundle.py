@@ -25,6 +25,7 @@ from models.novelty import Forest, check_forest
 from models.policy import Policy
 from models.signing import SIGNATURE_BYTES, sign, verify
 
+FORMAT = 2
 MANIFEST, SIGNATURE = "manifest.json", "signature"
 MODEL, SPEC, CALIBRATION, POLICY = "model.ubj", "spec.json", "calibration.json", "policy.json"
 FOREST, REFERENCE, METRICS, CARD, CASES = "novelty.npz", "reference.npz", "metrics.json", "model_card.md", "cases.parquet"
@@ -40,6 +41,8 @@ class Reference(Struct, frozen=True):
     """
     What was usual: ``median``, ``mean`` and ``std`` in training, float32 [F] each, NaN values left out; and of the calibration period
     the bins of each feature and, last, of the probability, ``edges`` float32 [F + 1, 9] and ``shares`` float32 [F + 1, 11].
+
+    ``honest`` and ``fraud`` are samples of the training transactions, float32 [n, F]: each column sorted by itself, NaN last.
     """
 
     median: npt.NDArray[np.float32]
@@ -47,6 +50,8 @@ class Reference(Struct, frozen=True):
     std: npt.NDArray[np.float32]
     edges: npt.NDArray[np.float32]
     shares: npt.NDArray[np.float32]
+    honest: npt.NDArray[np.float32]
+    fraud: npt.NDArray[np.float32]
 
 
 class Bundle(Struct, frozen=True):
@@ -91,7 +96,7 @@ def save_bundle(
         (folder / name).write_bytes(content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     version = _version(digests)
-    manifest = {"format": 1, "version": version, "files": digests}
+    manifest = {"format": FORMAT, "version": version, "files": digests}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     return version
 
@@ -140,6 +145,9 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
     ) as error:  # whatever a damaged file makes a library raise, a worker must be able to go on without this bundle
         said = str(error).splitlines() or [""]
         raise BundleError(f"the bundle in {folder} cannot be used: {type(error).__name__}: {said[0]}") from None
+    wide = (bundle.reference.honest, bundle.reference.fraud)
+    if any(sample.ndim != 2 or sample.shape[1] != len(spec.feature_names) or not len(sample) for sample in wide):
+        raise BundleError(f"the bundle in {folder} has a reference of other features than its spec: train again")
     if tuple(booster.feature_names or ()) != bundle.spec.feature_names:
         raise BundleError(f"the bundle in {folder} mixes a model and a feature spec that do not belong together: train again")
     return bundle
@@ -184,6 +192,10 @@ def _read(folder: Path) -> tuple[_Manifest, dict[str, bytes], bytes | None]:
     """The manifest, exactly the files of a bundle, and the signature if there is one. Nothing else is opened."""
     try:
         manifest = msgspec.json.decode(_content(folder / MANIFEST), type=_Manifest)
+        if manifest.format != FORMAT:
+            raise BundleError(
+                f"the bundle in {folder} has format {manifest.format}, this version of whyflag reads {FORMAT}: train again"
+            )
         if manifest.files.keys() != _LARGEST.keys() - {MANIFEST, SIGNATURE}:
             raise BundleError(f"the bundle in {folder} cannot be read: its manifest does not name the files of a bundle")
         files = {name: _content(folder / name) for name in manifest.files}

@@ -13,7 +13,7 @@ from core.money import minor_per_major
 from models.features import kernels, rows
 from models.features.columns import LabelColumns, TransactionColumns, label_columns, transaction_columns
 from models.features.spec import NORMAL_OPS, Entity, FeatureSpec, StateKind, check_spec, op_of
-from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, remove
+from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, held, remove
 
 Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -198,12 +198,11 @@ class EntityEngine:
         )
         removed = np.unique(np.concatenate([*self._removed, np.zeros(0, np.uint64)]))
         self._removed.clear()
-        back = np.isin(removed, state.keys[: self.keys]) if len(removed) else np.zeros(0, np.bool_)
-        return Changes(Rows(state.keys[slots], offsets, words), removed[~back])
+        return Changes(Rows(state.keys[slots], offsets, words), removed[~held(state, removed)])
 
     def remove(self, keys: npt.NDArray[np.uint64]) -> None:
         """Forget keys, as a log says that they were removed. Keys that are not held are passed over."""
-        remove(self._state, np.intersect1d(keys, self._state.keys[: self.keys]))
+        remove(self._state, keys)
 
     def load(self, written: Sequence[bytes]) -> int:
         """

@@ -90,13 +90,7 @@ def grow(state: State, pool_room: int) -> State:
     slots, used = len(state.newest), int(state.meta[N_SLOTS])
     if used + 1 >= slots:
         slots *= 2
-        keys, places = np.zeros(2 * slots, np.uint64), np.full(2 * slots, -1, np.int32)
-        mask = np.uint64(2 * slots - 1)
-        for key, slot in zip(*_entries(state), strict=True):
-            at = int(key & mask)
-            while places[at] >= 0:
-                at = (at + 1) & int(mask)
-            keys[at], places[at] = key, slot
+        keys, places = _table(*_entries(state), 2 * slots)
         fills = {"newest": int(NEVER), "place_time": int(NEVER)}
         shared = {"meta", "table_keys", "table_slots", "pool"}
         resized: dict[str, Any] = {
@@ -109,6 +103,20 @@ def grow(state: State, pool_room: int) -> State:
     if len(state.pool) - used_rows < pool_room:
         state = state._replace(pool=_grown(state.pool, max(2 * len(state.pool), used_rows + 2 * pool_room), 0))
     return state
+
+
+# compiled when the module is loaded, because a table first grows under load
+@njit("Tuple((uint64[::1], int32[::1]))(uint64[::1], int32[::1], int64)", cache=True, nogil=True)
+def _table(held_keys, held_slots, size):  # type: ignore[no-untyped-def]
+    """The hash table of some keys, open addressing with linear probing: keys uint64 [size] and slots int32 [size], -1 where free."""
+    keys, slots = np.zeros(size, np.uint64), np.full(size, -1, np.int32)
+    mask = np.uint64(size - 1)
+    for place in range(len(held_keys)):
+        at = np.int64(held_keys[place] & mask)
+        while slots[at] >= 0:
+            at = (at + 1) & (size - 1)
+        keys[at], slots[at] = held_keys[place], held_slots[place]
+    return keys, slots
 
 
 def _entries(state: State) -> tuple[UInt64s, Int32s]:
@@ -161,15 +169,30 @@ def forget_events(state: State, slot: int) -> None:
 
 
 @njit(cache=True, nogil=True)
+def held(state: State, keys: Any) -> Any:
+    """Return which keys are held, bool [n]."""
+    mask = np.uint64(len(state.table_keys) - 1)
+    found = np.zeros(len(keys), np.bool_)
+    for place in range(len(keys)):
+        at = keys[place] & mask
+        while state.table_slots[at] >= 0 and state.table_keys[at] != keys[place]:
+            at = (at + np.uint64(1)) & mask
+        found[place] = state.table_slots[at] >= 0
+    return found
+
+
+@njit(cache=True, nogil=True)
 def remove(state: State, keys: Any) -> None:
-    """Remove keys that are held. The last slot moves into each gap, so that slots stay without holes."""
+    """Remove keys; those that are not held are passed over. The last slot moves into each gap, so that slots stay without holes."""
     mask = np.uint64(len(state.table_keys) - 1)
     one = np.uint64(1)
     for key in keys:
         at = key & mask
-        while state.table_keys[at] != key or state.table_slots[at] < 0:
+        while state.table_slots[at] >= 0 and state.table_keys[at] != key:
             at = (at + one) & mask
         slot = state.table_slots[at]
+        if slot < 0:
+            continue
         forget_events(state, slot)
         free_block(state, state.reports[slot])
         # linear probing: whatever comes behind the gap moves into it if it may (Knuth, TAOCP vol. 3, 6.4, algorithm R)

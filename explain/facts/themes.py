@@ -1,0 +1,93 @@
+"""Reasons by theme: the score's contributions summed by subject, each with the values that tell most, compared with honest and fraudulent transactions."""
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from core.messages import Alert, ThemeFact, ThemeReason
+from explain.reasons import entity_of, sentence, usual
+from models.bundle import Bundle
+from models.features.themes import Theme, themes_of
+
+Floats = npt.NDArray[np.float32]
+
+FACTS_OF_A_THEME: Final = 2
+_SEPARATES: Final = 1.5  # fraud's share of a value over honest transactions' share, or the reverse, from which it is a reason
+
+
+def reasons_by_theme(alert: Alert, bundle: Bundle, shap: Floats, bias: float) -> tuple[ThemeReason, ...]:
+    """
+    Return the themes of an alert's score, strongest first.
+
+    ``shap`` (float32 [F]) and ``bias`` are TreeSHAP values in log-odds (Lundberg, Erion and Lee, 2018). The contributions of all themes
+    and the bias add up to the margin. A theme's facts are on its own side: their contribution has its sign, and the value is
+    correspondingly more frequent, or rarer, among frauds than among honest transactions of the bundle's reference.
+    """
+    themes = themes_of(bundle.spec)
+    margin = float(shap.sum(dtype=np.float64)) + bias
+    reasons = []
+    for theme in Theme:
+        columns = [column for column, one in enumerate(themes) if one is theme]
+        if not columns:
+            continue
+        contribution = float(shap[columns].sum(dtype=np.float64))
+        without = bundle.calibration.probability(np.array([margin - contribution], np.float32))[0]
+        strongest = sorted(columns, key=lambda column: (-abs(float(shap[column])), column))
+        facts = [
+            fact
+            for column in strongest
+            if float(shap[column]) * contribution > 0 and (fact := _fact(alert, bundle, column, float(shap[column]))) is not None
+        ]
+        reasons.append(
+            ThemeReason(
+                theme=theme.value,
+                contribution=contribution,
+                probability_without=float(without),
+                facts=tuple(facts[:FACTS_OF_A_THEME]),
+            )
+        )
+    return tuple(sorted(reasons, key=lambda reason: (-abs(reason.contribution), reason.theme)))
+
+
+def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float) -> ThemeFact | None:
+    """A feature's value with its contrast; None if it is unknown or does not separate fraud from honest transactions."""
+    name = bundle.spec.feature_names[column]
+    value = alert.features[name]
+    if value is None or math.isnan(value):
+        return None
+    reference = bundle.reference
+    high, honest, fraud = contrast(reference.honest[:, column], reference.fraud[:, column], value)
+    ratio = (fraud + 0.5 / len(reference.fraud)) / (honest + 0.5 / len(reference.honest))
+    if (contribution > 0 and ratio < _SEPARATES) or (contribution < 0 and ratio > 1 / _SEPARATES):
+        return None
+    entity, feature = entity_of(bundle.spec, name)
+    return ThemeFact(
+        feature=name,
+        text=sentence(entity, feature, value, bundle.spec.currency),
+        value=value,
+        usual=usual(feature, entity, alert.features),
+        contribution=contribution,
+        high=high,
+        honest_share=honest,
+        fraud_share=fraud,
+    )
+
+
+def contrast(honest: Floats, fraud: Floats, value: float) -> tuple[bool, float, float]:
+    """
+    Return whether a value lies on the high side of the honest median, and the shares of honest and of fraudulent transactions, in [0, 1],
+    that are at least as extreme on that side. The columns are sorted, with NaN (unknown) last; unknown values count as not extreme.
+    """
+    known = honest[: int(np.searchsorted(honest, np.inf, side="right"))]
+    value = float(np.float32(value))
+    high = not len(known) or value >= float(known[len(known) // 2])
+    return high, _share(honest, value, high), _share(fraud, value, high)
+
+
+def _share(column: Floats, value: float, high: bool) -> float:
+    known = int(np.searchsorted(column, np.inf, side="right"))
+    if high:
+        return float((known - np.searchsorted(column[:known], value, side="left")) / len(column))
+    return float(np.searchsorted(column[:known], value, side="right") / len(column))
