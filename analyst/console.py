@@ -31,7 +31,7 @@ from core.privacy import WITHOUT_KEY
 from core.settings import Settings
 from explain.facts.categories import category_name
 from explain.facts.history import CardHistory, History, card_history
-from explain.reasons import duration
+from explain.reasons import THEME_NAMES, contrast_words, duration
 from explain.untrusted import quoted
 
 _HERE = Path(__file__).parent
@@ -69,7 +69,15 @@ def create_app(
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings))
     pages = Jinja2Templates(_HERE / "templates")
-    pages.env.filters |= {"money": money, "when": _when, "day": _day, "clock": _clock, "ago": duration, "quoted": quoted}
+    pages.env.filters |= {
+        "money": money,
+        "when": _when,
+        "day": _day,
+        "clock": _clock,
+        "contrast": contrast_words,
+        "ago": duration,
+        "quoted": quoted,
+    }
 
     def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         return pages.TemplateResponse(request, name, {"analyst": _named(request, settings), **values}, status_code=status)
@@ -123,7 +131,7 @@ def create_app(
             queued=queued,
             alert=queued.alert,
             explanation=explanation,
-            waterfall=waterfall(explanation.evidence) if explanation else "",
+            waterfall=waterfall(explanation) if explanation else "",
             timeline=timeline(queued.alert),
             history=past,
             category=category_name(queued.alert.transaction.mcc),
@@ -132,6 +140,7 @@ def create_app(
             typologies=TYPOLOGIES,
             findings=list(Finding),
             parts=PARTS,
+            theme_names=THEME_NAMES,
             can_investigate=investigating is not None,
             **_investigations(queue, alert_id),
         )

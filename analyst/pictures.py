@@ -4,25 +4,25 @@ import math
 from datetime import UTC, datetime
 from html import escape
 
-from core.messages import Alert, EvidenceItem
+from core.messages import Alert, Explanation
 from core.money import exponent, minor_per_major, money
-from explain.reasons import duration
+from explain.reasons import THEME_NAMES, duration
 
 _WIDTH = 640
 _ROW = 26
 _LABELS = 250
 
 
-def waterfall(evidence: tuple[EvidenceItem, ...]) -> str:
-    """From the starting point to the score in log-odds: one bar a contribution, red for fraud, blue against. Empty without any."""
-    start = [item for item in evidence if item.kind == "bias"]
-    steps = [item for item in evidence if item.kind in ("contribution", "rest")]
+def waterfall(explanation: Explanation) -> str:
+    """From the starting point to the score in log-odds: one bar a theme, red for fraud, blue against. Empty where no model scored."""
+    start = [item for item in explanation.evidence if item.kind == "bias"]
+    steps = explanation.themes
     if not start or not steps:
         return ""
     at = start[0].contribution or 0.0
     edges = [at]
-    for item in steps:
-        edges.append(edges[-1] + (item.contribution or 0.0))
+    for reason in steps:
+        edges.append(edges[-1] + reason.contribution)
     low, high = min(edges), max(edges)
     span = max(high - low, 1e-6)
     plot = _WIDTH - _LABELS - 70
@@ -31,15 +31,15 @@ def waterfall(evidence: tuple[EvidenceItem, ...]) -> str:
         return _LABELS + 10 + (value - low) / span * plot
 
     parts = []
-    for row, item in enumerate(steps):
+    for row, reason in enumerate(steps):
         begin, end = edges[row], edges[row + 1]
         left, width, top = min(x(begin), x(end)), max(abs(x(end) - x(begin)), 1.5), row * _ROW + 6
         kind = "for" if end >= begin else "against"
-        name = f"{item.evidence_id}  {item.code.replace('_', ' ').capitalize()}"
+        name = THEME_NAMES[reason.theme]
         parts.append(
-            f'<g><title>{escape(item.text)}</title><text x="{_LABELS}" y="{top + 13}" class="label">{escape(name)}</text>'
+            f'<g><title>{escape(" ".join(fact.text for fact in reason.facts))}</title><text x="{_LABELS}" y="{top + 13}" class="label">{escape(name)}</text>'
             f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="17" rx="2" class="{kind}"/>'
-            f'<text x="{left + width + 5:.1f}" y="{top + 13}" class="value">{item.contribution or 0:+.2f}</text></g>'
+            f'<text x="{left + width + 5:.1f}" y="{top + 13}" class="value">{reason.contribution:+.2f}</text></g>'
         )
     bottom = len(steps) * _ROW + 10
     parts.append(

@@ -10,13 +10,28 @@ from typing import Final
 from msgspec import Struct
 
 from core.clock import MS_PER_HOUR, MS_PER_MINUTE, duration_ms
+from core.messages import ThemeFact
 from core.money import minor_per_major, money
 from models.features.spec import Entity, Feature, FeatureSpec, Op, op_of
+from models.features.themes import Theme
 
 CATALOGUE: Final = "reasons-3"
 
 _WINDOWS = {"h": "hour", "d": "day", "m": "minute", "s": "second"}
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+THEME_NAMES: Final[dict[str, str]] = {
+    Theme.AMOUNT: "Amount against the card's habit",
+    Theme.PACE: "Pace of payments",
+    Theme.SMALL_AMOUNTS: "Small test amounts",
+    Theme.PLACE: "Place and travel",
+    Theme.DEVICE: "Device and channel",
+    Theme.TIME: "Time of day",
+    Theme.MERCHANT_KIND: "Kind of merchant",
+    Theme.REPORTED_FRAUD: "Fraud reported here",
+    Theme.MERCHANT_ACTIVITY: "Merchant's activity and prices",
+}
 
 
 class Reason(Struct, frozen=True):
@@ -191,3 +206,17 @@ def usual(feature: Feature, entity: Entity, features: dict[str, float | None]) -
         rest = max(count - recent, 0.0) * short / (whole - short)
         return rest if op is Op.COUNT else None if mean is None else rest * mean
     return None
+
+
+def contrast_words(fact: ThemeFact) -> str:
+    """How rare a value is, such as "1 in 53 honest payments and 12 % of frauds are at least this high"."""
+    side = "high" if fact.high else "low"
+    return f"{_rarity(fact.honest_share)} honest payments and {_rarity(fact.fraud_share)} frauds are at least this {side}"
+
+
+def _rarity(share: float) -> str:
+    if share == 0:
+        return "none of the sampled"
+    if share >= 0.1:
+        return f"{share * 100:.0f} % of"
+    return f"1 in {1 / share:,.0f}"

@@ -178,17 +178,18 @@ def test_probes_and_metrics_answer(client):
 
 def test_pictures_hold_only_numbers_of_the_evidence(queue):
     for queued in queue.open_alerts(20):
-        drawn = waterfall(queued.explanation.evidence)
-        for item in queued.explanation.evidence:
-            if item.kind in ("contribution", "rest"):
-                assert f"{item.contribution:+.2f}" in drawn
+        drawn = waterfall(queued.explanation)
+        assert len(queued.explanation.themes) == 9
+        for reason in queued.explanation.themes:
+            assert f"{reason.contribution:+.2f}</text>" in drawn
         assert timeline(queued.alert).count("<circle") == 1 + sum(r.amount is not None for r in queued.alert.recent)
 
 
 def test_there_is_no_picture_without_facts(queue):
-    alert = queue.open_alerts(1)[0].alert
-    assert waterfall(()) == ""
-    assert timeline(msgspec.structs.replace(alert, recent=())) == ""
+    (queued,) = queue.open_alerts(1)
+    alert = queued.alert
+    assert waterfall(structs.replace(queued.explanation, themes=())) == ""
+    assert timeline(structs.replace(alert, recent=())) == ""
 
 
 def test_the_relay_publishes_every_verdict_and_its_label_once_kafka_answers(queue):
@@ -238,7 +239,7 @@ def test_an_analyst_works_the_queue_in_a_real_browser(queue):
             page.keyboard.press("k")
             page.keyboard.press("Enter")
             page.wait_for_url(f"**/alerts/{first}")
-            assert page.locator("svg.waterfall rect").count() == 8
+            assert page.locator("svg.waterfall rect").count() == 9
             assert page.locator("svg.waterfall").bounding_box()["height"] > 100
             page.select_option("select[name=typology]", "stolen card")
             page.fill("textarea", "the customer did not know the merchant")

@@ -59,7 +59,8 @@ def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float) -> The
         return None
     reference = bundle.reference
     high, honest, fraud = contrast(reference.honest[:, column], reference.fraud[:, column], value)
-    ratio = (fraud + 0.5 / len(reference.fraud)) / (honest + 0.5 / len(reference.honest))
+    unseen = 0.5 / min(len(reference.fraud), len(reference.honest))  # what the smaller sample cannot tell from zero
+    ratio = (fraud + unseen) / (honest + unseen)
     if (contribution > 0 and ratio < _SEPARATES) or (contribution < 0 and ratio > 1 / _SEPARATES):
         return None
     entity, feature = entity_of(bundle.spec, name)
