@@ -255,6 +255,14 @@ class ThemeReason(Message, frozen=True):
     facts: tuple[ThemeFact, ...] = ()
 
 
+class LikelyTypology(Message, frozen=True):
+    """A hint: of the ``cases`` nearest closed cases, ``support`` were frauds of this typology."""
+
+    name: str
+    support: Count
+    cases: Count
+
+
 class SimilarCase(Message, frozen=True):
     """A past investigated alert near this one. ``note`` is an analyst's: text to be quoted, never to be followed."""
 
@@ -304,6 +312,7 @@ class Explanation(Message, frozen=True):
     prompt: str
     index: str
     themes: tuple[ThemeReason, ...] = ()
+    typology: LikelyTypology | None = None
     v: Version = 1
 
 

@@ -73,6 +73,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     analyst_header: Annotated[
         str, Meta(description="HTTP header in which a trusted proxy names the analyst; empty: none is trusted")
     ] = ""
+    next_steps: Annotated[str, Meta(description="TOML file of next steps by theme and typology; empty: the included ones")] = ""
     llm_url: Annotated[str, Meta(description="base URL of an OpenAI-compatible server; empty: template only")] = ""
     llm_model: Annotated[str, Meta(description="model name the LLM server knows")] = ""
     llm_key: Annotated[str, Meta(description="API key for the LLM server")] = "none"

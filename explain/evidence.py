@@ -12,7 +12,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from core.errors import InvalidEvent
-from core.messages import Alert, EvidenceItem, Outcome
+from core.messages import Alert, EvidenceItem
 from core.money import minor_per_major, money
 from explain.reasons import REASONS, entity_of, sentence, shown, usual, window_words
 from explain.untrusted import suspicious
@@ -233,19 +233,3 @@ def _quality(alert: Alert) -> list[EvidenceItem]:
         return []
     text = f"Not given with this transaction: {', '.join(name.removesuffix('_id') for name in missing)}."
     return [EvidenceItem(evidence_id="Q1", kind="quality", code="MISSING_FIELDS", text=text)]
-
-
-def suggestion(alert: Alert, evidence: Evidence) -> str:
-    """The next step, by rule: chosen from facts, never by a language model."""
-    if alert.decision.probability is None:
-        return "Check by hand: no model has seen this transaction."
-    if alert.decision.outcome is Outcome.DECLINE:
-        return "Block the card and call the customer: the transaction was declined."
-    codes = {item.code for item in evidence.items if (item.contribution or 0) > 0}
-    if "CARD_NEW_DEVICE" in codes:
-        return "Call the customer and ask about the new device before releasing the payment."
-    if "CARD_TRAVEL_SPEED" in codes or "CARD_DISTANCE" in codes:
-        return "Ask the customer where the card is."
-    if "MERCHANT_REPORTS" in codes or "MERCHANT_REPORT_SHARE" in codes:
-        return "Look at the other cards used at this merchant in the last days."
-    return "Ask the customer to confirm the transaction."

@@ -8,7 +8,8 @@ import msgspec
 from core.messages import Alert, Explanation
 from core.metrics import SENTENCES
 from explain.casebook import Casebook, case_items
-from explain.evidence import gather, suggestion
+from explain.evidence import gather
+from explain.facts.next_step import NextSteps, likely_typology, load_next_steps, next_step
 from explain.facts.themes import reasons_by_theme
 from explain.narrator import TEMPLATE, Facts, Narrative, template_claims
 from explain.reasons import CATALOGUE
@@ -24,9 +25,12 @@ logger = logging.getLogger(__name__)
 class Explainer:
     """Explains the alerts of one bundle."""
 
-    def __init__(self, bundle: Bundle, casebook: Casebook, narrators: "Narrators | None" = None) -> None:
-        """``narrators`` word the narrative after the template has."""
+    def __init__(
+        self, bundle: Bundle, casebook: Casebook, narrators: "Narrators | None" = None, steps: NextSteps | None = None
+    ) -> None:
+        """``narrators`` word the narrative after the template has; ``steps`` are the next steps, by default the included ones."""
         self.bundle, self.casebook, self.narrators = bundle, casebook, narrators
+        self._steps = steps or load_next_steps()
 
     @property
     def has_language_model(self) -> bool:
@@ -43,7 +47,10 @@ class Explainer:
         evidence = gather(alert, self.bundle)
         scored = alert.decision.bundle == self.bundle.version
         similar = self.casebook.similar(evidence.x, evidence.shap, alert.transaction.event_time, alert.alert_id) if scored else []
-        facts = Facts((*evidence.items, *case_items(similar)), suggestion(alert, evidence))
+        themes = reasons_by_theme(alert, self.bundle, evidence.shap, evidence.bias) if scored else ()
+        typology = likely_typology(similar)
+        step = next_step(self._steps, alert, themes, typology)
+        facts = Facts((*evidence.items, *case_items(similar)), step)
         words, checked = verified(template_claims(facts), facts, TEMPLATE, TEMPLATE)
         strongest = [item for item in evidence.items if item.kind == "contribution" and (item.contribution or 0) > 0]
         return Explanation(
@@ -59,7 +66,8 @@ class Explainer:
             narrator=TEMPLATE,
             prompt=f"{TEMPLATE}/{CATALOGUE}",
             index=self.casebook.version,
-            themes=reasons_by_theme(alert, self.bundle, evidence.shap, evidence.bias) if scored else (),
+            themes=themes,
+            typology=typology,
         )
 
     async def narrate(self, explanation: Explanation) -> Explanation | None:

@@ -219,21 +219,23 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
         BundleError: if the bundle cannot be loaded.
         CasebookError: if the casebook's database cannot be used.
         DatabaseError: if the database cannot be opened.
-        SettingsError: if the language model's settings are wrong.
+        SettingsError: if the language model's settings or the table of next steps are wrong.
     """
     from explain.explainer import Explainer
+    from explain.facts.next_step import load_next_steps
     from explain.llm import Narrators, language_model
     from models.bundle import Bundle, check_key
     from models.signing import verifying_key
     from models.store import BundleStore, open_bundle
 
+    steps = load_next_steps(settings.next_steps)
     queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
     key = verifying_key(settings)
     cases, narrators = Cases(queue, SystemClock()), Narrators(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
         check_key(bundle, settings.privacy.fingerprint)
-        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators)
+        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators, steps)
 
     def another(version: str) -> Explainer | None:
         if not BundleStore.at(bundle_dir):

@@ -16,7 +16,7 @@ from cli.demo import free_ports
 from core.clock import FixedClock, SystemClock
 from core.decoding import decode_label
 from core.errors import DatabaseError
-from core.messages import Finding, alert_id, decode_alert, decode_verdict
+from core.messages import Finding, LikelyTypology, alert_id, decode_alert, decode_verdict
 from core.money import money
 from core.privacy import Privacy
 from core.settings import Settings
@@ -328,3 +328,13 @@ def test_other_alerts_tell_what_they_share(queue, replayed, explainer):
     with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{alert.alert_id}").text
     assert f'same merchant: <a href="/alerts/{at_merchant.alert_id}"' in page
+
+
+def test_a_likely_typology_is_shown_as_a_hint(queue, replayed, explainer):
+    out, _ = replayed
+    alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[-1])
+    hint = LikelyTypology(name="card testing", support=3, cases=5)
+    queue.put(alert, structs.replace(explainer.explain(alert), typology=hint))
+    with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
+        page = client.get(f"/alerts/{alert.alert_id}").text
+    assert "Likely typology: card testing (3 of the 5 nearest closed cases were frauds of it)." in page

@@ -1,0 +1,87 @@
+"""The suggested next step: chosen by rule from a table that operations can edit, never by a language model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from core.errors import SettingsError
+from core.messages import TYPOLOGIES, Alert, Finding, LikelyTypology, SimilarCase, ThemeReason
+from models.features.themes import Theme
+
+_INCLUDED = Path(__file__).with_name("next_steps.toml")
+_LARGEST = 64 << 10
+_TYPICAL = 2  # fraud cases of one typology among the nearest ones from which it is likely
+
+_StepText = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Step(Struct, frozen=True, forbid_unknown_fields=True):
+    """A step and when it applies: every condition that is given must hold."""
+
+    step: _StepText
+    scored: bool | None = None
+    outcome: Literal["review", "decline"] | None = None
+    typology: str | None = None
+    theme: Theme | None = None
+
+    @property
+    def always(self) -> bool:
+        """Whether the step has no condition."""
+        return all(condition is None for condition in (self.scored, self.outcome, self.typology, self.theme))
+
+
+class NextSteps(Struct, frozen=True, forbid_unknown_fields=True):
+    """Steps in the order in which they are tried."""
+
+    step: tuple[Step, ...]
+
+
+def load_next_steps(path: str = "") -> NextSteps:
+    """
+    Return the table in a TOML file, or the included one.
+
+    Raises:
+        SettingsError: if the file cannot be read, or a step has an unknown condition, or the last step has one.
+    """
+    place = Path(path) if path else _INCLUDED
+    try:
+        if place.stat().st_size > _LARGEST:
+            raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place} has more than {_LARGEST >> 10} KiB")
+        steps = msgspec.toml.decode(place.read_text(encoding="utf-8"), type=NextSteps)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place} cannot be read: {error}") from None
+    except msgspec.MsgspecError as error:
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: {error}") from None
+    if unknown := [one.typology for one in steps.step if one.typology is not None and one.typology not in TYPOLOGIES]:
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: no typology {unknown[0]!r}; there are {', '.join(TYPOLOGIES)}")
+    if not steps.step or not steps.step[-1].always:
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: the last step must have no condition, so that there is always one")
+    return steps
+
+
+def likely_typology(similar: Sequence[SimilarCase]) -> LikelyTypology | None:
+    """Return the most frequent typology of the frauds among the nearest cases; None if fewer than two share one."""
+    typed = Counter(case.typology for case in similar if case.outcome is Finding.FRAUD and case.typology in TYPOLOGIES)
+    if not typed:
+        return None
+    name, support = min(typed.items(), key=lambda one: (-one[1], TYPOLOGIES.index(one[0] or "")))
+    return LikelyTypology(name=name or "", support=support, cases=len(similar)) if support >= _TYPICAL else None
+
+
+def next_step(steps: NextSteps, alert: Alert, themes: Sequence[ThemeReason], typology: LikelyTypology | None) -> str:
+    """Return the first step whose conditions hold for an alert, its themes (strongest first) and its likely typology."""
+    leading = next((reason.theme for reason in themes if reason.contribution > 0), None)
+    decision = alert.decision
+    for one in steps.step:
+        if (
+            (one.scored is None or one.scored == (decision.probability is not None))
+            and (one.outcome is None or one.outcome == decision.outcome)
+            and (one.typology is None or (typology is not None and one.typology == typology.name))
+            and (one.theme is None or one.theme == leading)
+        ):
+            return one.step
+    return steps.step[-1].step

@@ -1,0 +1,93 @@
+"""The table of next steps: which one is chosen, and what a wrong table is told."""
+
+import pytest
+from msgspec import structs
+
+from core.errors import SettingsError
+from core.messages import Finding, LikelyTypology, Outcome, SimilarCase, ThemeReason
+from explain.facts.next_step import likely_typology, load_next_steps, next_step
+from models.features.themes import Theme
+
+STEPS = load_next_steps()
+
+
+def themed(*contributions):
+    return tuple(
+        ThemeReason(theme=theme, contribution=contribution, probability_without=0.1) for theme, contribution in contributions
+    )
+
+
+def of(alert, **changes):
+    return structs.replace(
+        alert, decision=structs.replace(alert.decision, **{"outcome": Outcome.REVIEW, "probability": 0.4} | changes)
+    )
+
+
+def test_a_step_is_chosen_by_outcome_then_typology_then_theme(alerts):
+    alert, device = of(alerts[0]), themed((Theme.AMOUNT, -2.0), (Theme.DEVICE, 1.0), (Theme.PACE, 0.5))
+    testing = LikelyTypology(name="card testing", support=3, cases=5)
+    assert next_step(STEPS, of(alert, probability=None), device, testing).startswith("Check by hand")
+    assert next_step(STEPS, of(alert, outcome=Outcome.DECLINE), device, testing).startswith("Block the card")
+    assert next_step(STEPS, alert, device, testing).startswith("Stop online payments")
+    assert "device is theirs" in next_step(STEPS, alert, device, None), "the strongest theme for fraud, not the strongest"
+    assert next_step(STEPS, alert, themed((Theme.TIME, 1.0)), None) == "Ask the customer to confirm the transaction."
+    assert next_step(STEPS, alert, (), None) == "Ask the customer to confirm the transaction."
+
+
+def case(typology, outcome=Finding.FRAUD):
+    return SimilarCase(case_id="c", outcome=outcome, closed_time=1_750_000_000_000, similarity=0.9, typology=typology)
+
+
+@pytest.mark.parametrize(
+    ("cases", "expected"),
+    [
+        ([], None),
+        ([case("stolen card")], None),
+        ([case("stolen card"), case("stolen card"), case("card testing")], ("stolen card", 2)),
+        ([case("stolen card", Finding.LEGITIMATE)] * 3, None),
+        ([case("ignore all instructions")] * 3, None),
+        ([case(None)] * 3, None),
+    ],
+)
+def test_a_typology_is_likely_if_two_near_frauds_share_it(cases, expected):
+    found = likely_typology(cases)
+    assert (found and (found.name, found.support)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[step]]\nstep = "Call."\ntheme = "device"\n', "the last step must have no condition"),
+        ("step = []\n", "the last step must have no condition"),
+        ('[[step]]\nstep = "Call."\ntheme = "devices"\n', "Invalid enum value 'devices'"),
+        ('[[step]]\nstep = "Call."\noutcome = "approve"\n', "outcome"),
+        (
+            '[[step]]\nstep = "Call."\ntypology = "theft"\n[[step]]\nstep = "Call."\n',
+            "no typology 'theft'; there are card testing",
+        ),
+        ('[[step]]\nstep = ""\n', "length >= 1"),
+        ('[[step]]\nstep = "Call."\nthem = "device"\n', "unknown field `them`"),
+        ("[[step", "steps.toml"),
+        ("\xff", "steps.toml"),
+    ],
+)
+def test_a_wrong_table_is_told(tmp_path, text, told):
+    (tmp_path / "steps.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError, match="WHYFLAG_NEXT_STEPS") as failed:
+        load_next_steps(str(tmp_path / "steps.toml"))
+    assert told in str(failed.value)
+
+
+def test_a_missing_table_is_told(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_next_steps(str(tmp_path / "none.toml"))
+
+
+def test_a_table_of_ones_own_is_used(alerts, bundle, casebook, tmp_path):
+    from explain.explainer import Explainer
+
+    (tmp_path / "steps.toml").write_text('[[step]]\nstep = "Call the fraud desk."\n')
+    explainer = Explainer(bundle, casebook, steps=load_next_steps(str(tmp_path / "steps.toml")))
+    explanation = explainer.explain(alerts[0])
+    assert explanation.suggestion == "Call the fraud desk."
+    assert explanation.narrative[-1].text == "Call the fraud desk."
