@@ -1,8 +1,8 @@
 """
 The archive: transactions, decisions and labels in SQL, for looking up what a card, a merchant or a device did.
 
-It is off the decision path. Each row is one Kafka record and its key is where and when the record was written, so storing a record twice
-changes nothing. Card numbers are tokens here as everywhere; memos and IP addresses are not stored.
+It is off the decision path. Each row is one Kafka record, or one row of an imported file. Its key is the time, partition and offset of the
+record, so storing it twice changes nothing. Card numbers are tokens here as everywhere; memos and IP addresses are not stored.
 """
 
 import io
@@ -120,8 +120,8 @@ class Archive:
 
     def _copy(self, connection: Connection, table: Table, rows: pa.Table) -> None:
         """
-        Store rows by COPY. COPY knows no conflicts: where some rows are there already, which happens after a restart only, all go to a
-        temporary table and from there what is missing.
+        Store rows by COPY. COPY fails on rows that already exist, for example after a restart or a second import. Then all rows are copied
+        to a temporary table, and the missing ones are inserted from there.
         """
         import psycopg
 
@@ -148,7 +148,7 @@ class Archive:
                 connection.execute(
                     text(f'CREATE TABLE "{name}" PARTITION OF {table.name} FOR VALUES FROM ({begin}) TO ({begin + MS_PER_DAY})')
                 )
-            self._partitions |= there  # those made here count once the transaction is committed
+            self._partitions |= there  # not those created here: the transaction may still be rolled back
 
     # -- reading --------------------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def _engine(url: str) -> Engine:
 
         @event.listens_for(engine, "connect")
         def _(connection: Any, _: Any) -> None:
-            connection.isolation_level = None  # SQLAlchemy's own BEGIN below decides, not the driver
+            connection.isolation_level = None  # stop the driver from sending BEGIN; the listener below sends it
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}")
 

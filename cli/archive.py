@@ -14,7 +14,8 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     """
     Fill the archive from files, so that explanations know what cards did before the stream began.
 
-    A row counts as written at its event time; rows older than WHYFLAG_ARCHIVE_DAYS are passed over. The same file again changes nothing.
+    A transaction counts as written at its event time, a label at its label time. Rows older than WHYFLAG_ARCHIVE_DAYS and labels from the
+    future are skipped. Importing the same file again under the same name changes nothing.
     """
     from zlib import crc32
 
@@ -29,7 +30,7 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     now = SystemClock().now_ms()
     known = [one for one in read_labels(labels, settings.privacy) if one.label_time <= now] if labels else []
-    # no partition of Kafka is below zero; another file is another one
+    # negative, so that no partition of Kafka has the number; each file name has its own
     place, labels_place = (-1 - crc32(str(path).encode()) for path in (transactions.name, labels.name if labels else ""))
     count = 0
     try:
@@ -44,4 +45,7 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
             archive.add_labels([Source(one.label_time, labels_place, i) for i, one in enumerate(known)], known)
     finally:
         archive.close()
-    stderr.print(f"{count:,} transactions and {len(known):,} labels archived, {source.rejected:,} rows rejected", highlight=False)
+    stderr.print(
+        f"{count:,} transactions and {len(known):,} labels read, {source.rejected:,} rows rejected; those within the retention are archived",
+        highlight=False,
+    )

@@ -24,7 +24,10 @@ def create(partitions: int, replication: int) -> None:
 @command.command()
 @click.option("--create", is_flag=True, help="Create them in Kafka instead of printing them.")
 @click.option(
-    "--role", "only", type=click.Choice(["producer", "score", "explain", "console", "reader"]), help="Of one role only."
+    "--role",
+    "only",
+    type=click.Choice(["producer", "score", "explain", "archive", "console", "reader"]),
+    help="Of one role only.",
 )
 @click.option(
     "--principal", default="User:whyflag-{role}", show_default=True, help="Kafka's name of a role's user; {role} is filled in."

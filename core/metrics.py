@@ -33,7 +33,11 @@ LLM_SECONDS = Histogram("whyflag_llm_request_seconds", "Time of one request to t
 LLM_TOKENS = Counter("whyflag_llm_tokens", "Tokens, as the server counts them.", ["kind"])
 LLM_COST = Counter("whyflag_llm_cost", "Price of those tokens by the settings, in their currency.")
 LLM_BREAKER = Gauge("whyflag_llm_breaker_open", "1 while the language model is left alone after failures in a row.")
-ARCHIVED = Counter("whyflag_archived_records", "Records copied into the archive, repeats included.", ["topic"])
+ARCHIVED = Counter(
+    "whyflag_archived_records",
+    "Records that the archive worker has handled, by topic: stored, stored before, or skipped.",
+    ["topic"],
+)
 ARCHIVE_SECONDS = Histogram("whyflag_archive_seconds", "Time to store one chunk in the archive.", buckets=_SECONDS)
 VERDICTS = Counter("whyflag_verdicts", "Verdicts by finding.", ["finding"])
 BUNDLE_INFO = Gauge("whyflag_bundle_info", "A bundle that has decided in this worker; the value is always 1.", ["version"])

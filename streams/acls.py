@@ -35,7 +35,7 @@ class Role(StrEnum):
     EXPLAIN = "explain"  # `whyflag worker explain`
     ARCHIVE = "archive"  # `whyflag worker archive`
     CONSOLE = "console"  # `whyflag console`, which publishes verdicts
-    READER = "reader"  # whoever acts on decisions: reads them, and the dead letters
+    READER = "reader"  # systems that act on decisions: read decisions, explanations, disagreements and dead letters
 
 
 class Right(Struct, frozen=True):

@@ -27,8 +27,9 @@ class ArchiveStage(StatelessDecisions):
     Stores each chunk in one database transaction before its offsets are committed, so nothing is lost; a record that comes again is stored
     once, because its key is its place in the topic.
 
-    A record that the scoring worker refuses (undecodable, or from the future) is passed over here: that worker writes its dead letter. A
-    record becomes a dead letter of this stage if the database refuses it, or if it needs a PAN key that this worker does not have.
+    Transactions and labels that are undecodable or from the future are skipped: the scoring worker writes their dead letters. A record
+    becomes a dead letter of this stage if it is an undecodable decision, if the database refuses it, or if it needs a PAN key that this
+    worker does not have.
     """
 
     name = "archive"
@@ -103,8 +104,9 @@ class ArchiveStage(StatelessDecisions):
         decoded: Sequence[Transaction | Decision | Label | InvalidEvent],
         time: Callable[[Any], int],
     ) -> None:
-        if missing := next((one for one in decoded if isinstance(one, MissingKeyError)), None):
-            raise missing
+        for one in decoded:
+            if isinstance(one, MissingKeyError) or (isinstance(one, InvalidEvent) and records[0].topic == DECISIONS):
+                raise one
         now = self._clock.now_ms()
         sources = [Source(written_at(one.timestamp, one.timestamp_type, now), one.partition, one.offset) for one in records]
         kept = [

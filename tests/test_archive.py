@@ -248,6 +248,11 @@ def test_a_record_that_the_database_refuses_is_a_dead_letter_and_the_others_are_
     assert stored == [0, 1, 2, 3, 4, 6, 7, 8]
 
 
+def test_a_decision_that_is_none_is_a_dead_letter(archive):
+    (letter,) = processed(archive, DECISIONS, [record(b"{}", 7, DECISIONS)])
+    assert decode_dead_letter(letter.values[0]).offset == 7
+
+
 def test_labels_pass_through_the_stage(archive):
     label = Label(
         transaction_id="t0",

@@ -170,3 +170,11 @@ def _alive(pid):
             return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_rights_can_be_printed_for_every_role():
+    from cli.topics import command
+    from streams.acls import Role
+
+    (only,) = (option for option in command.commands["acls"].params if option.name == "only")
+    assert set(only.type.choices) == {role.value for role in Role}

@@ -295,8 +295,8 @@ def test_an_alert_that_is_not_archived_says_so(queue, tmp_path):
     with TestClient(create_app(queue, Settings(), history=empty), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{queue.open_alerts(1)[0].alert.alert_id}").text
     empty.close()
-    assert "The archive does not hold this payment yet" in page
-    assert "The archive knows no earlier payment of this card." in page
+    assert "The archive does not hold this payment" in page
+    assert "The archive holds no payment of this card in the 90 days before." in page
 
 
 class _Away:
@@ -311,7 +311,7 @@ def test_an_alert_without_an_archive_is_shown_without_habits(queue, history):
     with TestClient(create_app(queue, Settings(), history=history), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{queue.open_alerts(1)[0].alert.alert_id}").text
     assert "The archive is not there or does not answer" in page
-    assert "This card lately" in page
+    assert "Recent payments of this card" in page
 
 
 def test_other_alerts_tell_what_they_share(queue, replayed, explainer):
@@ -337,4 +337,4 @@ def test_a_likely_typology_is_shown_as_a_hint(queue, replayed, explainer):
     queue.put(alert, structs.replace(explainer.explain(alert), typology=hint))
     with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{alert.alert_id}").text
-    assert "Likely typology: card testing (3 of the 5 nearest closed cases were frauds of it)." in page
+    assert "Likely typology: card testing (3 of the 5 nearest closed cases were frauds of this type)." in page

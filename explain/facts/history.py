@@ -37,7 +37,7 @@ class Payment(Struct, frozen=True):
 
 
 class MerchantHistory(Struct, frozen=True):
-    """A merchant's payments, by how many cards, and how many of these were reported as fraud on how many cards."""
+    """Counts for a merchant: payments, cards that made them, frauds reported, and cards with a reported fraud."""
 
     payments: int
     cards: int
@@ -62,7 +62,7 @@ class DeviceUse(Struct, frozen=True):
 
 
 class Place(Struct, frozen=True):
-    """A point in degrees, and the share of the card's located payments within 30 km of it."""
+    """A point in degrees, and the share of the card's payments with a position that are not online within 30 km of it."""
 
     lat: float
     lon: float
@@ -98,8 +98,8 @@ class Habits(Struct, frozen=True):
 
 class LastPayment(Struct, frozen=True):
     """
-    One of a card's last payments: its category by name, the distance in km from the card's home area, and whether the merchant and the
-    device (None without one) had been used by the card before it.
+    One of a card's last payments: its category by name, the distance in km from the card's home area, and whether the card had used the
+    merchant and the device (None without one) earlier in the last 90 days.
     """
 
     payment: Payment
@@ -196,7 +196,7 @@ def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits
 
 def home_area(payments: Sequence[Payment]) -> Place | None:
     """
-    Return the place that most of a card's payments with the card present are near; None where none has a position.
+    Return the place where a card pays most often, from payments with a position that are not online; None if there are none.
 
     Positions are counted in cells of a quarter of a degree; the place is the mean of the fullest cell.
     """

@@ -14,7 +14,7 @@ from models.features.themes import Theme, themes_of
 Floats = npt.NDArray[np.float32]
 
 FACTS_OF_A_THEME: Final = 2
-_SEPARATES: Final = 1.5  # fraud's share of a value over honest transactions' share, or the reverse, from which it is a reason
+_SEPARATES: Final = 1.5  # a value is shown if its share among frauds is at least this many times its share among honest transactions, or the reverse
 
 
 def reasons_by_theme(alert: Alert, bundle: Bundle, shap: Floats, bias: float) -> tuple[ThemeReason, ...]:
