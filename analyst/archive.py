@@ -6,7 +6,9 @@ record, so storing it twice changes nothing. Card numbers are tokens here as eve
 """
 
 import io
-from collections.abc import Iterable, Sequence
+import logging
+import re
+from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +19,7 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, Connection, Float, Integer, Table, delete, func, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from analyst.database import lock, open_database
+from analyst.database import database_at, lock, migrate
 from analyst.tables import archived_decisions, archived_labels, archived_transactions
 from core.clock import MS_PER_DAY, Clock
 from core.errors import DatabaseError, InvalidEvent
@@ -26,8 +28,12 @@ from core.messages import Channel, Decision, Label, Transaction
 from explain.facts.history import DeviceHistory, MerchantHistory, Payment
 
 TABLES = (archived_transactions, archived_decisions, archived_labels)
+_PARTITION_LOCK = 7_216_483  # any number: the advisory lock under which partitions are made
+_LOCK_MS, _QUERY_MS = 2_000, 3_000  # longest wait for a lock, longest query of a page
 _MOST_PAYMENTS = 2_000  # of one card: three months of the busiest simulated cards are 600
 _ARROW_TYPES: dict[type, pa.DataType] = {BigInteger: pa.int64(), Integer: pa.int64(), Float: pa.float64(), Boolean: pa.bool_()}
+
+logger = logging.getLogger(__name__)
 
 
 class Source(Struct, frozen=True):
@@ -43,14 +49,23 @@ class Archive:
 
     def __init__(self, url: str, clock: Clock, days: int) -> None:
         """
-        Open and migrate the database at a SQLAlchemy URL. Records written more than ``days`` days ago are not kept.
+        The archive at a SQLAlchemy URL, which need not answer yet. Records written more than ``days`` days ago are not kept.
 
         Raises:
-            DatabaseError: if it cannot be opened.
+            DatabaseError: if the URL is wrong.
         """
-        self._engine = open_database(url, "WHYFLAG_ARCHIVE")
+        self._engine = database_at(url, "WHYFLAG_ARCHIVE")
         self._clock, self._days = clock, days
         self._partitions: set[str] = set()
+
+    def migrate(self) -> None:
+        """
+        Bring the database to the newest schema.
+
+        Raises:
+            DatabaseError: if it cannot be opened or changed.
+        """
+        migrate(self._engine, "WHYFLAG_ARCHIVE")
 
     def close(self) -> None:
         """Release the database's connections."""
@@ -82,17 +97,34 @@ class Archive:
         self._add(archived_labels, sources, labels)
 
     def expire(self) -> int:
-        """Drop what was written before the retention; return how many partitions (PostgreSQL) or rows (SQLite) that were."""
+        """
+        Drop what was written before the retention; return how many partitions (PostgreSQL) or rows (SQLite) that were.
+
+        A partition that a long query is reading is left for the next time.
+        """
         oldest = self._oldest()
-        with _failures(), self._engine.begin() as connection:
-            if connection.dialect.name != "postgresql":
-                return sum(connection.execute(delete(table).where(table.c.written_at < oldest)).rowcount for table in TABLES)
-            lock(connection)
-            names = [name for table in TABLES for name in _partitions(connection, table) if _end_of(name) <= oldest]
-            for name in names:
-                connection.execute(text(f'DROP TABLE "{name}"'))
-            self._partitions.difference_update(names)
-            return len(names)
+        with _failures():
+            if self._engine.dialect.name != "postgresql":
+                with self._engine.begin() as connection:
+                    return sum(connection.execute(delete(table).where(table.c.written_at < oldest)).rowcount for table in TABLES)
+            with self._engine.connect() as connection:
+                names = [name for table in TABLES for name, end in _partitions(connection, table).items() if end <= oldest]
+        return sum(self._dropped(name) for name in names)
+
+    def _dropped(self, name: str) -> bool:
+        import psycopg
+
+        try:
+            with _failures(), self._engine.begin() as connection:
+                connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
+                connection.execute(text(f'DROP TABLE IF EXISTS "{name}"'))
+        except DatabaseError as error:
+            if not isinstance(getattr(error.__cause__, "orig", None), psycopg.errors.LockNotAvailable):
+                raise
+            logger.warning("the partition %s is in use and is dropped later", name)
+            return False
+        self._partitions.discard(name)
+        return True
 
     def _oldest(self) -> int:
         """When the oldest kept record was written: the beginning of a day, epoch ms."""
@@ -112,43 +144,61 @@ class Archive:
         kept = rows.filter(pa.array([written >= self._oldest() for written in columns["written_at"]], pa.bool_()))
         if not kept.num_rows:
             return
-        with _failures(), self._engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                self._copy(connection, table, kept)
-            else:
+        with _failures():
+            if self._engine.dialect.name == "postgresql":
+                self._copy(table, kept)
+                return
+            with self._engine.begin() as connection:
                 connection.execute(insert(table).prefix_with("OR IGNORE"), kept.to_pylist())
 
-    def _copy(self, connection: Connection, table: Table, rows: pa.Table) -> None:
+    def _copy(self, table: Table, rows: pa.Table) -> None:
         """
         Store rows by COPY. COPY fails on rows that already exist, for example after a restart or a second import. Then all rows are copied
         to a temporary table, and the missing ones are inserted from there.
         """
         import psycopg
 
-        self._make_partitions(connection, table, rows.column("written_at").to_pylist())
         buffer = io.BytesIO()
         # an empty cell is NULL, an empty text is quoted
         pyarrow.csv.write_csv(rows, buffer, pyarrow.csv.WriteOptions(include_header=False))
-        try:
-            with connection.begin_nested():
-                _copy_csv(connection, table.name, rows.column_names, buffer)
-        except psycopg.errors.UniqueViolation:
-            waiting = f"{table.name}_waiting"
-            connection.execute(text(f"CREATE TEMPORARY TABLE {waiting} (LIKE {table.name}) ON COMMIT DROP"))
-            _copy_csv(connection, waiting, rows.column_names, buffer)
-            connection.execute(text(f"INSERT INTO {table.name} SELECT * FROM {waiting} ON CONFLICT DO NOTHING"))
+        days = {time // MS_PER_DAY for time in rows.column("written_at").to_pylist()}
+        for last_try in (False, True):
+            self._make_partitions(table, days)
+            try:
+                with self._engine.begin() as connection:
+                    try:
+                        with connection.begin_nested():
+                            _copy_csv(connection, table.name, rows.column_names, buffer)
+                    except psycopg.errors.UniqueViolation:
+                        waiting = f"{table.name}_waiting"
+                        connection.execute(text(f"CREATE TEMPORARY TABLE {waiting} (LIKE {table.name}) ON COMMIT DROP"))
+                        _copy_csv(connection, waiting, rows.column_names, buffer)
+                        connection.execute(text(f"INSERT INTO {table.name} SELECT * FROM {waiting} ON CONFLICT DO NOTHING"))
+                return
+            except psycopg.errors.CheckViolation:
+                # a partition has gone since it was looked up: by a shorter retention elsewhere, or in a restored database
+                if last_try:
+                    raise
+                self._partitions.clear()
 
-    def _make_partitions(self, connection: Connection, table: Table, written: Iterable[int]) -> None:
-        wanted = {_name_of(table, day): day for day in {time // MS_PER_DAY for time in written}}
-        if missing := wanted.keys() - self._partitions:
-            lock(connection)  # another worker may make the same
-            there = set(_partitions(connection, table))
+    def _make_partitions(self, table: Table, days: set[int]) -> None:
+        """Make the partitions of some days. To attach one does not wait for readers, as to make it in place would."""
+        wanted = {_name_of(table, day): day for day in days}
+        missing = wanted.keys() - self._partitions
+        if not missing:
+            return
+        with self._engine.begin() as connection:
+            lock(connection, _PARTITION_LOCK)  # another worker may make the same
+            there = _partitions(connection, table).keys()
             for name in sorted(missing - there):
                 begin = wanted[name] * MS_PER_DAY
+                connection.execute(text(f'CREATE TABLE "{name}" (LIKE {table.name} INCLUDING ALL)'))
                 connection.execute(
-                    text(f'CREATE TABLE "{name}" PARTITION OF {table.name} FOR VALUES FROM ({begin}) TO ({begin + MS_PER_DAY})')
+                    text(
+                        f'ALTER TABLE {table.name} ATTACH PARTITION "{name}" FOR VALUES FROM ({begin}) TO ({begin + MS_PER_DAY})'
+                    )
                 )
-            self._partitions |= there  # not those created here: the transaction may still be rolled back
+        self._partitions |= there | missing
 
     # -- reading --------------------------------------------------------------------------------------------------------------
 
@@ -163,27 +213,22 @@ class Archive:
         )
         return bool(self._rows(wanted.limit(1)))
 
+    def begins(self) -> int | None:
+        """When the oldest stored transaction was written, epoch ms; None if there is none."""
+        ((oldest,),) = self._rows(select(func.min(archived_transactions.c.written_at)))
+        return None if oldest is None else int(oldest)
+
     def payments_of_card(self, card_id: str, since: int, before: int) -> list[Payment]:
         """A card's payments from ``since`` to before ``before`` (event time, epoch ms), oldest first; the newest 2,000 of them."""
         table = archived_transactions
-        wanted = select(*(table.c[name] for name in Payment.__struct_fields__)).where(
-            table.c.card_id == card_id,
-            table.c.event_time >= since,
-            table.c.event_time < before,
-            table.c.written_at >= since - AHEAD_MS,
-        )
-        rows = self._rows(wanted.order_by(table.c.event_time.desc(), table.c.source_offset.desc()).limit(_MOST_PAYMENTS))
+        columns = [table.c[name] for name in Payment.__struct_fields__]
+        wanted = _between(select(*columns).where(table.c.card_id == card_id), since, before).distinct()  # sent twice, paid once
+        rows = self._rows(wanted.order_by(table.c.event_time.desc(), table.c.transaction_id).limit(_MOST_PAYMENTS))
         return [_payment(row) for row in reversed(rows)]
 
     def merchant(self, merchant_id: str, since: int, before: int) -> MerchantHistory:
         """A merchant's payments from ``since`` to before ``before``, and what was reported of these until then."""
-        payments, labels = archived_transactions, archived_labels
-        counted = select(func.count(), func.count(payments.c.card_id.distinct())).where(
-            payments.c.merchant_id == merchant_id,
-            payments.c.event_time >= since,
-            payments.c.event_time < before,
-            payments.c.written_at >= since - AHEAD_MS,
-        )
+        labels = archived_labels
         reported = (
             select(labels.c.card_id, labels.c.transaction_id, labels.c.fraud)
             .where(
@@ -194,26 +239,28 @@ class Archive:
             )
             .order_by(labels.c.label_time, labels.c.source_offset)
         )
-        ((count, cards),) = self._rows(counted)
+        count, cards = self._counted(archived_transactions.c.merchant_id == merchant_id, since, before)
         newest = {(row.card_id, row.transaction_id): row.fraud for row in self._rows(reported)}  # a later label corrects
         frauds = [card for (card, _), fraud in newest.items() if fraud]
         return MerchantHistory(payments=count, cards=cards, frauds=len(frauds), cards_with_fraud=len(set(frauds)))
 
     def device(self, device_id: str, since: int, before: int) -> DeviceHistory:
-        """A device's payments from ``since`` to before ``before``, and the cards that made them, most payments first."""
+        """A device's payments from ``since`` to before ``before``, and by how many cards."""
+        payments, cards = self._counted(archived_transactions.c.device_id == device_id, since, before)
+        return DeviceHistory(payments=payments, cards=cards)
+
+    def _counted(self, condition: Any, since: int, before: int) -> tuple[int, int]:
+        """How many payments there are on a condition, and by how many cards. What was sent twice counts once."""
         table = archived_transactions
-        wanted = select(table.c.card_id, func.count().label("payments")).where(
-            table.c.device_id == device_id,
-            table.c.event_time >= since,
-            table.c.event_time < before,
-            table.c.written_at >= since - AHEAD_MS,
-        )
-        rows = self._rows(wanted.group_by(table.c.card_id))
-        cards = sorted(rows, key=lambda row: (-row.payments, row.card_id))
-        return DeviceHistory(payments=sum(row.payments for row in rows), cards=tuple(row.card_id for row in cards))
+        identity = (table.c.card_id, table.c.transaction_id, table.c.event_time, table.c.amount)
+        payments = _between(select(*identity).where(condition), since, before).distinct().subquery()
+        ((count, cards),) = self._rows(select(func.count(), func.count(payments.c.card_id.distinct())).select_from(payments))
+        return count, cards
 
     def _rows(self, wanted: Any) -> list[Any]:
         with _failures(), self._engine.connect().execution_options(reading=True) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL statement_timeout = {_QUERY_MS}"))
             return list(connection.execute(wanted).all())
 
 
@@ -237,7 +284,7 @@ def _failures() -> Any:
 
 
 def _failure(error: BaseException) -> InvalidEvent | DatabaseError:
-    refused = {"DataError", "IntegrityError", "OverflowError", "UnicodeEncodeError"}
+    refused = {"DataError", "OverflowError", "UnicodeEncodeError"}
     if refused & {kind.__name__ for kind in type(error).__mro__}:
         return InvalidEvent(f"the archive refuses a value: {type(error).__name__}")
     return DatabaseError(
@@ -255,12 +302,20 @@ def _name_of(table: Table, day: int) -> str:
     return f"{table.name}_{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day):%Y%m%d}"
 
 
-def _end_of(name: str) -> int:
-    """When the day of a partition ended, epoch ms."""
-    begin = datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=UTC)
-    return int(begin.timestamp() * 1000) + MS_PER_DAY
+def _partitions(connection: Connection, table: Table) -> dict[str, int]:
+    """The partitions that were made here, by name, with the end of their day (epoch ms). Others are an administrator's."""
+    wanted = text(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = CAST(:parent AS regclass)"
+    )
+    found = {}
+    for (name,) in connection.execute(wanted, {"parent": table.name}):
+        if re.fullmatch(rf"{table.name}_[0-9]{{8}}", name):
+            begin = datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=UTC)
+            found[name] = int(begin.timestamp() * 1000) + MS_PER_DAY
+    return found
 
 
-def _partitions(connection: Connection, table: Table) -> list[str]:
-    wanted = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = CAST(:parent AS regclass)")
-    return [name.strip('"') for (name,) in connection.execute(wanted, {"parent": table.name})]
+def _between(wanted: Any, since: int, before: int) -> Any:
+    """Transactions of an event time; what was written long before cannot be among them."""
+    table = archived_transactions
+    return wanted.where(table.c.event_time >= since, table.c.event_time < before, table.c.written_at >= since - AHEAD_MS)

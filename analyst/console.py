@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.pictures import timeline, waterfall
 from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
-from core.errors import DatabaseError, QueueError
+from core.errors import QueueError, WhyflagError
 from core.messages import TYPOLOGIES, Alert, Finding, Transaction
 from core.money import money
 from core.privacy import WITHOUT_KEY
@@ -36,7 +36,7 @@ from explain.untrusted import quoted
 
 _HERE = Path(__file__).parent
 PAGE = 50
-_DEVICE_CARDS, _MERCHANT_ALERTS = 5, 5  # looked at for other alerts
+_OTHERS = 6  # alerts of the same device or merchant that an alert shows, itself included
 PARTS = {
     "what_happened": "What happened",
     "why_unusual": "Why it is unusual",
@@ -135,7 +135,7 @@ def create_app(
             timeline=timeline(queued.alert),
             history=past,
             category=category_name(queued.alert.transaction.mcc),
-            others=_others(queue, queued.alert, past),
+            others=_others(queue, queued.alert),
             verdicts=queue.verdicts_of(alert_id),
             typologies=TYPOLOGIES,
             findings=list(Finding),
@@ -223,20 +223,18 @@ def _past(history: History | None, transaction: Transaction) -> CardHistory | No
         return None
     try:
         return card_history(transaction, history)
-    except DatabaseError as error:
+    except WhyflagError as error:
         logger.warning("%s", error)
         return None
 
 
-def _others(queue: Queue, alert: Alert, past: CardHistory | None) -> list[tuple[str, QueuedAlert]]:
+def _others(queue: Queue, alert: Alert) -> list[tuple[str, QueuedAlert]]:
     """Other alerts with what they share with this one: its card, its device or its merchant; newest first."""
     transaction = alert.transaction
-    cards = past.device_at_large.cards[:_DEVICE_CARDS] if past and past.device_at_large else ()
     found = [("card", one) for one in queue.of_card(transaction.card_id)]
-    for card in cards:
-        of_card = queue.of_card(card) if card != transaction.card_id else []
-        found += [("device", one) for one in of_card if one.alert.transaction.device_id == transaction.device_id]
-    found += [("merchant", one) for one in queue.of_merchant(transaction.merchant_id, _MERCHANT_ALERTS)]
+    if transaction.device_id:
+        found += [("device", one) for one in queue.of_device(transaction.device_id, _OTHERS)]
+    found += [("merchant", one) for one in queue.of_merchant(transaction.merchant_id, _OTHERS)]
     shared: dict[str, tuple[str, QueuedAlert]] = {}
     for what, one in found:
         shared.setdefault(one.alert.alert_id, (what, one))

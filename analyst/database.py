@@ -10,7 +10,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from core.errors import DatabaseError
 
 _LOCK_SECONDS = 20  # another process may hold SQLite's write lock for one short transaction
-_MIGRATION_LOCK = 7_216_482  # any number: the PostgreSQL advisory lock under which schemas and the audit chain change
+_QUEUE_LOCK = 7_216_482  # any number
+# A server that does not answer must not hold a page or a worker for ever.
+_POSTGRES = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "client_encoding": "utf8"}
 
 
 def open_database(url: str, setting: str) -> Engine:
@@ -20,24 +22,53 @@ def open_database(url: str, setting: str) -> Engine:
     Raises:
         DatabaseError: if the URL is wrong or the database cannot be opened.
     """
-    try:
-        engine = _engine(url)
-        _migrate(engine)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise DatabaseError(f"{setting} is no usable SQLAlchemy URL: {error}") from None
-    except (SQLAlchemyError, OSError) as error:
-        raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
+    engine = database_at(url, setting)
+    migrate(engine, setting)
     return engine
 
 
-def lock(connection: Connection) -> None:
-    """Let one transaction at a time change the schema, the audit chain or the cases. SQLite's write lock does it by itself."""
+def database_at(url: str, setting: str) -> Engine:
+    """
+    The database at a SQLAlchemy URL, without connecting to it yet.
+
+    Raises:
+        DatabaseError: if the URL is wrong, or a SQLite file cannot be made.
+    """
+    try:
+        return _engine(url)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise DatabaseError(f"{setting} is no usable SQLAlchemy URL: {error}") from None
+    except OSError as error:
+        raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
+
+
+def migrate(engine: Engine, setting: str) -> None:
+    """
+    Bring a database to the newest schema; two processes may do so at once.
+
+    Raises:
+        DatabaseError: if it cannot be opened or changed.
+    """
+    try:
+        _migrate(engine)
+    except (SQLAlchemyError, OSError) as error:
+        raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
+
+
+def lock(connection: Connection, number: int = _QUEUE_LOCK) -> None:
+    """
+    Let one transaction at a time take a PostgreSQL advisory lock: by default the one for the schema, the audit chain and the cases.
+    SQLite's write lock does it by itself.
+    """
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        connection.execute(select(func.pg_advisory_xact_lock(number)))
 
 
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)  # an error's text goes to the log
+    # an error's text goes to the log, so it must not quote values
+    engine = create_engine(
+        url, pool_pre_ping=True, hide_parameters=True, connect_args=_POSTGRES if url.startswith("postgresql") else {}
+    )
     if engine.dialect.name == "sqlite":
         if (path := engine.url.database) and path != ":memory:":
             # made here, for its owner alone; SQLite gives the files beside it the same mode
@@ -59,7 +90,6 @@ def _engine(url: str) -> Engine:
 
 
 def _migrate(engine: Engine) -> None:
-    """Bring the database to the newest schema; two processes may start at once."""
     from alembic import command
     from alembic.config import Config
     from alembic.migration import MigrationContext

@@ -93,6 +93,7 @@ class Queue:
                 "transaction_id": decision.transaction_id,
                 "card_id": decision.card_id,
                 "merchant_id": decision.merchant_id,
+                "device_id": alert.transaction.device_id,
                 "event_time": decision.event_time,
                 "amount": decision.amount,
                 "currency": decision.currency,
@@ -135,13 +136,18 @@ class Queue:
 
     def of_card(self, card_id: str, limit: int = 10) -> list[QueuedAlert]:
         """A card's alerts, newest first."""
-        wanted = select(alerts).where(alerts.c.card_id == card_id).order_by(alerts.c.event_time.desc()).limit(limit)
-        with self.reading() as connection:
-            return [_queued(row) for row in connection.execute(wanted).mappings()]
+        return self._newest(alerts.c.card_id == card_id, limit)
+
+    def of_device(self, device_id: str, limit: int = 10) -> list[QueuedAlert]:
+        """A device's alerts, newest first."""
+        return self._newest(alerts.c.device_id == device_id, limit)
 
     def of_merchant(self, merchant_id: str, limit: int = 10) -> list[QueuedAlert]:
         """A merchant's alerts, newest first."""
-        wanted = select(alerts).where(alerts.c.merchant_id == merchant_id).order_by(alerts.c.event_time.desc()).limit(limit)
+        return self._newest(alerts.c.merchant_id == merchant_id, limit)
+
+    def _newest(self, condition: Any, limit: int) -> list[QueuedAlert]:
+        wanted = select(alerts).where(condition).order_by(alerts.c.event_time.desc()).limit(limit)
         with self.reading() as connection:
             return [_queued(row) for row in connection.execute(wanted).mappings()]
 

@@ -26,6 +26,7 @@ alerts = Table(
     Column("transaction_id", String(128), nullable=False),
     Column("card_id", String(128), nullable=False),
     Column("merchant_id", String(128), nullable=False),
+    Column("device_id", String(128)),
     Column("event_time", BigInteger, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("currency", String(3), nullable=False),
@@ -40,6 +41,7 @@ alerts = Table(
     Index("alerts_open_by_loss", "finding", "expected_loss"),
     Index("alerts_by_card", "card_id", "event_time"),
     Index("alerts_by_merchant", "merchant_id", "event_time"),
+    Index("alerts_by_device", "device_id", "event_time"),
 )
 
 verdicts = Table(

@@ -70,6 +70,7 @@ def main() -> None:
     )
     with postgres_server(sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1], fsync=True) as url:
         archive = Archive(url, clock, days=_DAYS + 10)
+        archive.migrate()
         stage = ArchiveStage(archive, Privacy(), clock)
         print(
             f"{'over 90 days':<16} {PAST / asyncio.run(store(stage, past)):10,.0f} transactions/s, with a partition a day to make"

@@ -1,11 +1,19 @@
 """``whyflag archive``."""
 
+import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.options import transactions_options
 from cli.progress import stages, stderr
+
+if TYPE_CHECKING:
+    from analyst.archive import Source
+    from core.messages import Label, Transaction
+
+_NO_PARTITION = -1
 
 
 @click.command()
@@ -15,11 +23,9 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     Fill the archive from files, so that explanations know what cards did before the stream began.
 
     A transaction counts as written at its event time, a label at its label time. Rows older than WHYFLAG_ARCHIVE_DAYS and labels from the
-    future are skipped. Importing the same file again under the same name changes nothing.
+    future are skipped. A row that is there already, from this file or another, changes nothing.
     """
-    from zlib import crc32
-
-    from analyst.archive import Archive, Source
+    from analyst.archive import Archive
     from core.clock import SystemClock
     from core.settings import read_settings
     from training.mapping import load_mapping
@@ -27,25 +33,33 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
 
     settings = read_settings()
     archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
+    archive.migrate()
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     now = SystemClock().now_ms()
     known = [one for one in read_labels(labels, settings.privacy) if one.label_time <= now] if labels else []
-    # negative, so that no partition of Kafka has the number; each file name has its own
-    place, labels_place = (-1 - crc32(str(path).encode()) for path in (transactions.name, labels.name if labels else ""))
     count = 0
     try:
         with stages() as progress:
             progress.stage("past payments", 0)
             for chunk in source.chunks():
                 piece = list(messages_of(chunk.table))
-                archive.add_transactions([Source(one.event_time, place, count + i) for i, one in enumerate(piece)], piece)
+                archive.add_transactions([_source(one.event_time, one) for one in piece], piece)
                 count += len(piece)
                 progress.advance(len(piece))
             progress.stage("past labels", 0)
-            archive.add_labels([Source(one.label_time, labels_place, i) for i, one in enumerate(known)], known)
+            archive.add_labels([_source(one.label_time, one) for one in known], known)
     finally:
         archive.close()
     stderr.print(
         f"{count:,} transactions and {len(known):,} labels read, {source.rejected:,} rows rejected; those within the retention are archived",
         highlight=False,
     )
+
+
+def _source(written_at: int, message: "Transaction | Label") -> "Source":
+    """A place for a row that came from no topic: its content decides, in a partition that Kafka does not have."""
+    from analyst.archive import Source
+    from core.messages import encode
+
+    digest = hashlib.blake2b(encode(message), digest_size=8).digest()
+    return Source(written_at, _NO_PARTITION, int.from_bytes(digest) >> 1)

@@ -183,7 +183,9 @@ def archive() -> None:
     # a chunk is one database transaction: small ones cost a disk write each
     settings = structs.replace(settings, max_poll_records=max(settings.max_poll_records, _ARCHIVE_CHUNK))
     clock = SystemClock()
-    stage = ArchiveStage(Archive(settings.archive_url, clock, settings.archive_days), settings.privacy, clock)
+    store = Archive(settings.archive_url, clock, settings.archive_days)
+    store.migrate()
+    stage = ArchiveStage(store, settings.privacy, clock)
     logger.info("archiving from Kafka at %s", settings.kafka_bootstrap)
     health = Health(settings.metrics_port, settings.broker_silence_seconds)
     run(build_app(ARCHIVE_GROUP, settings, [stage], health, checks={"the database": stage.ping}))

@@ -77,25 +77,14 @@ class ArchiveStage(StatelessDecisions):
             self._expired_on = today
 
     def _store(self, topic: str, records: list[Any]) -> list[Outputs]:
-        """Store records; where some cannot be stored, halve until those are found."""
-        try:
-            self._store_all(topic, records)
-        except InvalidEvent as error:
-            if len(records) == 1:
-                return [dead_letter(self.name, records[0], error)]
-            middle = len(records) // 2
-            return self._store(topic, records[:middle]) + self._store(topic, records[middle:])
-        return []
-
-    def _store_all(self, topic: str, records: list[Any]) -> None:
+        """Store what can be stored; dead letters for the rest."""
         if topic == TRANSACTIONS:
             transactions = decode_transactions([record.value for record in records], self._privacy)
-            self._add(self._archive.add_transactions, records, transactions, lambda one: one.event_time)
-        elif topic == DECISIONS:
-            self._add(self._archive.add_decisions, records, [_decision(record.value) for record in records], lambda one: 0)
-        else:
-            labels = [_label(record.value, self._privacy) for record in records]
-            self._add(self._archive.add_labels, records, labels, lambda one: one.label_time)
+            return self._add(self._archive.add_transactions, records, transactions, lambda one: one.event_time)
+        if topic == DECISIONS:
+            return self._add(self._archive.add_decisions, records, [_decision(record.value) for record in records], lambda one: 0)
+        labels = [_label(record.value, self._privacy) for record in records]
+        return self._add(self._archive.add_labels, records, labels, lambda one: one.label_time)
 
     def _add(
         self,
@@ -103,18 +92,31 @@ class ArchiveStage(StatelessDecisions):
         records: list[Any],
         decoded: Sequence[Transaction | Decision | Label | InvalidEvent],
         time: Callable[[Any], int],
-    ) -> None:
-        for one in decoded:
-            if isinstance(one, MissingKeyError) or (isinstance(one, InvalidEvent) and records[0].topic == DECISIONS):
-                raise one
+    ) -> list[Outputs]:
         now = self._clock.now_ms()
-        sources = [Source(written_at(one.timestamp, one.timestamp_type, now), one.partition, one.offset) for one in records]
-        kept = [
-            (source, message)
-            for source, message in zip(sources, decoded, strict=True)
-            if not isinstance(message, InvalidEvent) and not is_ahead(time(message), source.written_at)
-        ]
-        add([source for source, _ in kept], [message for _, message in kept])
+        letters, kept = [], []
+        for record, message in zip(records, decoded, strict=True):
+            if isinstance(message, InvalidEvent):
+                if isinstance(message, MissingKeyError) or record.topic == DECISIONS:
+                    letters.append(dead_letter(self.name, record, message))
+                continue
+            written = written_at(record.timestamp, record.timestamp_type, now)
+            if not is_ahead(time(message), written):
+                kept.append((record, Source(written, record.partition, record.offset), message))
+        return letters + self._add_or_halve(add, kept)
+
+    def _add_or_halve(
+        self, add: Callable[[Sequence[Source], Sequence[Any]], None], kept: list[tuple[Any, Source, Any]]
+    ) -> list[Outputs]:
+        """Store messages; where the database refuses some, halve until those are found."""
+        try:
+            add([source for _, source, _ in kept], [message for _, _, message in kept])
+        except InvalidEvent as error:
+            if len(kept) == 1:
+                return [dead_letter(self.name, kept[0][0], error)]
+            middle = len(kept) // 2
+            return self._add_or_halve(add, kept[:middle]) + self._add_or_halve(add, kept[middle:])
+        return []
 
 
 def _decision(raw: bytes | None) -> Decision | InvalidEvent:

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from msgspec import structs
@@ -12,6 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from analyst.archive import Archive, Source
+from analyst.queue import Queue
 from analyst.tables import archived_decisions, archived_labels, archived_transactions
 from core.clock import MS_PER_DAY, MS_PER_HOUR, FixedClock
 from core.errors import DatabaseError
@@ -56,6 +58,7 @@ def url(request, tmp_path):
 @pytest.fixture
 def archive(url):
     opened = Archive(url, FixedClock(NOW), days=100)
+    opened.migrate()
     yield opened
     opened.close()
 
@@ -175,8 +178,7 @@ def test_what_the_archive_tells_is_what_a_scan_of_the_file_tells(archive, world,
         assert told.merchant.cards_with_fraud == len({card for (card, _), fraud in reported.items() if fraud})
         if asked.device_id:
             used = [one for one in past if one.device_id == asked.device_id]
-            assert told.device_at_large.payments == len(used)
-            assert set(told.device_at_large.cards) == {one.card_id for one in used}
+            assert (told.device_at_large.payments, told.device_at_large.cards) == (len(used), len({one.card_id for one in used}))
             mine_on_it = [one.event_time for one in mine if one.device_id == asked.device_id]
             assert (told.device is None) == (not mine_on_it)
             if mine_on_it:
@@ -204,6 +206,70 @@ def test_a_later_label_corrects_an_earlier_one(archive):
     archive.add_labels(sources(1, first=1), [structs.replace(base, label_time=NOW - 40, fraud=False)])
     assert archive.merchant("m1", 0, NOW).frauds == 0
     assert archive.merchant("m1", 0, NOW - 45).frauds == 1, "not known yet at that time"
+
+
+def test_a_payment_that_was_sent_again_counts_once(archive):
+    honest = [transaction(number) for number in range(5)]
+    repeated = transaction(9, amount=99_900, device_id="d2")
+    archive.add_transactions(sources(5), honest)
+    archive.add_transactions(sources(2_100, first=5), [repeated] * 2_100)
+    told = card_history(transaction(100), archive)
+    assert (told.habits.payments, told.habits.median, told.merchant.payments) == (6, 1_000, 6)
+    assert [use.payments for use in told.habits.devices] == [5, 1]
+
+
+def test_a_young_archive_tells_how_far_it_goes_back(archive):
+    assert card_history(transaction(0, event_time=NOW), archive).days == 0
+    archive.add_transactions(sources(1, NOW - 3 * MS_PER_DAY), [transaction(0)])
+    assert card_history(transaction(1, event_time=NOW), archive).days == 3
+    archive.add_transactions(sources(1, NOW - 99 * MS_PER_DAY), [transaction(2)])
+    assert card_history(transaction(1, event_time=NOW), archive).days == 90
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_partition_that_has_gone_is_made_again(archive, url):
+    archive.add_transactions(sources(1), [transaction(0)])
+    with archive._engine.begin() as connection:
+        (name,) = connection.execute(text("SELECT relname FROM pg_class WHERE relname ~ 'archived_transactions_[0-9]{8}$'")).one()
+        connection.execute(text(f"DROP TABLE {name}"))
+    assert processed(archive, TRANSACTIONS, [record(transaction(1), 1)]) == []
+    assert [row["transaction_id"] for row in rows(archive, archived_transactions)] == ["t1"]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_long_query_holds_up_neither_new_days_nor_the_queue_and_its_partition_is_dropped_later(archive, url):
+    archive.add_transactions(sources(1), [transaction(0)])
+    later = Archive(url, FixedClock(NOW + 101 * MS_PER_DAY), days=100)
+    reader = archive._engine.connect()
+    reader.execute(text("SELECT count(*) FROM archived_transactions")).all()  # and its transaction stays open
+    later.add_transactions(sources(1, NOW + 101 * MS_PER_DAY, 1), [transaction(1)])
+    Queue(url, FixedClock(NOW)).close()
+    assert later.expire() == 0
+    reader.close()
+    assert later.expire() == 1
+    assert [row["transaction_id"] for row in rows(later, archived_transactions)] == ["t1"]
+    later.close()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_partition_of_an_administrator_is_left_alone(archive, url):
+    with archive._engine.begin() as connection:
+        connection.execute(text("CREATE TABLE others PARTITION OF archived_labels DEFAULT"))
+    assert archive.expire() == 0
+    archive.add_transactions(sources(1), [transaction(0)])
+    assert len(rows(archive, archived_transactions)) == 1
+
+
+def test_an_archive_that_is_away_is_told_when_it_is_asked(tmp_path):
+    away = Archive("postgresql+psycopg://nobody@127.0.0.1:1/none", FixedClock(NOW), days=100)
+    with pytest.raises(DatabaseError, match="does not answer"):
+        away.payments_of_card("c", 0, NOW)
+    with pytest.raises(DatabaseError, match="WHYFLAG_ARCHIVE"):
+        away.migrate()
+    away.close()
 
 
 # -- the stage ----------------------------------------------------------------------------------------------------------------
@@ -338,3 +404,24 @@ def test_last_payments_tell_what_was_known_before_each():
 )
 def test_categories_have_names(code, name):
     assert category_name(code) == name
+
+
+def test_files_fill_the_archive_and_the_same_rows_from_another_file_change_nothing(world, tmp_path):
+    from click.testing import CliRunner
+
+    from cli.archive import command
+    from core.clock import SystemClock
+
+    url, now = f"sqlite:///{tmp_path}/archive.db", SystemClock().now_ms()
+    table = pq.read_table(world / "transactions.parquet").slice(0, 100)
+    recent = pa.array([now - MS_PER_HOUR] * 100, table.schema.field("event_time").type)
+    table = table.set_column(table.schema.get_field_index("event_time"), "event_time", recent)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        pq.write_table(table.slice(0 if folder == "a" else 50), tmp_path / folder / "history.parquet")
+        options = ["--transactions", str(tmp_path / folder / "history.parquet"), "--labels", str(world / "labels.parquet")]
+        done = CliRunner().invoke(command, options, env={"WHYFLAG_ARCHIVE": url}, catch_exceptions=False)
+        assert done.exit_code == 0
+    filled = Archive(url, SystemClock(), days=100)
+    assert len(rows(filled, archived_transactions)) == 100
+    filled.close()

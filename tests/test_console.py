@@ -270,6 +270,7 @@ def archive(tmp_path, world, queue):
     """The world's transactions and labels up to the last of the queue's alerts."""
     last = max(queued.alert.transaction.event_time for queued in queue.open_alerts(50))
     opened = Archive(f"sqlite:///{tmp_path}/archive.db", FixedClock(last), days=100)
+    opened.migrate()
     past = [one for one in transactions_of(transactions_file(world)) if one.event_time <= last]
     opened.add_transactions([Source(one.event_time, 0, i) for i, one in enumerate(past)], past)
     labels = read_labels(world / "labels.parquet", Privacy())
@@ -292,11 +293,12 @@ def test_an_alert_shows_the_cards_habits_and_last_payments(queue, archive):
 
 def test_an_alert_that_is_not_archived_says_so(queue, tmp_path):
     empty = Archive(f"sqlite:///{tmp_path}/empty.db", SystemClock(), days=100)
+    empty.migrate()
     with TestClient(create_app(queue, Settings(), history=empty), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{queue.open_alerts(1)[0].alert.alert_id}").text
     empty.close()
     assert "The archive does not hold this payment" in page
-    assert "The archive holds no payment of this card in the 90 days before." in page
+    assert "The archive holds no payment of this card in the 0 days before." in page
 
 
 class _Away:
@@ -317,7 +319,7 @@ def test_an_alert_without_an_archive_is_shown_without_habits(queue, history):
 def test_other_alerts_tell_what_they_share(queue, replayed, explainer):
     out, _ = replayed
     alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[-1])
-    other = structs.replace(alert.transaction, transaction_id="other", card_id="another card")
+    other = structs.replace(alert.transaction, transaction_id="other", card_id="another card", device_id=None)
     at_merchant = structs.replace(
         alert,
         transaction=other,
@@ -328,6 +330,24 @@ def test_other_alerts_tell_what_they_share(queue, replayed, explainer):
     with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{alert.alert_id}").text
     assert f'same merchant: <a href="/alerts/{at_merchant.alert_id}"' in page
+
+
+def test_alerts_of_other_cards_on_the_same_device_are_shown_newest_first(queue, replayed, explainer):
+    out, _ = replayed
+    alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[-1])
+    put = []
+    for number in range(8):
+        paid = structs.replace(
+            alert.transaction, card_id=f"card {number}", merchant_id=f"m{number}", device_id="shared", event_time=alert.transaction.event_time + number,
+        )  # fmt: skip
+        decided = structs.replace(alert.decision, card_id=paid.card_id, merchant_id=paid.merchant_id, event_time=paid.event_time)
+        put.append(structs.replace(alert, transaction=paid, decision=decided, alert_id=alert_id(paid)))
+        queue.put(put[-1], explainer.explain(alert))
+    with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
+        page = client.get(f"/alerts/{put[0].alert_id}").text
+    places = [page.index(f'/alerts/{one.alert_id}"') for one in reversed(put[2:])]
+    assert places == sorted(places)
+    assert page.count("same device:") == 6
 
 
 def test_a_likely_typology_is_shown_as_a_hint(queue, replayed, explainer):

@@ -92,10 +92,17 @@ columns = st.lists(st.one_of(st.just(math.nan), st.integers(-5, 5).map(float)), 
 def test_contrast_counts_what_is_at_least_as_extreme(honest, fraud, value):
     high, honest_share, fraud_share = contrast(np.sort(np.array(honest, np.float32)), np.sort(np.array(fraud, np.float32)), value)
     known = sorted(x for x in honest if not math.isnan(x))
-    assert high == (not known or value >= known[len(known) // 2])
+    if known and value != known[len(known) // 2]:
+        assert high == (value > known[len(known) // 2])
     for column, share in ((honest, honest_share), (fraud, fraud_share)):
         extreme = [x >= value if high else x <= value for x in column if not math.isnan(x)]
         assert share == sum(extreme) / len(column)
+
+
+def test_a_flag_that_most_honest_payments_lack_separates_where_it_is_missing():
+    honest, fraud = np.sort(np.array([0.0] * 98 + [1.0] * 2, np.float32)), np.sort(np.array([0.0] * 54 + [1.0] * 46, np.float32))
+    assert contrast(honest, fraud, 0.0) == (False, 0.98, 0.54)
+    assert contrast(honest, fraud, 1.0) == (True, 0.02, 0.46)
 
 
 def test_the_reference_of_a_bundle_is_bounded_and_sorted(bundle):

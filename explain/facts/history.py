@@ -46,10 +46,10 @@ class MerchantHistory(Struct, frozen=True):
 
 
 class DeviceHistory(Struct, frozen=True):
-    """A device's payments and the cards that made them, most payments first."""
+    """A device's payments and by how many cards they were made."""
 
     payments: int
-    cards: tuple[str, ...]
+    cards: int
 
 
 class DeviceUse(Struct, frozen=True):
@@ -119,11 +119,14 @@ class MerchantForCard(Struct, frozen=True):
 
 class CardHistory(Struct, frozen=True):
     """
-    All that the archive tells of an alert's card, merchant and device. ``complete`` is false if the archive lacks the alert's own
-    transaction, so that newer payments may be missing too. ``usual_rank`` is the share of the card's earlier amounts below this one.
+    All that the archive tells of an alert's card, merchant and device in the ``days`` before it: 90, or fewer in a young archive.
+
+    ``complete`` is false if the archive lacks the alert's own transaction, so that other payments may be missing too. ``usual_rank`` is the
+    share of the card's earlier amounts below this one.
     """
 
     complete: bool
+    days: int
     habits: Habits
     usual_rank: float | None
     here: MerchantForCard
@@ -136,6 +139,9 @@ class CardHistory(Struct, frozen=True):
 
 class History(Protocol):
     """A store that knows past payments. ``since`` is included and ``before`` is not, both event times in epoch ms."""
+
+    def begins(self) -> int | None:
+        """When the oldest payment in it was written, epoch ms; None if it is empty."""
 
     def holds(self, transaction: Transaction) -> bool:
         """Whether the store has a transaction."""
@@ -159,6 +165,9 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
     here = [one for one in payments if one.merchant_id == transaction.merchant_id]
     return CardHistory(
         complete=history.holds(transaction),
+        days=math.ceil((before - max(since, min(begins, before))) / MS_PER_DAY)
+        if (begins := history.begins()) is not None
+        else 0,
         habits=habits,
         usual_rank=bisect_left(amounts, transaction.amount) / len(amounts) if amounts else None,
         here=MerchantForCard(

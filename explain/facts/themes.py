@@ -78,13 +78,24 @@ def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float) -> The
 
 def contrast(honest: Floats, fraud: Floats, value: float) -> tuple[bool, float, float]:
     """
-    Return whether a value lies on the high side of the honest median, and the shares of honest and of fraudulent transactions, in [0, 1],
-    that are at least as extreme on that side. The columns are sorted, with NaN (unknown) last; unknown values count as not extreme.
+    Return on which side of the honest median a value lies (true: high), and the shares of honest and of fraudulent transactions, in [0, 1],
+    that are at least as extreme on that side.
+
+    A value that equals the median, as a flag or a count of zero often does, gets the side on which the two shares differ more. The columns are
+    sorted, with NaN (unknown) last; unknown values count as not extreme.
     """
-    known = honest[: int(np.searchsorted(honest, np.inf, side="right"))]
     value = float(np.float32(value))
-    high = not len(known) or value >= float(known[len(known) // 2])
-    return high, _share(honest, value, high), _share(fraud, value, high)
+    known = honest[: int(np.searchsorted(honest, np.inf, side="right"))]
+    median = float(known[len(known) // 2]) if len(known) else value
+    sides = [high for high in (True, False) if (high and value >= median) or (not high and value <= median)]
+    found = [(high, _share(honest, value, high), _share(fraud, value, high)) for high in sides]
+    return max(found, key=lambda one: _difference(one[1], one[2]))
+
+
+def _difference(honest: float, fraud: float) -> float:
+    """How many times one share is the other, at least 1."""
+    low, high = sorted((honest + 1e-6, fraud + 1e-6))
+    return high / low
 
 
 def _share(column: Floats, value: float, high: bool) -> float:

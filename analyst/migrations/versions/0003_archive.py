@@ -1,4 +1,6 @@
-"""The archive of transactions, decisions and labels."""
+"""The archive of transactions, decisions and labels; alerts by device."""
+
+import json
 
 import sqlalchemy as sa
 from alembic import op
@@ -66,9 +68,19 @@ def upgrade() -> None:
     )
     for table, key in _INDEXES:
         op.create_index(f"{table}_by_{key}", table, [f"{key}_id"])
+    op.add_column("alerts", sa.Column("device_id", sa.String(128)))
+    op.create_index("alerts_by_device", "alerts", ["device_id", "event_time"])
+    alerts = sa.table("alerts", sa.column("alert_id"), sa.column("device_id"), sa.column("message"))
+    connection = op.get_bind()
+    for alert_id, message in connection.execute(sa.select(alerts.c.alert_id, alerts.c.message)).all():
+        device = json.loads(message)["transaction"].get("device_id")
+        if device is not None:
+            connection.execute(sa.update(alerts).where(alerts.c.alert_id == alert_id).values(device_id=device))
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drop the tables and the column."""
+    op.drop_index("alerts_by_device", "alerts")
+    op.drop_column("alerts", "device_id")
     for table in ("archived_labels", "archived_decisions", "archived_transactions"):
         op.drop_table(table)
