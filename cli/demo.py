@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 HISTORY_DAYS, LIVE_DAYS, A_DAY = 60, 60, 2_000  # transactions a simulated day
 BUDGET = "20/day"
-_POISON_EVERY = 300  # now and then a record that nobody can decode: it must end in the dead letters and stop nothing
+_POISON_EVERY = 300  # one undecodable record after so many: it must become a dead letter and stop nothing
 _BEHIND_AT_MOST = 4_000  # the embedded broker drops what nobody has read in time
 _READY_SECONDS, _DRAIN_SECONDS = 90, 60
 _LIBC = ctypes.CDLL(None)

@@ -10,7 +10,8 @@ from typing import Any
 from core.clock import MS_PER_HOUR
 
 # Tolerance for a producer's clock. An hour equals Kafka's own limit (message.timestamp.after.max.ms). A time that is two or more hours
-# ahead because of a wrong time zone is refused; an error of one hour is not. Each entity's lateness must be longer (``decode_spec``): an accepted event must not make current ones late.
+# ahead because of a wrong time zone is refused; an error of one hour is not. Each entity's lateness must be longer (``decode_spec``): an
+# accepted event must not make current ones late.
 AHEAD_MS = MS_PER_HOUR
 
 _LOG_APPEND_TIME = 1  # Kafka's timestamp type for a time that the broker has set
