@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, Connection, Float, Integer, Table, delete, func, insert, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from analyst.database import database_at, lock, migrate
 from analyst.tables import archived_decisions, archived_labels, archived_transactions
@@ -73,8 +73,7 @@ class Archive:
 
     def ping(self) -> None:
         """Return when the database has answered."""
-        with self._engine.connect().execution_options(reading=True) as connection:
-            connection.execute(select(1))
+        self._rows(select(1))
 
     # -- writing --------------------------------------------------------------------------------------------------------------
 
@@ -141,7 +140,8 @@ class Archive:
                 columns[column.name] = computed.get(column.name) or [getattr(message, column.name) for message in messages]
         types = {column.name: _ARROW_TYPES.get(type(column.type), pa.string()) for column in table.columns}
         rows = pa.table({column.name: pa.array(columns[column.name], types[column.name]) for column in table.columns})
-        kept = rows.filter(pa.array([written >= self._oldest() for written in columns["written_at"]], pa.bool_()))
+        oldest = self._oldest()
+        kept = rows.filter(pa.array([written >= oldest for written in columns["written_at"]], pa.bool_()))
         if not kept.num_rows:
             return
         with _failures():
@@ -162,24 +162,32 @@ class Archive:
         # an empty cell is NULL, an empty text is quoted
         pyarrow.csv.write_csv(rows, buffer, pyarrow.csv.WriteOptions(include_header=False))
         days = {time // MS_PER_DAY for time in rows.column("written_at").to_pylist()}
-        for last_try in (False, True):
+        try:
             self._make_partitions(table, days)
             try:
-                with self._engine.begin() as connection:
-                    try:
-                        with connection.begin_nested():
-                            _copy_csv(connection, table.name, rows.column_names, buffer)
-                    except psycopg.errors.UniqueViolation:
-                        waiting = f"{table.name}_waiting"
-                        connection.execute(text(f"CREATE TEMPORARY TABLE {waiting} (LIKE {table.name}) ON COMMIT DROP"))
-                        _copy_csv(connection, waiting, rows.column_names, buffer)
-                        connection.execute(text(f"INSERT INTO {table.name} SELECT * FROM {waiting} ON CONFLICT DO NOTHING"))
-                return
+                self._copy_once(table, rows.column_names, buffer)
             except psycopg.errors.CheckViolation:
                 # a partition has gone since it was looked up: by a shorter retention elsewhere, or in a restored database
-                if last_try:
-                    raise
                 self._partitions.clear()
+                self._make_partitions(table, days)
+                self._copy_once(table, rows.column_names, buffer)
+        except psycopg.DataError as error:
+            raise _refused(error) from error
+        except psycopg.Error as error:
+            raise _away(error) from error
+
+    def _copy_once(self, table: Table, columns: list[str], rows: io.BytesIO) -> None:
+        import psycopg
+
+        with self._engine.begin() as connection:
+            try:
+                with connection.begin_nested():
+                    _copy_csv(connection, table.name, columns, rows)
+            except psycopg.errors.UniqueViolation:
+                waiting = f"{table.name}_waiting"
+                connection.execute(text(f"CREATE TEMPORARY TABLE {waiting} (LIKE {table.name}) ON COMMIT DROP"))
+                _copy_csv(connection, waiting, columns, rows)
+                connection.execute(text(f"INSERT INTO {table.name} SELECT * FROM {waiting} ON CONFLICT DO NOTHING"))
 
     def _make_partitions(self, table: Table, days: set[int]) -> None:
         """Make the partitions of some days. To attach one does not wait for readers, as to make it in place would."""
@@ -275,18 +283,17 @@ def _failures() -> Any:
     """Turn a refused value into ``InvalidEvent`` and an outage into ``DatabaseError``, by the error's class."""
     try:
         yield
-    except (SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
-        raise _failure(getattr(error, "orig", None) or error) from error
-    except Exception as error:
-        if not hasattr(error, "sqlstate"):  # COPY speaks to psycopg directly
-            raise
-        raise _failure(error) from error
+    except (DataError, OverflowError, UnicodeEncodeError) as error:
+        raise _refused(getattr(error, "orig", error)) from error
+    except SQLAlchemyError as error:
+        raise _away(getattr(error, "orig", error)) from error
 
 
-def _failure(error: BaseException) -> InvalidEvent | DatabaseError:
-    refused = {"DataError", "OverflowError", "UnicodeEncodeError"}
-    if refused & {kind.__name__ for kind in type(error).__mro__}:
-        return InvalidEvent(f"the archive refuses a value: {type(error).__name__}")
+def _refused(error: BaseException) -> InvalidEvent:
+    return InvalidEvent(f"the archive refuses a value: {type(error).__name__}")
+
+
+def _away(error: BaseException) -> DatabaseError:
     return DatabaseError(
         f"the archive's database does not answer ({type(error).__name__}): check WHYFLAG_ARCHIVE and the database"
     )

@@ -32,11 +32,11 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     from training.readers import TransactionFile, messages_of, read_labels
 
     settings = read_settings()
-    archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
+    clock = SystemClock()
+    archive = Archive(settings.archive_url, clock, settings.archive_days)
     archive.migrate()
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
-    now = SystemClock().now_ms()
-    known = [one for one in read_labels(labels, settings.privacy) if one.label_time <= now] if labels else []
+    known = [one for one in read_labels(labels, settings.privacy) if one.label_time <= clock.now_ms()] if labels else []
     count = 0
     try:
         with stages() as progress:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
@@ -38,7 +37,7 @@ class ArchiveStage(StatelessDecisions):
 
     def __init__(self, archive: Archive, privacy: Privacy, clock: Clock) -> None:
         self._archive, self._privacy, self._clock = archive, privacy, clock
-        self._expired_on: datetime | None = None
+        self._expired_day = -1
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
@@ -71,10 +70,10 @@ class ArchiveStage(StatelessDecisions):
         return letters
 
     async def _expire_daily(self) -> None:
-        today = datetime.fromtimestamp(self._clock.now_ms() // MS_PER_DAY * MS_PER_DAY / 1000, UTC)
-        if today != self._expired_on:
+        today = self._clock.now_ms() // MS_PER_DAY
+        if today != self._expired_day:
             await asyncio.to_thread(self._archive.expire)
-            self._expired_on = today
+            self._expired_day = today
 
     def _store(self, topic: str, records: list[Any]) -> list[Outputs]:
         """Store what can be stored; dead letters for the rest."""

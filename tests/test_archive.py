@@ -77,6 +77,22 @@ def transaction(number=0, **changes):
     return structs.replace(made, **changes)
 
 
+def decision(number=0, **changes):
+    made = Decision(
+        transaction_id=f"t{number}", card_id="c1", merchant_id="m1", event_time=NOW, amount=1_000, currency="EUR", outcome=Outcome.REVIEW,
+        probability=0.5, bundle="b",
+    )  # fmt: skip
+    return structs.replace(made, **changes)
+
+
+def label(number=0, **changes):
+    made = Label(
+        transaction_id=f"t{number}", card_id="c1", merchant_id="m1", event_time=NOW, label_time=NOW, fraud=True,
+        source=LabelSource.ANALYST,
+    )  # fmt: skip
+    return structs.replace(made, **changes)
+
+
 def sources(count, written=NOW, first=0):
     return [Source(written, 0, first + number) for number in range(count)]
 
@@ -101,21 +117,9 @@ def test_every_field_comes_back_and_a_record_stored_again_changes_nothing(archiv
 
 
 def test_decisions_and_labels_come_back(archive):
-    decision = Decision(
-        transaction_id="t0", card_id="c1", merchant_id="m1", event_time=NOW, amount=1_000, currency="EUR", outcome=Outcome.REVIEW,
-        probability=None, bundle="b", reason_codes=("event_late", "transaction_id_reused"), expected_loss=7,
-    )  # fmt: skip
-    label = Label(
-        transaction_id="t0",
-        card_id="c1",
-        merchant_id="m1",
-        event_time=NOW,
-        label_time=NOW,
-        fraud=True,
-        source=LabelSource.ANALYST,
-    )
-    archive.add_decisions(sources(1), [decision])
-    archive.add_labels(sources(1), [label])
+    doubted = decision(probability=None, reason_codes=("event_late", "transaction_id_reused"), expected_loss=7)
+    archive.add_decisions(sources(1), [doubted])
+    archive.add_labels(sources(1), [label()])
     (stored,) = rows(archive, archived_decisions)
     assert (stored["outcome"], stored["probability"], stored["reason_codes"]) == (
         "review",
@@ -197,10 +201,7 @@ def test_a_transaction_that_is_not_there_yet_is_told(archive):
 
 def test_a_later_label_corrects_an_earlier_one(archive):
     archive.add_transactions(sources(2), [transaction(0), transaction(1)])
-    base = Label(
-        transaction_id="t0", card_id="c1", merchant_id="m1", event_time=NOW - MS_PER_HOUR, label_time=NOW - 50, fraud=True,
-        source=LabelSource.CHARGEBACK,
-    )  # fmt: skip
+    base = label(event_time=NOW - MS_PER_HOUR, label_time=NOW - 50, source=LabelSource.CHARGEBACK)
     archive.add_labels(sources(1), [base])
     assert archive.merchant("m1", 0, NOW).frauds == 1
     archive.add_labels(sources(1, first=1), [structs.replace(base, label_time=NOW - 40, fraud=False)])
@@ -299,10 +300,7 @@ def test_the_stage_stores_card_numbers_as_the_tokens_of_the_stream(archive):
 
 
 def test_a_record_that_the_database_refuses_is_a_dead_letter_and_the_others_are_stored(archive, url):
-    good = Decision(
-        transaction_id="t", card_id="c", merchant_id="m", event_time=NOW, amount=1, currency="EUR", outcome=Outcome.REVIEW,
-        probability=0.5, bundle="b",
-    )  # fmt: skip
+    good = decision()
     bad = structs.replace(good, bundle="b" * 65) if "sqlite" not in url else structs.replace(good, bundle="\0")
     records = [record(bad if number == 5 else good, number, DECISIONS) for number in range(9)]
     letters = processed(archive, DECISIONS, records)
@@ -320,16 +318,7 @@ def test_a_decision_that_is_none_is_a_dead_letter(archive):
 
 
 def test_labels_pass_through_the_stage(archive):
-    label = Label(
-        transaction_id="t0",
-        card_id="c1",
-        merchant_id="m1",
-        event_time=NOW,
-        label_time=NOW,
-        fraud=True,
-        source=LabelSource.ANALYST,
-    )
-    assert processed(archive, LABELS, [record(label, 0, LABELS), record(b"no", 1, LABELS)]) == []
+    assert processed(archive, LABELS, [record(label(), 0, LABELS), record(b"no", 1, LABELS)]) == []
     assert len(rows(archive, archived_labels)) == 1
 
 

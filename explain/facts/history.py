@@ -1,7 +1,6 @@
 """What a card, a merchant and a device did before an alert, computed from archived payments."""
 
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
@@ -161,15 +160,14 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
     since, before = transaction.event_time - DAYS * MS_PER_DAY, transaction.event_time
     payments = history.payments_of_card(transaction.card_id, since, before)
     habits = habits_of(payments, transaction.currency, before)
-    amounts = sorted(one.amount for one in payments if one.currency == transaction.currency)
+    begins = history.begins()
+    smaller = [one.amount < transaction.amount for one in payments if one.currency == transaction.currency]
     here = [one for one in payments if one.merchant_id == transaction.merchant_id]
     return CardHistory(
         complete=history.holds(transaction),
-        days=math.ceil((before - max(since, min(begins, before))) / MS_PER_DAY)
-        if (begins := history.begins()) is not None
-        else 0,
+        days=0 if begins is None else math.ceil((before - max(since, min(begins, before))) / MS_PER_DAY),
         habits=habits,
-        usual_rank=bisect_left(amounts, transaction.amount) / len(amounts) if amounts else None,
+        usual_rank=sum(smaller) / len(smaller) if smaller else None,
         here=MerchantForCard(
             payments=len(here),
             largest=max((one.amount for one in here if one.currency == transaction.currency), default=None),
@@ -229,19 +227,21 @@ def last_payments(payments: Sequence[Payment], home: Place | None) -> tuple[Last
     merchants: set[str] = set()
     devices: set[str] = set()
     told = []
-    for one in payments:
-        told.append(
-            LastPayment(
-                payment=one,
-                category=category_name(one.mcc),
-                distance=_from(home, one.lat, one.lon),
-                known_merchant=one.merchant_id in merchants,
-                known_device=one.device_id in devices if one.device_id else None,
+    for place, one in enumerate(payments):
+        if place >= len(payments) - LAST_PAYMENTS:
+            told.append(
+                LastPayment(
+                    payment=one,
+                    category=category_name(one.mcc),
+                    distance=_from(home, one.lat, one.lon),
+                    known_merchant=one.merchant_id in merchants,
+                    known_device=one.device_id in devices if one.device_id else None,
+                )
             )
-        )
         merchants.add(one.merchant_id)
-        devices.update({one.device_id} if one.device_id else ())
-    return tuple(reversed(told[-LAST_PAYMENTS:]))
+        if one.device_id:
+            devices.add(one.device_id)
+    return tuple(reversed(told))
 
 
 def kilometres(lat: float, lon: float, other_lat: float, other_lon: float) -> float:

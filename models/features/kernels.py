@@ -38,6 +38,7 @@ from models.features.state import (
     WATERMARK,
     forget_events,
     free_block,
+    place_of,
     take_block,
 )
 
@@ -83,22 +84,13 @@ F_COUNT, F_FIRST, F_LAST, F_USUAL, F_FIRST_USUAL, F_LAST_USUAL = 0, 1, 2, 3, 4, 
 @njit(cache=True, nogil=True, inline="always")
 def slot_of(state, key):
     """The slot of a key, -1 if it has none."""
-    mask = np.uint64(len(state.table_keys) - 1)
-    at = key & mask
-    while state.table_slots[at] >= 0:
-        if state.table_keys[at] == key:
-            return np.int64(state.table_slots[at])
-        at = (at + np.uint64(1)) & mask
-    return np.int64(-1)
+    return np.int64(state.table_slots[place_of(state, key)])
 
 
 @njit(cache=True, nogil=True, inline="always")
 def new_slot(state, key):
     """A slot for a key that has none. The caller has made sure that there may be one more."""
-    mask = np.uint64(len(state.table_keys) - 1)
-    at = key & mask
-    while state.table_slots[at] >= 0:
-        at = (at + np.uint64(1)) & mask
+    at = place_of(state, key)
     slot = state.meta[N_SLOTS]
     state.meta[N_SLOTS] = slot + 1
     state.table_keys[at] = key

@@ -168,16 +168,22 @@ def forget_events(state: State, slot: int) -> None:
         state.devices[slot, :] = 0
 
 
+@njit(cache=True, nogil=True, inline="always")
+def place_of(state: State, key: Any) -> Any:
+    """Return the place of a key in the hash table, or the free place where it would go: its ``table_slots`` is -1."""
+    mask = np.uint64(len(state.table_keys) - 1)
+    at = key & mask
+    while state.table_slots[at] >= 0 and state.table_keys[at] != key:
+        at = (at + np.uint64(1)) & mask
+    return at
+
+
 @njit(cache=True, nogil=True)
 def held(state: State, keys: Any) -> Any:
     """Return which keys are held, bool [n]."""
-    mask = np.uint64(len(state.table_keys) - 1)
     found = np.zeros(len(keys), np.bool_)
-    for place in range(len(keys)):
-        at = keys[place] & mask
-        while state.table_slots[at] >= 0 and state.table_keys[at] != keys[place]:
-            at = (at + np.uint64(1)) & mask
-        found[place] = state.table_slots[at] >= 0
+    for number in range(len(keys)):
+        found[number] = state.table_slots[place_of(state, keys[number])] >= 0
     return found
 
 
@@ -187,9 +193,7 @@ def remove(state: State, keys: Any) -> None:
     mask = np.uint64(len(state.table_keys) - 1)
     one = np.uint64(1)
     for key in keys:
-        at = key & mask
-        while state.table_slots[at] >= 0 and state.table_keys[at] != key:
-            at = (at + one) & mask
+        at = place_of(state, key)
         slot = state.table_slots[at]
         if slot < 0:
             continue
@@ -209,10 +213,7 @@ def remove(state: State, keys: Any) -> None:
         state.meta[N_SLOTS] = last
         if slot != last:
             moved = state.keys[last]
-            at = moved & mask
-            while state.table_keys[at] != moved or state.table_slots[at] < 0:
-                at = (at + one) & mask
-            state.table_slots[at] = slot
+            state.table_slots[place_of(state, moved)] = slot
             state.keys[slot], state.dirty[slot], state.digests[slot] = moved, state.dirty[last], state.digests[last]
             state.newest[slot] = state.newest[last]
             state.reports[slot], state.buckets[slot] = state.reports[last], state.buckets[last]
