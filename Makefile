@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# a file of tests stays on one worker, which makes its bundle, its database and its broker once
+PARALLEL := -n $(or $(WORKERS),2) --dist loadfile
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -25,11 +27,12 @@ demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
 
 test: setup ## Run the tests; those that need other programs skip with a reason where these are missing.
-	$(BIN)/python -m pytest -rs -m "not faults"
+	$(BIN)/python -m pytest -rs -m "not faults" $(PARALLEL)
 
 test-system: setup ## Install those programs with apt and run their tests, none skipped.
 	.ci/install-system
-	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "system or faults"
+	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "system and not faults" $(PARALLEL)
+	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m faults
 
 test-faults: setup ## The fault suite on Apache Kafka with fifty kills (Java and Maven).
 	WHYFLAG_FAULT_KILLS=50 $(BIN)/python -m pytest -rs -m faults

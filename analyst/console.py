@@ -5,14 +5,13 @@ Pages are complete without JavaScript; htmx refreshes the queue, a few keys move
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import msgspec
 from fastapi import FastAPI, Form, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
@@ -24,26 +23,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.pictures import timeline, waterfall
 from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
+from core.display import quoted
 from core.errors import QueueError, WhyflagError
-from core.messages import TYPOLOGIES, Alert, Finding, Transaction
-from core.money import money
+from core.messages import TYPOLOGIES, Alert, Finding, Part, SimilarCase, Transaction, Unit, Value
 from core.privacy import WITHOUT_KEY
 from core.settings import Settings
 from explain.facts.categories import category_name
 from explain.facts.history import CardHistory, History, card_history
-from explain.reasons import THEME_NAMES, contrast_words, duration
-from explain.untrusted import quoted
+from explain.investigation import Investigation
+from explain.words import ENGLISH, LANGUAGES, Writer, writer
 
 _HERE = Path(__file__).parent
 PAGE = 50
+_YEAR_SECONDS = 365 * 24 * 3600
 _OTHERS = 6  # alerts of the same device or merchant that an alert shows, itself included
-PARTS = {
-    "what_happened": "What happened",
-    "why_unusual": "Why it is unusual",
-    "similar_cases": "What similar cases were",
-    "speaks_against": "What speaks against fraud",
-    "next_step": "Suggested next step",
-}
 logger = logging.getLogger(__name__)
 _PRIVACY = WITHOUT_KEY  # notes are free text: masking needs no key
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -69,18 +62,16 @@ def create_app(
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings))
     pages = Jinja2Templates(_HERE / "templates")
-    pages.env.filters |= {
-        "money": money,
-        "when": _when,
-        "day": _day,
-        "clock": _clock,
-        "contrast": contrast_words,
-        "ago": duration,
-        "quoted": quoted,
-    }
+    pages.env.filters |= {"quoted": quoted, "capital": lambda words: words[:1].upper() + words[1:]}
+    pages.env.globals |= {"value": _value, "whole_share": _whole_share, "languages": LANGUAGES}
 
     def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
-        return pages.TemplateResponse(request, name, {"analyst": _named(request, settings), **values}, status_code=status)
+        language = _language(request)
+        own = {"analyst": _named(request, settings), "words": writer(language), "language": language}
+        response = pages.TemplateResponse(request, name, own | values, status_code=status)
+        if "language" in request.query_params:
+            response.set_cookie("language", language, max_age=_YEAR_SECONDS, samesite="strict", httponly=True)
+        return response
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
@@ -131,16 +122,18 @@ def create_app(
             queued=queued,
             alert=queued.alert,
             explanation=explanation,
-            waterfall=waterfall(explanation) if explanation else "",
-            timeline=timeline(queued.alert),
+            facts={fact.fact_id: fact for fact in explanation.facts} if explanation else {},
+            paid=Value(Unit.MONEY, queued.alert.transaction.amount, currency=queued.alert.transaction.currency),
+            waterfall=waterfall(explanation, writer(_language(request))) if explanation else "",
+            timeline=timeline(queued.alert, writer(_language(request))),
+            shared_themes=_shared_themes,
             history=past,
             category=category_name(queued.alert.transaction.mcc),
             others=_others(queue, queued.alert),
             verdicts=queue.verdicts_of(alert_id),
             typologies=TYPOLOGIES,
             findings=list(Finding),
-            parts=PARTS,
-            theme_names=THEME_NAMES,
+            parts=list(Part),
             can_investigate=investigating is not None,
             **_investigations(queue, alert_id),
         )
@@ -209,7 +202,7 @@ def _investigations(queue: Queue, alert_id: str) -> dict[str, Any]:
     rows = queue.investigations_of(alert_id)
     return {
         "investigations": [
-            {"asked_by": row.asked_by, "asked_at": row.asked_at, "found": json.loads(row.message) if row.message else None}
+            {"asked_by": row.asked_by, "asked_at": row.asked_at, "found": _investigation(row.message)}
             for row in rows
             if row.state == ENDED
         ],
@@ -269,13 +262,31 @@ def _named(request: Request, settings: Settings) -> str:
     return (request.headers.get(settings.analyst_header, "") if settings.analyst_header else settings.analyst)[:64]
 
 
-def _day(time: int) -> str:
-    return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d")
+def _language(request: Request) -> str:
+    """The reader's language: as chosen now, as chosen before, as the browser prefers, or English."""
+    preferred = (one.split(";")[0].strip()[:2].lower() for one in request.headers.get("accept-language", "").split(","))
+    asked = (request.query_params.get("language", ""), request.cookies.get("language", ""), *preferred)
+    return next((one for one in asked if one in LANGUAGES), ENGLISH)
 
 
-def _clock(time: int) -> str:
-    return datetime.fromtimestamp(time / 1000, UTC).strftime("%H:%M")
+def _value(unit: str, number: float | None = None, text: str = "", currency: str = "") -> Value:
+    """A value for the pages, by the name of its unit."""
+    return Value(Unit(unit), number, text, currency)
 
 
-def _when(time: int) -> str:
-    return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _whole_share(share: float) -> Value:
+    """A share in whole percent."""
+    return Value(Unit.SHARE, round(share, 2))
+
+
+def _shared_themes(words: Writer, case: SimilarCase) -> str:
+    """The themes that a past case shares with an alert."""
+    return ", ".join(f"“{words.code(f'theme-{theme}')}”" for theme in case.shared)
+
+
+def _investigation(message: str | None) -> Investigation | None:
+    """What an investigation found; None if it broke down or an earlier version wrote it."""
+    try:
+        return msgspec.json.decode(message, type=Investigation) if message else None
+    except msgspec.MsgspecError:
+        return None

@@ -5,22 +5,21 @@ from datetime import UTC, datetime
 from html import escape
 
 from core.messages import Alert, Explanation
-from core.money import exponent, minor_per_major, money
-from explain.reasons import THEME_NAMES, duration
+from core.money import minor_per_major
+from explain.facts.values import code, country, money, seconds, text
+from explain.words import Writer
 
 _WIDTH = 640
 _ROW = 26
 _LABELS = 250
 
 
-def waterfall(explanation: Explanation) -> str:
+def waterfall(explanation: Explanation, words: Writer) -> str:
     """From the starting point to the score in log-odds: one bar a theme, red for fraud, blue against. Empty where no model scored."""
-    start = [item for item in explanation.evidence if item.kind == "bias"]
     steps = explanation.themes
-    if not start or not steps:
+    if explanation.start is None or not steps:
         return ""
-    at = start[0].contribution or 0.0
-    edges = [at]
+    edges = [explanation.start]
     for reason in steps:
         edges.append(edges[-1] + reason.contribution)
     low, high = min(edges), max(edges)
@@ -35,9 +34,9 @@ def waterfall(explanation: Explanation) -> str:
         begin, end = edges[row], edges[row + 1]
         left, width, top = min(x(begin), x(end)), max(abs(x(end) - x(begin)), 1.5), row * _ROW + 6
         kind = "for" if end >= begin else "against"
-        name = THEME_NAMES[reason.theme]
+        name = words.theme(reason)
         parts.append(
-            f'<g><title>{escape(" ".join(fact.text for fact in reason.facts))}</title><text x="{_LABELS}" y="{top + 13}" class="label">{escape(name)}</text>'
+            f'<g><text x="{_LABELS}" y="{top + 13}" class="label">{escape(name)}</text>'
             f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="17" rx="2" class="{kind}"/>'
             f'<text x="{left + width + 5:.1f}" y="{top + 13}" class="value">{reason.contribution:+.2f}</text></g>'
         )
@@ -45,13 +44,13 @@ def waterfall(explanation: Explanation) -> str:
     parts.append(
         f'<line x1="{x(edges[0]):.1f}" x2="{x(edges[0]):.1f}" y1="0" y2="{bottom}" class="axis"/>'
         f'<line x1="{x(edges[-1]):.1f}" x2="{x(edges[-1]):.1f}" y1="0" y2="{bottom}" class="axis end"/>'
-        f'<text x="{x(edges[0]):.1f}" y="{bottom + 14}" class="tick">start {edges[0]:+.2f}</text>'
-        f'<text x="{x(edges[-1]):.1f}" y="{bottom + 14}" class="tick strong">score {edges[-1]:+.2f}</text>'
+        f'<text x="{x(edges[0]):.1f}" y="{bottom + 14}" class="tick">{edges[0]:+.2f}</text>'
+        f'<text x="{x(edges[-1]):.1f}" y="{bottom + 14}" class="tick strong">{edges[-1]:+.2f}</text>'
     )
-    return _svg("waterfall", bottom + 20, parts, "Contributions to the score in log-odds")
+    return _svg("waterfall", bottom + 20, parts, words.words("ui-score-picture"))
 
 
-def timeline(alert: Alert) -> str:
+def timeline(alert: Alert, words: Writer) -> str:
     """The card's last transactions and this one: amount (logarithmic) against time before the alert. Empty without a past."""
     now, currency = alert.transaction.event_time, alert.currency or alert.transaction.currency
     price = alert.features.get("amount")
@@ -73,7 +72,7 @@ def timeline(alert: Alert) -> str:
 
     parts = [
         f'<line x1="{left - 5}" x2="{right + 10}" y1="{y(amount):.1f}" y2="{y(amount):.1f}" class="grid"/>'
-        f'<text x="{left - 9}" y="{y(amount) + 4:.1f}" class="label">{amount / 10 ** exponent(currency):,.{exponent(currency)}f}</text>'
+        f'<text x="{left - 9}" y="{y(amount) + 4:.1f}" class="label">{escape(words.value(money(amount, currency)))}</text>'
         for amount in sorted({min(amounts), max(amounts)})
     ]
     ticks: list[float] = []
@@ -81,24 +80,28 @@ def timeline(alert: Alert) -> str:
         ago = (now - one.event_time) / 1000
         place = x(one.event_time)
         kind = "online" if one.channel == "online" else "present"
-        where = ", ".join(
-            filter(None, (one.mcc and f"category {one.mcc}", one.country, "this merchant" if one.same_merchant else None))
-        )
+        told = [
+            words.value(money(one.amount or 0, currency)),
+            words.words("ui-before-this", ago=seconds(ago)),
+            *([words.value(country(one.country))] if one.country else []),
+            *([words.value(code(one.channel))] if one.channel else []),
+            *([words.words("ui-merchant")] if one.same_merchant else []),
+        ]
         parts.append(
-            f"<g><title>{money(one.amount or 0, currency)}, {duration(ago)} before{', ' + escape(where) if where else ''}</title>"
+            f"<g><title>{escape(', '.join(told))}</title>"
             f'<circle cx="{place:.1f}" cy="{y(one.amount or 0):.1f}" r="6" class="{kind}{" same" if one.same_merchant else ""}"/></g>'
         )
         if all(abs(place - other) > 62 for other in (*ticks, right)):
             ticks.append(place)
-            parts.append(f'<text x="{place:.1f}" y="{height - 14}" class="tick">{duration(ago)}</text>')
+            parts.append(f'<text x="{place:.1f}" y="{height - 14}" class="tick">{words.value(seconds(ago))}</text>')
     when = datetime.fromtimestamp(now / 1000, UTC)
     if own is not None:
         parts.append(
-            f"<g><title>{money(own, currency)}, this transaction</title>"
+            f"<g><title>{escape(words.value(money(own, currency)))}, {words.words('ui-this')}</title>"
             f'<circle cx="{right}" cy="{y(own):.1f}" r="8" class="this"/></g>'
         )
     parts.append(f'<text x="{right - 12}" y="{height - 14}" class="tick strong">{when:%H:%M}</text>')
-    return _svg("timeline", height, parts, f"Amount of the card's last transactions in {currency}, by time before this one")
+    return _svg("timeline", height, parts, words.words("ui-amounts-picture", currency=text(currency)))
 
 
 def _svg(name: str, height: float, parts: list[str], title: str) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from analyst.audit import record
 from analyst.database import lock, open_database
+from analyst.earlier import stored_explanation
 from analyst.tables import alerts, investigations, verdicts
 from core.clock import Clock
 from core.errors import InvalidEvent, QueueError
@@ -24,7 +25,6 @@ from core.messages import (
     Finding,
     Verdict,
     decode_alert,
-    decode_explanation,
     decode_verdict,
     encode,
 )  # fmt: skip
@@ -262,7 +262,7 @@ class Queue:
 def _queued(row: Any) -> QueuedAlert:
     return QueuedAlert(
         alert=decode_alert(row["message"].encode()),
-        explanation=decode_explanation(row["explanation"].encode()) if row["explanation"] else None,
+        explanation=stored_explanation(row["explanation"].encode()) if row["explanation"] else None,
         finding=Finding(row["finding"]) if row["finding"] else None,
         raised_at=row["raised_at"],
     )

@@ -23,18 +23,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.setting import WORKER_CORE, trained_world
-from core.messages import decode_alert
+from core.messages import Claim, Fact, Form, decode_alert
+from core.messages import Subject as About
 from core.privacy import Privacy
 from explain.casebook import Casebook, CasesInMemory, bundle_cases
-from explain.evidence import gather
+from explain.claims import TEMPLATE, Subject, answer_of, check, parse, template_claims
 from explain.explainer import Explainer
-from explain.narrator import Facts, template_claims
-from explain.reasons import entity_of, sentence
+from explain.facts.kinds import entity_of, kind_of, value_of, window_of
 from explain.vectors import FaissCases
-from explain.verification import check
+from explain.words import ENGLISH, LANGUAGES, writer
 from models.attribution import contributions
 from models.bundle import load_bundle
-from models.features.spec import default_spec
+from models.features.spec import Feature, default_spec, op_of
 from training.mapping import load_mapping
 from training.progress import Progress
 from training.readers import TransactionFile
@@ -58,6 +58,12 @@ def timed(work: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - began
 
 
+def processor_time(work: Callable[..., object], *arguments: object) -> float:
+    began = time.thread_time()
+    work(*arguments)
+    return time.thread_time() - began
+
+
 def evidence(folder: Path) -> None:
     bundle = load_bundle(folder / "bundle")
     source = TransactionFile(folder / "transactions.parquet", load_mapping("whyflag"))
@@ -68,12 +74,20 @@ def evidence(folder: Path) -> None:
     for alert in alerts[:50]:
         explainer.explain(alert)
     print(f"{len(alerts):,} alerts, {len(bundle.spec.feature_names)} features, {len(explainer.casebook):,} cases in memory")
-    shown("evidence pack", [timed(gather, alert, bundle) for alert in alerts])
     explanations = [explainer.explain(alert) for alert in alerts]
-    shown("evidence, similar cases, checked narrative", [timed(explainer.explain, alert) for alert in alerts])
-    facts = [Facts(one.evidence, one.suggestion) for one in explanations]
-    told = [template_claims(one) for one in facts]
-    shown("checking a narrative alone", [timed(check, *one) for one in zip(told, facts, strict=True)])
+    shown("facts, similar cases, template narrative", [timed(explainer.explain, alert) for alert in alerts])
+    shown("  the same, processor time", [processor_time(explainer.explain, alert) for alert in alerts])
+    subjects = [Subject(one.facts, one.themes) for one in explanations]
+    answers = [answer_of(template_claims(one)) for one in subjects]
+    checks = [timed(lambda a, s: check(parse(a), s, TEMPLATE), *one) for one in zip(answers, subjects, strict=True)]
+    shown("reading and checking an answer", checks)
+    for language in LANGUAGES:
+        shown(f"writing a narrative, {language}", [timed(_written, one.narrative, one.facts, language) for one in explanations])
+
+
+def _written(claims: tuple[Claim, ...], facts: tuple[Fact, ...], language: str) -> list[str]:
+    known = {fact.fact_id: fact for fact in facts}
+    return [writer(language).claim(claim, known) for claim in claims]
 
 
 def casebook(folder: Path) -> None:
@@ -200,11 +214,14 @@ def _quality(
 
 def _text_vectors(spec: object, X: Matrix) -> Matrix:
     """Each row as the catalogue's sentences, embedded by latent semantic analysis: no language model can be had here."""
-    told = [entity_of(spec, name) for name in spec.feature_names]  # type: ignore[arg-type, attr-defined]
-    rows = [
-        " ".join(sentence(e, f, None if np.isnan(v) else float(v), "EUR") for (e, f), v in zip(told, row, strict=True))
-        for row in X
-    ]
+    told = [entity_of(spec, name)[1] for name in spec.feature_names]  # type: ignore[arg-type, attr-defined]
+    english = writer(ENGLISH)
+
+    def words(feature: Feature, value: float) -> str:
+        values = {"value": value_of(feature, value, "EUR"), **window_of(feature)}
+        return english.fact(Fact("F1", kind_of(op_of(feature)), About.CARD, values), Form.CLAUSE)
+
+    rows = [" ".join(words(f, float(v)) for f, v in zip(told, row, strict=True) if not np.isnan(v)) for row in X]
     terms = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True).fit_transform(rows)
     made = TruncatedSVD(128, random_state=1).fit_transform(terms).astype(np.float32)
     return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)

@@ -31,8 +31,8 @@ def show(case_id: str) -> None:
     """Show a case."""
     from datetime import UTC, datetime
 
+    from core.display import quoted
     from core.errors import CasebookError
-    from explain.untrusted import quoted
 
     with closing(_open()) as opened:
         found = opened.cases.find(case_id)

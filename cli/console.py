@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from analyst.archive import Archive
     from analyst.queue import Queue, QueuedAlert
     from core.settings import Settings
 
@@ -30,7 +31,7 @@ def command() -> None:
     queue = Queue(settings.database, SystemClock())
     archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
     relay = Relay(queue, settings)
-    app = create_app(queue, settings, lambda: relay.alive, _investigating(queue, settings), archive)
+    app = create_app(queue, settings, lambda: relay.alive, _investigating(queue, settings, archive), archive)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:
         listening = socket.create_server((settings.console_host, settings.console_port))
@@ -51,12 +52,12 @@ def command() -> None:
         archive.close()
 
 
-def _investigating(queue: "Queue", settings: "Settings") -> "Callable[[QueuedAlert], Awaitable[str]] | None":
+def _investigating(queue: "Queue", settings: "Settings", archive: "Archive") -> "Callable[[QueuedAlert], Awaitable[str]] | None":
     """What looks into an alert, None where no language model is set."""
-    from explain.llm import language_model
+    from explain.narrators.client import language_model
     from models.store import rule_words
 
-    llm = language_model(settings, structured=False)  # one for all: its connections are kept
+    llm = language_model(settings)  # one for all: its connections are kept
     if llm is None:
         return None
 
@@ -67,7 +68,7 @@ def _investigating(queue: "Queue", settings: "Settings") -> "Callable[[QueuedAle
 
         explanation = queued.explanation
         assert explanation is not None
-        found = await investigate(queued.alert, explanation, queue, llm, rule_words(settings.bundle_dir))
+        found = await investigate(queued.alert, explanation, queue, llm, rule_words(settings.bundle_dir), history=archive)
         return msgspec.json.encode(found).decode()
 
     return look

@@ -416,6 +416,9 @@ def _screen(watch: _Watch, feed: _Feed, address: str, elapsed: float) -> "Render
     from rich.table import Table
     from rich.text import Text
 
+    from core.messages import Side
+    from explain.words import ENGLISH, writer
+
     totals = Table.grid(padding=(0, 3))
     when = datetime.fromtimestamp(feed.simulated_time / 1000, UTC)
     totals.add_row(
@@ -446,7 +449,8 @@ def _screen(watch: _Watch, feed: _Feed, address: str, elapsed: float) -> "Render
     for name, justify in (("outcome", "left"), ("probability", "right"), ("amount", "right"), ("top reason", "left")):
         alerts.add_column(name, justify=justify, no_wrap=name != "top reason")  # type: ignore[arg-type]
     for decision, explanation in watch.latest:
-        reason = next((i.text for i in explanation.evidence if (i.contribution or 0) > 0), ", ".join(decision.reason_codes))
+        strongest = next((fact for fact in explanation.facts if fact.feature and fact.side is Side.FRAUD), None)
+        reason = writer(ENGLISH).sentence(strongest) if strongest else ", ".join(decision.reason_codes)
         style = "red" if decision.outcome == "decline" else "yellow"
         alerts.add_row(
             Text(decision.outcome, style),

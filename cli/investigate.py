@@ -25,20 +25,23 @@ def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> 
 
     import msgspec
 
+    from analyst.archive import Archive
     from analyst.queue import Queue
     from cli.progress import stderr
     from core.clock import SystemClock
     from core.errors import QueueError, SettingsError
     from core.settings import read_settings
     from explain.investigation import Entry, run
-    from explain.llm import language_model
+    from explain.narrators.client import language_model
+    from explain.words import ENGLISH, writer
     from models.store import rule_words
 
     settings = read_settings()
-    llm = language_model(settings, structured=False)
+    llm = language_model(settings)
     if llm is None:
         raise SettingsError("an investigation needs a language model: set WHYFLAG_LLM_URL and WHYFLAG_LLM_MODEL")
-    with closing(Queue(settings.database, SystemClock())) as queue:
+    archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
+    with closing(archive), closing(Queue(settings.database, SystemClock())) as queue:
         queued = queue.get(alert_id)
         if queued is None:
             raise QueueError(f"no alert {alert_id} in the queue of WHYFLAG_DATABASE")
@@ -52,12 +55,14 @@ def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> 
 
         message = None
         try:
-            found = run(queued.alert, queued.explanation, queue, llm, rule_words(settings.bundle_dir), steps, tokens, told=told)
+            rules = rule_words(settings.bundle_dir)
+            found = run(queued.alert, queued.explanation, queue, llm, rules, steps, tokens, history=archive, told=told)
             message = msgspec.json.encode(found).decode()
         finally:
             queue.end_investigation(number, message)
-    for sentence in found.report:
-        click.echo(f"{sentence.text}  [{', '.join(sentence.evidence_ids)}]")
+    english, facts = writer(ENGLISH), found.facts_by_id()
+    for claim in found.report:
+        click.echo(f"{english.claim(claim, facts)}  [{', '.join(mention.fact_id for mention in claim.mentions)}]")
     click.echo(
         f"{found.ended}: {found.steps} answers, {found.tokens:,} tokens, {found.seconds:.1f} s; "
         f"{found.verification.checked} sentences checked, {found.verification.replaced} refused"

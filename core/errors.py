@@ -11,6 +11,7 @@ The one error tree of whyflag.
     ├── DatabaseError      an SQL database cannot be opened or does not answer
     ├── QueueError         the analyst's queue cannot do what was asked
     ├── CasebookError      the index of past cases cannot be used
+    ├── LanguageModelError a language model gave no answer of use
     ├── StateError         the log of a partition's state cannot be used
     ├── BrokerError        Kafka cannot be reached or refuses a request
     └── DeliveryError      an output was not acknowledged; the worker must stop without acking
@@ -57,6 +58,10 @@ class QueueError(WhyflagError):
 
 class CasebookError(WhyflagError):
     """The index of past cases is damaged, of another bundle, or cannot be kept where it should be."""
+
+
+class LanguageModelError(WhyflagError):
+    """A language model gave no answer of use; the message says why in a word or two."""
 
 
 class StateError(WhyflagError):

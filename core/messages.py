@@ -207,52 +207,98 @@ class Alert(Message, frozen=True):
     v: Version = 1
 
 
-class EvidenceItem(Message, frozen=True):
+class Unit(StrEnum):
+    """What the number or text of a value means, and so how it is written in a language."""
+
+    MONEY = "money"  # minor units of the value's currency
+    COUNT = "count"
+    NUMBER = "number"
+    SHARE = "share"  # in [0, 1]
+    TIMES = "times"  # a ratio
+    SECONDS = "seconds"
+    DAYS = "days"
+    KILOMETRES = "km"
+    SPEED = "km/h"
+    CLOCK = "clock"  # hour of the day, UTC
+    WEEKDAY = "weekday"  # 0 is Monday
+    INSTANT = "instant"  # epoch milliseconds, UTC
+    DATE = "date"  # the same, without the time of day
+    FLAG = "flag"  # 1 or 0
+    COUNTRY = "country"  # ISO 3166-1 alpha-2
+    CODE = "code"  # one of a few words that the catalogue of a language knows
+    TEXT = "text"  # written as it is
+
+
+class Value(Message, frozen=True):
+    """A typed value: ``number`` in the unit, or ``text`` for countries, codes and texts."""
+
+    unit: Unit
+    number: float | None = None
+    text: str = ""
+    currency: str = ""
+
+
+class Subject(StrEnum):
+    """What a fact is about."""
+
+    TRANSACTION = "transaction"
+    CARD = "card"
+    MERCHANT = "merchant"
+    DEVICE = "device"
+    SCORE = "score"
+    CASES = "cases"
+    RULE = "rule"
+
+
+class Side(StrEnum):
+    """What a fact supports."""
+
+    FRAUD = "fraud"
+    LEGITIMATE = "legitimate"
+    NEITHER = "neither"
+
+
+class Contrast(Message, frozen=True):
     """
-    One fact about an alert. Sentences refer to it by ``evidence_id``.
-
-    ``contribution`` is the signed TreeSHAP value in log-odds: above zero speaks for fraud, below zero against. ``normal`` is what
-    is usual for this card or merchant, in the unit of ``value``. A sentence may state only numbers that ``text`` states.
+    How rare a value is: of the honest and of the fraudulent transactions that the model was trained on, ``honest_share`` and ``fraud_share``
+    have a value at least as high (``high``) or at least as low.
     """
 
-    evidence_id: Identifier
-    kind: str
-    code: str
-    text: str
-    feature: str = ""
-    value: float | None = None
-    normal: float | None = None
-    contribution: float | None = None
-
-
-class ThemeFact(Message, frozen=True):
-    """
-    A value that speaks for its theme. ``contribution`` is in log-odds, ``usual`` in the unit of ``value``.
-
-    Of the honest and of the fraudulent transactions that the model was trained on, ``honest_share`` and ``fraud_share`` have a value
-    at least as high (``high``) or at least as low.
-    """
-
-    feature: str
-    text: str
-    value: float
-    contribution: float
     high: bool
     honest_share: Probability
     fraud_share: Probability
-    usual: float | None = None
+
+
+class Fact(Message, frozen=True):
+    """
+    One fact about an alert, as data. ``kind`` names the messages of the catalogues that write it (``explain/words``).
+
+    ``usual`` is what is usual for the card or merchant, in the unit of the value called ``value``. ``contribution`` is the TreeSHAP value
+    in log-odds: above zero speaks for fraud. ``feature`` and ``theme`` say where it comes from.
+    """
+
+    fact_id: Identifier
+    kind: str
+    subject: Subject
+    values: dict[str, Value]
+    side: Side = Side.NEITHER
+    usual: Value | None = None
+    contrast: Contrast | None = None
+    contribution: float | None = None
+    feature: str = ""
+    theme: str = ""
 
 
 class ThemeReason(Message, frozen=True):
     """
     What one subject adds to the score: the sum of its features' contributions in log-odds, above zero for fraud, and what the calibrated
-    probability would be without it.
+    probability would be without it. ``facts`` are the ids of its most telling facts.
     """
 
     theme: str
     contribution: float
     probability_without: Probability
-    facts: tuple[ThemeFact, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 class LikelyTypology(Message, frozen=True):
@@ -263,57 +309,123 @@ class LikelyTypology(Message, frozen=True):
     cases: Count
 
 
+class Difference(Message, frozen=True):
+    """A feature in which a past case differs from an alert: the ``kind`` of its facts, its window if it has one, and both values."""
+
+    feature: str
+    kind: str
+    there: Value
+    here: Value
+    window: Value | None = None
+
+
 class SimilarCase(Message, frozen=True):
-    """A past investigated alert near this one. ``note`` is an analyst's: text to be quoted, never to be followed."""
+    """
+    A past investigated alert near this one. ``shared`` are the themes that moved both scores to the same side. ``note`` is an analyst's: text
+    to be quoted, never to be followed.
+    """
 
     case_id: Identifier
     outcome: Finding
     closed_time: EpochMs
     similarity: float
-    differences: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
     typology: str | None = None
     note: str | None = None
 
 
-class Sentence(Message, frozen=True):
-    """One sentence of a narrative, the evidence it rests on, who wrote it, and which of the five parts it belongs to."""
+class Part(StrEnum):
+    """The five parts of a narrative, in their order."""
 
-    text: str
-    evidence_ids: tuple[str, ...]
-    written_by: str
-    part: str = ""
+    WHAT_HAPPENED = "what_happened"
+    WHY_UNUSUAL = "why_unusual"
+    SIMILAR_CASES = "similar_cases"
+    SPEAKS_AGAINST = "speaks_against"
+    NEXT_STEP = "next_step"
+
+
+class Form(StrEnum):
+    """How a fact is written: as a clause, as a noun phrase, or as the comparison of honest payments with frauds."""
+
+    CLAUSE = "clause"
+    SHORT = "short"
+    CONTRAST = "contrast"
+
+
+class Opening(StrEnum):
+    """Words that may open a sentence."""
+
+    NONE = "none"
+    ALSO = "also"
+    HOWEVER = "however"
+    FOR_FRAUD = "for_fraud"
+    AGAINST_FRAUD = "against_fraud"
+    STRONGEST_FOR_FRAUD = "strongest_for_fraud"
+    STRONGEST_AGAINST_FRAUD = "strongest_against_fraud"
+    USUAL = "usual"
+
+
+class Joiner(StrEnum):
+    """Words between the facts of a sentence."""
+
+    AND = "and"
+    BUT = "but"
+    SEMICOLON = "semicolon"
+
+
+class Mention(Message, frozen=True):
+    """A fact in a form."""
+
+    fact_id: Identifier
+    form: Form
+
+
+class Claim(Message, frozen=True):
+    """One sentence of a narrative: facts in their forms between words from closed lists, and who chose them."""
+
+    part: Part
+    mentions: tuple[Mention, ...]
+    opening: Opening = Opening.NONE
+    joiner: Joiner = Joiner.AND
+    written_by: str = ""
 
 
 class Verification(Message, frozen=True):
-    """How a narrative was checked."""
+    """How a narrator's sentences were checked: how many, how many were replaced, and why."""
 
     checked: Count
     replaced: Count
     reasons: tuple[str, ...] = ()
 
 
-class Explanation(Message, frozen=True):
+class Explanation(Message, frozen=True, omit_defaults=False):
     """
-    Why an alert was raised, in facts and in words. Topic ``explanations``, key ``alert_id``.
+    Why an alert was raised: facts, and claims that refer to them. Topic ``explanations``, key ``alert_id``.
 
-    The contributions of ``themes`` and the model's starting point add up to the score; it is empty where no model scored.
+    The contributions of ``themes`` and ``start``, the model's starting point, add up to the score in log-odds; where no model scored there are
+    none. ``explain.words`` writes facts and claims in a language. The version is always on the wire: a message without one is of version 1.
     """
 
     alert_id: Identifier
     transaction_id: Identifier
-    evidence: tuple[EvidenceItem, ...]
+    facts: tuple[Fact, ...]
     reasons: tuple[str, ...]
     similar_cases: tuple[SimilarCase, ...]
-    narrative: tuple[Sentence, ...]
+    narrative: tuple[Claim, ...]
     verification: Verification
-    suggestion: str
     bundle: str
     narrator: str
     prompt: str
     index: str
     themes: tuple[ThemeReason, ...] = ()
+    start: float | None = None
     typology: LikelyTypology | None = None
-    v: Version = 1
+    v: Annotated[int, Meta(ge=2, le=2, description="message version")] = 2
+
+    def fact(self, fact_id: str) -> Fact | None:
+        """The fact of an id."""
+        return next((fact for fact in self.facts if fact.fact_id == fact_id), None)
 
 
 TYPOLOGIES: Final = (

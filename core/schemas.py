@@ -21,7 +21,8 @@ def schema_of(message: type[Message]) -> Schema:
 
 def file_name(message: type[Message]) -> str:
     """The name of a message's schema file, with its version."""
-    return f"{message.__name__.lower()}.v1.json"
+    version = next(field.default for field in msgspec.structs.fields(message) if field.name == "v")
+    return f"{message.__name__.lower()}.v{version}.json"
 
 
 def breaking_changes(old: Schema, new: Schema) -> list[str]:

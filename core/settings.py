@@ -82,7 +82,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     llm_options: Annotated[str, Meta(description="arguments of that class, as a JSON object")] = ""
     llm_prompt: Annotated[str, Meta(min_length=1, description="version of the narrative prompt, or a file of your own")] = (
-        "narrative-2"
+        "narrative-3"
     )
     llm_timeout: Annotated[float, Meta(gt=0, description="seconds one narrative may take, retries included")] = 20.0
     llm_concurrency: Annotated[int, Meta(ge=1, le=256, description="narratives asked for at once")] = 4

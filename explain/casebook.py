@@ -7,7 +7,6 @@ A case's vector is its standardised features beside its TreeSHAP contributions, 
 
 import io
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,11 +15,12 @@ import numpy.typing as npt
 import pyarrow.parquet
 from msgspec import Struct
 
-from core.messages import Alert, EvidenceItem, Finding, SimilarCase, Verdict
-from explain.evidence import attributed
-from explain.reasons import REASONS, entity_of, label, shown
+from core.messages import Alert, Difference, Finding, SimilarCase, Verdict
+from explain.facts.attribution import attribute
+from explain.facts.kinds import entity_of, kind_of, value_of, window_of
 from models.bundle import CASES, Bundle
 from models.features.spec import op_of
+from models.features.themes import Theme, themes_of
 
 if TYPE_CHECKING:
     from explain.vectors import VectorStore
@@ -29,6 +29,8 @@ Vector = npt.NDArray[np.float32]
 SIMILAR = 5
 _CLIP = 4.0  # standard deviations beyond which a feature is simply extreme
 _DIFFERENCES = 2
+_NOTABLE = 0.5  # standard deviations from which a difference is told
+_SHARED = 3  # strongest themes that are compared
 _AT_ONCE = 5000
 
 
@@ -105,8 +107,8 @@ def case_from(alert: Alert, verdict: Verdict, bundle: Bundle) -> Case | None:
     """
     if verdict.finding is Finding.ESCALATE or alert.features.keys() != set(bundle.spec.feature_names):
         return None
-    x, shap, _ = attributed(alert, bundle)
-    return Case(alert.alert_id, verdict.finding, verdict.verdict_time, x, shap, verdict.typology, verdict.note)
+    found = attribute(alert, bundle)
+    return Case(alert.alert_id, verdict.finding, verdict.verdict_time, found.x, found.shap, verdict.typology, verdict.note)
 
 
 def bundle_cases(bundle: Bundle) -> list[Case]:
@@ -135,6 +137,7 @@ class Casebook:
         # an empty store counts as false
         self._store = FaissCases(bundle.version, 2 * len(bundle.spec.feature_names)) if store is None else store
         self._known = self._store.known
+        self._themes = np.array(themes_of(bundle.spec))
         self.refresh()
 
     @property
@@ -194,6 +197,7 @@ class Casebook:
                 outcome=case.outcome,
                 closed_time=case.closed_time,
                 similarity=round(float(score), 4),
+                shared=self._shared(contributions, case.contributions),
                 differences=self._differences(features, case.features),
                 typology=case.typology,
                 note=case.note,
@@ -202,40 +206,27 @@ class Casebook:
             if case.case_id != own_id and case.closed_time < before
         ][:SIMILAR]
 
-    def _differences(self, features: Vector, other: Vector) -> tuple[str, ...]:
-        """In what a case differs most from this alert."""
+    def _differences(self, features: Vector, other: Vector) -> tuple[Difference, ...]:
+        """In what a case differs most from this alert, in standard deviations."""
         spec, reference = self._bundle.spec, self._bundle.reference
         gap = np.nan_to_num(np.abs(features - other) / reference.std)
-        words = []
+        found = []
         for column in np.argsort(-gap, kind="stable")[:_DIFFERENCES]:
-            if gap[column] < 0.5:
+            if gap[column] < _NOTABLE:
                 break
-            _, feature = entity_of(spec, spec.feature_names[column])
-            unit = REASONS[op_of(feature)].unit
-            there, here = (shown(float(v[column]), unit, spec.currency) for v in (other, features))
-            if there != here:
-                words.append(f"{label(feature)} {there} there, {here} here")
-        return tuple(words)
+            name = spec.feature_names[column]
+            _, feature = entity_of(spec, name)
+            there, here = (value_of(feature, float(values[column]), spec.currency) for values in (other, features))
+            found.append(Difference(name, kind_of(op_of(feature)), there, here, window_of(feature).get("window")))
+        return tuple(found)
 
+    def _shared(self, contributions: Vector, other: Vector) -> tuple[str, ...]:
+        """The themes that moved both scores most, and to the same side."""
+        own, there = (self._strongest(values) for values in (contributions, other))
+        return tuple(theme for theme, side in own.items() if there.get(theme) == side)
 
-def case_words(case: SimilarCase) -> str:
-    """A similar case in words, without the full stop."""
-    closed = datetime.fromtimestamp(case.closed_time / 1000, UTC)
-    return f"Case {case.case_id} was {case.outcome}, closed on {closed:%Y-%m-%d}, similarity {case.similarity:.2f}"
-
-
-def case_items(cases: list[SimilarCase]) -> list[EvidenceItem]:
-    """What similar cases turned out to be, together and each, as facts."""
-    frauds = sum(case.outcome is Finding.FRAUD for case in cases)
-    if not cases:
-        text = "No similar case was closed before this alert."
-    else:
-        text = f"Of the {len(cases)} most similar closed cases, {frauds} {'was' if frauds == 1 else 'were'} fraud and {len(cases) - frauds} legitimate."
-    items = [EvidenceItem(evidence_id="C1", kind="cases", code="SIMILAR_CASES", text=text)]
-    for number, case in enumerate(cases, start=1):
-        items.append(
-            EvidenceItem(
-                evidence_id=f"K{number}", kind="case", code="SIMILAR_CASE", text=f"{case_words(case)}.", value=case.similarity
-            )
-        )
-    return items
+    def _strongest(self, contributions: Vector) -> dict[str, bool]:
+        """The strongest themes of a score, strongest first, and whether each speaks for fraud."""
+        sums = {theme: float(contributions[self._themes == theme].sum()) for theme in Theme if (self._themes == theme).any()}
+        ranked = sorted((theme for theme in sums if sums[theme]), key=lambda theme: (-abs(sums[theme]), theme))
+        return {theme.value: sums[theme] > 0 for theme in ranked[:_SHARED]}

@@ -1,9 +1,8 @@
 """
-What a language model and a prompt are worth: the same alerts explained by several of them, and their words measured.
+What a language model and a prompt are worth: the same alerts explained by several of them, and their claims measured.
 
-Measured before any sentence is replaced: how many of the model's sentences are faithful and what is wrong with the others, whether
-they tell the strongest contributions, how long and how readable they are, how long and how dear they were, and how much of what is
-shown would be the template's.
+Measured before any sentence is replaced: how many of the model's sentences are accepted and why the others are not, what share of the score the
+narrative tells, how long and how readable it is, how long and how dear it was, and how much of what is shown would be the template's.
 """
 
 import asyncio
@@ -19,41 +18,34 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from msgspec import Struct, structs
 
+from core.errors import LanguageModelError
+from core.messages import Claim
 from core.settings import Settings
+from explain.claims import BUDGET, TEMPLATE, Checked, Proposed, Subject, check, completed, template_claims
 from explain.explainer import Explainer
-from explain.llm import LanguageModelError, Narrators, Usage, language_model
-from explain.narrator import BUDGET, TEMPLATE, Claim, Facts, Narrative, template_claims
-from explain.verification import check, verified
+from explain.narrators.client import language_model
+from explain.narrators.service import Narrators, Usage
+from explain.words import ENGLISH, writer
 
 if TYPE_CHECKING:
     from core.messages import Alert, Explanation
 
-# the words of a fault, grouped: what a team has to know of its model
-KINDS: Final = (
-    ("number, date or case", re.compile(r"is not what its evidence says")),
-    ("added claim", re.compile(r"says more|which its evidence does not")),
-    ("direction or rank", re.compile(r"told as one|another rank|rank that|takes a side|part$|unknown part")),
-    ("comparison", re.compile(r"compar")),
-    ("negation or outcome", re.compile(r"negation|opposite|outcome|of the cases")),
-    ("card and merchant", re.compile(r"merchant|card")),
-    ("judgement", re.compile(r"judgement")),
-    ("evidence ids", re.compile(r"names no evidence")),
-    ("next step", re.compile(r"next step")),
-    ("form", re.compile(r"plain text")),
-)
-
 
 class Result(Struct, frozen=True):
-    """What one model with one prompt did: shares in 0..1, seconds, words; ``faults`` by kind; ``examples`` of refused sentences."""
+    """
+    What one model with one prompt did: shares in 0..1, seconds, words; ``faults`` by kind; ``examples`` of refused sentences.
+
+    ``coverage`` is the share of the score (the sum of the themes' absolute contributions) whose themes the accepted sentences tell.
+    """
 
     model: str
     prompt: str
     alerts: int
     answered: int
     sentences: int
-    faithful: float
+    accepted: float
     faults: dict[str, int]
-    complete: float
+    coverage: float
     words: float
     over_budget: float
     reading_ease: float
@@ -67,9 +59,11 @@ class Result(Struct, frozen=True):
     examples: tuple[tuple[str, str], ...] = ()
 
 
-def kind_of(fault: str) -> str:
-    """The group of a fault."""
-    return next((name for name, words in KINDS if words.search(fault)), "other")
+class _Answer(Struct, frozen=True):
+    """A narrator's checked sentences about one alert, None without an answer, and the seconds that it took."""
+
+    checked: list[Checked] | None
+    seconds: float
 
 
 def evaluate(
@@ -104,67 +98,69 @@ async def _measured(settings: Settings, explanations: "list[Explanation]", told:
     done = 0
     told(name, 0)
 
-    async def one(explanation: "Explanation") -> tuple[Narrative | None, float]:
+    async def one(explanation: "Explanation") -> _Answer:
         nonlocal done
+        subject = _subject(explanation)
         async with places:
             begin = time.perf_counter()
             try:
-                narrative: Narrative | None = await narrators.narrative(Facts(explanation.evidence, explanation.suggestion))
+                proposed: list[Proposed | None] | None = await narrators.narrative(subject)
             except LanguageModelError:
-                narrative = None
+                proposed = None
             seconds = time.perf_counter() - begin
         done += 1
         told(name, done)
-        return narrative, seconds
+        return _Answer(None if proposed is None else check(proposed, subject, narrators.name), seconds)
 
     answers = await asyncio.gather(*(one(explanation) for explanation in explanations))
     return _result(narrators.name, narrators.prompt.version, explanations, answers, narrators.usage)
 
 
+def _subject(explanation: "Explanation") -> Subject:
+    return Subject(explanation.facts, explanation.themes)
+
+
 def _template(explanations: "list[Explanation]") -> Result:
-    answers: list[tuple[Narrative | None, float]] = []
+    answers = []
     for explanation in explanations:
         begin = time.perf_counter()
-        narrative = template_claims(Facts(explanation.evidence, explanation.suggestion))
-        answers.append((narrative, time.perf_counter() - begin))
+        claims = template_claims(_subject(explanation))
+        taken = time.perf_counter() - begin
+        answers.append(_Answer([Checked(Proposed(claim.part, ()), claim) for claim in claims], taken))
     return _result(TEMPLATE, "none", explanations, answers, Usage())
 
 
-def _result(
-    model: str, version: str, explanations: "list[Explanation]", answers: Sequence[tuple[Narrative | None, float]], usage: Usage
-) -> Result:
+def _result(model: str, version: str, explanations: "list[Explanation]", answers: Sequence[_Answer], usage: Usage) -> Result:
     faults: Counter[str] = Counter()
     examples: list[tuple[str, str]] = []
-    sentences = passed = told = wanted = shown = own = untouched = 0
-    lengths, eases = [], []
-    for explanation, (narrative, _) in zip(explanations, answers, strict=True):
-        facts = Facts(explanation.evidence, explanation.suggestion)
-        checked = check(narrative, facts) if narrative else []
-        good = [claim for claim, fault in checked if fault is None]
-        for claim, fault in checked:
-            if fault is not None:
-                faults[kind_of(fault)] += 1
-                examples.append((claim.text[:200], fault))
-        sentences, passed = sentences + len(checked), passed + len(good)
-        top = _top(explanation)
-        wanted, told = wanted + len(top), told + len(top & {i for claim in good for i in claim.evidence_ids})
-        if narrative:
-            lengths.append(sum(len(claim.text.split()) for claim in narrative.sentences))
-            eases.append(reading_ease(narrative.sentences))
-        words, _checked = verified(narrative or Narrative(()), facts, model, TEMPLATE + "*")
-        kept = sum(sentence.written_by == model for sentence in words)
-        shown, own, untouched = shown + len(words), own + kept, untouched + (kept > 0)
-    seconds = np.array([taken for _, taken in answers] or [0.0])
-    answered = sum(narrative is not None for narrative, _ in answers)
+    sentences = accepted = shown = own = with_own = 0
+    covered, lengths, eases = [], [], []
+    for explanation, answer in zip(explanations, answers, strict=True):
+        checked = answer.checked or []
+        claims = [one.claim for one in checked if one.claim]
+        for one in checked:
+            if one.fault is not None:
+                faults[one.fault] += 1
+                examples.append((json.dumps(structs.asdict(one.proposed))[:300], one.fault))
+        sentences, accepted = sentences + len(checked), accepted + len(claims)
+        covered.append(coverage(explanation, claims))
+        if answer.checked is not None:
+            told = _words(explanation, claims)
+            lengths.append(sum(len(sentence.split()) for sentence in told))
+            eases.append(reading_ease(told))
+        whole = claims if model == TEMPLATE else completed(claims, _subject(explanation))
+        kept = sum(claim.written_by == model for claim in whole)
+        shown, own, with_own = shown + len(whole), own + kept, with_own + (kept > 0)
+    seconds = np.array([answer.seconds for answer in answers] or [0.0])
     return Result(
         model=model,
         prompt=version,
         alerts=len(explanations),
-        answered=answered,
+        answered=sum(answer.checked is not None for answer in answers),
         sentences=sentences,
-        faithful=passed / max(sentences, 1),
+        accepted=accepted / max(sentences, 1),
         faults=dict(faults.most_common()),
-        complete=told / max(wanted, 1),
+        coverage=float(np.mean(covered or [0])),
         words=float(np.mean(lengths or [0])),
         over_budget=float(np.mean([length > BUDGET for length in lengths] or [False])),
         reading_ease=float(np.mean(eases or [0])),
@@ -173,36 +169,41 @@ def _result(
         prompt_tokens=usage.prompt_tokens,
         answer_tokens=usage.answer_tokens,
         cost=usage.cost,
-        fallback_alerts=1 - untouched / max(len(explanations), 1),
+        fallback_alerts=1 - with_own / max(len(explanations), 1),
         fallback_sentences=1 - own / max(shown, 1),
         examples=tuple(examples[:12]),
     )
 
 
-def _top(explanation: "Explanation") -> set[str]:
-    """The two strongest contributions for fraud and the strongest against: what a complete narrative tells."""
-    signed = [item for item in explanation.evidence if item.kind == "contribution"]
-    return {i.evidence_id for i in [i for i in signed if (i.contribution or 0) > 0][:2]} | {
-        i.evidence_id for i in [i for i in signed if (i.contribution or 0) < 0][:1]
-    }
+def _words(explanation: "Explanation", claims: Sequence[Claim]) -> list[str]:
+    facts = {fact.fact_id: fact for fact in explanation.facts}
+    return [writer(ENGLISH).claim(claim, facts) for claim in claims]
 
 
-def reading_ease(claims: Sequence[Claim]) -> float:
+def coverage(explanation: "Explanation", claims: Sequence[Claim]) -> float:
+    """Return the share of the score that claims tell: the absolute contributions of the themes that they mention, of all themes'."""
+    mentioned = {mention.fact_id for claim in claims for mention in claim.mentions}
+    told = {fact.theme for fact in explanation.facts if fact.fact_id in mentioned and fact.theme}
+    whole = sum(abs(reason.contribution) for reason in explanation.themes)
+    return sum(abs(reason.contribution) for reason in explanation.themes if reason.theme in told) / whole if whole else 1.0
+
+
+def reading_ease(sentences: Sequence[str]) -> float:
     """Flesch's reading ease of some sentences; 60 to 70 is plain English. Syllables by Pyphen's hyphenation."""
     import pyphen
 
     hyphens = pyphen.Pyphen(lang="en_US")
-    words = [word for claim in claims for word in re.findall(r"[A-Za-z']+", claim.text)]
+    words = [word for sentence in sentences for word in re.findall(r"[A-Za-z']+", sentence)]
     if not words:
         return 0.0
-    count = sum(len(re.findall(r"[.!?](?:\s|$)", claim.text)) or 1 for claim in claims)
+    count = sum(len(re.findall(r"[.!?](?:\s|$)", sentence)) or 1 for sentence in sentences)
     syllables = sum(len(hyphens.inserted(word).split("-")) for word in words)
     return 206.835 - 1.015 * len(words) / count - 84.6 * syllables / len(words)
 
 
 _COLUMNS: Final = (
     ("model", lambda r: r.model), ("prompt", lambda r: r.prompt), ("answered", lambda r: f"{r.answered} of {r.alerts}"),
-    ("faithful", lambda r: f"{100 * r.faithful:.1f} %"), ("complete", lambda r: f"{100 * r.complete:.1f} %"),
+    ("accepted", lambda r: f"{100 * r.accepted:.1f} %"), ("coverage", lambda r: f"{100 * r.coverage:.1f} %"),
     ("words", lambda r: f"{r.words:.0f}"), ("over 120", lambda r: f"{100 * r.over_budget:.0f} %"), ("ease", lambda r: f"{r.reading_ease:.0f}"),
     ("median s", lambda r: f"{r.median_seconds:.2f}"), ("p95 s", lambda r: f"{r.p95_seconds:.2f}"),
     ("tokens", lambda r: f"{r.prompt_tokens + r.answer_tokens:,}"), ("cost", lambda r: f"{r.cost:.4f}"),
@@ -222,8 +223,7 @@ def page(results: Sequence[Result], made: str) -> str:
     headings, rows = table(results)
     head = "".join(f"<th>{escape(name)}</th>" for name in headings)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    kinds = [name for name, _ in KINDS] + ["other"]
-    used = [kind for kind in kinds if any(kind in result.faults for result in results)]
+    used = list(dict.fromkeys(kind for result in results for kind in result.faults))
     fault_head = "<th>model · prompt</th>" + "".join(f"<th>{escape(kind)}</th>" for kind in used)
     fault_body = "".join(
         f"<tr><td>{escape(f'{r.model} · {r.prompt}')}</td>{''.join(f'<td>{r.faults.get(kind, 0)}</td>' for kind in used)}</tr>"
@@ -231,7 +231,7 @@ def page(results: Sequence[Result], made: str) -> str:
     )
     refused = "".join(
         f"<h3>{escape(f'{r.model} · {r.prompt}')}</h3><ul>"
-        + "".join(f"<li>“{escape(text)}”<br><small>{escape(fault)}</small></li>" for text, fault in r.examples)
+        + "".join(f"<li><code>{escape(text)}</code><br><small>{escape(fault)}</small></li>" for text, fault in r.examples)
         + "</ul>"
         for r in results
         if r.examples

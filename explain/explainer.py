@@ -1,36 +1,53 @@
-"""From an alert to an explanation: evidence, similar cases, the template's words at once, a language model's when they pass."""
+"""From an alert to an explanation: facts, similar cases, the template's claims at once, a language model's when they pass."""
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from core.messages import Alert, Explanation
+from core.errors import DatabaseError, LanguageModelError
+from core.messages import Alert, Explanation, Fact, Verification
 from core.metrics import SENTENCES
-from explain.casebook import Casebook, case_items
-from explain.evidence import gather
-from explain.facts.next_step import NextSteps, likely_typology, load_next_steps, next_step
-from explain.facts.themes import reasons_by_theme
-from explain.narrator import TEMPLATE, Facts, Narrative, template_claims
-from explain.reasons import CATALOGUE
-from explain.verification import check, verified
+from explain.casebook import Casebook
+from explain.claims import TEMPLATE, Subject, check, completed, template_claims
+from explain.facts.alert import alert_facts, balance
+from explain.facts.attribution import attribute
+from explain.facts.cases import case_facts
+from explain.facts.history import History, card_history
+from explain.facts.kinds import code_of, entity_of
+from explain.facts.next_step import NextSteps, likely_typology, load_next_steps, next_step, step_fact
+from explain.facts.past import no_archive, past_facts
+from explain.facts.themes import Reasons, reasons_by_theme
 from models.bundle import Bundle
 
 if TYPE_CHECKING:
-    from explain.llm import Narrators, TimeLeft
+    from explain.narrators.service import Narrators
 
 logger = logging.getLogger(__name__)
+
+_CODES = 3  # reason codes of an explanation
+_REST_SECONDS = 30.0  # for which an archive that did not answer is not asked again
 
 
 class Explainer:
     """Explains the alerts of one bundle."""
 
     def __init__(
-        self, bundle: Bundle, casebook: Casebook, narrators: "Narrators | None" = None, steps: NextSteps | None = None
+        self,
+        bundle: Bundle,
+        casebook: Casebook,
+        narrators: "Narrators | None" = None,
+        steps: NextSteps | None = None,
+        history: History | None = None,
     ) -> None:
-        """``narrators`` word the narrative after the template has; ``steps`` are the next steps, by default the included ones."""
+        """
+        ``narrators`` word the narrative after the template has; ``steps`` are the next steps, by default the included ones; ``history`` knows
+        past payments.
+        """
         self.bundle, self.casebook, self.narrators = bundle, casebook, narrators
-        self._steps = steps or load_next_steps()
+        self._steps, self._history = steps or load_next_steps(), history
+        self._resting_until = 0.0  # monotonic
 
     @property
     def has_language_model(self) -> bool:
@@ -43,81 +60,85 @@ class Explainer:
         return self.narrators.name if self.narrators else TEMPLATE
 
     def explain(self, alert: Alert) -> Explanation:
-        """The explanation in the template's words: complete, verified, and at once."""
-        evidence = gather(alert, self.bundle)
-        scored = alert.decision.bundle == self.bundle.version
-        similar = self.casebook.similar(evidence.x, evidence.shap, alert.transaction.event_time, alert.alert_id) if scored else []
-        themes = reasons_by_theme(alert, self.bundle, evidence.shap, evidence.bias) if scored else ()
+        """
+        Return the explanation with the template's claims: complete, and at once.
+
+        Raises:
+            InvalidEvent: if the alert lacks features of the bundle that it names.
+        """
+        reasons, similar, start = Reasons(), [], None
+        if alert.decision.bundle == self.bundle.version:
+            attribution = attribute(alert, self.bundle)
+            reasons, start = reasons_by_theme(alert, self.bundle, attribution.shap, attribution.bias), attribution.bias
+            similar = self.casebook.similar(attribution.x, attribution.shap, alert.transaction.event_time, alert.alert_id)
         typology = likely_typology(similar)
-        step = next_step(self._steps, alert, themes, typology)
-        facts = Facts((*evidence.items, *case_items(similar)), step)
-        words, checked = verified(template_claims(facts), facts, TEMPLATE, TEMPLATE)
-        strongest = [item for item in evidence.items if item.kind == "contribution" and (item.contribution or 0) > 0]
+        facts = (
+            *alert_facts(alert, self.bundle),
+            *reasons.facts,
+            *([balance([reason.contribution for reason in reasons.themes])] if reasons.themes else []),
+            *self._past(alert),
+            *case_facts(similar, alert.decision.probability, typology),
+            step_fact(next_step(self._steps, alert, reasons.themes, typology)),
+        )
+        claims = template_claims(Subject(facts, reasons.themes))
         return Explanation(
             alert_id=alert.alert_id,
             transaction_id=alert.transaction.transaction_id,
-            evidence=facts.evidence,
-            reasons=tuple(dict.fromkeys(item.code for item in strongest))[:3] or alert.decision.reason_codes,
+            facts=facts,
+            reasons=self._codes(reasons.facts) or alert.decision.reason_codes,
             similar_cases=tuple(similar),
-            narrative=words,
-            verification=checked,
-            suggestion=facts.suggestion,
+            narrative=claims,
+            verification=Verification(len(claims), 0),
             bundle=self.bundle.version,
             narrator=TEMPLATE,
-            prompt=f"{TEMPLATE}/{CATALOGUE}",
+            prompt=TEMPLATE,
             index=self.casebook.version,
-            themes=themes,
+            themes=reasons.themes,
+            start=start,
             typology=typology,
         )
 
-    async def narrate(self, explanation: Explanation) -> Explanation | None:
-        """The same explanation in the language model's words, as far as they pass; None if it failed or nothing passed."""
-        from explain.llm import LanguageModelError
+    def _past(self, alert: Alert) -> tuple[Fact, ...]:
+        if self._history is None or time.monotonic() < self._resting_until:
+            return no_archive()
+        try:
+            return past_facts(alert.transaction, card_history(alert.transaction, self._history))
+        except DatabaseError as error:  # the explanation says what it could not see
+            logger.warning("the archive could not be read for %s: %s", alert.alert_id, error)
+            self._resting_until = time.monotonic() + _REST_SECONDS
+            return no_archive()
 
+    def _codes(self, facts: tuple[Fact, ...]) -> tuple[str, ...]:
+        """The codes of the strongest values for fraud."""
+        values = [fact for fact in facts if fact.feature and (fact.contribution or 0) > 0]
+        values.sort(key=lambda fact: -(fact.contribution or 0))
+        return tuple(dict.fromkeys(code_of(*entity_of(self.bundle.spec, fact.feature)) for fact in values))[:_CODES]
+
+    async def narrate(self, explanation: Explanation) -> Explanation | None:
+        """
+        Return the same explanation with the language model's claims, as far as they pass, and the template's for the others; None if the model
+        failed or nothing passed.
+        """
         if self.narrators is None:
             return None
-        facts, name = Facts(explanation.evidence, explanation.suggestion), self.narrators.name
+        subject, name = Subject(explanation.facts, explanation.themes), self.narrators.name
         try:
-            left = self.narrators.time_left()
-            narrative = await self.narrators.narrative(facts, left)
+            proposed = await self.narrators.narrative(subject)
         except LanguageModelError as error:  # whatever the server does, the template's words stand
             logger.warning("the language model gave no narrative for %s: %s", explanation.alert_id, error)
             SENTENCES.labels("failed").inc()
             return None
-        narrative = await self._repaired(narrative, facts, left)
-        words, checked = verified(narrative, facts, name, TEMPLATE)
-        kept = sum(sentence.written_by == name for sentence in words)
-        SENTENCES.labels("accepted").inc(kept)
-        SENTENCES.labels("replaced").inc(checked.replaced)
-        if not kept:
+        checked = check(proposed, subject, name)
+        accepted = [one.claim for one in checked if one.claim]
+        faults = tuple(str(one.fault) for one in checked if one.fault)
+        SENTENCES.labels("accepted").inc(len(accepted))
+        SENTENCES.labels("replaced").inc(len(faults))
+        if not accepted:
             return None
         return msgspec.structs.replace(
             explanation,
-            narrative=words,
-            verification=checked,
+            narrative=completed(accepted, subject),
+            verification=Verification(len(checked), len(faults), faults),
             narrator=name,
-            prompt=f"{self.narrators.prompt.version}/{CATALOGUE}",
+            prompt=self.narrators.prompt.version,
         )
-
-    async def _repaired(self, narrative: Narrative, facts: Facts, left: "TimeLeft") -> Narrative:
-        """The narrative with refused sentences as the model words them when it is told why, if that helps."""
-        from explain.llm import LanguageModelError
-
-        assert self.narrators is not None
-        checked = check(narrative, facts)
-        refused = [(claim, found) for claim, found in checked if found]
-        if not refused:
-            return narrative
-        try:
-            again = await self.narrators.repair(facts, refused, left)
-        except LanguageModelError as error:
-            logger.info("no repair: %s", error)
-            return narrative
-        better = [claim for claim, found in check(again, facts) if not found]
-        if better:
-            SENTENCES.labels("repaired").inc(len(better))
-        good = [claim for claim, found in checked if not found]
-        # a refused sentence stays only where no other took its place, so that the trail tells of it
-        parts = {claim.part for claim in better}
-        kept = [claim for claim, found in checked if found and claim.part not in parts]
-        return Narrative((*good, *better, *kept))

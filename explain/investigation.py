@@ -1,26 +1,28 @@
 """
 A language model looks into one alert with read-only tools, within a budget of steps and tokens.
 
-Every tool answer is evidence in our words, with ids; the report is checked against all of it like any narrative. The whole
-conversation is kept, so that a reader can follow how the report came about. The model can look and word, and nothing else.
+Every tool answers with facts; the report is made of claims about these and is checked like any narrative. The whole conversation is kept, so that a
+reader can follow how the report came about. The model can look and place facts, and nothing else.
 """
 
 import asyncio
+import functools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from core.messages import TYPOLOGIES, Alert, EvidenceItem, Explanation, Finding, Sentence, Verification
-from core.money import money
-from explain.casebook import case_words
-from explain.narrator import Facts, Narrative, parse
-from explain.prompting import INVESTIGATION, prompt
-from explain.reasons import REASONS, duration
-from explain.verification import check
+from core.errors import DatabaseError
+from core.messages import Alert, Claim, Explanation, Fact, Finding, Side, Verification
+from core.messages import Subject as About
+from explain.claims import Subject, check, parse
+from explain.facts.history import History, card_history
+from explain.facts.past import no_archive, past_facts
+from explain.facts.values import code, count, country, money, seconds, text
+from explain.narrators.prompting import INVESTIGATION, prompt, told_to_model
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 STEPS: Final = 8
 TOKENS: Final = 40_000
 _SENTENCES = 12  # of a report
-_SHOWN = 10  # alerts or transactions a tool tells of
+_SHOWN = 10  # payments that a tool tells of
+_ALERTS = 200  # of a card or merchant that are counted
 
 
 class Records(Protocol):
@@ -50,120 +53,130 @@ class Entry(Struct, frozen=True):
 
 class Investigation(Struct, frozen=True):
     """
-    What an investigation found: ``report``, the model's sentences that passed the check, all ``evidence`` they rest on, the transcript, what was used, and why
-    it ended: ``finished``, ``out of steps``, ``out of tokens``, ``late``, or ``failed: ...``.
+    What an investigation found: ``report``, the model's claims that passed the check, the ``facts`` that they mention and all that the tools found, the transcript, what was used, and
+    why it ended: ``finished``, ``out of steps``, ``out of tokens``, ``late``, or ``failed: ...``.
     """
 
     alert_id: str
     model: str
     prompt: str
     ended: str
-    report: tuple[Sentence, ...]
-    evidence: tuple[EvidenceItem, ...]
+    report: tuple[Claim, ...]
+    facts: tuple[Fact, ...]
     verification: Verification
     transcript: tuple[Entry, ...]
     steps: int
     tokens: int
     seconds: float
 
+    def facts_by_id(self) -> dict[str, Fact]:
+        """The facts by id."""
+        return {fact.fact_id: fact for fact in self.facts}
+
 
 class _Toolbox:
-    """The tools about one alert. Each answer becomes evidence; identifiers of cards, merchants and devices stay here."""
+    """The tools about one alert. Each answers with facts; identifiers of cards, merchants and devices stay here."""
 
-    def __init__(self, alert: Alert, explanation: Explanation, records: Records, rule: Callable[[str], str | None]) -> None:
-        self._alert, self._explanation, self._records, self._rule = alert, explanation, records, rule
-        self.found: list[EvidenceItem] = []
+    def __init__(
+        self,
+        alert: Alert,
+        explanation: Explanation,
+        records: Records,
+        rule: Callable[[str], str | None],
+        history: History | None,
+    ) -> None:
+        self._alert, self._explanation, self._records, self._rule, self._history = alert, explanation, records, rule, history
+        self.found: list[Fact] = []
         self._answers: dict[str, str] = {}
 
-    def _told(self, name: str, *texts: str) -> str:
-        """Make evidence of an answer, once, and give it with its ids."""
+    def _answer(self, name: str, facts: Sequence[Fact]) -> str:
+        """Number new facts, once, and return them with their words; facts of the explanation keep their ids."""
         if name not in self._answers:
-            items = [
-                EvidenceItem(evidence_id=f"I{len(self.found) + number}", kind="investigation", code=name.upper(), text=text)
-                for number, text in enumerate(texts, start=1)
-            ]
-            self.found += items
-            self._answers[name] = msgspec.json.encode([{"id": i.evidence_id, "text": i.text} for i in items]).decode()
+            known = {fact.fact_id for fact in self._explanation.facts}
+            new = [fact for fact in facts if fact.fact_id not in known]
+            begin = len(self.found) + 1
+            self.found += [msgspec.structs.replace(fact, fact_id=f"I{number}") for number, fact in enumerate(new, begin)]
+            told = [fact for fact in facts if fact.fact_id in known] + self.found[begin - 1 :]
+            self._answers[name] = msgspec.json.encode(told_to_model(Subject(tuple(told), self._explanation.themes))).decode()
         return self._answers[name]
 
     def card_history(self) -> str:
-        """The card's last transactions before this one, and its earlier alerts with what they turned out to be."""
-        transaction, texts = self._alert.transaction, []
-        for past in self._alert.recent[-_SHOWN:][::-1]:
-            amount = (
-                "an unknown amount" if past.amount is None else money(past.amount, self._alert.currency or transaction.currency)
-            )
-            ago = duration((transaction.event_time - past.event_time) / 1000)
-            place = "online" if past.channel == "online" else "card present" if past.channel else "channel not given"
-            where = f", in {past.country}" if past.country else ""
-            same = ", at the same merchant" if past.same_merchant else ""
-            texts.append(f"{ago} before, the card paid {amount}, {place}{where}{same}.")
-        if not texts:
-            texts.append("No earlier transaction of this card is known.")
-        others = [one for one in self._records.of_card(transaction.card_id, 50) if one.alert.alert_id != self._alert.alert_id]
-        texts.append(_counted("This card", others))
-        return self._told("card_history", *texts)
+        """The card's habits in 90 days, its last payments before this one, and its other alerts with what they turned out to be."""
+        return self._answer("card_history", [*self._past(About.CARD), *self._payments(), self._alerts_of_card()])
 
     def merchant_history(self) -> str:
-        """The alerts at this merchant and what they turned out to be."""
-        others = [
-            one
-            for one in self._records.of_merchant(self._alert.transaction.merchant_id, 200)
-            if one.alert.alert_id != self._alert.alert_id
-        ]
-        return self._told("merchant_history", _counted("This merchant", others))
+        """The merchant's payments and reported frauds in 90 days, and its alerts with what they turned out to be."""
+        merchant = self._alert.transaction.merchant_id
+        alerts = _alerts(About.MERCHANT, self._others(self._records.of_merchant(merchant, _ALERTS)))
+        return self._answer("merchant_history", [*self._past(About.MERCHANT), alerts])
+
+    def device_history(self) -> str:
+        """How the card and other cards used the device of this payment in 90 days."""
+        facts = self._past(About.DEVICE)
+        return self._answer("device_history", facts) if facts else "No device was given with this payment."
 
     def linked_cards(self) -> str:
-        """Other cards with alerts at the same merchant, or from the same device."""
+        """Other cards with alerts at the same merchant."""
         transaction = self._alert.transaction
         others = [
             one
-            for one in self._records.of_merchant(transaction.merchant_id, 200)
+            for one in self._records.of_merchant(transaction.merchant_id, _ALERTS)
             if one.alert.transaction.card_id != transaction.card_id
         ]
-        cards = Counter(one.alert.transaction.card_id for one in others)
-        found = {one.alert.transaction.card_id for one in others if one.finding is Finding.FRAUD}
-        texts = [
-            f"{len(cards)} other cards had alerts at this merchant; of these, {len(found)} had an alert that was found to be fraud."
-        ]
-        if transaction.device_id:
-            shared = {one.alert.transaction.card_id for one in others if one.alert.transaction.device_id == transaction.device_id}
-            texts.append(f"{len(shared)} of these other cards were used from the same device.")
-        return self._told("linked_cards", *texts)
+        cards = {one.alert.transaction.card_id for one in others}
+        frauds = {one.alert.transaction.card_id for one in others if one.finding is Finding.FRAUD}
+        values = {"cards": count(len(cards)), "frauds": count(len(frauds))}
+        side = Side.FRAUD if frauds else Side.NEITHER
+        return self._answer("linked_cards", [Fact("", "found-linked", About.MERCHANT, values, side)])
 
     def similar_cases(self) -> str:
-        """The most similar closed cases, each with its typology, if it is a known one, and in what it differs from this alert."""
-        texts = []
-        for case in self._explanation.similar_cases:
-            text = case_words(case)
-            text += f"; typology {case.typology}" if case.typology in TYPOLOGIES else ""
-            text += f"; differences: {'; '.join(case.differences)}" if case.differences else ""
-            texts.append(f"{text}.")
-        return self._told("similar_cases", *(texts or ["No similar case was closed before this alert."]))
+        """The most similar closed cases, and what they turned out to be."""
+        return self._answer("similar_cases", [fact for fact in self._explanation.facts if fact.subject is About.CASES])
 
     def rule_definition(self, rule: Annotated[str, "the rule's id, as the facts name it"]) -> str:
-        """What a rule that holds for this transaction says, and who owns it."""
+        """What a rule that holds for this payment says, and who owns it."""
         if rule not in self._alert.decision.rule_hits:
-            return "No such rule holds for this transaction."
-        return self._told(f"rule_{rule}", self._rule(rule) or f"The definition of rule {rule} is not at hand here.")
+            return "No such rule holds for this payment."
+        words = self._rule(rule)
+        if words is None:
+            return f"The definition of rule {rule} is not at hand here."
+        return self._answer(f"rule_{rule}", [Fact("", "found-rule", About.RULE, {"text": text(words)}, Side.FRAUD)])
 
-    def feature_definition(self, evidence_id: Annotated[str, "the id of a contribution, such as E1"]) -> str:
-        """What a feature measures, and which way it moved the score."""
-        item = next(
-            (one for one in self._explanation.evidence if one.evidence_id == evidence_id and one.kind == "contribution"), None
-        )
-        if item is None:
-            return "There is no contribution of that id."
-        reason = next((one for one in REASONS.values() if item.code.endswith(f"_{one.code}")), None)
-        measured = (
-            reason.words.format(
-                value="a value", window="a window", subject="the card or merchant", subject_of="the card or merchant"
-            )
-            if reason
-            else ""
-        )
-        side = "for" if (item.contribution or 0) > 0 else "against"
-        return self._told(f"feature_{evidence_id}", f"{item.evidence_id} is of the form: {measured} Here it speaks {side} fraud.")
+    def _past(self, about: About) -> list[Fact]:
+        """What the archive knows of the card, merchant or device; facts that the explanation has already keep their ids."""
+        if self._history is None:
+            found = no_archive()
+        else:
+            try:
+                found = past_facts(self._alert.transaction, card_history(self._alert.transaction, self._history))
+            except DatabaseError:
+                found = no_archive()
+        told = {(fact.kind, msgspec.json.encode(fact.values)): fact for fact in self._explanation.facts}
+        own = [fact for fact in found if fact.subject is about or fact.kind.startswith("archive-")]
+        return [
+            told.get((fact.kind, msgspec.json.encode(fact.values))) or msgspec.structs.replace(fact, fact_id="") for fact in own
+        ]
+
+    def _payments(self) -> list[Fact]:
+        transaction, facts = self._alert.transaction, []
+        for past in self._alert.recent[-_SHOWN:][::-1]:
+            if past.amount is None:
+                continue
+            values = {
+                "ago": seconds((transaction.event_time - past.event_time) / 1000),
+                "amount": money(past.amount, self._alert.currency or transaction.currency),
+                "channel": code(past.channel or "unknown"),
+                "country": country(past.country) if past.country else code("no-country"),
+            }
+            kind = "found-payment-here" if past.same_merchant else "found-payment"
+            facts.append(Fact("", kind, About.CARD, values))
+        return facts
+
+    def _alerts_of_card(self) -> Fact:
+        return _alerts(About.CARD, self._others(self._records.of_card(self._alert.transaction.card_id, _ALERTS)))
+
+    def _others(self, alerts: "list[Any]") -> "list[Any]":
+        return [one for one in alerts if one.alert.alert_id != self._alert.alert_id]
 
     def tools(self) -> list[Any]:
         """The tools as LlamaIndex knows them."""
@@ -172,25 +185,29 @@ class _Toolbox:
         own = (
             self.card_history,
             self.merchant_history,
+            self.device_history,
             self.linked_cards,
             self.similar_cases,
             self.rule_definition,
-            self.feature_definition,
         )
         return [FunctionTool.from_defaults(_checked(tool)) for tool in own]
 
 
-def _counted(whose: str, others: list[Any]) -> str:
+def _alerts(about: About, others: list[Any]) -> Fact:
+    """How many other alerts there are, and what they turned out to be."""
     findings = Counter(one.finding for one in others)
-    return (
-        f"{whose} had {len(others)} other alerts: {findings[Finding.FRAUD]} found to be fraud, "
-        f"{findings[Finding.LEGITIMATE]} legitimate, {len(others) - findings[Finding.FRAUD] - findings[Finding.LEGITIMATE]} open or escalated."
-    )
+    closed = findings[Finding.FRAUD] + findings[Finding.LEGITIMATE]
+    values = {
+        "alerts": count(len(others)),
+        "frauds": count(findings[Finding.FRAUD]),
+        "legitimate": count(findings[Finding.LEGITIMATE]),
+        "open": count(len(others) - closed),
+    }
+    return Fact("", "found-alerts", about, values, Side.FRAUD if findings[Finding.FRAUD] else Side.NEITHER)
 
 
 def _checked(tool: Callable[..., str]) -> Callable[..., str]:
     """A tool that tells a model what was wrong with its arguments, for LlamaIndex passes on whatever it was given."""
-    import functools
 
     @functools.wraps(tool)
     def checked(**arguments: Any) -> str:
@@ -209,20 +226,21 @@ async def investigate(
     rule: Callable[[str], str | None] = lambda rule: None,
     steps: int = STEPS,
     tokens: int = TOKENS,
-    seconds: float = 120.0,
+    limit: float = 120.0,
+    history: History | None = None,
     told: Callable[[Entry], None] = lambda entry: None,
 ) -> Investigation:
     """
     Let a model look into an alert. It never raises for what the model or its server does: that is how the investigation ended.
 
-    ``rule`` gives the definition of a rule; ``steps`` are answers of the model, ``tokens`` of prompts and answers together;
-    ``told`` hears of each line of the transcript as it comes.
+    ``rule`` gives the definition of a rule; ``steps`` are answers of the model, ``tokens`` of prompts and answers together, ``limit`` is in seconds;
+    ``history`` knows past payments; ``told`` hears of each line of the transcript as it comes.
     """
     from llama_index.core.agent.workflow import AgentOutput, FunctionAgent, ReActAgent, ToolCall, ToolCallResult
     from workflows.errors import WorkflowRuntimeError, WorkflowTimeoutError
 
     begin = time.monotonic()
-    toolbox = _Toolbox(alert, explanation, records, rule)
+    toolbox = _Toolbox(alert, explanation, records, rule, history)
     transcript: list[Entry] = []
     used, answered, last, ended = 0, 0, "", "finished"
 
@@ -230,12 +248,12 @@ async def investigate(
         transcript.append(Entry(who, what))
         told(transcript[-1])
 
-    asked = prompt(INVESTIGATION).filled(Facts(explanation.evidence, explanation.suggestion))
+    asked = prompt(INVESTIGATION).filled(told_to_model(Subject(explanation.facts, explanation.themes)))
     note("us", asked)
     kind = FunctionAgent if llm.metadata.is_function_calling_model else ReActAgent
     # a limit of n stops the n-th answer even if it is the last word
     agent = kind(
-        name="investigator", description="looks into an alert", tools=toolbox.tools(), llm=llm, streaming=False, timeout=seconds
+        name="investigator", description="looks into an alert", tools=toolbox.tools(), llm=llm, streaming=False, timeout=limit
     )
     handler = agent.run(user_msg=asked, max_iterations=steps + 1)
     try:
@@ -265,24 +283,24 @@ async def investigate(
         ended = f"failed: {f'HTTP {status}' if status else type(error).__name__}"
     if ended != "finished":
         note("us", f"ended: {ended}")
-    facts = Facts((*explanation.evidence, *toolbox.found), explanation.suggestion)
+    subject, name = Subject((*explanation.facts, *toolbox.found), explanation.themes), llm.metadata.model_name
     try:
-        narrative = parse(last) if last else Narrative(())
+        proposed = parse(last) if last else []
     except ValueError as error:
         ended = ended if ended != "finished" else f"failed: {error}"
-        narrative = Narrative(())
-    checked = check(narrative, facts)
-    name = llm.metadata.model_name
-    report = [Sentence(claim.text.strip(), claim.evidence_ids, name, claim.part) for claim, fault in checked if fault is None]
-    reasons = tuple(f"{claim.part[:40]}: {fault}" for claim, fault in checked if fault is not None)
+        proposed = []
+    checked = check(proposed, subject, name)
+    report = tuple(one.claim for one in checked if one.claim)[:_SENTENCES]
+    mentioned = {mention.fact_id for claim in report for mention in claim.mentions}
+    faults = tuple(str(one.fault) for one in checked if one.fault)
     return Investigation(
         alert_id=alert.alert_id,
         model=name,
         prompt=INVESTIGATION,
         ended=ended,
-        report=tuple(report[:_SENTENCES]),
-        evidence=facts.evidence,
-        verification=Verification(len(checked), len(reasons), reasons),
+        report=report,
+        facts=tuple(fact for fact in subject.facts if fact.fact_id in mentioned or fact in toolbox.found),
+        verification=Verification(len(checked), len(faults), faults),
         transcript=tuple(transcript),
         steps=answered,
         tokens=used,

@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from core.messages import Alert, EvidenceItem, Explanation, Finding, Verdict
+from core.display import quoted as _quoted
+from core.messages import Alert, Explanation, Finding, Side, Verdict
 from core.money import money
-from explain.untrusted import quoted as _quoted
+from explain.words import ENGLISH, writer
 
 _GAP = "[to be filled in: {}]"
 
@@ -46,12 +47,18 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
     final = verdicts[-1] if verdicts else None
     if final is None or final.finding is not Finding.FRAUD:
         missing.append("a verdict: no analyst has found this alert to be fraud")
-    evidence = explanation.evidence if explanation else ()
-    if not evidence:
+    facts = explanation.facts if explanation else ()
+    english = writer(ENGLISH)
+    if not facts:
         missing.append("why: the alert has no explanation yet")
     events = sorted(_events(alert, verdicts, others), key=lambda event: event[0])
-    reasons = [item for item in evidence if item.kind == "contribution" and (item.contribution or 0) > 0][:5]
-    against = [item for item in evidence if item.kind == "contribution" and (item.contribution or 0) < 0][:3]
+    reasons = [fact for fact in facts if fact.feature and fact.side is Side.FRAUD][:5]
+    reasons += [
+        fact
+        for fact in facts
+        if fact.kind in ("novel", "rule", "merchant-history", "device-shared") and fact.side is not Side.LEGITIMATE
+    ]
+    against = [fact for fact in facts if fact.feature and fact.side is Side.LEGITIMATE][:3]
     typology = quoted(final.typology) if final and final.typology else gap("how", "typology of the scheme")
     lines = [
         f"# DRAFT: suspicious activity narrative, alert {alert.alert_id}",
@@ -68,7 +75,7 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
         "",
         "## What",
         f"- {_sum(alert)} by card was flagged and sent to {decision.outcome}.",
-        *(f"- {item.text}" for item in evidence if item.kind == "score"),
+        *(f"- {english.sentence(fact)}" for fact in facts if fact.fact_id == "S1"),
         f"- Amount at risk over the related alerts of this card: {_at_risk(alert, others)}.",
         "",
         "## When",
@@ -81,11 +88,11 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
         "",
         "## Why it is suspicious",
         *(
-            [f"- {item.text} [{item.evidence_id}]" for item in (*reasons, *_other(evidence))]
+            [f"- {english.sentence(fact)} [{fact.fact_id}]" for fact in reasons]
             or [f"- {gap('why', 'the reasons for suspicion')}"]
         ),
-        *(f"- {item.text} [{item.evidence_id}]" for item in evidence if item.kind == "cases"),
-        *([f"- What speaks against it: {' '.join(item.text for item in against)}"] if against else []),
+        *(f"- {english.sentence(fact)} [{fact.fact_id}]" for fact in facts if fact.kind in ("cases", "cases-none", "typology")),
+        *([f"- What speaks against it: {' '.join(english.sentence(fact) for fact in against)}"] if against else []),
         "",
         "## How",
         f"- Typology: {typology}.",
@@ -137,10 +144,6 @@ def _where(alert: Alert, gap: Any) -> str:
     )
     country = f"in {transaction.country}" if transaction.country else gap("where", "country of the transaction")
     return f"{place}, {country}."
-
-
-def _other(evidence: tuple[EvidenceItem, ...]) -> list[EvidenceItem]:
-    return [item for item in evidence if item.kind in ("novelty", "rule", "hostile")]
 
 
 def _ending(card_id: str) -> str:

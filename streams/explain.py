@@ -26,6 +26,7 @@ from streams.stage import StatelessDecisions, dead_letter
 from streams.state import PartitionState
 
 if TYPE_CHECKING:
+    from analyst.archive import Archive
     from explain.casebook import Casebook
     from explain.explainer import Explainer
     from models.bundle import Bundle
@@ -48,10 +49,12 @@ class ExplainStage(StatelessDecisions):
         queue: Queue,
         cases: Cases,
         another: Callable[[str], "Explainer | None"] = lambda version: None,
+        archive: "Archive | None" = None,
     ) -> None:
-        """``another`` makes the explainer of a bundle that ``explainer`` does not know, where it can be had."""
+        """``another`` makes the explainer of a bundle that ``explainer`` does not know, where it can be had; ``archive`` is closed at the end."""
         self._explainers: dict[str, Explainer | None] = {explainer.bundle.version: explainer}
         self._explainer, self._queue, self._cases, self._another = explainer, queue, cases, another
+        self._archive = archive
         self.states: dict[int, PartitionState] = {}
         self._narrating: set[asyncio.Task[None]] = set()
         self._publisher: Publisher | None = None
@@ -69,6 +72,8 @@ class ExplainStage(StatelessDecisions):
             if explainer is not None:
                 await asyncio.to_thread(explainer.casebook.close)
         self._queue.close()
+        if self._archive is not None:
+            self._archive.close()
 
     def new_state(self) -> PartitionState:
         """Never asked for: nothing is held by partition."""
@@ -117,12 +122,13 @@ class ExplainStage(StatelessDecisions):
         return explainer, explainer.explain(alert)
 
     def _narrated_before(self, explainer: "Explainer", explanation: Explanation) -> Explanation | None:
-        """The narrative of an alert that came again, if its evidence is the same: a language model is paid once."""
+        """The narrative of an alert that came again, if the same model explains it: a language model is paid once."""
         if not explainer.has_language_model:
             return None
         queued = self._queue.get(explanation.alert_id)
         before = queued.explanation if queued else None
-        return before if before and before.narrator == explainer.narrator and before.evidence == explanation.evidence else None
+        same = before and (before.narrator, before.bundle) == (explainer.narrator, explanation.bundle)
+        return before if same else None
 
     async def _narrate(self, explainer: "Explainer", alert: Alert, explanation: Explanation) -> None:
         try:
@@ -221,21 +227,24 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
         DatabaseError: if the database cannot be opened.
         SettingsError: if the language model's settings or the table of next steps are wrong.
     """
+    from analyst.archive import Archive
     from explain.explainer import Explainer
     from explain.facts.next_step import load_next_steps
-    from explain.llm import Narrators, language_model
+    from explain.narrators.client import language_model
+    from explain.narrators.service import Narrators
     from models.bundle import Bundle, check_key
     from models.signing import verifying_key
     from models.store import BundleStore, open_bundle
 
     steps = load_next_steps(settings.next_steps)
     queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
+    archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
     key = verifying_key(settings)
     cases, narrators = Cases(queue, SystemClock()), Narrators(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
         check_key(bundle, settings.privacy.fingerprint)
-        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators, steps)
+        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators, steps, archive)
 
     def another(version: str) -> Explainer | None:
         if not BundleStore.at(bundle_dir):
@@ -246,4 +255,4 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
             logger.error("alerts of bundle %s are explained without its model: %s", version, error)
             return None
 
-    return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another)
+    return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another, archive)

@@ -69,7 +69,7 @@ class OpenAIServer:
         if answer == "slow":
             self._stopping.wait(30)
             return
-        if answer in ("429", "500"):
+        if answer in ("422", "429", "500"):
             headers = {"retry-after": self.retry_after} if answer == "429" else {}
             self._send(handler, json.dumps({"error": {"message": "no"}}), int(answer), headers)
             return
@@ -98,7 +98,7 @@ class OpenAIServer:
         if answer == "wrong schema":
             message["content"] = '{"narrative": "The card was used.", "score": 1}'
         elif answer == "wrong language":
-            sentence = {"part": "what_happened", "text": "Die Karte wurde online benutzt.", "evidence_ids": ["T1"]}
+            sentence = {"part": "what_happened", "facts": ["Die Karte wurde online benutzt."]}
             message["content"] = json.dumps({"sentences": [sentence]})
         elif answer == "empty":
             message["content"] = ""

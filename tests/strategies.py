@@ -84,19 +84,38 @@ profiled = st.builds(
     spec=identifiers,
     label=maybe() | labels,
 )
-evidence = st.builds(
-    m.EvidenceItem,
-    evidence_id=identifiers,
-    kind=identifiers,
-    code=identifiers,
+values = st.builds(
+    m.Value,
+    unit=st.sampled_from(m.Unit),
+    number=maybe() | st.floats(-1e12, 1e12),
     text=texts,
+    currency=st.sampled_from(["", "EUR", "JPY"]),
+)
+shares = st.floats(0, 1)
+facts = st.builds(
+    m.Fact,
+    fact_id=identifiers,
+    kind=identifiers,
+    subject=st.sampled_from(m.Subject),
+    values=st.dictionaries(identifiers, values, max_size=3),
+    side=st.sampled_from(m.Side),
+    usual=maybe() | values,
+    contrast=maybe() | st.builds(m.Contrast, high=st.booleans(), honest_share=shares, fraud_share=shares),
     contribution=maybe() | st.floats(-10, 10),
+)
+claims = st.builds(
+    m.Claim,
+    part=st.sampled_from(m.Part),
+    mentions=st.lists(st.builds(m.Mention, fact_id=identifiers, form=st.sampled_from(m.Form)), max_size=3).map(tuple),
+    opening=st.sampled_from(m.Opening),
+    joiner=st.sampled_from(m.Joiner),
+    written_by=identifiers,
 )
 explanations = st.builds(
     m.Explanation,
     alert_id=identifiers,
     transaction_id=identifiers,
-    evidence=st.lists(evidence, max_size=3).map(tuple),
+    facts=st.lists(facts, max_size=3).map(tuple),
     reasons=st.lists(identifiers, max_size=3).map(tuple),
     similar_cases=st.lists(
         st.builds(
@@ -105,19 +124,19 @@ explanations = st.builds(
             outcome=st.sampled_from(m.Finding),
             closed_time=times,
             similarity=st.floats(-1, 1),
-            differences=st.lists(texts, max_size=2).map(tuple),
+            differences=st.lists(
+                st.builds(m.Difference, feature=identifiers, kind=identifiers, there=values, here=values), max_size=2
+            ).map(tuple),
         ),
         max_size=2,
     ).map(tuple),
-    narrative=st.lists(
-        st.builds(m.Sentence, text=texts, evidence_ids=st.lists(identifiers).map(tuple), written_by=identifiers), max_size=2
-    ).map(tuple),
+    narrative=st.lists(claims, max_size=2).map(tuple),
     verification=st.builds(m.Verification, checked=st.integers(0, 9), replaced=st.integers(0, 9)),
-    suggestion=texts,
     bundle=identifiers,
     narrator=identifiers,
     prompt=identifiers,
     index=identifiers,
+    start=maybe() | st.floats(-10, 10),
 )
 verdicts = st.builds(
     m.Verdict,

@@ -1,10 +1,9 @@
-"""From an alert to its explanation: evidence, the template's narrative, and the last hop of the stream."""
+"""From an alert to its explanation: facts, the template's narrative, and the last hop of the stream."""
 
 import asyncio
 from types import SimpleNamespace
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,47 +12,59 @@ from sqlalchemy.exc import OperationalError
 from analyst.cases import Cases
 from analyst.queue import Queue
 from core.clock import SystemClock
-from core.messages import decode_dead_letter, encode
+from core.errors import DatabaseError
+from core.messages import Channel, Finding, Side, SimilarCase, decode_dead_letter, decode_explanation, encode
 from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
-from explain.evidence import gather
-from explain.narrator import BUDGET, PARTS
-from explain.reasons import REASONS, label, sentence, shown
-from models.features.spec import SPECS, Op
+from explain.claims import TEMPLATE
+from explain.explainer import Explainer
+from explain.facts.cases import case_facts
+from explain.facts.history import DeviceHistory, MerchantHistory, Payment
+from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, NOVEL
 from streams.explain import ExplainStage
 
 
-def test_contributions_add_up_to_the_score(alerts, bundle):
-    for alert in alerts[:60]:
-        evidence = gather(alert, bundle)
-        margin = sum(item.contribution or 0 for item in evidence.items)
-        probability = bundle.calibration.probability(np.array([margin], np.float32))[0]
-        assert probability == pytest.approx(alert.decision.probability, rel=2e-3)
-
-
-def test_every_alert_is_explained_completely_and_every_sentence_passes(explained):
-    for _, explanation in explained:
-        ids = [item.evidence_id for item in explanation.evidence]
+def test_every_alert_is_explained_completely(explained):
+    for alert, explanation in explained:
+        ids = [fact.fact_id for fact in explanation.facts]
         assert len(set(ids)) == len(ids)
-        assert {"S1", "T1", "C1", "E1"} <= set(ids)
-        assert explanation.verification.replaced == 0, explanation.verification.reasons
-        assert {id for s in explanation.narrative for id in s.evidence_ids} <= set(ids)
+        assert {"T1", "S1", "M1", "B1", "C1", "N1"} <= set(ids)
         assert explanation.reasons
-        assert explanation.suggestion
-        assert sum(len(s.text.split()) for s in explanation.narrative) <= BUDGET
-        assert list(dict.fromkeys(s.part for s in explanation.narrative)) == list(PARTS)
+        assert explanation.narrator == TEMPLATE
+        assert {fact_id for theme in explanation.themes for fact_id in theme.facts} <= set(ids)
+        (amount,) = [fact.values["amount"] for fact in explanation.facts if fact.kind == "payment"]
+        assert (amount.number, amount.currency) == (alert.transaction.amount, alert.transaction.currency)
+        assert decode_explanation(encode(explanation)) == explanation
 
 
-def test_evidence_holds_this_cards_normal_beside_today(explained):
-    items = [item for _, explanation in explained for item in explanation.evidence]
-    assert any(item.normal is not None and "Usual for it" in item.text for item in items)
-    assert any(item.code == "CARD_NORMAL" for item in items)
+def test_the_probability_and_its_frequency_agree(explained, bundle):
+    kinds = set()
+    for alert, explanation in explained:
+        score = explanation.fact("S1")
+        kinds.add(score.kind)
+        probability = alert.decision.probability
+        assert score.values["probability"].number == probability
+        if score.kind == "score":
+            assert score.values["hundred"].number == round(100 * probability)
+        else:
+            assert score.values["low"].number <= 100 * probability <= score.values["high"].number
+            seen = bundle.calibration.bin_of(probability)
+            assert seen is None or seen.count < 30
+    assert kinds == {"score", "score-few"}
 
 
-def test_an_alert_of_another_bundle_gets_no_contributions_and_says_so(alerts, explainer):
+def test_facts_hold_what_is_usual_beside_today(explained):
+    facts = [fact for _, explanation in explained for fact in explanation.facts]
+    assert any(fact.usual is not None and fact.kind == "feature-amount-sum" for fact in facts)
+
+
+def test_an_alert_of_another_bundle_gets_no_reasons_and_says_so(alerts, explainer):
     decided = msgspec.structs.replace(alerts[0].decision, bundle="0123456789ab")
     explanation = explainer.explain(msgspec.structs.replace(alerts[0], decision=decided))
-    assert not [item for item in explanation.evidence if item.kind == "contribution"]
-    assert any("raised by bundle 0123456789ab" in item.text for item in explanation.evidence)
+    assert not explanation.themes
+    assert explanation.start is None
+    (other,) = [fact for fact in explanation.facts if fact.kind == "other-bundle"]
+    assert other.values["raised"].text == "0123456789ab"
+    assert explanation.fact("S1").kind == "score-elsewhere"
     assert explanation.similar_cases == ()
 
 
@@ -62,39 +73,140 @@ def test_an_alert_without_a_score_is_explained_too(alerts, explainer):
         alerts[0].decision, bundle="none", probability=None, novelty=None, reason_codes=("model_unavailable",)
     )
     explanation = explainer.explain(msgspec.structs.replace(alerts[0], decision=decided))
-    assert "No model could score" in explanation.narrative[1].text
-    assert explanation.verification.replaced == 0
+    assert explanation.fact("S1").kind == "unscored"
+    assert any(mention.fact_id == "S1" for claim in explanation.narrative for mention in claim.mentions)
+    assert explanation.reasons == ("model_unavailable",)
 
 
-@pytest.mark.parametrize("name", sorted(SPECS))
-def test_every_feature_has_words_in_both_directions(name):
-    spec = SPECS[name]()
-    for entity in spec.entities:
-        for feature in entity.features:
-            assert label(feature)
-            for value in (0.0, 1.0, 3.7, None):
-                text = sentence(entity, feature, value, "EUR")
-                assert text.endswith(".")
-                assert "{" not in text
-                assert "nan" not in text
+def test_doubts_novelty_rules_and_missing_fields_are_facts(alerts, explainer):
+    decided = msgspec.structs.replace(
+        alerts[0].decision, reason_codes=(EVENT_LATE, ID_REUSED, CURRENCY_UNKNOWN, NOVEL), rule_hits=("blocked", "fast")
+    )
+    bare = msgspec.structs.replace(alerts[0].transaction, channel=Channel.ONLINE, mcc=None, country=None, device_id=None)
+    explanation = explainer.explain(msgspec.structs.replace(alerts[0], decision=decided, transaction=bare, recent=()))
+    kinds = [fact.kind for fact in explanation.facts]
+    assert {"doubt-late", "doubt-reused", "doubt-currency", "novel", "payment-first"} <= set(kinds)
+    assert [fact.values["rule"].text for fact in explanation.facts if fact.kind == "rule"] == ["blocked", "fast"]
+    assert [fact.values["field"].text for fact in explanation.facts if fact.kind == "missing"] == [
+        "field-mcc",
+        "field-country",
+        "field-device",
+    ]
+    told = {mention.fact_id for claim in explanation.narrative for mention in claim.mentions}
+    assert {"D1", "D2", "D8"} <= told, "a doubt is always told"
 
 
-def test_the_catalogue_covers_every_operation():
-    assert set(REASONS) == set(Op)
-    codes = [reason.code for reason in REASONS.values()]
-    assert len(set(codes)) == len(codes)
+# -- the past ------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("value", "unit", "words"),
-    [
-        (1234.5, "money", "EUR 1,234.50"), (3.0, "count", "3"), (0.5, "count", "0.5"), (0.125, "share", "12.5 %"), (90.0, "duration", "90 s"),
-        (7200.0, "duration", "2.0 h"), (5.75, "clock", "05:45"), (2.0, "weekday", "Wednesday"), (None, "count", "unknown"),
-        (float("nan"), "money", "unknown"), (812.4, "km/h", "812 km/h"),
-    ],
-)  # fmt: skip
-def test_values_are_shown_with_their_units(value, unit, words):
-    assert shown(value, unit, "EUR") == words
+class Past:
+    """A store of past payments; ``broken`` ones do not answer."""
+
+    def __init__(self, payments, begins=0, holds=True, broken=False):
+        self.payments, self.begin, self.held, self.broken, self.asked = payments, begins, holds, broken, 0
+
+    def begins(self):
+        return self.begin
+
+    def holds(self, transaction):
+        return self.held
+
+    def payments_of_card(self, card_id, since, before):
+        self.asked += 1
+        if self.broken:
+            raise DatabaseError("gone")
+        return [one for one in self.payments if since <= one.event_time < before]
+
+    def merchant(self, merchant_id, since, before):
+        return MerchantHistory(40, 30, 3, 2)
+
+    def device(self, device_id, since, before):
+        return DeviceHistory(9, 4)
+
+
+def with_past(alert, bundle, casebook, past, **changes):
+    transaction = msgspec.structs.replace(
+        alert.transaction, **({"channel": Channel.ONLINE, "device_id": "d1", "mcc": "5411"} | changes)
+    )
+    return Explainer(bundle, casebook, history=past).explain(msgspec.structs.replace(alert, transaction=transaction))
+
+
+def payments(alert, count, **changes):
+    own = {"channel": Channel.ONLINE, "device_id": "d1", "mcc": "5411", "merchant_id": alert.transaction.merchant_id} | changes
+    step = 5 * 3_600_000
+    return [
+        Payment(
+            f"t{i}",
+            alert.transaction.event_time - (count - i) * step,
+            amount=100 * (i + 1),
+            currency=alert.transaction.currency,
+            **own,
+        )
+        for i in range(count)
+    ]
+
+
+def kinds_of(explanation):
+    return {fact.kind: fact for fact in explanation.facts if fact.fact_id.startswith("H")}
+
+
+def test_habits_of_the_card_merchant_and_device_are_facts(alerts, bundle, casebook):
+    alert = msgspec.structs.replace(alerts[0], transaction=msgspec.structs.replace(alerts[0].transaction, amount=450))
+    found = kinds_of(with_past(alert, bundle, casebook, Past(payments(alert, 100))))
+    assert {
+        "habit-amount",
+        "habit-hours",
+        "habit-channel",
+        "habit-category",
+        "habit-merchant-largest",
+        "device-known",
+        "device-shared",
+    } <= set(found)
+    amounts = found["habit-amount"].values
+    assert (amounts["median"].number, amounts["high"].number, amounts["rank"].number) == (5_000, 9_500, 0.04)
+    assert found["habit-amount"].side is Side.LEGITIMATE
+    assert found["habit-channel"].values["share"].number == 1
+    assert found["habit-merchant-largest"].values["payments"].number == 100
+    assert found["device-known"].values["payments"].number == 100
+    assert found["device-shared"].values["cards"].number == 3
+    assert (found["merchant-history"].values["frauds"].number, found["merchant-history"].side) == (3, Side.FRAUD)
+
+
+def test_what_is_new_to_the_card_is_told(alerts, bundle, casebook):
+    past = Past(payments(alerts[0], 50, merchant_id="another", device_id="another", channel=Channel.CARD_PRESENT, mcc="4111"))
+    found = kinds_of(with_past(alerts[0], bundle, casebook, past))
+    assert {"habit-merchant-new", "device-new"} <= set(found)
+    assert found["device-new"].side is Side.FRAUD
+    assert (found["habit-channel"].values["share"].number, found["habit-channel"].side) == (0, Side.FRAUD)
+
+
+def test_the_explanation_says_what_it_could_not_see(alerts, bundle, casebook):
+    assert "archive-missing" in kinds_of(with_past(alerts[0], bundle, casebook, None))
+    behind = kinds_of(with_past(alerts[0], bundle, casebook, Past([], holds=False)))
+    assert {"archive-behind", "habit-none"} <= set(behind)
+    young = alerts[0].transaction.event_time - 5 * 86_400_000
+    assert kinds_of(with_past(alerts[0], bundle, casebook, Past([], begins=young)))["archive-young"].values["days"].number == 5
+
+
+def test_an_archive_that_does_not_answer_is_left_alone_for_a_while(alerts, bundle, casebook):
+    past = Past([], broken=True)
+    explainer = Explainer(bundle, casebook, history=past)
+    for alert in alerts[:3]:
+        assert "archive-missing" in kinds_of(explainer.explain(alert))
+    assert past.asked == 1
+
+
+def test_cases_that_contradict_the_score_are_told():
+    def case(outcome):
+        return SimilarCase(case_id="c", outcome=outcome, closed_time=1_750_000_000_000, similarity=0.9, shared=("pace",))
+
+    honest, fraud = case(Finding.LEGITIMATE), case(Finding.FRAUD)
+    kinds = lambda cases, probability: [fact.kind for fact in case_facts(cases, probability, None)]  # noqa: E731
+    assert "cases-contradict" in kinds([honest] * 5, 0.7)
+    assert "cases-contradict" in kinds([fraud] * 5, 0.1)
+    assert "cases-contradict" not in kinds([fraud] * 5, 0.7)
+    assert kinds([], 0.7) == ["cases-none"]
+    assert kinds([honest], None) == ["cases", "case-shared"]
 
 
 def _damaged(alert, kind):

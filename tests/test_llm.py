@@ -5,20 +5,20 @@ import json
 import time
 from contextlib import contextmanager
 
-import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from core.errors import SettingsError
+from core.errors import LanguageModelError, SettingsError
 from core.settings import Settings
+from explain.claims import TEMPLATE, Fault, Subject, answer_of, template_claims
 from explain.explainer import Explainer
-from explain.llm import LanguageModelError, Narrators, language_model
-from explain.narrator import TEMPLATE, Facts, template_claims
-from explain.prompting import prompt
+from explain.narrators.client import language_model
+from explain.narrators.prompting import prompt, told_to_model
+from explain.narrators.service import Narrators
 from tests.openai_server import FAULTS, OpenAIServer
 
-GOOD = '{"sentences": [{"part": "what_happened", "text": "A transaction was flagged.", "evidence_ids": ["T1"]}]}'
-FALSE = '{"sentences": [{"part": "what_happened", "text": "The card was stolen.", "evidence_ids": ["T1"]}]}'
+GOOD = '{"sentences": [{"part": "what_happened", "facts": ["T1.clause", "S1.clause"]}]}'
+FALSE = '{"sentences": [{"part": "what_happened", "facts": ["The card was stolen."]}]}'
 
 
 def _metric(name, **labels):
@@ -51,13 +51,11 @@ def test_any_openai_compatible_server_can_word_the_facts(bundle, casebook, alert
     with narrating(bundle, casebook, [GOOD]) as (server, narrated):
         (explanation,), (after,), _ = narrated(alerts[0])
     assert after.narrator == "local"
-    assert after.narrative[0].text == "A transaction was flagged."
+    assert [mention.fact_id for mention in after.narrative[0].mentions] == ["T1", "S1"]
     assert after.narrative[0].written_by == "local"
     assert after.narrative[-1].written_by == TEMPLATE
-    assert after.prompt.startswith("narrative-2/")
-    assert (after.evidence, after.similar_cases, after.suggestion) == (
-        explanation.evidence, explanation.similar_cases, explanation.suggestion,
-    )  # fmt: skip
+    assert after.prompt == "narrative-3"
+    assert (after.facts, after.similar_cases) == (explanation.facts, explanation.similar_cases)
     path, body = server.requests[0]
     assert path == "/v1/chat/completions"
     assert body["response_format"]["json_schema"]["schema"]["properties"].keys() == {"sentences"}
@@ -138,38 +136,74 @@ def test_the_same_evidence_is_paid_once(bundle, casebook, alerts):
     assert _metric("whyflag_llm_tokens_total", kind="prompt") >= 700
 
 
-def test_a_refused_sentence_is_asked_for_once_more_with_the_reason(bundle, casebook, alerts):
-    with narrating(bundle, casebook, [FALSE, GOOD]) as (server, narrated):
+def test_a_refused_sentence_gives_way_to_the_templates(bundle, casebook, alerts):
+    both = json.dumps({"sentences": json.loads(FALSE)["sentences"] + json.loads(GOOD)["sentences"]})
+    with narrating(bundle, casebook, [both]) as (server, narrated):
         _, (after,), _ = narrated(alerts[0])
-    assert len(server.requests) == 2
-    asked = server.requests[1][1]["messages"][0]["content"]
-    assert "The card was stolen." in asked
-    assert "says more than its evidence: stolen" in asked
-    assert after.narrative[0].text == "A transaction was flagged."
+    assert len(server.requests) == 1
+    assert (after.verification.checked, after.verification.replaced) == (2, 1)
+    assert after.verification.reasons == (Fault.UNKNOWN_FACT,)
+    assert [claim.written_by for claim in after.narrative].count("local") == 1
 
 
-def test_a_repair_that_is_no_better_leaves_the_templates_sentence(bundle, casebook, alerts):
-    with narrating(bundle, casebook, [FALSE, FALSE, FALSE]) as (server, narrated):
+def test_where_all_is_refused_the_templates_words_stand(bundle, casebook, alerts):
+    with narrating(bundle, casebook, [FALSE]) as (_, narrated):
         assert narrated(alerts[0])[1] == [None]
-    assert len(server.requests) == 2, "one repair, no more"
 
 
-def test_a_model_that_words_everything_well_is_shown_as_it_is(bundle, casebook, alerts, explainer):
+def test_a_model_that_places_all_facts_well_is_shown_as_it_is(bundle, casebook, alerts, explainer):
     explanation = explainer.explain(alerts[0])
-    facts = Facts(explanation.evidence, explanation.suggestion)
-    with narrating(bundle, casebook, [msgspec.json.encode(template_claims(facts)).decode()]) as (_, narrated):
+    answer = answer_of(template_claims(Subject(explanation.facts, explanation.themes)))
+    with narrating(bundle, casebook, [answer]) as (_, narrated):
         _, (after,), _ = narrated(alerts[0])
-    assert {s.written_by for s in after.narrative} == {"local"}
+    assert {claim.written_by for claim in after.narrative} == {"local"}
     assert after.verification.replaced == 0
 
 
-def test_another_prompt_by_name_or_file(bundle, casebook, alerts, tmp_path):
+def _takes(*formats):
+    """A server that answers requests in some formats and refuses others, as different servers do."""
+
+    def script(body):
+        return GOOD if body.get("response_format", {}).get("type", "plain") in formats else "422"
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("formats", "requests"),
+    [
+        (("json_schema",), ["json_schema", "json_schema"]),
+        (("json_object", "plain"), ["json_schema", "json_object", "json_object"]),
+        (("plain",), ["json_schema", "json_object", "plain", "plain"]),
+    ],
+)
+def test_the_format_is_negotiated_once(bundle, casebook, alerts, formats, requests):
+    with narrating(bundle, casebook, _takes(*formats), llm_concurrency=1) as (server, narrated):
+        _, after, _ = narrated(*alerts[:2])
+    assert all(after)
+    asked = [body.get("response_format", {}) for _, body in server.requests]
+    assert [one.get("type", "plain") for one in asked] == requests
+    for one in asked:
+        if one:
+            schema = one.get("schema") or one["json_schema"]["schema"]
+            assert "anyOf" in schema["properties"]["sentences"]["items"]
+
+
+def test_a_server_that_takes_no_format_at_all_is_asked_anew_next_time(bundle, casebook, alerts):
+    with narrating(bundle, casebook, _takes(), llm_concurrency=1) as (server, narrated):
+        _, after, _ = narrated(*alerts[:2])
+    assert after == [None, None]
+    types = [body.get("response_format", {}).get("type", "plain") for _, body in server.requests]
+    assert types == ["json_schema", "json_object", "plain"] * 2
+
+
+def test_another_prompt_by_file(bundle, casebook, alerts, tmp_path):
     own = tmp_path / "ours.txt"
     own.write_text("Word this: {marker}\n{facts}\n{marker}\n")
-    for given, version in (("narrative-2-brief", "narrative-2-brief"), (str(own), "ours-")):
-        with narrating(bundle, casebook, [GOOD], llm_prompt=given) as (_, narrated):
-            _, (after,), _ = narrated(alerts[0])
-        assert after.prompt.startswith(version)
+    with narrating(bundle, casebook, [GOOD], llm_prompt=str(own)) as (server, narrated):
+        _, (after,), _ = narrated(alerts[0])
+    assert after.prompt.startswith("ours-")
+    assert server.requests[0][1]["messages"][0]["content"].startswith("Word this: ")
 
 
 @pytest.mark.parametrize("text", ["no places", "{marker}{facts}", "{marker}\n{facts}\n{marker}\n{other}", "{marker {facts}"])
@@ -181,7 +215,7 @@ def test_a_prompt_that_cannot_be_filled_in_is_a_wrong_setting(text, tmp_path):
 
 
 def test_a_missing_prompt_names_those_there_are():
-    with pytest.raises(SettingsError, match="narrative-2"):
+    with pytest.raises(SettingsError, match="narrative-3"):
         prompt("no-such-prompt")
 
 
@@ -197,8 +231,8 @@ def test_every_prompt_is_the_one_of_the_manifest():
 
 def test_prompts_fence_their_facts_with_a_new_marker_each_time(explainer, alerts):
     explanation = explainer.explain(alerts[0])
-    facts = Facts(explanation.evidence, explanation.suggestion)
-    one, two = (prompt("narrative-2").filled(facts) for _ in range(2))
+    facts = told_to_model(Subject(explanation.facts, explanation.themes))
+    one, two = (prompt("narrative-3").filled(facts) for _ in range(2))
     assert one != two
     marker = one.rstrip("\n").split("\n")[-1]
     assert one.count(marker) == 3
@@ -233,33 +267,7 @@ def test_a_server_that_is_not_there_is_told_in_a_word():
     told = Settings(llm_url="http://127.0.0.1:1/v1", llm_model="m")
 
     async def run():
-        await Narrators(language_model(told), told, _no_sleep).narrative(Facts((), ""))
+        await Narrators(language_model(told), told, _no_sleep).narrative(Subject(()))
 
     with pytest.raises(LanguageModelError, match="APIConnectionError"):
         asyncio.run(run())
-
-
-def test_a_narrative_and_its_repair_share_one_deadline(bundle, casebook, alerts):
-    refused = '{"sentences": [{"part": "what_happened", "text": "The amount is EUR 123,456.78.", "evidence_ids": ["T1"]}]}'
-    with narrating(bundle, casebook, [refused, "slow"], llm_timeout=3.0) as (server, _):
-        told = Settings(llm_url=server.url, llm_model="local", llm_timeout=3.0)
-        asked = []
-
-        class Slow(Narrators):
-            async def _tried(self, text):
-                asked.append(asyncio.timeout)
-                if len(asked) == 1:
-                    await asyncio.sleep(1.0)
-                return await super()._tried(text)
-
-            async def repair(self, facts, refused, left):
-                asked.append(left.seconds)
-                return await super().repair(facts, refused, left)
-
-        async def run():
-            explainer = Explainer(bundle, casebook, Slow(language_model(told), told, _no_sleep))
-            return await explainer.narrate(explainer.explain(alerts[0]))
-
-        asyncio.run(run())
-    assert len(server.requests) == 2
-    assert asked[1] <= 2.0  # what the narrative has left of three seconds

@@ -6,6 +6,7 @@ from msgspec import structs
 from core.errors import SettingsError
 from core.messages import Finding, LikelyTypology, Outcome, SimilarCase, ThemeReason
 from explain.facts.next_step import likely_typology, load_next_steps, next_step
+from explain.words import LANGUAGES, writer
 from models.features.themes import Theme
 
 STEPS = load_next_steps()
@@ -26,12 +27,12 @@ def of(alert, **changes):
 def test_a_step_is_chosen_by_outcome_then_typology_then_theme(alerts):
     alert, device = of(alerts[0]), themed((Theme.AMOUNT, -2.0), (Theme.DEVICE, 1.0), (Theme.PACE, 0.5))
     testing = LikelyTypology(name="card testing", support=3, cases=5)
-    assert next_step(STEPS, of(alert, probability=None), device, testing).startswith("Check by hand")
-    assert next_step(STEPS, of(alert, outcome=Outcome.DECLINE), device, testing).startswith("Block the card")
-    assert next_step(STEPS, alert, device, testing).startswith("Stop online payments")
-    assert "device is theirs" in next_step(STEPS, alert, device, None), "the strongest theme for fraud, not the strongest"
-    assert next_step(STEPS, alert, themed((Theme.TIME, 1.0)), None) == "Ask the customer to confirm the transaction."
-    assert next_step(STEPS, alert, (), None) == "Ask the customer to confirm the transaction."
+    assert next_step(STEPS, of(alert, probability=None), device, testing).step.startswith("Check by hand")
+    assert next_step(STEPS, of(alert, outcome=Outcome.DECLINE), device, testing).step.startswith("Block the card")
+    assert next_step(STEPS, alert, device, testing).step.startswith("Stop online payments")
+    assert "device is theirs" in next_step(STEPS, alert, device, None).step, "the strongest theme for fraud, not the strongest"
+    assert next_step(STEPS, alert, themed((Theme.TIME, 1.0)), None).step == "Ask the customer to confirm the transaction."
+    assert next_step(STEPS, alert, (), None).step == "Ask the customer to confirm the transaction."
 
 
 def case(typology, outcome=Finding.FRAUD):
@@ -66,6 +67,7 @@ def test_a_typology_is_likely_if_two_near_frauds_share_it(cases, expected):
             "no typology 'theft'; there are card testing",
         ),
         ('[[step]]\nstep = ""\n', "length >= 1"),
+        ('[[step]]\nstep = "Call."\ntranslations = {fr = "Appelez."}\n', "no language 'fr'; there are en, de, es"),
         ('[[step]]\nstep = "Call."\nthem = "device"\n', "unknown field `them`"),
         ("[[step", "steps.toml"),
         ("\xff", "steps.toml"),
@@ -86,8 +88,15 @@ def test_a_missing_table_is_told(tmp_path):
 def test_a_table_of_ones_own_is_used(alerts, bundle, casebook, tmp_path):
     from explain.explainer import Explainer
 
-    (tmp_path / "steps.toml").write_text('[[step]]\nstep = "Call the fraud desk."\n')
+    table = '[[step]]\nstep = "Call the fraud desk."\ntranslations = {de = "Die Betrugsabteilung anrufen."}\n'
+    (tmp_path / "steps.toml").write_text(table)
     explainer = Explainer(bundle, casebook, steps=load_next_steps(str(tmp_path / "steps.toml")))
     explanation = explainer.explain(alerts[0])
-    assert explanation.suggestion == "Call the fraud desk."
-    assert explanation.narrative[-1].text == "Call the fraud desk."
+    facts = {fact.fact_id: fact for fact in explanation.facts}
+    told = [writer(language).claim(explanation.narrative[-1], facts) for language in ("en", "de", "es")]
+    assert told == ["Call the fraud desk.", "Die Betrugsabteilung anrufen.", "Call the fraud desk."]
+
+
+def test_every_included_step_is_translated():
+    for step in STEPS.step:
+        assert step.translations.keys() == LANGUAGES.keys() - {"en"}

@@ -8,18 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from core.messages import ThemeFact
-from explain.evidence import gather
+from core.messages import Contrast, Side, Unit
+from explain.facts.attribution import attribute
 from explain.facts.themes import contrast, reasons_by_theme
-from explain.reasons import THEME_NAMES, contrast_words
 from models.bundle import load_bundle
 from models.features.spec import SPECS, Op
 from models.features.themes import OF_OP, Theme, themes_of
 
 
-def test_every_operation_has_one_theme_and_every_theme_a_name():
+def test_every_operation_has_one_theme():
     assert OF_OP.keys() == set(Op)
-    assert THEME_NAMES.keys() == set(Theme)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -35,8 +33,8 @@ def test_the_default_spec_has_all_nine_themes(bundle):
 
 def test_themes_add_up_to_the_score(explained, bundle):
     for alert, explanation in explained:
-        evidence = gather(alert, bundle)
-        margin = evidence.bias + sum(reason.contribution for reason in explanation.themes)
+        assert explanation.start == attribute(alert, bundle).bias
+        margin = explanation.start + sum(reason.contribution for reason in explanation.themes)
         probability = bundle.calibration.probability(np.array([margin], np.float32))[0]
         assert probability == pytest.approx(alert.decision.probability, abs=1e-5)
         assert len(explanation.themes) == 9
@@ -46,9 +44,8 @@ def test_themes_add_up_to_the_score(explained, bundle):
 
 def test_the_probability_without_a_theme_is_that_of_the_rest(explained, bundle):
     for alert, explanation in explained[:50]:
-        evidence = gather(alert, bundle)
         for reason in explanation.themes:
-            rest = evidence.bias + sum(other.contribution for other in explanation.themes if other is not reason)
+            rest = explanation.start + sum(other.contribution for other in explanation.themes if other is not reason)
             expected = bundle.calibration.probability(np.array([rest], np.float32))[0]
             assert reason.probability_without == pytest.approx(expected, abs=1e-6)
             assert (reason.probability_without < alert.decision.probability) == (reason.contribution > 0) or abs(
@@ -61,11 +58,13 @@ def test_facts_are_on_the_side_of_their_theme_and_separate(explained, bundle):
     for alert, explanation in explained:
         for reason in explanation.themes:
             assert len(reason.facts) <= 2
-            for fact in reason.facts:
+            for fact in map(explanation.fact, reason.facts):
                 told += 1
                 assert fact.contribution * reason.contribution > 0
-                assert (fact.fraud_share > fact.honest_share) == (reason.contribution > 0)
-                assert fact.value == alert.features[fact.feature]
+                assert (fact.contrast.fraud_share > fact.contrast.honest_share) == (reason.contribution > 0)
+                scale = 100 if fact.values["value"].unit is Unit.MONEY else 1
+                assert fact.values["value"].number == pytest.approx(scale * alert.features[fact.feature])
+                assert (fact.side is Side.FRAUD) == (reason.contribution > 0)
                 theme = themes_of(bundle.spec)[bundle.spec.feature_names.index(fact.feature)]
                 assert theme == reason.theme
     assert told > len(explained)
@@ -78,11 +77,10 @@ def test_no_themes_without_a_score(alerts, explainer):
 
 def test_an_unknown_value_is_no_reason(explained, bundle):
     alert, explanation = next((a, e) for a, e in explained if e.themes[0].facts)
-    name = explanation.themes[0].facts[0].feature
-    shap, bias = gather(alert, bundle).shap, gather(alert, bundle).bias
+    name = explanation.fact(explanation.themes[0].facts[0]).feature
+    own = attribute(alert, bundle)
     unknown = structs.replace(alert, features=alert.features | {name: None})
-    facts = [fact.feature for reason in reasons_by_theme(unknown, bundle, shap, bias) for fact in reason.facts]
-    assert name not in facts
+    assert name not in [fact.feature for fact in reasons_by_theme(unknown, bundle, own.shap, own.bias).facts]
 
 
 columns = st.lists(st.one_of(st.just(math.nan), st.integers(-5, 5).map(float)), min_size=1, max_size=30)
@@ -90,7 +88,8 @@ columns = st.lists(st.one_of(st.just(math.nan), st.integers(-5, 5).map(float)), 
 
 @given(columns, columns, st.integers(-6, 6).map(float))
 def test_contrast_counts_what_is_at_least_as_extreme(honest, fraud, value):
-    high, honest_share, fraud_share = contrast(np.sort(np.array(honest, np.float32)), np.sort(np.array(fraud, np.float32)), value)
+    found = contrast(np.sort(np.array(honest, np.float32)), np.sort(np.array(fraud, np.float32)), value)
+    high, honest_share, fraud_share = found.high, found.honest_share, found.fraud_share
     known = sorted(x for x in honest if not math.isnan(x))
     if known and value != known[len(known) // 2]:
         assert high == (value > known[len(known) // 2])
@@ -101,8 +100,8 @@ def test_contrast_counts_what_is_at_least_as_extreme(honest, fraud, value):
 
 def test_a_flag_that_most_honest_payments_lack_separates_where_it_is_missing():
     honest, fraud = np.sort(np.array([0.0] * 98 + [1.0] * 2, np.float32)), np.sort(np.array([0.0] * 54 + [1.0] * 46, np.float32))
-    assert contrast(honest, fraud, 0.0) == (False, 0.98, 0.54)
-    assert contrast(honest, fraud, 1.0) == (True, 0.02, 0.46)
+    assert contrast(honest, fraud, 0.0) == Contrast(False, 0.98, 0.54)
+    assert contrast(honest, fraud, 1.0) == Contrast(True, 0.02, 0.46)
 
 
 def test_the_reference_of_a_bundle_is_bounded_and_sorted(bundle):
@@ -113,19 +112,6 @@ def test_the_reference_of_a_bundle_is_bounded_and_sorted(bundle):
             known = column[~np.isnan(column)]
             assert np.all(known[:-1] <= known[1:])
             assert np.isnan(column[len(known) :]).all()
-
-
-@pytest.mark.parametrize(
-    ("honest", "fraud", "words"),
-    [
-        (1 / 53, 0.31, "1 in 53 honest payments and 31 % of frauds are at least this high"),
-        (0.2, 1 / 17, "20 % of honest payments and 1 in 17 frauds are at least this high"),
-        (0.0, 0.1, "none of the sampled honest payments and 10 % of frauds are at least this high"),
-    ],
-)
-def test_contrast_in_words(honest, fraud, words):
-    fact = ThemeFact(feature="f", text="", value=1.0, contribution=1.0, high=True, honest_share=honest, fraud_share=fraud)
-    assert contrast_words(fact) == words
 
 
 def test_a_bundle_of_an_older_format_is_refused(bundle_dir, tmp_path):

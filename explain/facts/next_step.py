@@ -9,7 +9,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.errors import SettingsError
-from core.messages import TYPOLOGIES, Alert, Finding, LikelyTypology, SimilarCase, ThemeReason
+from core.messages import TYPOLOGIES, Alert, Fact, Finding, LikelyTypology, SimilarCase, Subject, ThemeReason
+from explain.facts.values import text
+from explain.words import LANGUAGES
 from models.features.themes import Theme
 
 _INCLUDED = Path(__file__).with_name("next_steps.toml")
@@ -20,9 +22,10 @@ _StepText = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
-    """A step and when it applies: every condition that is given must hold."""
+    """A step, its ``translations`` by language, and when it applies: every condition that is given must hold."""
 
     step: _StepText
+    translations: dict[str, _StepText] = {}
     scored: bool | None = None
     outcome: Literal["review", "decline"] | None = None
     typology: str | None = None
@@ -58,6 +61,8 @@ def load_next_steps(path: str = "") -> NextSteps:
         raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: {error}") from None
     if unknown := [one.typology for one in steps.step if one.typology is not None and one.typology not in TYPOLOGIES]:
         raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: no typology {unknown[0]!r}; there are {', '.join(TYPOLOGIES)}")
+    if unknown := [language for one in steps.step for language in one.translations if language not in LANGUAGES]:
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: no language {unknown[0]!r}; there are {', '.join(LANGUAGES)}")
     if not steps.step or not steps.step[-1].always:
         raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: the last step must have no condition, so that there is always one")
     return steps
@@ -72,7 +77,7 @@ def likely_typology(similar: Sequence[SimilarCase]) -> LikelyTypology | None:
     return LikelyTypology(name=name or "", support=support, cases=len(similar)) if support >= _TYPICAL else None
 
 
-def next_step(steps: NextSteps, alert: Alert, themes: Sequence[ThemeReason], typology: LikelyTypology | None) -> str:
+def next_step(steps: NextSteps, alert: Alert, themes: Sequence[ThemeReason], typology: LikelyTypology | None) -> Step:
     """Return the first step whose conditions hold for an alert, its themes (strongest first) and its likely typology."""
     leading = next((reason.theme for reason in themes if reason.contribution > 0), None)
     decision = alert.decision
@@ -83,5 +88,13 @@ def next_step(steps: NextSteps, alert: Alert, themes: Sequence[ThemeReason], typ
             and (one.typology is None or (typology is not None and one.typology == typology.name))
             and (one.theme is None or one.theme == leading)
         ):
-            return one.step
-    return steps.step[-1].step
+            return one
+    return steps.step[-1]
+
+
+def step_fact(step: Step) -> Fact:
+    """Return a step as a fact (``N1``): its words in English and in the languages that it is translated to."""
+    values = {"text": text(step.step)} | {
+        f"text_{language}": text(words) for language, words in sorted(step.translations.items())
+    }
+    return Fact("N1", "step", Subject.TRANSACTION, values)

@@ -1,95 +1,131 @@
 """Reasons by theme: the score's contributions summed by subject, each with the values that tell most, compared with honest and fraudulent transactions."""
 
-import math
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
-from core.messages import Alert, ThemeFact, ThemeReason
-from explain.reasons import entity_of, sentence, usual
+from core.messages import Alert, Contrast, Fact, Side, Subject, ThemeReason
+from explain.facts.kinds import entity_of, kind_of, known, usual_of, value_of, window_of
+from explain.facts.values import code, share
 from models.bundle import Bundle
+from models.features.spec import EVENT_OPS, op_of
 from models.features.themes import Theme, themes_of
 
 Floats = npt.NDArray[np.float32]
 
 FACTS_OF_A_THEME: Final = 2
 _SEPARATES: Final = 1.5  # a value is shown if its share among frauds is at least this many times its share among honest transactions, or the reverse
+_SUBJECTS: Final = {"card_id": Subject.CARD, "merchant_id": Subject.MERCHANT, "device_id": Subject.DEVICE}
 
 
-def reasons_by_theme(alert: Alert, bundle: Bundle, shap: Floats, bias: float) -> tuple[ThemeReason, ...]:
+class Reasons(Struct, frozen=True):
+    """The themes of a score, strongest first, and their facts: one about each theme (``M1`` …), then its most telling values (``F1`` …)."""
+
+    themes: tuple[ThemeReason, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+
+def reasons_by_theme(alert: Alert, bundle: Bundle, shap: Floats, bias: float) -> Reasons:
     """
-    Return the themes of an alert's score, strongest first.
+    Return the themes of an alert's score and their facts.
 
     ``shap`` (float32 [F]) and ``bias`` are TreeSHAP values in log-odds (Lundberg, Erion and Lee, 2018). The contributions of all themes
-    and the bias add up to the margin. A theme's facts are on its own side: their contribution has its sign, and the value is
+    and the bias add up to the margin. A theme's values are on its own side: their contribution has its sign, and the value is
     correspondingly more frequent, or rarer, among frauds than among honest transactions of the bundle's reference.
     """
-    themes = themes_of(bundle.spec)
+    themes = np.array(themes_of(bundle.spec))
     margin = float(shap.sum(dtype=np.float64)) + bias
-    reasons = []
-    for theme in Theme:
-        columns = [column for column, one in enumerate(themes) if one is theme]
-        if not columns:
-            continue
-        contribution = float(shap[columns].sum(dtype=np.float64))
-        without = bundle.calibration.probability(np.array([margin - contribution], np.float32))[0]
-        strongest = sorted(columns, key=lambda column: (-abs(float(shap[column])), column))
-        facts = [
-            fact
-            for column in strongest
-            if float(shap[column]) * contribution > 0 and (fact := _fact(alert, bundle, column, float(shap[column]))) is not None
-        ]
-        reasons.append(
-            ThemeReason(
-                theme=theme.value,
-                contribution=contribution,
-                probability_without=float(without),
-                facts=tuple(facts[:FACTS_OF_A_THEME]),
-            )
-        )
-    return tuple(sorted(reasons, key=lambda reason: (-abs(reason.contribution), reason.theme)))
+    sums = {theme: float(shap[themes == theme].sum(dtype=np.float64)) for theme in Theme if (themes == theme).any()}
+    ranked = sorted(sums, key=lambda theme: (-abs(sums[theme]), theme))
+    without = bundle.calibration.probability(np.array([margin - sums[theme] for theme in ranked], np.float32))
+    reasons: list[ThemeReason] = []
+    about: list[Fact] = []
+    values: list[Fact] = []
+    for rank, (theme, probability) in enumerate(zip(ranked, without.tolist(), strict=True), start=1):
+        about.append(_about(rank, theme, sums[theme], probability))
+        telling = _telling(alert, bundle, shap, np.flatnonzero(themes == theme), theme, sums[theme], len(values))
+        values += telling
+        reasons.append(ThemeReason(theme.value, sums[theme], probability, tuple(fact.fact_id for fact in telling)))
+    return Reasons(tuple(reasons), (*about, *values))
 
 
-def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float) -> ThemeFact | None:
-    """A feature's value with its contrast; None if it is unknown or does not separate fraud from honest transactions."""
-    name = bundle.spec.feature_names[column]
-    value = alert.features[name]
-    if value is None or math.isnan(value):
-        return None
-    reference = bundle.reference
-    high, honest, fraud = contrast(reference.honest[:, column], reference.fraud[:, column], value)
-    unseen = 0.5 / min(len(reference.fraud), len(reference.honest))  # what the smaller sample cannot tell from zero
-    ratio = (fraud + unseen) / (honest + unseen)
-    if (contribution > 0 and ratio < _SEPARATES) or (contribution < 0 and ratio > 1 / _SEPARATES):
-        return None
-    entity, feature = entity_of(bundle.spec, name)
-    return ThemeFact(
-        feature=name,
-        text=sentence(entity, feature, value, bundle.spec.currency),
-        value=value,
-        usual=usual(feature, entity, alert.features),
+def _about(rank: int, theme: Theme, contribution: float, without: float) -> Fact:
+    return Fact(
+        fact_id=f"M{rank}",
+        kind="theme",
+        subject=Subject.SCORE,
+        values={"theme": code(f"theme-{theme.value}"), "without": share(without)},
+        side=side_of(contribution),
         contribution=contribution,
-        high=high,
-        honest_share=honest,
-        fraud_share=fraud,
+        theme=theme.value,
     )
 
 
-def contrast(honest: Floats, fraud: Floats, value: float) -> tuple[bool, float, float]:
+def side_of(contribution: float) -> Side:
+    """Return the side that a contribution in log-odds supports."""
+    return Side.FRAUD if contribution > 0 else Side.LEGITIMATE if contribution < 0 else Side.NEITHER
+
+
+def _telling(
+    alert: Alert, bundle: Bundle, shap: Floats, columns: npt.NDArray[np.int64], theme: Theme, total: float, before: int
+) -> list[Fact]:
+    """The strongest facts of a theme's features that support its side, numbered from ``before`` + 1 on."""
+    found: list[Fact] = []
+    for column in sorted(columns.tolist(), key=lambda column: (-abs(float(shap[column])), column)):
+        contribution = float(shap[column])
+        if contribution * total > 0 and (
+            fact := _fact(alert, bundle, column, contribution, theme, f"F{before + len(found) + 1}")
+        ):
+            found.append(fact)
+        if len(found) == FACTS_OF_A_THEME:
+            break
+    return found
+
+
+def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float, theme: Theme, fact_id: str) -> Fact | None:
+    """A feature's value with its contrast; None if it is unknown or does not separate fraud from honest transactions."""
+    name, currency = bundle.spec.feature_names[column], bundle.spec.currency
+    value = known(alert.features[name])
+    if value is None:
+        return None
+    reference = bundle.reference
+    compared = contrast(reference.honest[:, column], reference.fraud[:, column], value)
+    unseen = 0.5 / min(len(reference.fraud), len(reference.honest))  # what the smaller sample cannot tell from zero
+    ratio = (compared.fraud_share + unseen) / (compared.honest_share + unseen)
+    if (contribution > 0 and ratio < _SEPARATES) or (contribution < 0 and ratio > 1 / _SEPARATES):
+        return None
+    entity, feature = entity_of(bundle.spec, name)
+    usual = usual_of(feature, entity, alert.features)
+    return Fact(
+        fact_id=fact_id,
+        kind=kind_of(op_of(feature)),
+        subject=Subject.TRANSACTION if op_of(feature) in EVENT_OPS else _SUBJECTS[entity.key],
+        values={"value": value_of(feature, value, currency), **window_of(feature)},
+        side=side_of(contribution),
+        usual=None if usual is None else value_of(feature, usual, currency),
+        contrast=compared,
+        contribution=contribution,
+        feature=name,
+        theme=theme.value,
+    )
+
+
+def contrast(honest: Floats, fraud: Floats, value: float) -> Contrast:
     """
-    Return on which side of the honest median a value lies (true: high), and the shares of honest and of fraudulent transactions, in [0, 1],
-    that are at least as extreme on that side.
+    Compare a value with samples of honest and of fraudulent transactions: the side of the honest median that it lies on, and the shares of
+    both that are at least as extreme on that side.
 
     A value that equals the median, as a flag or a count of zero often does, gets the side on which the two shares differ more. The columns are
     sorted, with NaN (unknown) last; unknown values count as not extreme.
     """
     value = float(np.float32(value))
-    known = honest[: int(np.searchsorted(honest, np.inf, side="right"))]
-    median = float(known[len(known) // 2]) if len(known) else value
+    known_honest = honest[: int(np.searchsorted(honest, np.inf, side="right"))]
+    median = float(known_honest[len(known_honest) // 2]) if len(known_honest) else value
     sides = [high for high in (True, False) if (high and value >= median) or (not high and value <= median)]
-    found = [(high, _share(honest, value, high), _share(fraud, value, high)) for high in sides]
-    return max(found, key=lambda one: _difference(one[1], one[2]))
+    found = [Contrast(high, _share(honest, value, high), _share(fraud, value, high)) for high in sides]
+    return max(found, key=lambda one: _difference(one.honest_share, one.fraud_share))
 
 
 def _difference(honest: float, fraud: float) -> float:
@@ -99,7 +135,7 @@ def _difference(honest: float, fraud: float) -> float:
 
 
 def _share(column: Floats, value: float, high: bool) -> float:
-    known = int(np.searchsorted(column, np.inf, side="right"))
+    known_values = int(np.searchsorted(column, np.inf, side="right"))
     if high:
-        return float((known - np.searchsorted(column[:known], value, side="left")) / len(column))
-    return float(np.searchsorted(column[:known], value, side="right") / len(column))
+        return float((known_values - np.searchsorted(column[:known_values], value, side="left")) / len(column))
+    return float(np.searchsorted(column[:known_values], value, side="right") / len(column))

@@ -15,10 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from core.errors import SettingsError
+from core.messages import Side
+from explain.claims import Subject, forms_of, part_of
+from explain.words import ENGLISH, writer
 
-NARRATIVE: Final = "narrative-2"
-REPAIR: Final = "repair-1"
-INVESTIGATION: Final = "investigation-1"
+NARRATIVE: Final = "narrative-3"
+INVESTIGATION: Final = "investigation-2"
 
 
 class Prompt(Struct, frozen=True):
@@ -62,3 +64,16 @@ def prompt(version: str) -> Prompt:
     if "{facts}" not in text or text.count("{marker}") < 2:
         raise SettingsError(f"the prompt {path} must hold {{facts}} between two {{marker}} lines")
     return Prompt(f"{path.stem}-{hashlib.sha256(raw).hexdigest()[:8]}", text)
+
+
+def told_to_model(subject: Subject) -> list[dict[str, Any]]:
+    """Return facts as a prompt states them: id, part, side, and their words in each form. They hold no text of others."""
+    english = writer(ENGLISH)
+    strongest = {subject.strongest(Side.FRAUD), subject.strongest(Side.LEGITIMATE)} - {None}
+    return [
+        {"id": fact.fact_id, "part": part_of(fact)[0].value}
+        | ({} if fact.side is Side.NEITHER else {"side": fact.side.value})
+        | ({"strongest": True} if fact.theme and fact.theme in strongest else {})
+        | {form.value: english.fact(fact, form) for form in forms_of(fact)}
+        for fact in subject.facts
+    ]

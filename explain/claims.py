@@ -1,0 +1,397 @@
+"""
+Claims: what a narrator may say about an alert, and the check of what it said.
+
+A narrator places facts; it writes none. Each sentence names facts in one of their forms, an opening and a joiner from closed lists. The
+schema of an alert admits only its own facts in the parts where they belong; ``check`` tests an answer again, whoever gave it.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from core.messages import Claim, Fact, Form, Joiner, Mention, Opening, Part, Side, ThemeReason
+from explain.words import ENGLISH, writer
+
+TEMPLATE: Final = "template-3"
+BUDGET: Final = 120  # words of a narrative in English
+_FACTS_OF_A_SENTENCE: Final = 3
+_SENTENCES: Final = 20  # of an answer that are read
+_LONGEST_ANSWER: Final = 20_000  # characters; a narrative has a few hundred
+_REASONS: Final = 3  # themes that the template tells for fraud
+
+_PAYMENT_KINDS: Final = frozenset(
+    {
+        "payment",
+        "payment-first",
+        "payment-recent",
+        "score",
+        "score-few",
+        "score-elsewhere",
+        "unscored",
+        "doubt-late",
+        "doubt-reused",
+        "doubt-currency",
+        "other-bundle",
+        "missing",
+    }
+)
+_CASE_KINDS: Final = frozenset({"cases", "cases-none", "cases-contradict", "case", "case-shared", "typology"})
+_BALANCE_KINDS: Final = frozenset({"balance", "balance-one-sided"})
+_HABITS: Final = ("habit-", "device-")
+
+
+class Fault(StrEnum):
+    """Why a sentence is refused."""
+
+    UNREADABLE = "not of the form that was asked for"
+    UNKNOWN_PART = "unknown part"
+    UNKNOWN_FACT = "unknown fact"
+    UNKNOWN_FORM = "a form that the fact does not have"
+    UNKNOWN_WORD = "a word from outside the list"
+    MIXED_FORMS = "clauses and noun phrases in one sentence"
+    NO_CLAUSE = "a noun phrase without an opening"
+    LOST_CONTRAST = "a contrast that does not follow its fact"
+    WRONG_PART = "a fact in a part where it does not belong"
+    WRONG_SIDE = "an opening that contradicts the side of a fact"
+    WRONG_RANK = "a rank that the fact does not have"
+    NO_OPPOSITION = "a “but” between facts of one side"
+    TOO_MANY = "too many facts in one sentence"
+    REPEATED = "a fact that was told before"
+    TOO_LATE = "more sentences than are read"
+
+
+class Subject(Struct, frozen=True):
+    """What a narrative is about: the facts of an alert and its themes, strongest first."""
+
+    facts: tuple[Fact, ...]
+    themes: tuple[ThemeReason, ...] = ()
+
+    def strongest(self, side: Side) -> str | None:
+        """The strongest theme of a side; None if no theme supports it."""
+        sign = 1 if side is Side.FRAUD else -1
+        return next((reason.theme for reason in self.themes if sign * reason.contribution > 0), None)
+
+
+class Proposed(Struct, frozen=True):
+    """A sentence as a narrator proposes it: ``facts`` are references such as ``F1.clause``."""
+
+    part: str
+    facts: tuple[str, ...]
+    opening: str = Opening.NONE.value
+    joiner: str = Joiner.AND.value
+
+
+class Checked(Struct, frozen=True):
+    """A proposed sentence, and the claim that it makes or why it was refused."""
+
+    proposed: Proposed
+    claim: Claim | None
+    fault: Fault | None = None
+
+
+class _Answer(Struct, frozen=True):
+    sentences: tuple[Any, ...]
+
+
+def part_of(fact: Fact) -> tuple[Part, ...]:
+    """Return the parts of a narrative in which a fact may be told."""
+    if fact.kind in _PAYMENT_KINDS:
+        return (Part.WHAT_HAPPENED,)
+    if fact.kind in _CASE_KINDS:
+        return (Part.SIMILAR_CASES,)
+    if fact.kind == "step":
+        return (Part.NEXT_STEP,)
+    if fact.kind in _BALANCE_KINDS:
+        return (Part.SPEAKS_AGAINST,)
+    if fact.side is Side.FRAUD or fact.kind == "novel":
+        return (Part.WHY_UNUSUAL,)
+    if fact.side is Side.LEGITIMATE:
+        return (Part.SPEAKS_AGAINST,)
+    return (Part.WHAT_HAPPENED,)
+
+
+def forms_of(fact: Fact) -> tuple[Form, ...]:
+    """Return the forms that a fact has."""
+    return (Form.CLAUSE, Form.SHORT, Form.CONTRAST) if fact.contrast else (Form.CLAUSE, Form.SHORT)
+
+
+def schema(subject: Subject) -> dict[str, Any]:
+    """Return the JSON Schema of an answer about an alert: in each part only its own facts in their own forms."""
+    variants = []
+    for part in Part:
+        references = [f"{fact.fact_id}.{form}" for fact in subject.facts if part in part_of(fact) for form in forms_of(fact)]
+        if references:
+            variants.append(_sentence_schema(part, references))
+    return {
+        "type": "object",
+        "properties": {"sentences": {"type": "array", "items": {"anyOf": variants}}},
+        "required": ["sentences"],
+        "additionalProperties": False,
+    }
+
+
+def _sentence_schema(part: Part, references: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "part": {"type": "string", "enum": [part.value]},
+            "opening": {"type": "string", "enum": [one.value for one in Opening]},
+            "facts": {"type": "array", "items": {"type": "string", "enum": references}},
+            "joiner": {"type": "string", "enum": [one.value for one in Joiner]},
+        },
+        "required": ["part", "opening", "facts", "joiner"],
+        "additionalProperties": False,
+    }
+
+
+def parse(answer: str) -> list[Proposed | None]:
+    """
+    Return the sentences in the JSON object of an answer, None for each that is not of the right form.
+
+    Raises:
+        ValueError: if there is no such object.
+    """
+    if len(answer) > _LONGEST_ANSWER:
+        raise ValueError("the answer is too long")
+    begin, end = answer.find("{"), answer.rfind("}")
+    if begin < 0 or end < begin:
+        raise ValueError("the answer holds no JSON object")
+    try:
+        sentences = msgspec.json.decode(answer[begin : end + 1], type=_Answer).sentences
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"the answer is no narrative: {error}") from None
+    return [_proposed(sentence) for sentence in sentences]
+
+
+def _proposed(sentence: Any) -> Proposed | None:
+    try:
+        return msgspec.convert(sentence, Proposed)
+    except (msgspec.ValidationError, RecursionError):
+        return None
+
+
+def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str) -> list[Checked]:
+    """Return for each proposed sentence the claim that it makes, or its fault."""
+    facts = {fact.fact_id: fact for fact in subject.facts}
+    told: set[str] = set()
+    checked = []
+    for number, sentence in enumerate(proposed):
+        if sentence is None:
+            found: Claim | Fault = Fault.UNREADABLE
+        elif number >= _SENTENCES:
+            found = Fault.TOO_LATE
+        else:
+            found = _claim(sentence, facts, subject, told, written_by)
+        shown = sentence or Proposed("", ())
+        if isinstance(found, Fault):
+            checked.append(Checked(shown, None, found))
+        else:
+            told |= {mention.fact_id for mention in found.mentions}
+            checked.append(Checked(shown, found))
+    return checked
+
+
+def _claim(sentence: Proposed, facts: dict[str, Fact], subject: Subject, told: set[str], written_by: str) -> Claim | Fault:
+    try:
+        part = Part(sentence.part)
+    except ValueError:
+        return Fault.UNKNOWN_PART
+    try:
+        opening, joiner = Opening(sentence.opening), Joiner(sentence.joiner)
+    except ValueError:
+        return Fault.UNKNOWN_WORD
+    mentions = _mentions(sentence.facts, facts)
+    if isinstance(mentions, Fault):
+        return mentions
+    claim = Claim(part, mentions, opening, joiner, written_by)
+    return _shape_fault(claim) or _meaning_fault(claim, facts, subject, told) or claim
+
+
+def _mentions(references: Iterable[str], facts: dict[str, Fact]) -> tuple[Mention, ...] | Fault:
+    mentions = []
+    for reference in references:
+        fact_id, _, form = reference.partition(".")
+        if fact_id not in facts:
+            return Fault.UNKNOWN_FACT
+        if form not in forms_of(facts[fact_id]):
+            return Fault.UNKNOWN_FORM
+        mentions.append(Mention(fact_id, Form(form)))
+    return tuple(mentions)
+
+
+def _shape_fault(claim: Claim) -> Fault | None:
+    """What is wrong with the shape of a sentence."""
+    told = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
+    if not told:
+        return Fault.LOST_CONTRAST if claim.mentions else Fault.UNREADABLE
+    if len(told) > _FACTS_OF_A_SENTENCE:
+        return Fault.TOO_MANY
+    forms = {mention.form for mention in told}
+    if len(forms) > 1:
+        return Fault.MIXED_FORMS
+    if forms == {Form.SHORT} and claim.opening in (Opening.NONE, Opening.ALSO, Opening.HOWEVER):
+        return Fault.NO_CLAUSE
+    before = None
+    for mention in claim.mentions:
+        if mention.form is Form.CONTRAST and (
+            before is None or before.form is Form.CONTRAST or before.fact_id != mention.fact_id
+        ):
+            return Fault.LOST_CONTRAST
+        before = mention
+    if len({mention.fact_id for mention in told}) < len(told):
+        return Fault.REPEATED
+    return None
+
+
+_SIDES: Final = {
+    Opening.FOR_FRAUD: Side.FRAUD,
+    Opening.STRONGEST_FOR_FRAUD: Side.FRAUD,
+    Opening.AGAINST_FRAUD: Side.LEGITIMATE,
+    Opening.STRONGEST_AGAINST_FRAUD: Side.LEGITIMATE,
+}
+_RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
+
+
+def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, told: set[str]) -> Fault | None:
+    """What a sentence says that its facts do not."""
+    used = [facts[mention.fact_id] for mention in claim.mentions if mention.form is not Form.CONTRAST]
+    if any(fact.fact_id in told for fact in used):
+        return Fault.REPEATED
+    if any(claim.part not in part_of(fact) for fact in used):
+        return Fault.WRONG_PART
+    if claim.opening in _SIDES and any(fact.side is not _SIDES[claim.opening] for fact in used):
+        return Fault.WRONG_SIDE
+    if claim.opening is Opening.USUAL and any(fact.side is Side.FRAUD or not fact.kind.startswith(_HABITS) for fact in used):
+        return Fault.WRONG_SIDE
+    if claim.opening in _RANKED:
+        strongest = subject.strongest(_SIDES[claim.opening])
+        if len(used) > 1 or not used[0].theme or used[0].theme != strongest:
+            return Fault.WRONG_RANK
+    if claim.joiner is Joiner.BUT and len(used) > 1 and len({fact.side for fact in used}) == 1:
+        return Fault.NO_OPPOSITION
+    if claim.part is Part.NEXT_STEP and (len(used) > 1 or claim.opening is not Opening.NONE):
+        return Fault.WRONG_PART
+    return None
+
+
+def template_claims(subject: Subject) -> tuple[Claim, ...]:
+    """Return the five parts as the template tells them, within the word budget."""
+    claims = [
+        *_each(Part.WHAT_HAPPENED, _of(subject, "payment")),
+        *_each(Part.WHAT_HAPPENED, [fact for fact in subject.facts if fact.kind in _PAYMENT_KINDS - {"payment"}]),
+        *_reasons(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.STRONGEST_FOR_FRAUD),
+        *_each(Part.WHY_UNUSUAL, _of(subject, "rule", "novel")),
+        *_each(Part.SIMILAR_CASES, _of(subject, "cases", "cases-none", "cases-contradict", "typology")),
+        *_reasons(subject, Side.LEGITIMATE, Part.SPEAKS_AGAINST, Opening.STRONGEST_AGAINST_FRAUD),
+    ]
+    if not any(claim.part is Part.SPEAKS_AGAINST for claim in claims):
+        claims += _each(Part.SPEAKS_AGAINST, _of(subject, *_BALANCE_KINDS))
+    claims += _each(Part.NEXT_STEP, _of(subject, "step"))
+    return budgeted(claims, subject)
+
+
+def _of(subject: Subject, *kinds: str) -> list[Fact]:
+    return [fact for fact in subject.facts if fact.kind in kinds]
+
+
+def _each(part: Part, facts: Iterable[Fact]) -> list[Claim]:
+    return [Claim(part, (Mention(fact.fact_id, Form.CLAUSE),), written_by=TEMPLATE) for fact in facts]
+
+
+def _reasons(subject: Subject, side: Side, part: Part, opening: Opening) -> list[Claim]:
+    """The strongest themes of a side, the first with its contrast: each by its most telling value, or by itself where it has none."""
+    sign = 1 if side is Side.FRAUD else -1
+    leading = [_leading(subject, reason) for reason in subject.themes if sign * reason.contribution > 0][:_REASONS]
+    claims = []
+    for rank, fact in enumerate(leading):
+        mentions = [Mention(fact.fact_id, Form.CLAUSE)]
+        if rank == 0 and fact.contrast:
+            mentions.append(Mention(fact.fact_id, Form.CONTRAST))
+        claims.append(Claim(part, tuple(mentions), opening if rank == 0 else Opening.NONE, written_by=TEMPLATE))
+    return claims
+
+
+def _leading(subject: Subject, reason: ThemeReason) -> Fact:
+    own = [fact for fact in subject.facts if fact.theme == reason.theme]
+    return next((fact for fact in own if fact.fact_id in reason.facts), own[0])
+
+
+def required(subject: Subject) -> list[frozenset[str]]:
+    """Return what every narrative tells: of each set of fact ids at least one."""
+    sets = [{fact.fact_id} for fact in subject.facts if fact.kind == "payment" or fact.kind in ("cases", "cases-none", "step")]
+    sets += [{fact.fact_id} for fact in subject.facts if fact.subject.value == "score" and fact.kind in _PAYMENT_KINDS]
+    sets += [{fact.fact_id} for fact in subject.facts if fact.kind.startswith("doubt-")]
+    for side in (Side.FRAUD, Side.LEGITIMATE):
+        theme = subject.strongest(side)
+        if theme is not None:
+            sets.append({fact.fact_id for fact in subject.facts if fact.theme == theme})
+    if subject.strongest(Side.LEGITIMATE) is None:
+        sets += [{fact.fact_id} for fact in subject.facts if fact.kind in _BALANCE_KINDS]
+    return [frozenset(one) for one in sets]
+
+
+def completed(claims: Iterable[Claim], subject: Subject) -> tuple[Claim, ...]:
+    """
+    Return a narrative of accepted claims in the order of the parts, with the template's claims for what is required and for each part that has
+    none, within the word budget.
+    """
+    kept = list(claims)
+    for claim in template_claims(subject):
+        told = {mention.fact_id for one in kept for mention in one.mentions}
+        own = {mention.fact_id for mention in claim.mentions}
+        lacks = any(own & needed and not told & needed for needed in required(subject))
+        if not own & told and (lacks or all(one.part is not claim.part for one in kept)):
+            kept.append(claim)
+    order = list(Part)
+    return budgeted(sorted(kept, key=lambda claim: order.index(claim.part)), subject)
+
+
+def budgeted(claims: Sequence[Claim], subject: Subject) -> tuple[Claim, ...]:
+    """
+    Return the claims that fit into the budget: required ones stay, of the others the last of the longest part goes first, and contrasts go where
+    that does not suffice.
+    """
+    lengths = _lengths(claims, subject)
+    kept, needed = list(range(len(claims))), required(subject)
+    while sum(lengths[place] for place in kept) > BUDGET:
+        spare = [place for place in kept if _is_spare(place, kept, claims, needed)]
+        if not spare:
+            return _without_contrasts([claims[place] for place in kept])
+        kept.remove(max(spare, key=lambda place: (sum(claims[one].part is claims[place].part for one in kept), place)))
+    return tuple(claims[place] for place in kept)
+
+
+def _lengths(claims: Sequence[Claim], subject: Subject) -> list[int]:
+    """How many words each claim has in English."""
+    facts = {fact.fact_id: fact for fact in subject.facts}
+    return [len(writer(ENGLISH).claim(claim, facts).split()) for claim in claims]
+
+
+def _without_contrasts(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    return tuple(
+        structs.replace(claim, mentions=tuple(one for one in claim.mentions if one.form is not Form.CONTRAST)) for claim in claims
+    )
+
+
+def _is_spare(place: int, kept: list[int], claims: Sequence[Claim], needed: list[frozenset[str]]) -> bool:
+    """Whether a narrative keeps all its parts and all that is required without a claim."""
+    rest = [claims[one] for one in kept if one != place]
+    if all(claim.part is not claims[place].part for claim in rest):
+        return False
+    told = {mention.fact_id for claim in rest for mention in claim.mentions}
+    own = {mention.fact_id for mention in claims[place].mentions}
+    return not any(own & one and not told & one for one in needed)
+
+
+def answer_of(claims: Iterable[Claim]) -> str:
+    """Return claims as the JSON that a narrator answers with."""
+    sentences = [
+        Proposed(
+            claim.part.value, tuple(f"{m.fact_id}.{m.form}" for m in claim.mentions), claim.opening.value, claim.joiner.value
+        )
+        for claim in claims
+    ]
+    return msgspec.json.encode({"sentences": sentences}).decode()

@@ -1,0 +1,36 @@
+"""What each feature adds to an alert's score."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from core.errors import InvalidEvent
+from core.messages import Alert
+from models.attribution import contributions
+from models.bundle import Bundle
+
+
+class Attribution(Struct, frozen=True):
+    """An alert's features ``x`` and their TreeSHAP contributions ``shap`` (float32 [F], log-odds), and the model's starting point ``bias``."""
+
+    x: npt.NDArray[np.float32]
+    shap: npt.NDArray[np.float32]
+    bias: float
+
+
+def attribute(alert: Alert, bundle: Bundle) -> Attribution:
+    """
+    Return the contributions of an alert's features to the score of a bundle's model (Lundberg, Erion and Lee, 2018).
+
+    Raises:
+        InvalidEvent: if the alert's features are not those of the bundle.
+    """
+    names = bundle.spec.feature_names
+    if alert.features.keys() != set(names):
+        raise InvalidEvent("the alert's features are not those of the bundle that it names")
+    values = (alert.features[name] for name in names)
+    x = np.array([math.nan if value is None else value for value in values], np.float32)
+    rows, biases = contributions(bundle.booster, x[None, :])
+    return Attribution(x, rows[0], float(biases[0]))

@@ -1,0 +1,114 @@
+"""Facts from the archive: what the card, the merchant and the device did before, and what the archive could not tell."""
+
+from core.clock import MS_PER_HOUR
+from core.messages import Fact, Side, Subject, Transaction, Unit, Value
+from explain.facts.categories import category_name
+from explain.facts.history import DAYS, CardHistory
+from explain.facts.values import code, count, date, money, share, text
+
+_RARE, _COMMON = 0.1, 0.3  # shares of a card's payments that speak for and against fraud
+_HIGH, _ORDINARY = 0.95, 0.8  # shares of its amounts below this one that do
+_FAR_KM, _NEAR_KM = 100.0, 30.0
+_Told = tuple[str, Subject, dict[str, Value], Side]
+
+
+def no_archive() -> tuple[Fact, ...]:
+    """Return the fact that no archive could be asked."""
+    return (Fact("H0", "archive-missing", Subject.CARD, {}),)
+
+
+def past_facts(transaction: Transaction, history: CardHistory) -> tuple[Fact, ...]:
+    """Return the habits of a transaction's card beside this transaction, and the history of its merchant and device, as ``H1`` and so on."""
+    days = count(history.days)
+    found: list[_Told] = []
+    if not history.complete:
+        found.append(("archive-behind", Subject.CARD, {}, Side.NEITHER))
+    elif history.days < DAYS:
+        found.append(("archive-young", Subject.CARD, {"days": days}, Side.NEITHER))
+    if history.habits.payments:
+        found += _habits(transaction, history)
+    else:
+        found.append(("habit-none", Subject.CARD, {"days": days}, Side.NEITHER))
+    if transaction.device_id:
+        found += _device(history)
+    merchant = history.merchant
+    found.append(
+        (
+            "merchant-history",
+            Subject.MERCHANT,
+            {
+                "payments": count(merchant.payments),
+                "cards": count(merchant.cards),
+                "frauds": count(merchant.frauds),
+                "cards_with_fraud": count(merchant.cards_with_fraud),
+                "days": days,
+            },
+            Side.FRAUD if merchant.frauds else Side.NEITHER,
+        )
+    )
+    return tuple(Fact(f"H{number}", *one) for number, one in enumerate(found, start=1))
+
+
+def _habits(transaction: Transaction, history: CardHistory) -> list[_Told]:
+    habits, currency = history.habits, history.habits.currency
+    found: list[_Told] = []
+    if habits.median is not None and habits.high is not None and history.usual_rank is not None:
+        values = {
+            "median": money(habits.median, currency),
+            "high": money(habits.high, currency),
+            "rank": share(history.usual_rank),
+            "payments": count(habits.payments),
+            "days": count(history.days),
+        }
+        found.append(("habit-amount", Subject.CARD, values, _side(history.usual_rank >= _HIGH, history.usual_rank <= _ORDINARY)))
+    quarter = transaction.event_time // (6 * MS_PER_HOUR) % 4
+    at_this_time = habits.hours[quarter]
+    hours = {"share": share(at_this_time), "begin": Value(Unit.CLOCK, quarter * 6), "end": Value(Unit.CLOCK, quarter * 6 + 6)}
+    found.append(("habit-hours", Subject.CARD, hours, _by_share(at_this_time)))
+    if transaction.channel:
+        same = habits.online if transaction.channel == "online" else 1 - habits.online
+        found.append(
+            ("habit-channel", Subject.CARD, {"share": share(same), "channel": code(transaction.channel)}, _by_share(same))
+        )
+    if transaction.mcc:
+        name = category_name(transaction.mcc)
+        own = next((one.share for one in habits.categories if one.name == name), None)
+        if own is not None:
+            values = {"share": share(own), "category": text(name)}
+            found.append(("habit-category", Subject.CARD, values, _by_share(own)))
+    if history.distance is not None and habits.home is not None:
+        values = {"distance": Value(Unit.KILOMETRES, history.distance), "share": share(habits.home.share)}
+        found.append(("habit-place", Subject.CARD, values, _side(history.distance > _FAR_KM, history.distance <= _NEAR_KM)))
+    found.append(_merchant_for_card(history, currency))
+    return found
+
+
+def _side(fraud: bool, legitimate: bool) -> Side:
+    return Side.FRAUD if fraud else Side.LEGITIMATE if legitimate else Side.NEITHER
+
+
+def _by_share(own: float) -> Side:
+    return _side(own < _RARE, own >= _COMMON)
+
+
+def _merchant_for_card(history: CardHistory, currency: str) -> _Told:
+    if not history.here.payments:
+        return "habit-merchant-new", Subject.CARD, {"days": count(history.days)}, Side.NEITHER
+    if history.here.largest is None:
+        return "habit-merchant", Subject.CARD, {"payments": count(history.here.payments)}, Side.LEGITIMATE
+    values = {"payments": count(history.here.payments), "largest": money(history.here.largest, currency)}
+    return "habit-merchant-largest", Subject.CARD, values, Side.LEGITIMATE
+
+
+def _device(history: CardHistory) -> list[_Told]:
+    found: list[_Told] = []
+    if history.device is None:
+        found.append(("device-new", Subject.DEVICE, {"days": count(history.days)}, Side.FRAUD))
+    else:
+        values = {"payments": count(history.device.payments), "first": date(history.device.first)}
+        found.append(("device-known", Subject.DEVICE, values, Side.LEGITIMATE))
+    others = (history.device_at_large.cards if history.device_at_large else 0) - (history.device is not None)
+    if others > 0:
+        shared = {"cards": count(others), "days": count(history.days)}
+        found.append(("device-shared", Subject.DEVICE, shared, Side.FRAUD))
+    return found

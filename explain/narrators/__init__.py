@@ -1,0 +1,1 @@
+"""Narrators: language models that place facts, and what they are asked."""

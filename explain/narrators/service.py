@@ -1,0 +1,226 @@
+"""
+A language model as a service that fails: deadlines, retries, a breaker, a cache, and what it costs.
+
+Whatever the server does, an explanation is never late for it: the template's words are in the queue before the first request.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from cachetools import LRUCache
+from msgspec import Struct
+
+from core.errors import LanguageModelError
+from core.metrics import LLM_BREAKER, LLM_COST, LLM_REQUESTS, LLM_SECONDS, LLM_TOKENS
+from core.settings import Settings
+from explain.claims import Proposed, Subject, parse, schema
+from explain.narrators.prompting import prompt, told_to_model
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 3
+_FAILURES, _OPEN_SECONDS = 5, 30.0  # so many failures in a row open the breaker for so long
+_CACHED = 4096
+_AGAIN: Final = (408, 409, 425, 429)  # HTTP statuses after which the same request may succeed
+
+
+class ResponseFormat(Enum):
+    """How a server is asked for JSON of a schema, from strict to not at all."""
+
+    STRICT = "json_schema"  # OpenAI, vLLM, Ollama, llama.cpp's server
+    OBJECT = "json_object"  # the server of llama-cpp-python
+    PLAIN = "plain"
+
+    def arguments(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a request for an answer of a schema."""
+        if self is ResponseFormat.STRICT:
+            json_schema = {"name": "narrative", "schema": wanted, "strict": True}
+            return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
+        if self is ResponseFormat.OBJECT:
+            return {"response_format": {"type": "json_object", "schema": wanted}}
+        return {}
+
+
+class Usage(Struct):
+    """What was used: requests, tokens of prompts and of answers, and their price in the currency of the settings."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    cost: float = 0.0
+
+
+class Narrators:
+    """One language model for all alerts: ``llm_concurrency`` requests at once, each alert within ``llm_timeout`` seconds."""
+
+    def __init__(self, llm: "LLM", settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        from purgatory import AsyncCircuitBreakerFactory
+
+        self.name = llm.metadata.model_name
+        self.prompt = prompt(settings.llm_prompt)
+        self.usage = Usage()
+        self._llm, self._settings, self._sleep = llm, settings, sleep
+        self._places = asyncio.Semaphore(settings.llm_concurrency)
+        self._breakers = AsyncCircuitBreakerFactory(default_threshold=_FAILURES, default_ttl=_OPEN_SECONDS)
+        self._breakers.add_listener(_breaker_told)
+        self._answers: LRUCache[str, list[Proposed | None]] = LRUCache(_CACHED)
+        self._format = ResponseFormat.PLAIN if settings.llm_class else ResponseFormat.STRICT
+        self._not_before = 0.0  # monotonic time until which the server asked to be left alone
+
+    async def narrative(self, subject: Subject) -> list[Proposed | None]:
+        """
+        Return the sentences that the model proposes for an alert, None for each that cannot be read; the same for the same facts and prompt.
+
+        Raises:
+            LanguageModelError: if there is no answer in time.
+        """
+        facts = told_to_model(subject)
+        key = hashlib.sha256(msgspec.json.encode((self.name, self.prompt, facts))).hexdigest()
+        if (known := self._answers.get(key)) is not None:
+            LLM_REQUESTS.labels("cached").inc()
+            return known
+        answer = await self._in_time(self.prompt.filled(facts), schema(subject))
+        self._answers[key] = answer
+        return answer
+
+    async def _in_time(self, text: str, wanted: dict[str, Any]) -> list[Proposed | None]:
+        try:
+            async with self._places:  # waiting for a place is not lateness
+                async with asyncio.timeout(self._settings.llm_timeout):
+                    return await self._tried(text, wanted)
+        except TimeoutError:
+            LLM_REQUESTS.labels("late").inc()
+            raise LanguageModelError("late") from None
+
+    async def _tried(self, text: str, wanted: dict[str, Any]) -> list[Proposed | None]:
+        from purgatory.domain.model import OpenedState
+        from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+        tries = AsyncRetrying(
+            retry=retry_if_exception(_may_succeed_again),
+            stop=stop_after_attempt(_TRIES),
+            wait=wait_random_exponential(multiplier=0.3, max=5),
+            sleep=self._sleep,
+        )
+        try:
+            async for attempt in tries:
+                with attempt:
+                    return await self._once(text, wanted)
+        except RetryError as error:
+            last = error.last_attempt.exception()
+            raise LanguageModelError(_reason(last)) from None
+        except OpenedState:
+            LLM_REQUESTS.labels("refused by the breaker").inc()
+            raise LanguageModelError("the breaker is open") from None
+        except LanguageModelError:
+            raise
+        except Exception as error:
+            raise LanguageModelError(_reason(error)) from None
+        raise LanguageModelError("no answer")
+
+    async def _once(self, text: str, wanted: dict[str, Any]) -> list[Proposed | None]:
+        if (wait := self._not_before - time.monotonic()) > self._settings.llm_timeout:
+            raise LanguageModelError("rate limited")
+        if wait > 0:
+            await self._sleep(wait)
+        begin = time.perf_counter()
+        try:
+            async with await self._breakers.get_breaker("llm"):
+                try:
+                    response = await self._negotiated(text, wanted)
+                finally:
+                    LLM_SECONDS.observe(time.perf_counter() - begin)
+        except Exception as error:
+            if type(error).__name__ != "OpenedState":
+                LLM_REQUESTS.labels("failed").inc()
+            self._snooze(error)
+            raise
+        self._count(response.raw)
+        try:
+            answer = parse(response.text)
+        except ValueError as error:
+            LLM_REQUESTS.labels("unusable").inc()
+            raise LanguageModelError(str(error)) from None
+        LLM_REQUESTS.labels("answered").inc()
+        return answer
+
+    async def _negotiated(self, text: str, wanted: dict[str, Any]) -> Any:
+        """The answer to a request in the strictest format that the server takes; the format is remembered."""
+        formats = list(ResponseFormat)
+        for form in formats[formats.index(self._format) :]:
+            try:
+                response = await self._llm.acomplete(text, **form.arguments(wanted))
+            except Exception as error:
+                if form is ResponseFormat.PLAIN or not _rejects_format(error):
+                    raise
+                logger.info("the server of %s does not take the format %s: %s", self.name, form.value, _reason(error))
+            else:
+                self._format = form
+                return response
+        raise LanguageModelError("no answer")
+
+    def _snooze(self, error: Exception) -> None:
+        """After a 429 nobody asks before the time that the server names, or a second."""
+        if getattr(error, "status_code", None) != 429:
+            return
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        try:
+            wait = float(headers.get("retry-after", 1))
+        except ValueError:
+            wait = 1.0  # a date: rare, and the next answer says it again
+        self._not_before = max(self._not_before, time.monotonic() + min(max(wait, 0.0), 60.0))
+
+    def _count(self, raw: Any) -> None:
+        used = getattr(raw, "usage", None) or (raw.get("usage") if isinstance(raw, dict) else None)
+        asked, answered = (
+            _number(used, *names) for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+        )
+        cost = (asked * self._settings.llm_prompt_price + answered * self._settings.llm_answer_price) / 1e6
+        self.usage.requests += 1
+        self.usage.prompt_tokens += asked
+        self.usage.answer_tokens += answered
+        self.usage.cost += cost
+        LLM_TOKENS.labels("prompt").inc(asked)
+        LLM_TOKENS.labels("answer").inc(answered)
+        LLM_COST.inc(cost)
+
+
+def _number(used: Any, *names: str) -> int:
+    for name in names:
+        found = used.get(name) if isinstance(used, dict) else getattr(used, name, None)
+        if isinstance(found, int) and found > 0:
+            return found
+    return 0
+
+
+def _breaker_told(name: str, kind: str, happened: Any) -> None:
+    if kind == "state_changed":
+        LLM_BREAKER.set(getattr(happened, "state", "") == "opened")
+
+
+def _rejects_format(error: BaseException) -> bool:
+    """Whether a server's answer may mean that it does not know the format of the response."""
+    status = getattr(error, "status_code", None)
+    return status is not None and (400 <= status < 500 or status == 501) and status not in (401, 403, *_AGAIN)
+
+
+def _may_succeed_again(error: BaseException) -> bool:
+    """Rate limits, overload, server errors and lost connections; not a refusal, and not an answer that cannot be read."""
+    if isinstance(error, LanguageModelError) or type(error).__name__ == "OpenedState" or not isinstance(error, Exception):
+        return False
+    status = getattr(error, "status_code", None)
+    return status is None or status in _AGAIN or status >= 500
+
+
+def _reason(error: BaseException | None) -> str:
+    status = getattr(error, "status_code", None)
+    return f"HTTP {status}" if status else type(error).__name__

@@ -1,0 +1,664 @@
+# English. Messages are written in Project Fluent's syntax (https://projectfluent.org).
+#
+# A kind of fact has the attributes .clause (a sentence without its full stop, in lower case) and .short (a noun phrase).
+# The values of a fact are its arguments; $subject is what the fact is about, $side what it supports.
+
+## What a fact is about
+
+this-subject = { $subject ->
+    [merchant] this merchant
+    [device] this device
+   *[card] this card
+ }
+of-subject = { $subject ->
+    [merchant] of this merchant
+    [device] of this device
+   *[card] of this card
+ }
+
+## Lengths of time: $window_n and $window_unit
+
+window = { $window_unit ->
+    [day] { $window_n ->
+        [one] 1 day
+       *[other] { $window_n } days
+     }
+    [hour] { $window_n ->
+        [one] 1 hour
+       *[other] { $window_n } hours
+     }
+    [minute] { $window_n ->
+        [one] 1 minute
+       *[other] { $window_n } minutes
+     }
+   *[second] { $window_n ->
+        [one] 1 second
+       *[other] { $window_n } seconds
+     }
+ }
+
+## How a value is set beside what is usual, and beside honest and fraudulent payments
+
+with-usual = { $words }, usually { $usual }
+with-label = { $label }: { $value }
+honest-percent = { $share } of honest payments
+honest-one-in = 1 in { $n } honest payments
+honest-none = none of the sampled honest payments
+fraud-percent = { $share } of frauds
+fraud-one-in = 1 in { $n } frauds
+fraud-none = none of the sampled frauds
+contrast-high = { $honest } and { $fraud } are at least this high
+contrast-low = { $honest } and { $fraud } are at least this low
+contrast-flag = this holds for { $honest } and { $fraud }
+contrast-late = { $honest } and { $fraud } are at this time of day or later
+contrast-early = { $honest } and { $fraud } are at this time of day or earlier
+contrast-long = for { $honest } and { $fraud } it is at least this long
+contrast-recent = for { $honest } and { $fraud } it is no longer than this
+yes = yes
+no = no
+unknown = unknown
+
+## Sentences
+
+opening-also = also: { $rest }
+opening-however = however: { $rest }
+opening-for-fraud = for fraud: { $rest }
+opening-against-fraud = against fraud: { $rest }
+opening-strongest-for-fraud = strongest for fraud: { $rest }
+opening-strongest-against-fraud = strongest against fraud: { $rest }
+opening-usual = usual for this card: { $rest }
+joiner-and = { $left } and { $right }
+joiner-but = { $left }, but { $right }
+joiner-semicolon = { $left }; { $right }
+joiner-comma = { $left }, { $right }
+with-contrast = { $words } ({ $contrast })
+part-what_happened = What happened
+part-why_unusual = Why it is unusual
+part-similar_cases = Similar cases
+part-speaks_against = What speaks against fraud
+part-next_step = Next step
+
+## Themes
+
+code-theme-amount = Amount against the card's habit
+code-theme-pace = Pace of payments
+code-theme-small-amounts = Small test amounts
+code-theme-place = Place and travel
+code-theme-device = Device and channel
+code-theme-time = Time of day
+code-theme-merchant-kind = Kind of merchant
+code-theme-reported-fraud = Fraud reported here
+code-theme-merchant-activity = Merchant's activity and prices
+
+## Codes
+
+code-online = online
+code-card-present = with the card present
+code-unknown = through an unknown channel
+code-no-country = an unknown country
+code-fraud = fraud
+code-legitimate = legitimate
+code-field-mcc = the category
+code-field-country = the country
+code-field-channel = the channel
+code-field-device = the device
+code-card-testing = card testing
+code-stolen-card = stolen card
+code-compromised-terminal = compromised terminal
+code-account-takeover = account takeover
+code-impossible-travel = impossible travel
+code-slow-skimming = slow skimming
+code-friendly-fraud = friendly fraud
+code-other = another kind
+
+## The payment and its score
+
+payment =
+    .clause = { $amount } was paid { $channel } in { $country } on { $when } UTC
+    .short = { $amount } { $channel } on { $when } UTC
+payment-first =
+    .clause = no earlier payment of this card is known
+    .short = no earlier payment
+payment-recent =
+    .clause = { $hour ->
+        [0] none
+       *[other] { $hour }
+     } of the card's last { $recent } payments came within the hour before
+    .short = { $hour } of { $recent } payments within the hour before
+score =
+    .clause = the model's probability of fraud is { $probability }: of 100 payments scored like this, { $hundred ->
+        [0] fewer than 1 is
+        [1] about 1 is
+       *[other] about { $hundred } are
+     } fraud (review starts at { $review })
+    .short = a fraud probability of { $probability }
+score-few =
+    .clause = the model's probability of fraud is { $probability }, from few comparable payments: between { $low } and { $high } of 100 are fraud (review starts at { $review })
+    .short = a fraud probability of { $probability } from few comparable payments
+score-elsewhere =
+    .clause = another model gave a fraud probability of { $probability }
+    .short = a fraud probability of { $probability } by another model
+unscored =
+    .clause = no model could score this payment, so it was sent to review
+    .short = no score
+doubt-late =
+    .clause = the time of this payment lies further back than the stream allows, so what happened around it is known only in part, and it was sent to review
+    .short = a time that lies too far back
+doubt-reused =
+    .clause = the card used the id of this payment before for another purchase, so it was sent to review
+    .short = a reused payment id
+doubt-currency =
+    .clause = there is no exchange rate for { $currency }, so amounts were left out of the score
+    .short = no exchange rate for { $currency }
+other-bundle =
+    .clause = model { $raised } raised this alert, and this worker has model { $here }, so the reasons behind the score are not known
+    .short = a score by another model
+novel =
+    .clause = the payment as a whole is unlike anything in the training data
+    .short = a payment unlike anything in the training data
+rule =
+    .clause = the rule { $rule } holds for this payment
+    .short = the rule { $rule }
+missing =
+    .clause = { $field } was not given with this payment
+    .short = { $field } missing
+theme =
+    .clause = “{ $theme }” { $side ->
+        [fraud] raises
+        [legitimate] lowers
+       *[neither] does not move
+     } the score; without it the probability would be { $without }
+    .short = “{ $theme }”
+balance =
+    .clause = { $fraud } of the themes behind the score speak for fraud and { $against } against
+    .short = { $fraud } themes for fraud and { $against } against
+balance-one-sided =
+    .clause = no theme behind the score speaks against fraud
+    .short = no theme against fraud
+earlier =
+    .clause = { $text }
+    .short = { $text }
+step =
+    .clause = { $text }
+    .short = { $text }
+
+## Features
+
+feature-amount =
+    .clause = the amount is { $value }
+    .label = amount
+feature-hour =
+    .clause = it happened at { $value } UTC
+    .label = time of day
+feature-weekday =
+    .clause = it happened on a { $value }
+    .label = weekday
+feature-weekend =
+    .clause = it { $value ->
+        [yes] happened at a weekend
+       *[no] happened on a working day
+     }
+    .label = weekend
+feature-night =
+    .clause = it { $value ->
+        [yes] happened at night (UTC)
+       *[no] did not happen at night (UTC)
+     }
+    .label = night
+feature-online =
+    .clause = { $value ->
+        [yes] it was made online
+       *[no] the card was present at the merchant
+     }
+    .label = online
+feature-count =
+    .clause = { this-subject } had { $value ->
+        [one] 1 payment
+       *[other] { $value } payments
+     } within { window }
+    .label = payments within { window }
+feature-amount-sum =
+    .clause = { $subject ->
+        [merchant] this merchant took
+       *[card] this card spent
+     } { $value } within { window }
+    .label = sum within { window }
+feature-amount-mean =
+    .clause = the mean amount { of-subject } within { window } is { $value }
+    .label = mean amount within { window }
+feature-amount-ratio =
+    .clause = the amount is { $value } times the mean { of-subject } within { window }
+    .label = amount over the mean of { window }
+feature-low-count =
+    .clause = { this-subject } had { $value ->
+        [one] 1 very small payment
+       *[other] { $value } very small payments
+     } within { window }
+    .label = very small payments within { window }
+feature-low-share =
+    .clause = { $value } of the payments { of-subject } within { window } were very small
+    .label = share of very small payments within { window }
+feature-amount-max =
+    .clause = the highest amount { of-subject } within { window } is { $value }
+    .label = highest amount within { window }
+feature-amount-to-max =
+    .clause = the amount is { $value } times the highest { of-subject } in the { window } before
+    .label = amount over the highest of { window }
+feature-amount-zscore =
+    .clause = the amount lies { $value } standard deviations from the mean { of-subject } within { window }
+    .label = deviation of the amount from { window }
+feature-distinct-merchants =
+    .clause = { this-subject } paid { $value ->
+        [one] 1 merchant
+       *[other] { $value } different merchants
+     } within { window }
+    .label = merchants within { window }
+feature-distinct-countries =
+    .clause = { this-subject } was used in { $value ->
+        [one] 1 country
+       *[other] { $value } countries
+     } within { window }
+    .label = countries within { window }
+feature-new-merchant =
+    .clause = { this-subject } { $value ->
+        [yes] had not paid
+       *[no] had paid
+     } this merchant in the { window } before
+    .label = new merchant
+feature-new-country =
+    .clause = { this-subject } { $value ->
+        [yes] had not been used
+       *[no] had been used
+     } in this country in the { window } before
+    .label = new country
+feature-category-share =
+    .clause = { $value } of the payments { of-subject } in the { window } before were in this category
+    .label = share of this category
+feature-night-share =
+    .clause = { $value } of the payments { of-subject } in the { window } before were at night
+    .label = share at night
+feature-online-share =
+    .clause = { $value } of the payments { of-subject } in the { window } before were online
+    .label = share online
+feature-burst =
+    .clause = the activity { of-subject } within { window } is { $value } times its usual rate
+    .label = activity within { window } over the usual
+feature-fraud-count =
+    .clause = { $value ->
+        [one] 1 payment { of-subject } within { window } is known to be fraud
+       *[other] { $value } payments { of-subject } within { window } are known to be fraud
+     }
+    .label = known frauds within { window }
+feature-fraud-share =
+    .clause = { $value } of the payments { of-subject } within { window } are known to be fraud
+    .label = share of known frauds within { window }
+feature-max-to-normal =
+    .clause = the highest amount { of-subject } in the { window } before is { $value } times its normal amount
+    .label = highest amount of { window } over the normal
+feature-unusual-count =
+    .clause = { this-subject } had { $value ->
+        [one] 1 payment of an unusual amount
+       *[other] { $value } payments of unusual amounts
+     } in the { window } before
+    .label = unusual amounts within { window }
+feature-first-unusual =
+    .clause = the first unusual amount { of-subject } in the { window } before came { $value } days ago
+    .label = days since the first unusual amount of { window }
+feature-last-unusual =
+    .clause = the last unusual amount { of-subject } in the { window } before came { $value } days ago
+    .label = days since the last unusual amount of { window }
+feature-first-fraud =
+    .clause = the first known fraud { of-subject } within { window } happened { $value } days ago
+    .label = days since the first known fraud of { window }
+feature-last-fraud =
+    .clause = the last known fraud { of-subject } within { window } happened { $value } days ago
+    .label = days since the last known fraud of { window }
+feature-seconds-since-last =
+    .clause = the payment before this one was { $value } earlier
+    .label = time since the last payment
+feature-distance =
+    .clause = it is { $value } from the place of the payment before
+    .label = distance from the last place
+feature-speed =
+    .clause = getting here from the place of the payment before takes a speed of { $value }
+    .label = travel speed
+feature-new-device =
+    .clause = { this-subject } { $value ->
+        [yes] had not been used
+       *[no] had been used
+     } from this device before
+    .label = new device
+feature-amount-to-normal =
+    .clause = the amount is { $value } times the normal amount { of-subject }
+    .label = amount over the normal
+feature-recent-to-normal =
+    .clause = the mean of the last three amounts { of-subject } is { $value } times its normal amount
+    .label = last amounts over the normal
+feature-fraud-reports =
+    .clause = { $value ->
+        [one] 1 fraud at { this-subject } was reported within { window }
+       *[other] { $value } frauds at { this-subject } were reported within { window }
+     }
+    .label = reported frauds within { window }
+feature-fraud-report-share =
+    .clause = the smoothed rate of reported fraud at { this-subject } over { window } is { $value }
+    .label = rate of reported fraud over { window }
+feature-usual-fraud-count =
+    .clause = { $value ->
+        [one] 1 payment { of-subject } within { window } is known to be fraud although its amount was usual for its card
+       *[other] { $value } payments { of-subject } within { window } are known to be fraud although their amounts were usual for their cards
+     }
+    .label = known frauds of usual amount within { window }
+feature-usual-fraud-share =
+    .clause = { $value } of the payments { of-subject } within { window } are known to be fraud although their amounts were usual for their cards
+    .label = share of known frauds of usual amount within { window }
+feature-first-usual-fraud =
+    .clause = the first known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days ago
+    .label = days since the first fraud of usual amount of { window }
+feature-last-usual-fraud =
+    .clause = the last known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days ago
+    .label = days since the last fraud of usual amount of { window }
+feature-last-legitimate =
+    .clause = the last payment { of-subject } within { window } that is not known to be fraud was { $value } days ago
+    .label = days since the last payment of { window } not known to be fraud
+
+## The past
+
+archive-missing =
+    .clause = the archive of past payments could not be read, so habits and histories are not known
+    .short = no archive of past payments
+archive-behind =
+    .clause = the archive does not hold this payment yet, so the latest payments may be missing from habits and histories
+    .short = an archive that is behind
+archive-young =
+    .clause = the archive reaches back only { $days ->
+        [one] 1 day
+       *[other] { $days } days
+     }
+    .short = an archive of { $days ->
+        [one] 1 day
+       *[other] { $days } days
+     }
+habit-none =
+    .clause = the archive holds no payment of this card in the { $days ->
+        [one] day
+       *[other] { $days } days
+     } before
+    .short = no earlier payment of this card
+habit-amount =
+    .clause = half of this card's { $payments ->
+        [one] 1 payment
+       *[other] { $payments } payments
+     } are up to { $median } and 95 % up to { $high }; this amount is higher than { $rank } of them
+    .short = usual amounts up to { $median } (half) and { $high } (95 %)
+habit-hours =
+    .clause = { $share } of this card's payments are made from { $begin } to { $end } UTC, as this one was
+    .short = { $share } of payments from { $begin } to { $end } UTC
+habit-channel =
+    .clause = { $share } of this card's payments are made { $channel }, as this one was
+    .short = { $share } of payments { $channel }
+habit-category =
+    .clause = { $share } of this card's payments are in the category { $category }, as this one is
+    .short = { $share } of payments in the category { $category }
+habit-place =
+    .clause = this payment was made { $distance } from the card's home area, where { $share } of its located payments in shops are made
+    .short = { $distance } from the card's home area
+habit-merchant-new =
+    .clause = this card made no payment here in the { $days ->
+        [one] day
+       *[other] { $days } days
+     } before
+    .short = a merchant new to the card
+habit-merchant =
+    .clause = this card paid here { $payments ->
+        [one] once
+       *[other] { $payments } times
+     } before
+    .short = { $payments ->
+        [one] 1 earlier payment
+       *[other] { $payments } earlier payments
+     } here
+habit-merchant-largest =
+    .clause = this card paid here { $payments ->
+        [one] once
+       *[other] { $payments } times
+     } before, at most { $largest }
+    .short = { $payments ->
+        [one] 1 earlier payment
+       *[other] { $payments } earlier payments
+     } here of at most { $largest }
+device-new =
+    .clause = this card did not use this device in the { $days ->
+        [one] day
+       *[other] { $days } days
+     } before
+    .short = a device new to the card
+device-known =
+    .clause = this card used this device { $payments ->
+        [one] once
+       *[other] { $payments } times
+     } since { $first }
+    .short = a device used { $payments ->
+        [one] once
+       *[other] { $payments } times
+     } before
+device-shared =
+    .clause = { $cards ->
+        [one] 1 other card
+       *[other] { $cards } other cards
+     } used this device in the { $days ->
+        [one] day
+       *[other] { $days } days
+     } before
+    .short = a device of { $cards ->
+        [one] 1 other card
+       *[other] { $cards } other cards
+     }
+merchant-history =
+    .clause = this merchant had { $payments ->
+        [one] 1 payment
+       *[other] { $payments } payments
+     } by { $cards ->
+        [one] 1 card
+       *[other] { $cards } cards
+     } in the { $days ->
+        [one] day
+       *[other] { $days } days
+     } before; { $frauds ->
+        [0] no fraud was reported
+        [one] 1 fraud was reported
+       *[other] { $frauds } frauds on { $cards_with_fraud ->
+            [one] 1 card
+           *[other] { $cards_with_fraud } cards
+         } were reported
+     }
+    .short = { $frauds ->
+        [0] no fraud reported at this merchant
+        [one] 1 fraud reported at this merchant
+       *[other] { $frauds } frauds reported at this merchant
+     }
+
+## Similar cases
+
+cases-none =
+    .clause = no similar case was closed before this alert
+    .short = no similar closed case
+cases =
+    .clause = of the { $cases } most similar closed cases, { $frauds ->
+        [one] 1 was
+       *[other] { $frauds } were
+     } fraud and { $legitimate } legitimate
+    .short = { $frauds } of { $cases } similar cases that were fraud
+cases-contradict =
+    .clause = the similar cases contradict the score: { $frauds } of { $cases } were fraud, the model gives { $probability }
+    .short = similar cases that contradict the score
+case =
+    .clause = a case closed on { $closed } UTC, { $similarity } alike, was { $outcome }
+    .short = a case that was { $outcome }
+case-shared =
+    .clause = a case closed on { $closed } UTC, { $similarity } alike and also marked by “{ $theme }”, was { $outcome }
+    .short = a case that was { $outcome }, also marked by “{ $theme }”
+difference = { $label } { $there } there, { $here } here
+typology =
+    .clause = { $support } of the { $cases } nearest cases were frauds of the type { $typology }
+    .short = the likely type { $typology }
+
+## What an investigation finds
+
+found-payment =
+    .clause = { $ago } before, the card paid { $amount } { $channel } in { $country }
+    .short = { $amount } { $channel }, { $ago } before
+found-payment-here =
+    .clause = { $ago } before, the card paid { $amount } { $channel } in { $country }, at this merchant
+    .short = { $amount } at this merchant, { $ago } before
+found-alerts =
+    .clause = { this-subject } had { $alerts ->
+        [one] 1 other alert
+       *[other] { $alerts } other alerts
+     }: { $frauds } found to be fraud, { $legitimate } legitimate, { $open } not closed
+    .short = { $alerts ->
+        [one] 1 other alert
+       *[other] { $alerts } other alerts
+     } { of-subject }
+found-linked =
+    .clause = { $cards ->
+        [one] 1 other card
+       *[other] { $cards } other cards
+     } had alerts at this merchant, { $frauds } of them with fraud
+    .short = { $cards ->
+        [one] 1 other card
+       *[other] { $cards } other cards
+     } with alerts here
+found-rule =
+    .clause = { $text }
+    .short = the rule's definition
+
+## The console
+
+ui-fraud-key = fraud
+ui-legitimate-key = legitimate
+ui-escalate-key = escalate
+ui-queue = queue
+ui-outcome = Outcome
+ui-probability = Probability
+ui-expected-loss = Expected loss
+ui-reasons = Reasons by theme
+ui-without = without it { $share }
+ui-nothing-telling = nothing that separates fraud from honest payments
+ui-on-its-way = The explanation is on its way.
+ui-reasons-hint = Points are log-odds: red speaks for fraud, blue against. “Without it” is the probability if the theme said nothing. Shares are of the payments that the model was trained on.
+ui-habits = Habits beside this payment
+ui-usual = Usual
+ui-this-payment = This payment
+ui-amount = Amount
+ui-time = Time (UTC)
+ui-channel = Channel
+ui-category = Category
+ui-place = Place
+ui-device = Device
+ui-merchant = This merchant
+ui-habit-amount = half up to { $median }, 95 % up to { $high }
+ui-higher-than = { $amount }: higher than { $rank }
+ui-no-amount = no earlier payment in this currency
+ui-habit-hours = 0–6 h { $a }, 6–12 h { $b }, 12–18 h { $c }, 18–24 h { $d }
+ui-habit-online = { $share } online
+ui-habit-home = { $share } within { $near } of the home area
+ui-from-home = { $distance } from there
+ui-device-used = used { $payments ->
+    [one] once
+   *[other] { $payments } times
+ } since { $first }
+ui-more-devices = { $n } more
+ui-device-new = not used by this card before
+ui-device-shared = used by { $cards ->
+    [one] 1 other card
+   *[other] { $cards } other cards
+ }
+ui-merchant-history = { $payments ->
+    [one] 1 payment
+   *[other] { $payments } payments
+ } by { $cards ->
+    [one] 1 card
+   *[other] { $cards } cards
+ }; { $frauds ->
+    [0] no fraud reported
+    [one] 1 fraud reported
+   *[other] { $frauds } frauds reported on { $cards_with_fraud ->
+        [one] 1 card
+       *[other] { $cards_with_fraud } cards
+     }
+ }
+ui-here-before = { $payments ->
+    [one] 1 earlier payment
+   *[other] { $payments } earlier payments
+ } of this card
+ui-here-largest = { $payments ->
+    [one] 1 earlier payment
+   *[other] { $payments } earlier payments
+ } of this card, at most { $largest }
+ui-here-new = no payment of this card before
+ui-payments-in-days = { $payments ->
+    [one] 1 payment
+   *[other] { $payments } payments
+ } in { $days ->
+    [one] 1 day
+   *[other] { $days } days
+ }
+ui-archive-behind = The archive does not hold this payment yet: some payments may be missing here.
+ui-archive-missing = The archive is not there or does not answer: habits, merchant names and devices cannot be shown.
+ui-no-payments = The archive holds no earlier payment of this card.
+ui-last-payments = Last payments of this card
+ui-before = Before
+ui-from-home-heading = From home
+ui-known = known
+ui-new = new
+ui-another = another
+ui-no-recent = No earlier payment of this card is known.
+ui-verdict = Verdict
+ui-verdict-given = Verdict: { $finding }, by { $analyst } at { $when } UTC. A new verdict replaces it.
+ui-likely-typology = Likely type: { $typology } ({ $support } of the { $cases } nearest closed cases)
+ui-typology-if-fraud = type, if fraud
+ui-note = Note
+ui-in-words = In words
+ui-written-by = Written by { $names }. Every sentence is made of checked facts; { $replaced } of { $checked } proposed sentences were replaced.
+ui-why = Why
+ui-cases = Similar closed cases
+ui-no-cases = No similar case was closed before this alert.
+ui-closed = closed { $when }
+ui-shared = also { $themes }
+ui-no-difference = no marked difference
+ui-investigation = Investigation
+ui-investigate = Let the language model look into it
+ui-investigate-hint = It reads this card's and merchant's payments, alerts and similar cases with read-only tools. It places checked facts; it decides nothing.
+ui-under-way = Under way since { $when } UTC …
+ui-broken-down = The investigation asked for by { $by } at { $when } UTC broke down: the console's log says why.
+ui-nothing-passed = Nothing that it wrote passed the check.
+ui-transcript = Transcript
+ui-others = Other alerts of this card, device and merchant
+ui-same-card = same card
+ui-same-device = same device
+ui-same-merchant = same merchant
+ui-open = open
+ui-none = None.
+ui-facts = All facts
+ui-decline = decline
+ui-review = review
+ui-approve = approve
+ui-finding-fraud = fraud
+ui-finding-legitimate = legitimate
+ui-finding-escalate = escalate
+ui-merchant-column = Merchant
+ui-top-reason = Strongest reason
+ui-open-alerts = Open alerts
+ui-counts = { $open } open · { $fraud } fraud · { $legitimate } legitimate · { $escalated } escalated
+ui-card = Card
+ui-previous = previous
+ui-next = next
+ui-order-hint = Ordered by expected loss: probability of fraud times amount.
+ui-empty-queue = No open alerts. New ones appear here by themselves.
+ui-move = move
+ui-open-alert = open
+ui-score-picture = Contributions to the score in log-odds
+ui-amounts-picture = Amounts of the card's last payments in { $currency }, by time before this one
+ui-this = this payment
+ui-before-this = { $ago } before
