@@ -1,10 +1,11 @@
 """Reasons by theme: the score's contributions summed by subject, each with the values that tell most, compared with honest and fraudulent transactions."""
 
+import math
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from core.messages import Alert, Contrast, Fact, Side, Subject, ThemeReason
 from explain.facts.kinds import entity_of, kind_of, known, usual_of, value_of, window_of
@@ -71,20 +72,23 @@ def side_of(contribution: float) -> Side:
 def _telling(
     alert: Alert, bundle: Bundle, shap: Floats, columns: npt.NDArray[np.int64], theme: Theme, total: float, before: int
 ) -> list[Fact]:
-    """The strongest facts of a theme's features that support its side, numbered from ``before`` + 1 on."""
-    found: list[Fact] = []
-    for column in sorted(columns.tolist(), key=lambda column: (-abs(float(shap[column])), column)):
-        contribution = float(shap[column])
-        if contribution * total > 0 and (
-            fact := _fact(alert, bundle, column, contribution, theme, f"F{before + len(found) + 1}")
-        ):
-            found.append(fact)
-        if len(found) == FACTS_OF_A_THEME:
-            break
-    return found
+    """
+    The most telling facts of a theme's features that support its side, numbered from ``before`` + 1 on: those with the largest product of
+    contribution and separation, because a large contribution alone may come with a value that many honest payments have.
+    """
+    own = [column for column in columns.tolist() if float(shap[column]) * total > 0]
+    found = [fact for column in own if (fact := _fact(alert, bundle, column, float(shap[column]), theme)) is not None]
+    found.sort(key=lambda fact: -abs((fact.contribution or 0) * math.log(_ratio(bundle, fact.contrast))) if fact.contrast else 0)
+    return [structs.replace(fact, fact_id=f"F{before + n}") for n, fact in enumerate(found[:FACTS_OF_A_THEME], start=1)]
 
 
-def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float, theme: Theme, fact_id: str) -> Fact | None:
+def _ratio(bundle: Bundle, found: Contrast) -> float:
+    """How many times more frequent among frauds a value is than among honest transactions, as far as the samples tell."""
+    unseen = 0.5 / min(len(bundle.reference.fraud), len(bundle.reference.honest))  # what the smaller sample cannot tell from zero
+    return (found.fraud_share + unseen) / (found.honest_share + unseen)
+
+
+def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float, theme: Theme) -> Fact | None:
     """A feature's value with its contrast; None if it is unknown or does not separate fraud from honest transactions."""
     name, currency = bundle.spec.feature_names[column], bundle.spec.currency
     value = known(alert.features[name])
@@ -92,14 +96,13 @@ def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float, theme:
         return None
     reference = bundle.reference
     compared = contrast(reference.honest[:, column], reference.fraud[:, column], value)
-    unseen = 0.5 / min(len(reference.fraud), len(reference.honest))  # what the smaller sample cannot tell from zero
-    ratio = (compared.fraud_share + unseen) / (compared.honest_share + unseen)
+    ratio = _ratio(bundle, compared)
     if (contribution > 0 and ratio < _SEPARATES) or (contribution < 0 and ratio > 1 / _SEPARATES):
         return None
     entity, feature = entity_of(bundle.spec, name)
     usual = usual_of(feature, entity, alert.features)
     return Fact(
-        fact_id=fact_id,
+        fact_id="F0",
         kind=kind_of(op_of(feature)),
         subject=Subject.TRANSACTION if op_of(feature) in EVENT_OPS else _SUBJECTS[entity.key],
         values={"value": value_of(feature, value, currency), **window_of(feature)},

@@ -62,6 +62,7 @@ unknown = unbekannt
 
 ## Sätze
 
+capital-after-colon = yes
 opening-also = außerdem: { $rest }
 opening-however = dagegen: { $rest }
 opening-for-fraud = für Betrug spricht: { $rest }
@@ -671,3 +672,11 @@ ui-score-picture = Beiträge zum Score in Log-Odds
 ui-amounts-picture = Beträge der letzten Zahlungen der Karte in { $currency }, nach der Zeit vor dieser
 ui-this = diese Zahlung
 ui-before-this = { $ago } davor
+rarity-percent = { $share }
+rarity-one-in = 1 von { $n }
+rarity-none = keine
+ui-honest = redlich
+ui-frauds = Betrug
+ui-points = Punkte
+ui-rarity-hint = Wie viele der redlichen Zahlungen und der Betrugsfälle in den Trainingsdaten einen mindestens so extremen Wert haben
+ui-higher-than-all = { $amount }: höher als alle

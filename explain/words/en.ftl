@@ -60,6 +60,7 @@ unknown = unknown
 
 ## Sentences
 
+capital-after-colon = yes
 opening-also = also: { $rest }
 opening-however = however: { $rest }
 opening-for-fraud = for fraud: { $rest }
@@ -389,8 +390,8 @@ habit-amount =
     .clause = half of this card's { $payments ->
         [one] 1 payment
        *[other] { $payments } payments
-     } are up to { $median } and 95 % up to { $high }; this amount is higher than { $rank } of them
-    .short = usual amounts up to { $median } (half) and { $high } (95 %)
+     } are up to { $median } and 95% up to { $high }; this amount is higher than { $rank } of them
+    .short = usual amounts up to { $median } (half) and { $high } (95%)
 habit-hours =
     .clause = { $share } of this card's payments are made from { $begin } to { $end } UTC, as this one was
     .short = { $share } of payments from { $begin } to { $end } UTC
@@ -557,7 +558,7 @@ ui-category = Category
 ui-place = Place
 ui-device = Device
 ui-merchant = This merchant
-ui-habit-amount = half up to { $median }, 95 % up to { $high }
+ui-habit-amount = half up to { $median }, 95% up to { $high }
 ui-higher-than = { $amount }: higher than { $rank }
 ui-no-amount = no earlier payment in this currency
 ui-habit-hours = 0–6 h { $a }, 6–12 h { $b }, 12–18 h { $c }, 18–24 h { $d }
@@ -662,3 +663,11 @@ ui-score-picture = Contributions to the score in log-odds
 ui-amounts-picture = Amounts of the card's last payments in { $currency }, by time before this one
 ui-this = this payment
 ui-before-this = { $ago } before
+rarity-percent = { $share }
+rarity-one-in = 1 in { $n }
+rarity-none = none
+ui-honest = honest
+ui-frauds = frauds
+ui-points = points
+ui-rarity-hint = How many of the honest payments and of the frauds that the model was trained on have a value at least as extreme
+ui-higher-than-all = { $amount }: higher than all

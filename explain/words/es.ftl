@@ -86,6 +86,7 @@ unknown = desconocido
 
 ## Frases
 
+capital-after-colon = no
 opening-also = además: { $rest }
 opening-however = en cambio: { $rest }
 opening-for-fraud = a favor del fraude: { $rest }
@@ -734,3 +735,11 @@ ui-score-picture = Contribuciones a la puntuación en log-odds
 ui-amounts-picture = Importes de los últimos pagos de la tarjeta en { $currency }, según el tiempo antes de este
 ui-this = este pago
 ui-before-this = { $ago } antes
+rarity-percent = { $share }
+rarity-one-in = 1 de { $n }
+rarity-none = ninguno
+ui-honest = legítimos
+ui-frauds = fraudes
+ui-points = puntos
+ui-rarity-hint = Cuántos de los pagos legítimos y de los fraudes con los que se entrenó el modelo tienen un valor al menos igual de extremo
+ui-higher-than-all = { $amount }: más que todos

@@ -134,6 +134,10 @@ class Writer:
             fraud=self._rarity("fraud", contrast.fraud_share),
         )
 
+    def rarity(self, share: float) -> str:
+        """Write a share of honest or fraudulent payments alone, such as "1 in 417"."""
+        return self._or_in_english(lambda: self._rarity("rarity", share), lambda english: english.rarity(share))
+
     def _rarity(self, whom: str, share: float) -> str:
         if share == 0:
             return self._message(f"{whom}-none")
@@ -159,7 +163,8 @@ class Writer:
             last = number == len(told) or claim.joiner is Joiner.SEMICOLON
             rest = self._message(f"joiner-{claim.joiner.value if last else 'comma'}", left=rest, right=words)
         if claim.opening is not Opening.NONE:
-            rest = self._message(f"opening-{claim.opening.value.replace('_', '-')}", rest=_capital(rest))
+            rest = _capital(rest) if self._message("capital-after-colon") == "yes" else rest
+            rest = self._message(f"opening-{claim.opening.value.replace('_', '-')}", rest=rest)
         return _sentence(rest)
 
     def _arguments(self, values: dict[str, Value]) -> dict[str, Argument]:
