@@ -10,6 +10,7 @@ from models.features.columns import table_columns
 from training.mapping import FIELDS
 from training.simulator import SimulationSpec, simulate
 from training.simulator.fraud import TYPOLOGIES
+from training.simulator.population import CATEGORIES
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +124,75 @@ def test_simulated_transactions_are_valid_messages(made):
 def test_nonsense_is_refused():
     with pytest.raises(InputError, match="days 2 to"):
         simulate(SimulationSpec(days=0))
+
+
+def _rows(made, *names):
+    return {name: made.transactions[name].to_numpy(zero_copy_only=False) for name in names}
+
+
+def test_the_gaps_between_the_frauds_of_an_incident_are_irregular(made):
+    kinds = np.array(made.truth["typology"].to_pylist())
+    rows = _rows(made, "event_time", "card_id")
+    variation = []
+    for card in set(rows["card_id"][kinds == "card_testing"]):
+        times = rows["event_time"][(kinds == "card_testing") & (rows["card_id"] == card)]
+        gaps = np.diff(times)
+        gaps = gaps[gaps < 3_600_000]
+        if len(gaps) > 3:
+            variation.append(gaps.std() / gaps.mean())
+    assert len(variation) > 10
+    assert 0.5 < np.median(variation) < 1.2, "evenly spaced frauds have no spread, exponential gaps one of about their mean"
+
+
+def test_devices_are_shared_by_thieves_and_by_households(made):
+    kinds = np.array(made.truth["typology"].to_pylist())
+    rows = _rows(made, "device_id", "card_id")
+    used = np.array([device is not None for device in rows["device_id"]])
+
+    def cards_of_a_device(which):
+        cards = {}
+        for device, card in zip(rows["device_id"][used & which], rows["card_id"][used & which], strict=True):
+            cards.setdefault(device, set()).add(card)
+        return np.array([len(one) for one in cards.values()])
+
+    takeovers, honest = cards_of_a_device(kinds == "account_takeover"), cards_of_a_device(kinds == "honest")
+    assert (takeovers > 1).mean() > 0.3
+    assert 0.03 < (honest > 1).mean() < 0.2, "a shared device alone is no proof"
+
+
+def test_channels_fit_the_kind_of_shop(made):
+    rows = _rows(made, "mcc", "channel")
+    for category in CATEGORIES:
+        online = rows["channel"][rows["mcc"] == category.mcc] == "online"
+        if category.online in (0.0, 1.0):
+            assert set(online) == {bool(category.online)}, category.name
+        else:
+            assert 0 < online.mean() < 1, category.name
+
+
+def test_people_live_by_the_clocks_of_their_city(made):
+    rows, kinds = _rows(made, "event_time", "country", "channel"), np.array(made.truth["typology"].to_pylist())
+    hours = rows["event_time"] // 3_600_000 % 24
+    at_home = (kinds == "honest") & (rows["channel"] == "card_present")
+
+    def share_of(country, begin, end):
+        own = hours[at_home & (rows["country"] == country)]
+        return ((own >= begin) & (own < end)).mean()
+
+    assert share_of("US", 13, 24) > 0.65, "day in New York"
+    assert share_of("FR", 0, 5) < 0.15
+    assert share_of("TH", 0, 14) > 0.65, "day in Bangkok"
+
+
+def test_people_shop_near_their_homes():
+    from training.simulator.population import make_customers, make_merchants
+
+    rng = np.random.default_rng(1)
+    merchants, customers = make_merchants(rng, 2_000), make_customers(rng, 400, 1.0, 0, 30)
+    one, other = (rng.integers(0, len(merchants.category), 400) for _ in range(2))
+
+    def distance(m):
+        return np.hypot(merchants.lat[m] - customers.lat, merchants.lon[m] - customers.lon)
+
+    chosen = merchants.nearer(one, other, customers.lat, customers.lon)
+    assert (distance(chosen) == np.minimum(distance(one), distance(other))).all()

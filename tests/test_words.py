@@ -166,6 +166,9 @@ def facts(draw, kind):
             own["window"] = Value(Unit.SECONDS, float(draw(WINDOWS)))
     for name in sorted(used - {"value", "subject", "side", "window_n", "window_unit"}):
         own[name] = draw(values(name, UNITS_OF_KIND.get((kind, name), NAMES[name])))
+    if kind == "payment-recent":
+        most = draw(st.integers(1, 8))
+        own |= {"recent": Value(Unit.COUNT, float(most)), "hour": Value(Unit.COUNT, float(draw(st.integers(0, most))))}
     if "cards_with_fraud" in own:
         most = int(own["frauds"].number)
         own["cards_with_fraud"] = Value(Unit.COUNT, float(draw(st.integers(min(1, most), most))))

@@ -15,6 +15,7 @@ from training.simulator.population import CATEGORIES, CITIES, MS_PER_DAY, Custom
 
 _MINUTE = 60_000
 _HOUR = 60 * _MINUTE
+_ACCOUNTS_OF_A_RING = 4
 
 
 class Events(Struct, frozen=True):
@@ -57,6 +58,17 @@ class Scene(Struct, frozen=True):
         incident = np.repeat(np.arange(len(sizes)), sizes)
         return incident, np.arange(len(incident)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
+    def times(self, incident: Ints, place: Ints, start: Ints, mean_gap: Floats) -> Ints:
+        """
+        Moments of the events of incidents (epoch ms): the first at the incident's ``start``, each other an exponential gap after the one before, of a
+        mean (ms) that the incident has. ``start`` and ``mean_gap`` have a value an event.
+        """
+        gaps = np.where(place == 0, 0.0, self.rng.exponential(1.0, len(incident)) * mean_gap)
+        total = np.cumsum(gaps)
+        first = np.flatnonzero(place == 0)
+        whole: Ints = start + (total - total[first][incident]).astype(np.int64)
+        return whole
+
     def amounts(self, merchant: Ints, factor: float) -> Floats:
         """Amounts as the merchant's category has them, times a factor."""
         category = self.merchants.category[merchant]
@@ -85,7 +97,7 @@ def card_testing(scene: Scene, incidents: int) -> Events:
     cash_out = scene.shops(("Electronics", "Marketplace", "Exchange"), online, np.zeros(n, np.int64))
     merchant = np.where(last, cash_out, favourite[incident])
     amount = np.where(last, scene.amounts(merchant, 2.0), rng.uniform(0.5, 6.0, n))
-    time = start + (place * rng.uniform(0.5, 6.0, incidents)[incident] * _MINUTE).astype(np.int64)
+    time = scene.times(incident, place, start, rng.uniform(0.5, 6.0, incidents)[incident] * _MINUTE)
     return _events(customer, time, merchant, amount, online, 3 + customer)
 
 
@@ -94,7 +106,7 @@ def stolen_card(scene: Scene, incidents: int) -> Events:
     rng = scene.rng
     incident, place = scene.spread(rng.integers(3, 11, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
-    time = start + (place * rng.uniform(8, 70, incidents)[incident] * _MINUTE).astype(np.int64)
+    time = scene.times(incident, place, start, rng.uniform(8, 70, incidents)[incident] * _MINUTE)
     city = scene.customers.where(customer, time)
     online = np.zeros(len(time), np.bool_)
     merchant = scene.shops(("Electronics", "Department Store", "Fuel", "Jeweller", "Clothing", "Grocer"), online, city)
@@ -104,7 +116,8 @@ def stolen_card(scene: Scene, incidents: int) -> Events:
 def compromised_terminal(scene: Scene, incidents: int) -> Events:
     """A terminal that skims cards for up to four weeks: copies of its customers' cards are used there again."""
     rng, merchants = scene.rng, scene.merchants
-    present = np.flatnonzero(~merchants.online)
+    in_shops = np.array([c.online < 1 for c in CATEGORIES])[merchants.category]
+    present = np.flatnonzero(~merchants.online & in_shops)
     terminal = present[rng.integers(0, len(present), incidents)]
     incident, _ = scene.spread(rng.integers(6, 30, incidents))
     start = scene.moments(incidents)[incident]
@@ -121,16 +134,17 @@ def compromised_terminal(scene: Scene, incidents: int) -> Events:
 
 
 def account_takeover(scene: Scene, incidents: int) -> Events:
-    """Somebody else's device on the customer's account: online, dear, over a day or two."""
+    """Somebody else's device on the customer's account: online, dear, over a day or two. A ring of thieves uses its devices on several accounts."""
     rng = scene.rng
     incident, place = scene.spread(rng.integers(2, 8, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
-    time = start + (place * rng.uniform(0.2, 9, incidents)[incident] * _HOUR).astype(np.int64)
+    time = scene.times(incident, place, start, rng.uniform(0.2, 9, incidents)[incident] * _HOUR)
     online = np.ones(len(time), np.bool_)
     merchant = scene.shops(
         ("Electronics", "Airline", "Exchange", "Marketplace", "Clothing"), online, np.zeros(len(time), np.int64)
     )
-    return _events(customer, time, merchant, scene.amounts(merchant, 1.6), online, 3 + customer)
+    ring = rng.integers(0, max(1, incidents // _ACCOUNTS_OF_A_RING), incidents)[incident]
+    return _events(customer, time, merchant, scene.amounts(merchant, 1.6), online, 3 + len(scene.customers.city) + ring)
 
 
 def impossible_travel(scene: Scene, incidents: int) -> Events:
@@ -138,7 +152,7 @@ def impossible_travel(scene: Scene, incidents: int) -> Events:
     rng = scene.rng
     incident, place = scene.spread(rng.integers(1, 6, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
-    time = start + (place * rng.uniform(5, 50, incidents)[incident] * _MINUTE).astype(np.int64)
+    time = scene.times(incident, place, start, rng.uniform(5, 50, incidents)[incident] * _MINUTE)
     city = rng.integers(0, len(CITIES), incidents)[incident]
     online = np.zeros(len(time), np.bool_)
     merchant = scene.shops(("Electronics", "Restaurant", "Hotel", "Jeweller", "Department Store", "Grocer"), online, city)
@@ -150,8 +164,7 @@ def slow_skimming(scene: Scene, incidents: int) -> Events:
     rng = scene.rng
     incident, place = scene.spread(rng.integers(3, 12, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
-    gap = rng.uniform(1.5, 6, incidents)[incident] * MS_PER_DAY
-    time = start + (place * gap + rng.integers(0, 8 * _HOUR, len(incident))).astype(np.int64)
+    time = scene.times(incident, place, start, rng.uniform(1.5, 6, incidents)[incident] * MS_PER_DAY)
     ones = np.ones(incidents, np.bool_)
     merchant = scene.shops(("Games", "Streaming", "Marketplace"), ones, np.zeros(incidents, np.int64))[incident]
     amount = rng.uniform(4, 25, incidents)[incident] * np.where(rng.random(len(time)) < 0.7, 1.0, 1.3)

@@ -10,16 +10,19 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 MS_PER_DAY = 86_400_000
+_HOME_SPREAD = 0.05  # degrees, about five kilometres
+_SHARED_DEVICES = 0.08  # of customers who use the devices of another card's owner in their household
 
 
 class City(NamedTuple):
-    """A place where people live and shop; ``size`` is relative."""
+    """A place where people live and shop; ``size`` is relative, ``utc`` the hours that its clocks are ahead of UTC."""
 
     name: str
     country: str
     lat: float
     lon: float
     size: float
+    utc: int = 1
 
 
 CITIES = (
@@ -29,8 +32,8 @@ CITIES = (
     City("Antwerp", "BE", 51.22, 4.40, 2), City("Amsterdam", "NL", 52.37, 4.90, 3), City("Cologne", "DE", 50.94, 6.96, 2),
     City("Berlin", "DE", 52.52, 13.40, 3), City("Munich", "DE", 48.14, 11.58, 2), City("Madrid", "ES", 40.42, -3.70, 3),
     City("Barcelona", "ES", 41.39, 2.17, 3), City("Milan", "IT", 45.46, 9.19, 3), City("Rome", "IT", 41.90, 12.50, 2),
-    City("Lisbon", "PT", 38.72, -9.14, 2), City("Vienna", "AT", 48.21, 16.37, 1), City("London", "GB", 51.51, -0.13, 2),
-    City("New York", "US", 40.71, -74.01, 1), City("Bangkok", "TH", 13.76, 100.50, 0.5), City("Sao Paulo", "BR", -23.55, -46.63, 0.5),
+    City("Lisbon", "PT", 38.72, -9.14, 2, 0), City("Vienna", "AT", 48.21, 16.37, 1), City("London", "GB", 51.51, -0.13, 2, 0),
+    City("New York", "US", 40.71, -74.01, 1, -5), City("Bangkok", "TH", 13.76, 100.50, 0.5, 7), City("Sao Paulo", "BR", -23.55, -46.63, 0.5, -3),
 )  # fmt: skip
 
 
@@ -80,6 +83,11 @@ class Merchants(Struct, frozen=True):
         chosen: Ints = np.searchsorted(self.cumulative, low + u * (high - low), side="right").astype(np.int64)
         return np.minimum(chosen, len(self.category) - 1)
 
+    def nearer(self, one: Ints, other: Ints, lat: Floats, lon: Floats) -> Ints:
+        """Of two merchants the one that is nearer to a place."""
+        squares = [(self.lat[m] - lat) ** 2 + (self.lon[m] - lon) ** 2 for m in (one, other)]
+        return np.where(squares[1] < squares[0], other, one)
+
 
 def make_merchants(rng: np.random.Generator, count: int) -> Merchants:
     """``count`` merchants or a few more: every category has one in every city and one online."""
@@ -122,15 +130,21 @@ def make_merchants(rng: np.random.Generator, count: int) -> Merchants:
 
 
 class Customers(Struct, frozen=True):
-    """N customers: home, income, activity (transactions a day), peak hour, taste for online and for categories, trips."""
+    """
+    N customers: home city and home within it (degrees), income, activity (transactions a day), peak hour (local time), taste for online and for
+    categories, trips.
+    """
 
     city: Ints
+    lat: Floats
+    lon: Floats
     income: Floats
     rate: Floats
     peak_hour: Floats
     online: Floats
     taste: Floats  # [N, C], cumulative over categories
     new_device_at: Ints  # when the second device replaces the first
+    device_owner: Ints  # whose devices they use: their own, or those of somebody in their household
     trip_begin: Ints  # [N, T]
     trip_end: Ints
     trip_city: Ints
@@ -148,19 +162,24 @@ def make_customers(rng: np.random.Generator, count: int, rate: float, begin: int
     """``count`` customers making ``rate`` transactions a day on average, over ``days`` from ``begin``."""
     sizes = np.array([city.size for city in CITIES])
     weights = np.array([category.weight for category in CATEGORIES])
+    city = rng.choice(len(CITIES), count, p=sizes / sizes.sum())
+    own = np.arange(count)
     taste = rng.gamma(weights * 0.4, size=(count, len(weights))) + 1e-9
     trips = 1 + days // 45
     trip_begin = begin + rng.integers(0, days * MS_PER_DAY, (count, trips))
     travels = rng.random((count, trips)) < 0.35
     trip_days = rng.gamma(2.0, 2.0, (count, trips)) + 1
     return Customers(
-        city=rng.choice(len(CITIES), count, p=sizes / sizes.sum()),
+        city=city,
+        lat=np.array([c.lat for c in CITIES])[city] + rng.normal(0, _HOME_SPREAD, count),
+        lon=np.array([c.lon for c in CITIES])[city] + rng.normal(0, _HOME_SPREAD, count),
         income=rng.lognormal(0, 0.4, count),
         rate=rate * rng.lognormal(-0.18, 0.6, count),
         peak_hour=np.where(rng.random(count) < 0.12, 23.0, 14.5) + rng.normal(0, 2, count),
         online=rng.beta(2, 2, count) * 2,
         taste=np.cumsum(taste / taste.sum(axis=1, keepdims=True), axis=1),
         new_device_at=begin + rng.integers(0, 3 * days * MS_PER_DAY, count),
+        device_owner=np.where(rng.random(count) < _SHARED_DEVICES, np.maximum(own - 1, 0), own),
         trip_begin=trip_begin,
         trip_end=trip_begin + np.where(travels, trip_days * MS_PER_DAY, 0).astype(np.int64),
         trip_city=rng.choice(len(CITIES), (count, trips), p=np.sqrt(sizes) / np.sqrt(sizes).sum()),

@@ -20,6 +20,7 @@ from training.simulator.population import (
     CITIES,
     MS_PER_DAY,
     Customers,
+    Ints,
     Merchants,
     make_customers,
     make_merchants,
@@ -102,12 +103,21 @@ def _honest(rng: np.random.Generator, customers: Customers, merchants: Merchants
     category = np.minimum(category, len(CATEGORIES) - 1)
     elapsed = (time - spec.begin) / (spec.days * MS_PER_DAY)
     trend = 1 + 0.5 * elapsed if spec.drift else 1.0
-    online = rng.random(n) < np.array([c.online for c in CATEGORIES])[category] * customers.online[customer] * trend
+    # the share of a category that a person buys online; what is sold only online or never stays so
+    offline = (1 - np.array([c.online for c in CATEGORIES])[category]) ** (customers.online[customer] * trend)
+    online = rng.random(n) >= offline
     city = customers.where(customer, time)
-    # two favourite shops a category and place, or any other
-    favourite = rng.random(n) < 0.65
-    which = (customer * 31 + category * 7 + rng.integers(0, 2, n)) * 0.6180339887498949 % 1.0
-    merchant = merchants.choose(category, online, city, np.where(favourite, which, rng.random(n)))
+    time = time - np.array([c.utc for c in CITIES])[city] * _HOUR  # habits follow the clocks of where people are
+
+    def shop() -> Ints:
+        """One of two favourite shops a category and place, or any other."""
+        which = (customer * 31 + category * 7 + rng.integers(0, 2, n)) * 0.6180339887498949 % 1.0
+        return merchants.choose(category, online, city, np.where(rng.random(n) < 0.65, which, rng.random(n)))
+
+    picked, other = shop(), shop()
+    at_home = (city == customers.city[customer]) & ~online
+    nearer = merchants.nearer(picked, other, customers.lat[customer], customers.lon[customer])
+    merchant = np.where(at_home, nearer, picked)
     sigma = np.array([c.sigma for c in CATEGORIES])[category]
     amount = (
         np.array([c.median for c in CATEGORIES])[category]
@@ -147,8 +157,10 @@ def _transaction_table(spec: SimulationSpec, customers: Customers, merchants: Me
     card_names = np.array([f"card-{spec.seed}-{i}" for i in range(len(customers.city))])
     merchant_names = np.array([f"m-{spec.seed}-{i}" for i in range(len(merchants.category))])
     device = [
-        None if d == 0 else f"dev-{c}-{d}" if d < 3 else f"dev-x{d * 7919 % 1_000_003}-{t // (14 * MS_PER_DAY) % 97}"
-        for c, d, t in zip(events.customer.tolist(), events.device.tolist(), events.time.tolist(), strict=True)
+        None if d == 0 else f"dev-{owner}-{d}" if d < 3 else f"dev-x{d * 7919 % 1_000_003}-{t // (14 * MS_PER_DAY) % 97}"
+        for owner, d, t in zip(
+            customers.device_owner[events.customer].tolist(), events.device.tolist(), events.time.tolist(), strict=True
+        )
     ]
     mcc = np.array([category.mcc for category in CATEGORIES])
     return pa.table(
