@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from core.messages import Alert
     from core.settings import Settings
+    from explain.explainer import Explainer
 
 
 @click.group()
@@ -37,6 +39,16 @@ def command() -> None:
     show_default=True,
     help="Page to write.",
 )
+@click.option(
+    "--judge", is_flag=True, help="Let the models judge the alerts too, with and without the explanation; needs --truth."
+)
+@click.option(
+    "--truth",
+    "truth_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="Parquet with transaction_id and typology (`honest` is no fraud), as `whyflag simulate` writes it.",
+)
 @click.option("--json", "json_out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="The figures as JSON.")
 def explanations(
     bundle: Path | None,
@@ -45,9 +57,11 @@ def explanations(
     models: tuple[str, ...],
     prompts: tuple[str, ...],
     out: Path,
+    judge: bool,
+    truth_file: Path | None,
     json_out: Path | None,
 ) -> None:
-    """Let models word a fixed set of alerts; compare faithfulness, completeness, length, speed and cost."""
+    """Let models narrate a fixed set of alerts; compare what is accepted, coverage, length, speed and cost."""
     from datetime import UTC, datetime
 
     from rich.console import Console
@@ -73,6 +87,8 @@ def explanations(
         ) from None
     if not alerts:
         raise InputError(f"{alerts_file} holds no alerts")
+    if judge and truth_file is None:
+        raise InputError("--judge needs --truth: a Parquet file with transaction_id and typology")
     named = models or ((settings.llm_model,) if settings.llm_model else ())
     told = [_settings(name, settings) for name in named]
     if not told:
@@ -101,6 +117,45 @@ def explanations(
             kinds = ", ".join(f"{kind} {number}" for kind, number in result.faults.items())
             click.echo(f"{result.model} · {result.prompt}: refused for {kinds}")
     click.echo(f"page: {out}")
+    if judge and truth_file is not None:
+        _judge(told, explainer, alerts, truth_file)
+
+
+def _judge(models: "list[Settings]", explainer: "Explainer", alerts: "list[Alert]", truth_file: Path) -> None:
+    """Let each model judge the alerts with and without the explanation, and print what came of it."""
+    import pyarrow.parquet as pq
+
+    from cli.progress import stages
+    from core.errors import InputError
+    from explain.judging import Case, judge
+    from explain.narrators.client import language_model
+
+    try:
+        table = pq.read_table(truth_file, columns=["transaction_id", "typology"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{truth_file} cannot be read ({error}): give a Parquet file with transaction_id and typology") from None
+    typology = dict(zip(table["transaction_id"].to_pylist(), table["typology"].to_pylist(), strict=True))
+    known = [alert for alert in alerts if alert.transaction.transaction_id in typology]
+    if not known:
+        raise InputError(f"{truth_file} holds none of the alerts' transactions")
+    cases = [Case(alert, explainer.explain(alert), typology[alert.transaction.transaction_id] != "honest") for alert in known]
+    for settings in models:
+        llm = language_model(settings)
+        assert llm is not None
+        with stages() as progress:
+
+            def heard(name: str, done: int) -> None:
+                if done == 0:
+                    progress.stage(name, len(cases))
+                else:
+                    progress.advance(1)
+
+            results = judge(llm, cases, None, settings.llm_concurrency, heard)
+        for one in results:
+            click.echo(
+                f"{one.model} judged {one.answered} of {one.alerts} alerts, {one.condition}: "
+                f"AUC {one.auc:.3f}, Brier score {one.brier:.3f}, {one.median_seconds:.1f} s each"
+            )
 
 
 def _settings(name: str, settings: "Settings") -> "Settings":

@@ -1,12 +1,15 @@
 """Models and prompts compared over the real protocol, and the draft of a report."""
 
 import json
+import math
 import re
 import time
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from sklearn.metrics import roc_auc_score
 
 from analyst.queue import Queue
 from cli.main import whyflag
@@ -16,6 +19,8 @@ from core.messages import Claim, Finding, Form, Mention, Part
 from core.settings import Settings
 from explain.claims import TEMPLATE, Fault
 from explain.evaluation import coverage, evaluate, page, reading_ease
+from explain.judging import Case, Condition, card, judge
+from explain.narrators.client import language_model
 from explain.sar import draft
 from explain.words import writer
 from tests.openai_server import OpenAIServer
@@ -116,6 +121,73 @@ def test_wrong_options_are_told(options, told, replayed, bundle_dir):
     done = CliRunner().invoke(whyflag, ["evaluate", "explanations", "--bundle", str(bundle_dir), *options])
     assert isinstance(done.exception, InputError)
     assert told in str(done.exception)
+
+
+# -- a model in the analyst's place ----------------------------------------------------------------------------------------------------
+
+
+def _judges(body):
+    """A model that reads the share of similar cases where it is told, and else knows nothing."""
+    text = body["messages"][0]["content"]
+    assert "analyst" in text
+    found = re.search(r"probability of fraud is ([\d.]+)%", text)
+    explained = "Why the model scored it so" in text
+    return json.dumps({"probability": float(found.group(1)) / 100 if explained else 0.5})
+
+
+def test_a_judge_with_the_explanation_is_compared_with_one_without(alerts, explainer, world):
+    truth = dict(
+        zip(*(pq.read_table(world / "truth.parquet")[name].to_pylist() for name in ("transaction_id", "typology")), strict=True)
+    )
+    cases = [Case(a, explainer.explain(a), truth[a.transaction.transaction_id] != "honest") for a in alerts[-60:]]
+    with OpenAIServer(_judges) as server:
+        bare, explained = judge(language_model(Settings(llm_url=server.url, llm_model="local")), cases)
+    assert (bare.condition, explained.condition) == (Condition.BARE, Condition.EXPLAINED)
+    assert (bare.alerts, bare.answered, bare.auc) == (60, 60, 0.5)
+    frauds, scores = [case.fraud for case in cases], [round(case.alert.decision.probability, 3) for case in cases]
+    assert explained.auc == pytest.approx(roc_auc_score(frauds, scores))
+    assert bare.brier == pytest.approx(0.25)
+    with OpenAIServer(['{"probability": 7}']) as server:
+        useless = judge(language_model(Settings(llm_url=server.url, llm_model="local")), cases[:3])
+    assert [one.answered for one in useless] == [0, 0]
+    assert all(math.isnan(one.auc) for one in useless)
+
+
+def test_a_card_shows_the_explanation_and_no_text_of_others(alerts, explainer):
+    alert = alerts[-1]
+    named = msgspec.structs.replace(
+        alert, transaction=msgspec.structs.replace(alert.transaction, merchant_name="CANARY", memo="CANARY")
+    )
+    explanation = explainer.explain(named)
+    bare, explained = card(named, None), card(named, explanation, others=alerts[:1])
+    assert explained.startswith(bare.split("\n")[0])
+    assert "Why the model scored it so" in explained
+    assert "Why the model scored it so" not in bare
+    for private in ("CANARY", alert.transaction.card_id, alert.transaction.merchant_id, alert.transaction.transaction_id):
+        assert private not in explained
+    for reason in explanation.themes:
+        assert f"{reason.contribution:+.2f} {writer('en').theme(reason)}" in explained
+
+
+def test_the_command_lets_models_judge(replayed, bundle_dir, world, tmp_path):
+    def both(body):
+        return (
+            _judges(body)
+            if "probability of fraud is" in body["messages"][0]["content"] and "judge" in body["messages"][0]["content"].lower()
+            else _told(body)
+        )
+
+    with OpenAIServer(both) as server:
+        asked = [
+            "evaluate", "explanations", "--bundle", str(bundle_dir), "--alerts", str(replayed[0] / "alerts.jsonl"), "--model", f"local={server.url}",
+            "--count", "20", "--out", str(tmp_path / "page.html"), "--judge",
+        ]  # fmt: skip
+        refused = CliRunner().invoke(whyflag, asked)
+        assert "--judge needs --truth" in str(refused.exception)
+        done = CliRunner().invoke(whyflag, [*asked, "--truth", str(world / "truth.parquet")])
+    assert done.exit_code == 0, done.output
+    assert "judged 20 of 20 alerts, transaction list only: AUC" in done.output
+    assert "judged 20 of 20 alerts, with the explanation: AUC" in done.output
 
 
 # -- the draft of a report -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Facts from the archive: what the card, the merchant and the device did before, and what the archive could not tell."""
 
-from core.clock import MS_PER_HOUR
+from core.clock import MS_PER_DAY, MS_PER_HOUR
 from core.messages import Fact, Side, Subject, Transaction, Unit, Value
 from explain.facts.categories import category_name
 from explain.facts.history import DAYS, CardHistory
@@ -9,6 +9,7 @@ from explain.facts.values import code, count, date, money, share, text
 _RARE, _COMMON = 0.1, 0.3  # shares of a card's payments that speak for and against fraud
 _HIGH, _ORDINARY = 0.95, 0.8  # shares of its amounts below this one that do
 _FAR_KM, _NEAR_KM = 100.0, 30.0
+_OLD_DEVICE_MS = 14 * MS_PER_DAY  # from its first use on, after which a device speaks against fraud
 _Told = tuple[str, Subject, dict[str, Value], Side]
 
 
@@ -30,7 +31,7 @@ def past_facts(transaction: Transaction, history: CardHistory) -> tuple[Fact, ..
     else:
         found.append(("habit-none", Subject.CARD, {"days": days}, Side.NEITHER))
     if transaction.device_id:
-        found += _device(history)
+        found += _device(history, transaction.event_time)
     merchant = history.merchant
     found.append(
         (
@@ -100,13 +101,14 @@ def _merchant_for_card(history: CardHistory, currency: str) -> _Told:
     return "habit-merchant-largest", Subject.CARD, values, Side.LEGITIMATE
 
 
-def _device(history: CardHistory) -> list[_Told]:
+def _device(history: CardHistory, before: int) -> list[_Told]:
     found: list[_Told] = []
     if history.device is None:
         found.append(("device-new", Subject.DEVICE, {"days": count(history.days)}, Side.FRAUD))
     else:
         values = {"payments": count(history.device.payments), "first": date(history.device.first)}
-        found.append(("device-known", Subject.DEVICE, values, Side.LEGITIMATE))
+        old = before - history.device.first >= _OLD_DEVICE_MS
+        found.append(("device-known", Subject.DEVICE, values, _side(False, old)))
     others = (history.device_at_large.cards if history.device_at_large else 0) - (history.device is not None)
     if others > 0:
         shared = {"cards": count(others), "days": count(history.days)}

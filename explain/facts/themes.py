@@ -17,7 +17,7 @@ from models.features.themes import Theme, themes_of
 Floats = npt.NDArray[np.float32]
 
 FACTS_OF_A_THEME: Final = 2
-_SEPARATES: Final = 1.5  # a value is shown if its share among frauds is at least this many times its share among honest transactions, or the reverse
+_SEPARATES: Final = 1.2  # a value is shown if its share among frauds is at least this many times its share among honest transactions, or the reverse
 _SUBJECTS: Final = {"card_id": Subject.CARD, "merchant_id": Subject.MERCHANT, "device_id": Subject.DEVICE}
 
 

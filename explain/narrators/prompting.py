@@ -21,6 +21,7 @@ from explain.words import ENGLISH, writer
 
 NARRATIVE: Final = "narrative-3"
 INVESTIGATION: Final = "investigation-2"
+JUDGE: Final = "judge-1"
 
 
 class Prompt(Struct, frozen=True):
