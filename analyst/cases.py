@@ -41,6 +41,17 @@ class Cases:
         with self._queue.reading() as connection:
             return {row["number"]: _case(row) for row in connection.execute(wanted).mappings()}
 
+    def typed_frauds(self, bundle: str, limit: int) -> list[Case]:
+        """The newest frauds with a typology."""
+        wanted = select(cases).where(
+            cases.c.bundle == bundle,
+            cases.c.removed.is_(False),
+            cases.c.outcome == Finding.FRAUD.value,
+            cases.c.typology.is_not(None),
+        )
+        with self._queue.reading() as connection:
+            return [_case(row) for row in connection.execute(wanted.order_by(cases.c.closed_time.desc()).limit(limit)).mappings()]
+
     def newest(self, bundle: str) -> int:
         """The number of the last change of a bundle's cases."""
         wanted = select(func.coalesce(func.max(cases.c.changed), 0)).where(cases.c.bundle == bundle)

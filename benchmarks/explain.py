@@ -101,7 +101,7 @@ def casebook(folder: Path) -> None:
     rng = np.random.default_rng(5)
     X = history.X[rng.permutation(risky)]
     shap = np.concatenate([contributions(bundle.booster, X[at : at + 5_000])[0] for at in range(0, len(X), 5_000)])
-    own = Casebook(bundle, CasesInMemory())._vectors(X, shap)
+    own = Casebook(bundle, CasesInMemory()).vectors(X, shap)
     asked, real = own[:QUERIES], own[QUERIES:]
     made = np.empty((CASES, own.shape[1]), np.float32)
     made[: len(real)] = real
@@ -188,7 +188,7 @@ def retrieval(folder: Path) -> None:
         shap = np.concatenate([contributions(booster, X[a : a + 2_000])[0] for a in range(0, len(X), 2_000)])
         reference = SimpleNamespace(mean=np.nanmean(history.X[rows], axis=0), std=np.nanstd(history.X[rows], axis=0) + 1e-6)
         book = Casebook(SimpleNamespace(version="bench", spec=spec, reference=reference), CasesInMemory())  # type: ignore[arg-type]
-        vectors = book._vectors(X, shap)
+        vectors = book.vectors(X, shap)
         texts = _text_vectors(spec, X)
         half = at[chosen] < np.median(at[frauds])
         scores = {name: _quality(made, half, kind[chosen], typology) for name, made in (("own", vectors), ("text", texts))}

@@ -302,11 +302,16 @@ class ThemeReason(Message, frozen=True):
 
 
 class LikelyTypology(Message, frozen=True):
-    """A hint: of the ``cases`` nearest closed cases, ``support`` were frauds of this typology."""
+    """
+    A hint. Of the ``cases`` nearest closed cases, ``support`` were frauds of this typology; or a classifier that was fitted on ``cases`` typed
+    frauds, and was ``right`` for this share of them held out, gives the typology a ``probability``, supposing that the alert is fraud.
+    """
 
     name: str
-    support: Count
-    cases: Count
+    support: Count = 0
+    cases: Count = 0
+    probability: Probability | None = None
+    right: Probability | None = None
 
 
 class Difference(Message, frozen=True):

@@ -66,6 +66,9 @@ class CaseSource(Protocol):
     def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
         """Cases by number; those that were taken out are missing."""
 
+    def typed_frauds(self, bundle: str, limit: int) -> list[Case]:
+        """The newest frauds with a typology."""
+
 
 class CasesInMemory:
     """Cases that are kept nowhere else: of a bundle alone, for a measurement."""
@@ -93,6 +96,13 @@ class CasesInMemory:
         """What changed after a change, oldest first."""
         found = (change for change in self._changes.values() if change.changed > after)
         return sorted(found, key=lambda change: change.changed)[:limit]
+
+    def typed_frauds(self, bundle: str, limit: int) -> list[Case]:
+        """The newest frauds with a typology."""
+        found = [
+            one.case for one in self._changes.values() if one.case and one.case.outcome is Finding.FRAUD and one.case.typology
+        ]
+        return sorted(found, key=lambda case: -case.closed_time)[:limit]
 
     def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
         """Cases by number."""
@@ -150,10 +160,11 @@ class Casebook:
 
     def vector(self, features: Vector, contributions: Vector) -> Vector:
         """The unit vector, float32 [2 F], of features and contributions float32 [F]."""
-        own: Vector = self._vectors(features[None, :], contributions[None, :])[0]
+        own: Vector = self.vectors(features[None, :], contributions[None, :])[0]
         return own
 
-    def _vectors(self, features: Vector, contributions: Vector) -> Vector:
+    def vectors(self, features: Vector, contributions: Vector) -> Vector:
+        """The unit vectors, float32 [N, 2 F], of features and contributions float32 [N, F]."""
         reference = self._bundle.reference
         z = np.clip(np.nan_to_num((features - reference.mean) / reference.std), -_CLIP, _CLIP)
         parts = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in (z, contributions)]
@@ -167,9 +178,13 @@ class Casebook:
             kept = [(change.number, change.case) for change in changes if change.case is not None]
             self._store.drop([change.number for change in changes if change.case is None], last)
             if kept:
-                vectors = self._vectors(np.stack([c.features for _, c in kept]), np.stack([c.contributions for _, c in kept]))
+                vectors = self.vectors(np.stack([c.features for _, c in kept]), np.stack([c.contributions for _, c in kept]))
                 self._store.put([number for number, _ in kept], [case.closed_time for _, case in kept], vectors, last)
             self._known = last
+
+    def typed_frauds(self, limit: int) -> list[Case]:
+        """The newest closed frauds with a typology."""
+        return self._source.typed_frauds(self._bundle.version, limit)
 
     def save(self) -> None:
         """Keep the vectors."""

@@ -38,7 +38,7 @@ _PAYMENT_KINDS: Final = frozenset(
         "missing",
     }
 )
-_CASE_KINDS: Final = frozenset({"cases", "cases-none", "cases-contradict", "case", "case-shared", "typology"})
+_CASE_KINDS: Final = frozenset({"cases", "cases-none", "cases-contradict", "case", "case-shared", "typology", "typology-fitted"})
 _BALANCE_KINDS: Final = frozenset({"balance", "balance-one-sided"})
 _HABITS: Final = ("habit-", "device-")
 
@@ -284,7 +284,7 @@ def template_claims(subject: Subject) -> tuple[Claim, ...]:
         *_each(Part.WHAT_HAPPENED, [fact for fact in subject.facts if fact.kind in _PAYMENT_KINDS - {"payment"}]),
         *_reasons(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.STRONGEST_FOR_FRAUD),
         *_each(Part.WHY_UNUSUAL, _of(subject, "rule", "novel")),
-        *_each(Part.SIMILAR_CASES, _of(subject, "cases", "cases-none", "cases-contradict", "typology")),
+        *_each(Part.SIMILAR_CASES, _of(subject, "cases", "cases-none", "cases-contradict", "typology", "typology-fitted")),
         *_reasons(subject, Side.LEGITIMATE, Part.SPEAKS_AGAINST, Opening.STRONGEST_AGAINST_FRAUD),
     ]
     if not any(claim.part is Part.SPEAKS_AGAINST for claim in claims):

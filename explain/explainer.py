@@ -16,9 +16,10 @@ from explain.facts.attribution import attribute
 from explain.facts.cases import case_facts
 from explain.facts.history import History, card_history
 from explain.facts.kinds import code_of, entity_of
-from explain.facts.next_step import NextSteps, likely_typology, load_next_steps, next_step, step_fact
+from explain.facts.next_step import NextSteps, load_next_steps, next_step, step_fact
 from explain.facts.past import no_archive, past_facts
 from explain.facts.themes import Reasons, reasons_by_theme
+from explain.typology import Typologies
 from models.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Explainer:
         """
         self.bundle, self.casebook, self.narrators = bundle, casebook, narrators
         self._steps, self._history = steps or load_next_steps(), history
+        self._typologies = Typologies(casebook)
         self._resting_until = 0.0  # monotonic
 
     @property
@@ -66,12 +68,12 @@ class Explainer:
         Raises:
             InvalidEvent: if the alert lacks features of the bundle that it names.
         """
-        reasons, similar, start = Reasons(), [], None
+        reasons, similar, start, typology = Reasons(), [], None, None
         if alert.decision.bundle == self.bundle.version:
             attribution = attribute(alert, self.bundle)
             reasons, start = reasons_by_theme(alert, self.bundle, attribution.shap, attribution.bias), attribution.bias
             similar = self.casebook.similar(attribution.x, attribution.shap, alert.transaction.event_time, alert.alert_id)
-        typology = likely_typology(similar)
+            typology = self._typologies.likely(self.casebook.vector(attribution.x, attribution.shap), similar)
         facts = (
             *alert_facts(alert, self.bundle),
             *reasons.facts,

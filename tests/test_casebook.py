@@ -20,6 +20,7 @@ from explain import vectors
 from explain.casebook import SIMILAR, Case, Casebook, CasesInMemory, bundle_cases, case_from
 from explain.explainer import Explainer
 from explain.facts.attribution import attribute
+from explain.typology import fit_typologies
 from explain.vectors import FaissCases, PostgresCases
 from streams.explain import ExplainStage, casebook_of
 
@@ -381,3 +382,67 @@ def test_pgvector_finds_what_faiss_finds_and_is_shared_by_explainers(alerts, bun
 def test_a_database_that_is_not_there_is_told():
     with pytest.raises(CasebookError, match="WHYFLAG_CASEBOOK must be"):
         PostgresCases("postgresql+psycopg://nobody@127.0.0.1:1/none", "bundle", 8)
+
+
+# -- typologies ----------------------------------------------------------------------------------------------------------------------
+
+
+def _typed(alerts, bundle, world, count):
+    """Closed frauds of the world's alerts with their true typology, and the alerts that they were made of."""
+    truth = pq.read_table(world / "truth.parquet")
+    kinds = dict(zip(truth["transaction_id"].to_pylist(), truth["typology"].to_pylist(), strict=True))
+    frauds = [alert for alert in alerts if kinds[alert.transaction.transaction_id] != "honest"]
+    made = []
+    for number, alert in enumerate(frauds[:count]):
+        x, shap = _own(alert, bundle)
+        made.append(
+            Case(f"al_{number}", Finding.FRAUD, number + 1, x, shap, kinds[alert.transaction.transaction_id].replace("_", " "))
+        )
+    return made, [(alert, kinds[alert.transaction.transaction_id].replace("_", " ")) for alert in frauds[count:]]
+
+
+def test_typologies_are_told_by_a_classifier_where_there_are_enough_typed_cases(alerts, bundle, world):
+    known, later = _typed(alerts, bundle, world, 150)
+    casebook = Casebook(bundle, CasesInMemory(known))
+    assert len(casebook.typed_frauds(10_000)) == 150
+    assert [case.closed_time for case in casebook.typed_frauds(3)] == [150, 149, 148]
+    explainer = Explainer(bundle, casebook)
+    told = [(explainer.explain(alert).typology, kind) for alert, kind in later]
+    given = [(hint, kind) for hint, kind in told if hint is not None]
+    assert len(given) > len(told) // 2
+    right = sum(hint.name == kind for hint, kind in given) / len(given)
+    hint = given[0][0]
+    assert hint.probability >= 0.5
+    assert 100 <= hint.cases <= 150
+    assert 0.4 < hint.right < 1
+    assert right > 0.6, "far above the share of the most frequent typology"
+    (fact,) = [fact for fact in explainer.explain(later[0][0]).facts if fact.kind == "typology-fitted"] or [None]
+    assert fact is None or fact.values["probability"].number >= 0.5
+
+
+def test_too_few_typed_cases_make_no_classifier(bundle):
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(200, 8)).astype(np.float32)
+    assert fit_typologies(vectors[:99], ["stolen card", "card testing", "other"] * 33) is None
+    assert fit_typologies(vectors, ["stolen card"] * 191 + ["card testing"] * 9) is None, "one typology with enough cases"
+    assert fit_typologies(vectors[:0], []) is None
+    vectors[:100, 0] += 9
+    fitted = fit_typologies(vectors, ["stolen card"] * 100 + ["card testing"] * 100)
+    assert fitted.right > 0.95
+    assert fitted.likely(vectors[0]).name == "stolen card"
+    assert fitted.likely(vectors[150]).name == "card testing"
+
+
+def test_typed_frauds_come_from_sql_newest_first(alerts, bundle, cases):
+    x, shap = _own(alerts[0], bundle)
+    cases.put(
+        bundle.version,
+        [
+            Case("al_1", Finding.FRAUD, 1_700_000_000_000, x, shap, "stolen card"),
+            Case("al_2", Finding.FRAUD, 1_700_000_000_002, x, shap, "card testing"),
+            Case("al_3", Finding.FRAUD, 1_700_000_000_001, x, shap),
+            Case("al_4", Finding.LEGITIMATE, 1_700_000_000_003, x, shap, "other"),
+        ],
+    )
+    assert [case.typology for case in cases.typed_frauds(bundle.version, 10)] == ["card testing", "stolen card"]
+    assert [case.case_id for case in cases.typed_frauds(bundle.version, 1)] == ["al_2"]

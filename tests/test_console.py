@@ -26,6 +26,7 @@ from core.settings import Settings
 from core.topics import LABELS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory, bundle_cases
 from explain.explainer import Explainer
+from explain.facts.cases import case_facts
 from explain.facts.history import card_history
 from explain.facts.values import money
 from explain.words import LANGUAGES, writer
@@ -404,7 +405,14 @@ def test_a_likely_typology_is_shown_as_a_hint(queue, replayed, explainer):
     out, _ = replayed
     alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[-1])
     hint = LikelyTypology(name="card testing", support=3, cases=5)
-    queue.put(alert, structs.replace(explainer.explain(alert), typology=hint))
+    explanation = explainer.explain(alert)
+    fact = case_facts(explanation.similar_cases, 0.5, hint)
+    queue.put(
+        alert,
+        structs.replace(
+            explanation, facts=(*explanation.facts, next(one for one in fact if one.kind == "typology")), typology=hint
+        ),
+    )
     with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{alert.alert_id}").text
-    assert "Likely type: card testing (3 of the 5 nearest closed cases)" in page
+    assert "3 of the 5 nearest cases were frauds of the type card testing." in page

@@ -5,7 +5,8 @@ from msgspec import structs
 
 from core.errors import SettingsError
 from core.messages import Finding, LikelyTypology, Outcome, SimilarCase, ThemeReason
-from explain.facts.next_step import likely_typology, load_next_steps, next_step
+from explain.facts.next_step import load_next_steps, next_step
+from explain.typology import nearest_typology
 from explain.words import LANGUAGES, writer
 from models.features.themes import Theme
 
@@ -51,7 +52,7 @@ def case(typology, outcome=Finding.FRAUD):
     ],
 )
 def test_a_typology_is_likely_if_two_near_frauds_share_it(cases, expected):
-    found = likely_typology(cases)
+    found = nearest_typology(cases)
     assert (found and (found.name, found.support)) == expected
 
 

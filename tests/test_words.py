@@ -48,7 +48,7 @@ NAMES = {
     "median": Unit.MONEY, "rank": Unit.SHARE, "payments": Unit.COUNT, "share": Unit.SHARE, "begin": Unit.CLOCK, "end": Unit.CLOCK,
     "category": Unit.TEXT, "distance": Unit.KILOMETRES, "largest": Unit.MONEY, "first": Unit.DATE, "cards": Unit.COUNT, "frauds": Unit.COUNT,
     "cards_with_fraud": Unit.COUNT, "cases": Unit.COUNT, "legitimate": Unit.COUNT, "closed": Unit.INSTANT, "similarity": Unit.SHARE,
-    "outcome": Unit.CODE, "typology": Unit.CODE, "support": Unit.COUNT, "ago": Unit.SECONDS, "alerts": Unit.COUNT, "open": Unit.COUNT,
+    "outcome": Unit.CODE, "typology": Unit.CODE, "support": Unit.COUNT, "right": Unit.SHARE, "ago": Unit.SECONDS, "alerts": Unit.COUNT, "open": Unit.COUNT,
 }  # fmt: skip
 UNITS_OF_KIND = {("habit-amount", "high"): Unit.MONEY}
 CODES = {

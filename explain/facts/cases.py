@@ -21,10 +21,17 @@ def case_facts(cases: Sequence[SimilarCase], probability: float | None, typology
         against = {"probability": share(probability), "frauds": count(frauds), "cases": count(len(cases))}
         facts.append(Fact("C2", "cases-contradict", Subject.CASES, against, side))
     if typology is not None:
-        hint = {"typology": code(typology.name), "support": count(typology.support), "cases": count(typology.cases)}
-        facts.append(Fact("Y1", "typology", Subject.CASES, hint, Side.FRAUD))
+        facts.append(_typology(typology))
     facts += [_case(f"K{number}", case) for number, case in enumerate(cases, start=1)]
     return tuple(facts)
+
+
+def _typology(typology: LikelyTypology) -> Fact:
+    values = {"typology": code(typology.name), "cases": count(typology.cases)}
+    if typology.probability is None or typology.right is None:
+        return Fact("Y1", "typology", Subject.CASES, values | {"support": count(typology.support)}, Side.FRAUD)
+    fitted = {"probability": share(typology.probability), "right": share(typology.right)}
+    return Fact("Y1", "typology-fitted", Subject.CASES, values | fitted)
 
 
 def _case(fact_id: str, case: SimilarCase) -> Fact:

@@ -1,6 +1,5 @@
 """The suggested next step: chosen by rule from a table that operations can edit, never by a language model."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,14 +8,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.errors import SettingsError
-from core.messages import TYPOLOGIES, Alert, Fact, Finding, LikelyTypology, SimilarCase, Subject, ThemeReason
+from core.messages import TYPOLOGIES, Alert, Fact, LikelyTypology, Subject, ThemeReason
 from explain.facts.values import text
 from explain.words import LANGUAGES
 from models.features.themes import Theme
 
 _INCLUDED = Path(__file__).with_name("next_steps.toml")
 _LARGEST = 64 << 10
-_TYPICAL = 2  # fraud cases of one typology among the nearest ones from which it is likely
 
 _StepText = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -66,15 +64,6 @@ def load_next_steps(path: str = "") -> NextSteps:
     if not steps.step or not steps.step[-1].always:
         raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: the last step must have no condition, so that there is always one")
     return steps
-
-
-def likely_typology(similar: Sequence[SimilarCase]) -> LikelyTypology | None:
-    """Return the most frequent typology of the frauds among the nearest cases; None if fewer than two share one."""
-    typed = Counter(case.typology for case in similar if case.outcome is Finding.FRAUD and case.typology in TYPOLOGIES)
-    if not typed:
-        return None
-    name, support = min(typed.items(), key=lambda one: (-one[1], TYPOLOGIES.index(one[0] or "")))
-    return LikelyTypology(name=name or "", support=support, cases=len(similar)) if support >= _TYPICAL else None
 
 
 def next_step(steps: NextSteps, alert: Alert, themes: Sequence[ThemeReason], typology: LikelyTypology | None) -> Step:

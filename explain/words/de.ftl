@@ -18,7 +18,7 @@ at-subject = { $subject ->
    *[card] mit dieser Karte
  }
 
-## Zeitspannen, im Dativ: $window_n und $window_unit
+## Zeitspannen: $window_n und $window_unit (window steht im Dativ); before-days mit $days
 
 window = { $window_unit ->
     [day] { $window_n ->
@@ -38,24 +38,46 @@ window = { $window_unit ->
        *[other] { $window_n } Sekunden
      }
  }
+window-before = { $window_unit ->
+    [day] { $window_n ->
+        [one] in den 24 Stunden davor
+       *[other] in den { $window_n } Tagen davor
+     }
+    [hour] { $window_n ->
+        [one] in der Stunde davor
+       *[other] in den { $window_n } Stunden davor
+     }
+    [minute] { $window_n ->
+        [one] in der Minute davor
+       *[other] in den { $window_n } Minuten davor
+     }
+   *[second] { $window_n ->
+        [one] in der Sekunde davor
+       *[other] in den { $window_n } Sekunden davor
+     }
+ }
+before-days = { $days ->
+    [one] in den 24 Stunden davor
+   *[other] in den { $days } Tagen davor
+ }
 
-## Ein Wert neben dem Üblichen und neben redlichen und betrügerischen Zahlungen
+## Ein Wert neben dem Üblichen und neben legitimen und betrügerischen Zahlungen
 
-with-usual = { $words }, üblich: { $usual }
+with-usual = { $words }, üblicherweise { $usual }
 with-label = { $label }: { $value }
-honest-percent = { $share } der redlichen Zahlungen
-honest-one-in = 1 von { $n } redlichen Zahlungen
-honest-none = keine der erfassten redlichen Zahlungen
+honest-percent = { $share } der legitimen Zahlungen
+honest-one-in = 1 von { $n } legitimen Zahlungen
+honest-none = keine der legitimen Zahlungen in der Stichprobe
 fraud-percent = { $share } der Betrugsfälle
 fraud-one-in = 1 von { $n } Betrugsfällen
-fraud-none = keiner der erfassten Betrugsfälle
-contrast-high = mindestens so hoch: { $honest }, { $fraud }
-contrast-low = höchstens so hoch: { $honest }, { $fraud }
+fraud-none = keine der betrügerischen Zahlungen in der Stichprobe
+contrast-high = einen mindestens so hohen Wert haben { $honest } und { $fraud }
+contrast-low = einen höchstens so hohen Wert haben { $honest } und { $fraud }
 contrast-flag = das gilt für { $honest } und { $fraud }
-contrast-late = um diese Uhrzeit oder später: { $honest }, { $fraud }
-contrast-early = um diese Uhrzeit oder früher: { $honest }, { $fraud }
-contrast-long = mindestens so lange: { $honest }, { $fraud }
-contrast-recent = höchstens so lange: { $honest }, { $fraud }
+contrast-late = um diese Uhrzeit oder später liegen { $honest } und { $fraud }
+contrast-early = um diese Uhrzeit oder früher liegen { $honest } und { $fraud }
+contrast-long = eine mindestens so lange Zeitspanne haben { $honest } und { $fraud }
+contrast-recent = eine höchstens so lange Zeitspanne haben { $honest } und { $fraud }
 yes = ja
 no = nein
 unknown = unbekannt
@@ -64,7 +86,7 @@ unknown = unbekannt
 
 capital-after-colon = yes
 opening-also = außerdem: { $rest }
-opening-however = dagegen: { $rest }
+opening-however = allerdings: { $rest }
 opening-for-fraud = für Betrug spricht: { $rest }
 opening-against-fraud = gegen Betrug spricht: { $rest }
 opening-strongest-for-fraud = am stärksten für Betrug spricht: { $rest }
@@ -75,7 +97,7 @@ joiner-but = { $left }, aber { $right }
 joiner-semicolon = { $left }; { $right }
 joiner-comma = { $left }, { $right }
 with-contrast = { $words } ({ $contrast })
-part-what_happened = Was geschah
+part-what_happened = Was geschehen ist
 part-why_unusual = Warum es ungewöhnlich ist
 part-similar_cases = Ähnliche Fälle
 part-speaks_against = Was gegen Betrug spricht
@@ -90,17 +112,17 @@ code-theme-place = Ort und Reise
 code-theme-device = Gerät und Zahlungsweg
 code-theme-time = Tageszeit
 code-theme-merchant-kind = Art des Händlers
-code-theme-reported-fraud = Gemeldeter Betrug
-code-theme-merchant-activity = Umsatz und Preise des Händlers
+code-theme-reported-fraud = Hier gemeldeter Betrug
+code-theme-merchant-activity = Aktivität und Preise des Händlers
 
 ## Kennwörter
 
 code-online = online
-code-card-present = mit vorgelegter Karte
+code-card-present = vor Ort
 code-unknown = auf unbekanntem Weg
-code-no-country = einem unbekannten Land
+code-no-country = unbekannt
 code-fraud = Betrug
-code-legitimate = kein Betrug
+code-legitimate = legitim
 code-field-mcc = die Branche
 code-field-country = das Land
 code-field-channel = der Zahlungsweg
@@ -110,37 +132,43 @@ code-stolen-card = gestohlene Karte
 code-compromised-terminal = manipuliertes Terminal
 code-account-takeover = Kontoübernahme
 code-impossible-travel = unmögliche Reise
-code-slow-skimming = schleichender Kartenmissbrauch
+code-slow-skimming = schleichendes Abschöpfen
 code-friendly-fraud = bestrittene eigene Zahlung
 code-other = andere Art
 
 ## Die Zahlung und ihr Score
 
 payment =
-    .clause = { $amount } wurden { $channel } bezahlt (Land: { $country }, { $when } UTC)
+    .clause = { $amount } wurden am { $when } UTC, { $channel } bezahlt (Land: { $country })
     .short = { $amount } { $channel } am { $when } UTC
 payment-first =
     .clause = eine frühere Zahlung dieser Karte ist nicht bekannt
     .short = keine frühere Zahlung
 payment-recent =
-    .clause = { $hour ->
-        [0] keine
-       *[other] { $hour }
-     } der letzten { $recent } Zahlungen der Karte { $hour ->
-        [0] lag
-        [one] lag
-       *[other] lagen
+    .clause = { $recent ->
+        [one] die letzte Zahlung der Karte lag { $hour ->
+            [0] nicht in der Stunde davor
+           *[other] in der Stunde davor
+         }
+       *[other] { $hour ->
+            [0] keine der letzten { $recent } Zahlungen der Karte lag
+            [one] 1 der letzten { $recent } Zahlungen der Karte lag
+           *[other] { $hour } der letzten { $recent } Zahlungen der Karte lagen
+         } in der Stunde davor
+     }
+    .short = { $hour } von { $recent ->
+        [one] 1 Zahlung
+       *[other] { $recent } Zahlungen
      } in der Stunde davor
-    .short = { $hour } von { $recent } Zahlungen in der Stunde davor
 score =
-    .clause = die Betrugswahrscheinlichkeit beträgt nach dem Modell { $probability }: von 100 Zahlungen mit diesem Score { $hundred ->
+    .clause = die Betrugswahrscheinlichkeit beträgt nach dem Modell { $probability }: Von 100 so bewerteten Zahlungen { $hundred ->
         [0] ist weniger als 1
         [one] ist etwa 1
        *[other] sind etwa { $hundred }
      } Betrug (Prüfung ab { $review })
     .short = eine Betrugswahrscheinlichkeit von { $probability }
 score-few =
-    .clause = die Betrugswahrscheinlichkeit beträgt nach dem Modell { $probability }, aus wenigen vergleichbaren Zahlungen: zwischen { $low } und { $high } von 100 sind Betrug (Prüfung ab { $review })
+    .clause = die Betrugswahrscheinlichkeit beträgt nach dem Modell { $probability }, gestützt auf wenige vergleichbare Zahlungen: Zwischen { $low } und { $high } von 100 sind Betrug (Prüfung ab { $review })
     .short = eine Betrugswahrscheinlichkeit von { $probability } aus wenigen vergleichbaren Zahlungen
 score-elsewhere =
     .clause = ein anderes Modell gab eine Betrugswahrscheinlichkeit von { $probability } an
@@ -149,36 +177,51 @@ unscored =
     .clause = kein Modell konnte diese Zahlung bewerten, daher ging sie zur Prüfung
     .short = kein Score
 doubt-late =
-    .clause = die Zeit dieser Zahlung liegt weiter zurück, als der Datenstrom zulässt; was um sie herum geschah, ist nur teilweise bekannt, daher ging sie zur Prüfung
-    .short = eine zu weit zurückliegende Zeit
+    .clause = der Zeitpunkt dieser Zahlung liegt weiter zurück, als der Datenstrom zulässt, daher ist nur teilweise bekannt, was um ihn herum geschah, und die Zahlung ging zur Prüfung
+    .short = ein zu weit zurückliegender Zeitpunkt
 doubt-reused =
-    .clause = die Karte hat die Kennung dieser Zahlung schon für einen anderen Kauf verwendet, daher ging sie zur Prüfung
+    .clause = die Kennung dieser Zahlung wurde mit der Karte schon für einen anderen Kauf verwendet, daher ging die Zahlung zur Prüfung
     .short = eine wiederverwendete Zahlungskennung
 doubt-currency =
-    .clause = für { $currency } gibt es keinen Wechselkurs, daher zählten Beträge nicht für den Score
+    .clause = für { $currency } gibt es keinen Wechselkurs, daher gingen Beträge nicht in den Score ein
     .short = kein Wechselkurs für { $currency }
 other-bundle =
-    .clause = dieser Alarm stammt von Modell { $raised }, und hier läuft Modell { $here }; die Gründe des Scores sind daher nicht bekannt
+    .clause = dieser Alarm stammt von Modell { $raised }, hier läuft aber Modell { $here }, daher sind die Gründe hinter dem Score nicht bekannt
     .short = ein Score eines anderen Modells
 novel =
-    .clause = die Zahlung als Ganzes gleicht keiner der Trainingsdaten
+    .clause = die Zahlung als Ganzes ähnelt keiner Zahlung in den Trainingsdaten
     .short = eine Zahlung ohne Vorbild in den Trainingsdaten
 rule =
     .clause = die Regel { $rule } trifft auf diese Zahlung zu
     .short = die Regel { $rule }
 missing =
-    .clause = { $field } wurde mit dieser Zahlung nicht angegeben
-    .short = { $field } fehlt
+    .clause = { $field } wurde bei dieser Zahlung nicht angegeben
+    .short = eine fehlende Angabe ({ $field })
 theme =
     .clause = „{ $theme }“ { $side ->
-        [fraud] erhöht
-        [legitimate] senkt
-       *[neither] verändert nicht
-     } den Score; ohne dieses Thema läge die Wahrscheinlichkeit bei { $without }
+        [fraud] erhöht den Score
+        [legitimate] senkt den Score
+       *[neither] verändert den Score nicht
+     }; ohne dieses Thema läge die Wahrscheinlichkeit bei { $without }
     .short = „{ $theme }“
 balance =
-    .clause = { $fraud } der Themen hinter dem Score sprechen für Betrug und { $against } dagegen
-    .short = { $fraud } Themen für Betrug und { $against } dagegen
+    .clause = von den Themen hinter dem Score { $fraud ->
+        [0] spricht keines
+        [one] spricht 1
+       *[other] sprechen { $fraud }
+     } für Betrug und { $against ->
+        [0] keines spricht
+        [one] 1 spricht
+       *[other] { $against } sprechen
+     } dagegen
+    .short = { $fraud ->
+        [0] kein Thema
+        [one] 1 Thema
+       *[other] { $fraud } Themen
+     } für Betrug und { $against ->
+        [0] keines
+       *[other] { $against }
+     } dagegen
 balance-one-sided =
     .clause = kein Thema hinter dem Score spricht gegen Betrug
     .short = kein Thema gegen Betrug
@@ -203,7 +246,7 @@ feature-weekday =
 feature-weekend =
     .clause = es geschah { $value ->
         [yes] an einem Wochenende
-       *[no] an einem Werktag
+       *[no] unter der Woche
      }
     .label = Wochenende
 feature-night =
@@ -215,162 +258,167 @@ feature-night =
 feature-online =
     .clause = { $value ->
         [yes] es wurde online bezahlt
-       *[no] die Karte lag beim Händler vor
+       *[no] die Karte wurde beim Händler vorgelegt
      }
     .label = online
 feature-count =
-    .clause = { this-subject } hatte { $value ->
+    .clause = { at-subject } gab es innerhalb von { window } { $value ->
+        [0] keine Zahlung
         [one] 1 Zahlung
        *[other] { $value } Zahlungen
-     } in { window }
-    .label = Zahlungen in { window }
+     }
+    .label = Zahlungen innerhalb von { window }
 feature-amount-sum =
     .clause = { $subject ->
-        [merchant] dieser Händler nahm
-       *[card] diese Karte gab
-     } { $value } in { window } { $subject ->
-        [merchant] ein
-       *[card] aus
+        [merchant] dieser Händler nahm innerhalb von { window } { $value } ein
+       *[card] mit dieser Karte wurden innerhalb von { window } { $value } ausgegeben
      }
-    .label = Summe in { window }
+    .label = Summe innerhalb von { window }
 feature-amount-mean =
-    .clause = der mittlere Betrag { of-subject } in { window } ist { $value }
-    .label = mittlerer Betrag in { window }
+    .clause = der mittlere Betrag { of-subject } innerhalb von { window } ist { $value }
+    .label = mittlerer Betrag innerhalb von { window }
 feature-amount-ratio =
-    .clause = der Betrag ist das { $value }-Fache des mittleren Betrags { of-subject } in { window }
-    .label = Betrag zum Mittel aus { window }
+    .clause = der Betrag ist das { $value }-Fache des mittleren Betrags { of-subject } innerhalb von { window }
+    .label = Betrag im Verhältnis zum Mittel aus { window }
 feature-low-count =
-    .clause = { this-subject } hatte { $value ->
+    .clause = { at-subject } gab es innerhalb von { window } { $value ->
+        [0] keine sehr kleine Zahlung
         [one] 1 sehr kleine Zahlung
        *[other] { $value } sehr kleine Zahlungen
-     } in { window }
-    .label = sehr kleine Zahlungen in { window }
+     }
+    .label = sehr kleine Zahlungen innerhalb von { window }
 feature-low-share =
-    .clause = { $value } der Zahlungen { of-subject } in { window } waren sehr klein
-    .label = Anteil sehr kleiner Zahlungen in { window }
+    .clause = { $value } der Zahlungen { at-subject } innerhalb von { window } waren sehr klein
+    .label = Anteil sehr kleiner Zahlungen innerhalb von { window }
 feature-amount-max =
-    .clause = der höchste Betrag { of-subject } in { window } ist { $value }
-    .label = höchster Betrag in { window }
+    .clause = der höchste Betrag { of-subject } innerhalb von { window } ist { $value }
+    .label = höchster Betrag innerhalb von { window }
 feature-amount-to-max =
-    .clause = der Betrag ist das { $value }-Fache des höchsten { of-subject } in { window } davor
-    .label = Betrag zum höchsten aus { window }
+    .clause = der Betrag ist das { $value }-Fache des höchsten Betrags { of-subject } { window-before }
+    .label = Betrag im Verhältnis zum höchsten aus { window }
 feature-amount-zscore =
-    .clause = der Betrag liegt { $value } Standardabweichungen vom Mittel { of-subject } in { window } entfernt
-    .label = Abweichung des Betrags, { window }
+    .clause = der Betrag liegt { $value } Standardabweichungen vom mittleren Betrag { of-subject } innerhalb von { window } entfernt
+    .label = Abweichung des Betrags vom Mittel aus { window }
 feature-distinct-merchants =
-    .clause = { this-subject } bezahlte in { window } bei { $value ->
+    .clause = { at-subject } wurde innerhalb von { window } bei { $value ->
+        [0] keinem Händler
         [one] 1 Händler
        *[other] { $value } verschiedenen Händlern
-     }
-    .label = Händler in { window }
+     } bezahlt
+    .label = Händler innerhalb von { window }
 feature-distinct-countries =
-    .clause = { this-subject } wurde in { window } in { $value ->
+    .clause = { this-subject } wurde innerhalb von { window } in { $value ->
+        [0] keinem Land
         [one] 1 Land
        *[other] { $value } Ländern
      } verwendet
-    .label = Länder in { window }
+    .label = Länder innerhalb von { window }
 feature-new-merchant =
-    .clause = { this-subject } hatte { $value ->
-        [yes] noch nie
-       *[no] schon einmal
-     } in { window } davor bei diesem Händler bezahlt
+    .clause = { at-subject } war { window-before } bei diesem Händler { $value ->
+        [yes] nicht
+       *[no] schon
+     } bezahlt worden
     .label = neuer Händler
 feature-new-country =
-    .clause = { this-subject } war { $value ->
-        [yes] noch nie
-       *[no] schon einmal
-     } in { window } davor in diesem Land verwendet worden
+    .clause = { this-subject } war { window-before } in diesem Land { $value ->
+        [yes] nicht
+       *[no] schon
+     } verwendet worden
     .label = neues Land
 feature-category-share =
-    .clause = { $value } der Zahlungen { of-subject } in { window } davor gehörten zu dieser Branche
+    .clause = { $value } der Zahlungen { at-subject } { window-before } gehörten zu dieser Branche
     .label = Anteil dieser Branche
 feature-night-share =
-    .clause = { $value } der Zahlungen { of-subject } in { window } davor waren nachts
-    .label = Anteil nachts
+    .clause = { $value } der Zahlungen { at-subject } { window-before } erfolgten nachts
+    .label = Anteil nächtlicher Zahlungen
 feature-online-share =
-    .clause = { $value } der Zahlungen { of-subject } in { window } davor waren online
-    .label = Anteil online
+    .clause = { $value } der Zahlungen { at-subject } { window-before } erfolgten online
+    .label = Anteil der Onlinezahlungen
 feature-burst =
-    .clause = die Aktivität { of-subject } in { window } ist das { $value }-Fache der üblichen
-    .label = Aktivität in { window } zur üblichen
+    .clause = die Aktivität { of-subject } innerhalb von { window } ist das { $value }-Fache der üblichen
+    .label = Aktivität innerhalb von { window } im Verhältnis zur üblichen
 feature-fraud-count =
     .clause = { $value ->
-        [one] 1 Zahlung { of-subject } in { window } ist
-       *[other] { $value } Zahlungen { of-subject } in { window } sind
+        [0] keine Zahlung { at-subject } innerhalb von { window } ist
+        [one] 1 Zahlung { at-subject } innerhalb von { window } ist
+       *[other] { $value } Zahlungen { at-subject } innerhalb von { window } sind
      } als Betrug bekannt
-    .label = bekannte Betrugsfälle in { window }
+    .label = bekannte Betrugsfälle innerhalb von { window }
 feature-fraud-share =
-    .clause = { $value } der Zahlungen { of-subject } in { window } sind als Betrug bekannt
-    .label = Anteil bekannter Betrugsfälle in { window }
+    .clause = { $value } der Zahlungen { at-subject } innerhalb von { window } sind als Betrug bekannt
+    .label = Anteil bekannter Betrugsfälle innerhalb von { window }
 feature-max-to-normal =
-    .clause = der höchste Betrag { of-subject } in { window } davor ist das { $value }-Fache des normalen
-    .label = höchster Betrag aus { window } zum normalen
+    .clause = der höchste Betrag { of-subject } { window-before } ist das { $value }-Fache des normalen
+    .label = höchster Betrag aus { window } im Verhältnis zum normalen
 feature-unusual-count =
-    .clause = { this-subject } hatte { $value ->
+    .clause = { at-subject } gab es { window-before } { $value ->
+        [0] keine Zahlung mit ungewöhnlichem Betrag
         [one] 1 Zahlung mit ungewöhnlichem Betrag
        *[other] { $value } Zahlungen mit ungewöhnlichen Beträgen
-     } in { window } davor
-    .label = ungewöhnliche Beträge in { window }
+     }
+    .label = ungewöhnliche Beträge innerhalb von { window }
 feature-first-unusual =
-    .clause = der erste ungewöhnliche Betrag { of-subject } in { window } davor liegt { $value } Tage zurück
-    .label = Tage seit dem ersten ungewöhnlichen Betrag in { window }
+    .clause = der erste ungewöhnliche Betrag { of-subject } { window-before } liegt { $value } Tage zurück
+    .label = Tage seit dem ersten ungewöhnlichen Betrag innerhalb von { window }
 feature-last-unusual =
-    .clause = der letzte ungewöhnliche Betrag { of-subject } in { window } davor liegt { $value } Tage zurück
-    .label = Tage seit dem letzten ungewöhnlichen Betrag in { window }
+    .clause = der letzte ungewöhnliche Betrag { of-subject } { window-before } liegt { $value } Tage zurück
+    .label = Tage seit dem letzten ungewöhnlichen Betrag innerhalb von { window }
 feature-first-fraud =
-    .clause = der erste bekannte Betrug { of-subject } in { window } liegt { $value } Tage zurück
-    .label = Tage seit dem ersten bekannten Betrug in { window }
+    .clause = der erste bekannte Betrugsfall { at-subject } innerhalb von { window } liegt { $value } Tage zurück
+    .label = Tage seit dem ersten bekannten Betrugsfall innerhalb von { window }
 feature-last-fraud =
-    .clause = der letzte bekannte Betrug { of-subject } in { window } liegt { $value } Tage zurück
-    .label = Tage seit dem letzten bekannten Betrug in { window }
+    .clause = der letzte bekannte Betrugsfall { at-subject } innerhalb von { window } liegt { $value } Tage zurück
+    .label = Tage seit dem letzten bekannten Betrugsfall innerhalb von { window }
 feature-seconds-since-last =
-    .clause = die Zahlung davor lag { $value } zurück
+    .clause = die Zahlung vor dieser lag { $value } zurück
     .label = Zeit seit der letzten Zahlung
 feature-distance =
-    .clause = der Ort ist { $value } vom Ort der Zahlung davor entfernt
+    .clause = der Ort liegt { $value } vom Ort der vorigen Zahlung entfernt
     .label = Entfernung vom letzten Ort
 feature-speed =
-    .clause = der Weg vom Ort der Zahlung davor erfordert { $value }
+    .clause = der Weg vom Ort der vorigen Zahlung hierher erfordert eine Geschwindigkeit von { $value }
     .label = Reisegeschwindigkeit
 feature-new-device =
     .clause = { this-subject } war { $value ->
         [yes] noch nie
-       *[no] schon einmal
+       *[no] schon früher
      } mit diesem Gerät verwendet worden
     .label = neues Gerät
 feature-amount-to-normal =
-    .clause = der Betrag ist das { $value }-Fache des normalen { of-subject }
-    .label = Betrag zum normalen
+    .clause = der Betrag ist das { $value }-Fache des normalen Betrags { of-subject }
+    .label = Betrag im Verhältnis zum normalen
 feature-recent-to-normal =
-    .clause = das Mittel der letzten drei Beträge { of-subject } ist das { $value }-Fache des normalen
-    .label = letzte Beträge zum normalen
+    .clause = das Mittel der letzten drei Beträge { of-subject } ist das { $value }-Fache des normalen Betrags
+    .label = letzte Beträge im Verhältnis zum normalen
 feature-fraud-reports =
     .clause = { at-subject } { $value ->
-        [one] wurde 1 Betrugsfall
-       *[other] wurden { $value } Betrugsfälle
-     } in { window } gemeldet
-    .label = gemeldete Betrugsfälle in { window }
+        [0] wurde innerhalb von { window } kein Betrugsfall
+        [one] wurde innerhalb von { window } 1 Betrugsfall
+       *[other] wurden innerhalb von { window } { $value } Betrugsfälle
+     } gemeldet
+    .label = gemeldete Betrugsfälle innerhalb von { window }
 feature-fraud-report-share =
-    .clause = die geglättete Rate gemeldeter Betrugsfälle { at-subject } in { window } ist { $value }
-    .label = Rate gemeldeter Betrugsfälle in { window }
+    .clause = die geglättete Rate gemeldeter Betrugsfälle { at-subject } innerhalb von { window } ist { $value }
+    .label = Rate gemeldeter Betrugsfälle innerhalb von { window }
 feature-usual-fraud-count =
     .clause = { $value ->
-        [one] 1 Zahlung { of-subject } in { window } ist als Betrug bekannt, obwohl ihr Betrag für ihre Karte üblich war
-       *[other] { $value } Zahlungen { of-subject } in { window } sind als Betrug bekannt, obwohl ihre Beträge für ihre Karten üblich waren
-     }
-    .label = bekannte Betrugsfälle mit üblichem Betrag in { window }
+        [0] keine Zahlung { at-subject } innerhalb von { window } ist
+        [one] 1 Zahlung { at-subject } innerhalb von { window } ist
+       *[other] { $value } Zahlungen { at-subject } innerhalb von { window } sind
+     } trotz eines für die jeweilige Karte üblichen Betrags als Betrug bekannt
+    .label = bekannte Betrugsfälle mit üblichem Betrag innerhalb von { window }
 feature-usual-fraud-share =
-    .clause = { $value } der Zahlungen { of-subject } in { window } sind als Betrug bekannt, obwohl ihre Beträge für ihre Karten üblich waren
-    .label = Anteil bekannter Betrugsfälle mit üblichem Betrag in { window }
+    .clause = { $value } der Zahlungen { at-subject } innerhalb von { window } sind trotz eines für die jeweilige Karte üblichen Betrags als Betrug bekannt
+    .label = Anteil bekannter Betrugsfälle mit üblichem Betrag innerhalb von { window }
 feature-first-usual-fraud =
-    .clause = der erste bekannte Betrug { of-subject } in { window } mit einem für die Karte üblichen Betrag liegt { $value } Tage zurück
-    .label = Tage seit dem ersten Betrug mit üblichem Betrag in { window }
+    .clause = der erste bekannte Betrugsfall { at-subject } innerhalb von { window } mit einem für die jeweilige Karte üblichen Betrag liegt { $value } Tage zurück
+    .label = Tage seit dem ersten Betrugsfall mit üblichem Betrag innerhalb von { window }
 feature-last-usual-fraud =
-    .clause = der letzte bekannte Betrug { of-subject } in { window } mit einem für die Karte üblichen Betrag liegt { $value } Tage zurück
-    .label = Tage seit dem letzten Betrug mit üblichem Betrag in { window }
+    .clause = der letzte bekannte Betrugsfall { at-subject } innerhalb von { window } mit einem für die jeweilige Karte üblichen Betrag liegt { $value } Tage zurück
+    .label = Tage seit dem letzten Betrugsfall mit üblichem Betrag innerhalb von { window }
 feature-last-legitimate =
-    .clause = die letzte Zahlung { of-subject } in { window }, die nicht als Betrug bekannt ist, liegt { $value } Tage zurück
-    .label = Tage seit der letzten nicht als Betrug bekannten Zahlung in { window }
+    .clause = die letzte nicht als Betrug bekannte Zahlung { at-subject } innerhalb von { window } liegt { $value } Tage zurück
+    .label = Tage seit der letzten nicht als Betrug bekannten Zahlung innerhalb von { window }
 
 ## Die Vergangenheit
 
@@ -390,37 +438,31 @@ archive-young =
        *[other] { $days } Tagen
      }
 habit-none =
-    .clause = das Archiv enthält keine Zahlung dieser Karte { $days ->
-        [one] am Tag
-       *[other] in den { $days } Tagen
-     } davor
+    .clause = das Archiv enthält keine Zahlung dieser Karte { before-days }
     .short = keine frühere Zahlung dieser Karte
 habit-amount =
     .clause = von { $payments ->
         [one] 1 Zahlung
        *[other] { $payments } Zahlungen
-     } dieser Karte liegt die Hälfte bei höchstens { $median }, 95 % bei höchstens { $high }; dieser Betrag ist höher als { $rank } davon
+     } dieser Karte liegt die Hälfte bei höchstens { $median } und liegen 95 % bei höchstens { $high }; dieser Betrag ist höher als bei { $rank } von ihnen
     .short = übliche Beträge bis { $median } (Hälfte) und { $high } (95 %)
 habit-hours =
     .clause = { $share } der Zahlungen dieser Karte liegen wie diese zwischen { $begin } und { $end } UTC
     .short = { $share } der Zahlungen zwischen { $begin } und { $end } UTC
 habit-channel =
-    .clause = { $share } der Zahlungen dieser Karte geschehen wie diese { $channel }
+    .clause = { $share } der Zahlungen dieser Karte erfolgen wie diese { $channel }
     .short = { $share } der Zahlungen { $channel }
 habit-category =
-    .clause = { $share } der Zahlungen dieser Karte gehören wie diese zur Branche { $category }
-    .short = { $share } der Zahlungen in der Branche { $category }
+    .clause = { $share } der Zahlungen dieser Karte gehören wie diese zur Branche „{ $category }“
+    .short = { $share } der Zahlungen in der Branche „{ $category }“
 habit-place =
-    .clause = diese Zahlung geschah { $distance } vom Heimatgebiet der Karte entfernt, in dem { $share } ihrer verorteten Zahlungen in Läden liegen
+    .clause = diese Zahlung erfolgte { $distance } vom Heimatgebiet der Karte entfernt (dort erfolgen { $share } ihrer Zahlungen in Geschäften mit bekanntem Ort)
     .short = { $distance } vom Heimatgebiet der Karte
 habit-merchant-new =
-    .clause = diese Karte hat { $days ->
-        [one] am Tag
-       *[other] in den { $days } Tagen
-     } davor hier nicht bezahlt
+    .clause = mit dieser Karte wurde { before-days } hier nicht bezahlt
     .short = ein für die Karte neuer Händler
 habit-merchant =
-    .clause = diese Karte hat hier schon { $payments ->
+    .clause = mit dieser Karte wurde hier schon { $payments ->
         [one] einmal
        *[other] { $payments }-mal
      } bezahlt
@@ -429,7 +471,7 @@ habit-merchant =
        *[other] { $payments } frühere Zahlungen
      } hier
 habit-merchant-largest =
-    .clause = diese Karte hat hier schon { $payments ->
+    .clause = mit dieser Karte wurde hier schon { $payments ->
         [one] einmal
        *[other] { $payments }-mal
      } bezahlt, höchstens { $largest }
@@ -438,13 +480,10 @@ habit-merchant-largest =
        *[other] { $payments } frühere Zahlungen
      } hier von höchstens { $largest }
 device-new =
-    .clause = diese Karte hat dieses Gerät { $days ->
-        [one] am Tag
-       *[other] in den { $days } Tagen
-     } davor nicht verwendet
+    .clause = dieses Gerät wurde { before-days } mit dieser Karte nicht verwendet
     .short = ein für die Karte neues Gerät
 device-known =
-    .clause = diese Karte hat dieses Gerät seit { $first } { $payments ->
+    .clause = dieses Gerät wurde mit dieser Karte seit dem { $first } { $payments ->
         [one] einmal
        *[other] { $payments }-mal
      } verwendet
@@ -453,34 +492,28 @@ device-known =
        *[other] { $payments }-mal
      } verwendetes Gerät
 device-shared =
-    .clause = { $cards ->
-        [one] 1 andere Karte hat
-       *[other] { $cards } andere Karten haben
-     } dieses Gerät { $days ->
-        [one] am Tag
-       *[other] in den { $days } Tagen
-     } davor verwendet
-    .short = ein Gerät von { $cards ->
+    .clause = dieses Gerät wurde { before-days } mit { $cards ->
         [one] 1 anderen Karte
        *[other] { $cards } anderen Karten
-     }
+     } verwendet
+    .short = ein mit { $cards ->
+        [one] 1 anderen Karte
+       *[other] { $cards } anderen Karten
+     } verwendetes Gerät
 merchant-history =
-    .clause = dieser Händler hatte { $days ->
-        [one] am Tag
-       *[other] in den { $days } Tagen
-     } davor { $payments ->
+    .clause = bei diesem Händler gab es { before-days } { $payments ->
         [one] 1 Zahlung
        *[other] { $payments } Zahlungen
-     } von { $cards ->
+     } mit { $cards ->
         [one] 1 Karte
        *[other] { $cards } Karten
      }; { $frauds ->
-        [0] kein Betrug wurde gemeldet
-        [one] 1 Betrugsfall wurde gemeldet
-       *[other] { $frauds } Betrugsfälle mit { $cards_with_fraud ->
+        [0] es wurde kein Betrug gemeldet
+        [one] es wurde 1 Betrugsfall gemeldet
+       *[other] es wurden { $frauds } Betrugsfälle mit { $cards_with_fraud ->
             [one] 1 Karte
            *[other] { $cards_with_fraud } Karten
-         } wurden gemeldet
+         } gemeldet
      }
     .short = { $frauds ->
         [0] kein gemeldeter Betrug bei diesem Händler
@@ -494,42 +527,74 @@ cases-none =
     .clause = vor diesem Alarm wurde kein ähnlicher Fall abgeschlossen
     .short = kein ähnlicher abgeschlossener Fall
 cases =
-    .clause = von den { $cases } ähnlichsten abgeschlossenen Fällen { $frauds ->
+    .clause = von { $cases ->
+        [one] dem 1 ähnlichsten abgeschlossenen Fall
+       *[other] den { $cases } ähnlichsten abgeschlossenen Fällen
+     } { $frauds ->
+        [0] war keiner
         [one] war 1
        *[other] waren { $frauds }
-     } Betrug und { $legitimate } nicht
-    .short = { $frauds } von { $cases } ähnlichen Fällen mit Betrug
+     } Betrug und { $legitimate ->
+        [0] keiner war
+        [one] 1 war
+       *[other] { $legitimate } waren
+     } legitim
+    .short = { $frauds } von { $cases ->
+        [one] 1 ähnlichen Fall
+       *[other] { $cases } ähnlichen Fällen
+     } mit dem Ergebnis „Betrug“
 cases-contradict =
-    .clause = die ähnlichen Fälle widersprechen dem Score: { $frauds } von { $cases } waren Betrug, das Modell gibt { $probability } an
-    .short = ähnliche Fälle, die dem Score widersprechen
+    .clause = die ähnlichen Fälle widersprechen dem Score: { $frauds ->
+        [0] Keiner von { $cases } war
+        [one] 1 von { $cases } war
+       *[other] { $frauds } von { $cases } waren
+     } Betrug, das Modell gibt { $probability } an
+    .short = ähnliche Fälle im Widerspruch zum Score
 case =
-    .clause = ein am { $closed } UTC abgeschlossener Fall, zu { $similarity } ähnlich, war { $outcome }
-    .short = ein Fall: { $outcome }
+    .clause = ein zu { $similarity } ähnlicher Fall, abgeschlossen am { $closed } UTC, war { $outcome }
+    .short = ein Fall mit dem Ergebnis „{ $outcome }“
 case-shared =
-    .clause = ein am { $closed } UTC abgeschlossener Fall, zu { $similarity } ähnlich und ebenfalls von „{ $theme }“ geprägt, war { $outcome }
-    .short = ein Fall, ebenfalls von „{ $theme }“ geprägt: { $outcome }
-difference = { $label } { $there } dort, { $here } hier
+    .clause = ein zu { $similarity } ähnlicher und ebenfalls von „{ $theme }“ geprägter Fall, abgeschlossen am { $closed } UTC, war { $outcome }
+    .short = ein ebenfalls von „{ $theme }“ geprägter Fall mit dem Ergebnis „{ $outcome }“
+difference = { $label }: dort { $there }, hier { $here }
 typology =
-    .clause = { $support } der { $cases } nächsten Fälle waren Betrug der Art „{ $typology }“
+    .clause = { $support } der { $cases } ähnlichsten Fälle { $support ->
+        [one] war
+       *[other] waren
+     } Betrug der Art „{ $typology }“
     .short = die wahrscheinliche Art „{ $typology }“
+typology-fitted =
+    .clause = falls dies Betrug ist, handelt es sich mit einer Wahrscheinlichkeit von { $probability } um die Art „{ $typology }“ (nach einem Klassifikator, der bei { $right } von { $cases ->
+        [one] 1 abgeschlossenen Betrugsfall
+       *[other] { $cases } abgeschlossenen Betrugsfällen
+     } richtig lag)
+    .short = die wahrscheinliche Art „{ $typology }“ ({ $probability })
 
 ## Was eine Untersuchung findet
 
 found-payment =
-    .clause = { $ago } davor bezahlte die Karte { $amount } { $channel } (Land: { $country })
+    .clause = { $ago } davor wurden mit der Karte { $amount } { $channel } bezahlt (Land: { $country })
     .short = { $amount } { $channel }, { $ago } davor
 found-payment-here =
-    .clause = { $ago } davor bezahlte die Karte { $amount } { $channel } (Land: { $country }) bei diesem Händler
+    .clause = { $ago } davor wurden mit der Karte { $amount } { $channel } bei diesem Händler bezahlt (Land: { $country })
     .short = { $amount } bei diesem Händler, { $ago } davor
 found-alerts =
-    .clause = { this-subject } hatte { $alerts ->
+    .clause = zu { $subject ->
+        [merchant] diesem Händler
+        [device] diesem Gerät
+       *[card] dieser Karte
+     } gab es { $alerts ->
         [one] 1 weiteren Alarm
        *[other] { $alerts } weitere Alarme
-     }: { $frauds } Betrug, { $legitimate } kein Betrug, { $open } nicht abgeschlossen
+     }: { $frauds } als Betrug erkannt, { $legitimate } als legitim, { $open } nicht abgeschlossen
     .short = { $alerts ->
         [one] 1 weiterer Alarm
        *[other] { $alerts } weitere Alarme
-     } { of-subject }
+     } zu { $subject ->
+        [merchant] diesem Händler
+        [device] diesem Gerät
+       *[card] dieser Karte
+     }
 found-linked =
     .clause = { $cards ->
         [one] 1 andere Karte hatte
@@ -546,7 +611,7 @@ found-rule =
 ## Die Konsole
 
 ui-fraud-key = Betrug
-ui-legitimate-key = kein Betrug
+ui-legitimate-key = legitim
 ui-escalate-key = weitergeben
 ui-queue = Warteschlange
 ui-outcome = Ergebnis
@@ -554,10 +619,10 @@ ui-probability = Wahrscheinlichkeit
 ui-expected-loss = Erwarteter Verlust
 ui-reasons = Gründe nach Themen
 ui-without = ohne das Thema { $share }
-ui-nothing-telling = nichts, was Betrug von redlichen Zahlungen trennt
+ui-nothing-telling = nichts, was Betrug von legitimen Zahlungen unterscheidet
 ui-on-its-way = Die Erklärung ist unterwegs.
-ui-reasons-hint = Punkte sind Log-Odds: Rot spricht für Betrug, Blau dagegen. „Ohne das Thema“ ist die Wahrscheinlichkeit, wenn das Thema nichts aussagte. Anteile beziehen sich auf die Trainingsdaten des Modells.
-ui-habits = Gewohnheiten neben dieser Zahlung
+ui-reasons-hint = Punkte sind Log-Odds: Rot spricht für Betrug, Blau dagegen. „Ohne das Thema“ ist die Wahrscheinlichkeit, wenn das Thema nichts aussagen würde. Anteile beziehen sich auf die Zahlungen, mit denen das Modell trainiert wurde.
+ui-habits = Gewohnheiten im Vergleich zu dieser Zahlung
 ui-usual = Üblich
 ui-this-payment = Diese Zahlung
 ui-amount = Betrag
@@ -568,7 +633,7 @@ ui-place = Ort
 ui-device = Gerät
 ui-merchant = Dieser Händler
 ui-habit-amount = Hälfte bis { $median }, 95 % bis { $high }
-ui-higher-than = { $amount }: höher als { $rank }
+ui-higher-than = { $amount }: höher als bei { $rank }
 ui-no-amount = keine frühere Zahlung in dieser Währung
 ui-habit-hours = 0–6 Uhr { $a }, 6–12 Uhr { $b }, 12–18 Uhr { $c }, 18–24 Uhr { $d }
 ui-habit-online = { $share } online
@@ -577,17 +642,20 @@ ui-from-home = { $distance } von dort
 ui-device-used = { $payments ->
     [one] einmal
    *[other] { $payments }-mal
- } seit { $first }
-ui-more-devices = { $n } weitere
-ui-device-new = von dieser Karte noch nicht verwendet
-ui-device-shared = von { $cards ->
+ } verwendet seit dem { $first }
+ui-more-devices = { $n ->
+    [one] 1 weiteres
+   *[other] { $n } weitere
+ }
+ui-device-new = mit dieser Karte noch nicht verwendet
+ui-device-shared = mit { $cards ->
     [one] 1 anderen Karte
    *[other] { $cards } anderen Karten
  } verwendet
 ui-merchant-history = { $payments ->
     [one] 1 Zahlung
    *[other] { $payments } Zahlungen
- } von { $cards ->
+ } mit { $cards ->
     [one] 1 Karte
    *[other] { $cards } Karten
  }; { $frauds ->
@@ -625,58 +693,60 @@ ui-new = neu
 ui-another = ein anderer
 ui-no-recent = Eine frühere Zahlung dieser Karte ist nicht bekannt.
 ui-verdict = Befund
-ui-verdict-given = Befund: { $finding }, von { $analyst }, { $when } UTC. Ein neuer Befund ersetzt ihn.
-ui-likely-typology = Wahrscheinliche Art: { $typology } ({ $support } der { $cases } nächsten abgeschlossenen Fälle)
+ui-verdict-given = Befund: { $finding }, von { $analyst } am { $when } UTC. Ein neuer Befund ersetzt ihn.
 ui-typology-if-fraud = Art, falls Betrug
 ui-note = Notiz
 ui-in-words = In Worten
-ui-written-by = Verfasst von { $names }. Jeder Satz besteht aus geprüften Tatsachen; { $replaced } von { $checked } vorgeschlagenen Sätzen wurden ersetzt.
+ui-written-by = Verfasst von { $names }. Jeder Satz besteht aus geprüften Tatsachen; { $replaced } von { $checked } vorgeschlagenen Sätzen { $replaced ->
+    [one] wurde
+   *[other] wurden
+ } ersetzt.
 ui-why = Warum
 ui-cases = Ähnliche abgeschlossene Fälle
 ui-no-cases = Vor diesem Alarm wurde kein ähnlicher Fall abgeschlossen.
-ui-closed = abgeschlossen { $when }
-ui-shared = ebenfalls { $themes }
+ui-closed = abgeschlossen am { $when }
+ui-shared = auch { $themes }
 ui-no-difference = kein deutlicher Unterschied
 ui-investigation = Untersuchung
 ui-investigate = Das Sprachmodell nachsehen lassen
-ui-investigate-hint = Es liest Zahlungen und Alarme dieser Karte und dieses Händlers und ähnliche Fälle, nur lesend. Es ordnet geprüfte Tatsachen an und entscheidet nichts.
-ui-under-way = Läuft seit { $when } UTC …
-ui-broken-down = Die von { $by } angeforderte Untersuchung ({ $when } UTC) ist abgebrochen: Das Protokoll der Konsole sagt, warum.
+ui-investigate-hint = Es liest mit Werkzeugen, die nur lesen können, Zahlungen und Alarme dieser Karte und dieses Händlers sowie ähnliche Fälle. Es ordnet geprüfte Tatsachen an und entscheidet nichts.
+ui-under-way = Läuft seit dem { $when } UTC …
+ui-broken-down = Die von { $by } am { $when } UTC angeforderte Untersuchung ist abgebrochen: Das Protokoll der Konsole sagt, warum.
 ui-nothing-passed = Nichts von dem, was es schrieb, bestand die Prüfung.
 ui-transcript = Mitschrift
 ui-others = Weitere Alarme dieser Karte, dieses Geräts und dieses Händlers
-ui-same-card = gleiche Karte
-ui-same-device = gleiches Gerät
-ui-same-merchant = gleicher Händler
+ui-same-card = dieselbe Karte
+ui-same-device = dasselbe Gerät
+ui-same-merchant = derselbe Händler
 ui-open = offen
 ui-none = Keine.
 ui-facts = Alle Tatsachen
 ui-decline = abgelehnt
-ui-review = Prüfung
+ui-review = zu prüfen
 ui-approve = genehmigt
 ui-finding-fraud = Betrug
-ui-finding-legitimate = kein Betrug
+ui-finding-legitimate = legitim
 ui-finding-escalate = weitergeben
 ui-merchant-column = Händler
 ui-top-reason = Stärkster Grund
 ui-open-alerts = Offene Alarme
-ui-counts = { $open } offen · { $fraud } Betrug · { $legitimate } kein Betrug · { $escalated } weitergegeben
+ui-counts = { $open } offen · { $fraud } Betrug · { $legitimate } legitim · { $escalated } weitergegeben
 ui-card = Karte
 ui-previous = zurück
 ui-next = weiter
-ui-order-hint = Geordnet nach erwartetem Verlust: Betrugswahrscheinlichkeit mal Betrag.
+ui-order-hint = Sortiert nach erwartetem Verlust: Betrugswahrscheinlichkeit mal Betrag.
 ui-empty-queue = Keine offenen Alarme. Neue erscheinen hier von selbst.
 ui-move = bewegen
 ui-open-alert = öffnen
 ui-score-picture = Beiträge zum Score in Log-Odds
-ui-amounts-picture = Beträge der letzten Zahlungen der Karte in { $currency }, nach der Zeit vor dieser
+ui-amounts-picture = Beträge der letzten Zahlungen der Karte in { $currency }, nach dem zeitlichen Abstand zu dieser
 ui-this = diese Zahlung
 ui-before-this = { $ago } davor
 rarity-percent = { $share }
 rarity-one-in = 1 von { $n }
 rarity-none = keine
-ui-honest = redlich
+ui-honest = legitim
 ui-frauds = Betrug
 ui-points = Punkte
-ui-rarity-hint = Wie viele der redlichen Zahlungen und der Betrugsfälle in den Trainingsdaten einen mindestens so extremen Wert haben
-ui-higher-than-all = { $amount }: höher als alle
+ui-rarity-hint = Wie viele der legitimen Zahlungen und der Betrugsfälle in den Trainingsdaten einen mindestens so extremen Wert haben
+ui-higher-than-all = { $amount }: höher als bei allen

@@ -503,6 +503,9 @@ difference = { $label } { $there } there, { $here } here
 typology =
     .clause = { $support } of the { $cases } nearest cases were frauds of the type { $typology }
     .short = the likely type { $typology }
+typology-fitted =
+    .clause = if this is fraud, it is of the type { $typology } with a probability of { $probability } (a classifier that was right for { $right } of { $cases } closed frauds)
+    .short = the likely type { $typology } ({ $probability })
 
 ## What an investigation finds
 
@@ -617,7 +620,6 @@ ui-another = another
 ui-no-recent = No earlier payment of this card is known.
 ui-verdict = Verdict
 ui-verdict-given = Verdict: { $finding }, by { $analyst } at { $when } UTC. A new verdict replaces it.
-ui-likely-typology = Likely type: { $typology } ({ $support } of the { $cases } nearest closed cases)
 ui-typology-if-fraud = type, if fraud
 ui-note = Note
 ui-in-words = In words

@@ -557,6 +557,9 @@ difference = { $label }: { $there } en ese caso, { $here } aquí
 typology =
     .clause = { $support } de los { $cases } casos más cercanos fueron fraudes del tipo «{ $typology }»
     .short = el tipo probable «{ $typology }»
+typology-fitted =
+    .clause = si se trata de un fraude, es del tipo «{ $typology }» con una probabilidad del { $probability } (según un clasificador que acertó en el { $right } de { $cases } fraudes cerrados)
+    .short = el tipo probable «{ $typology }» ({ $probability })
 
 ## Qué encuentra una investigación
 
@@ -671,7 +674,6 @@ ui-another = otro
 ui-no-recent = No se conoce ningún pago anterior de esta tarjeta.
 ui-verdict = Dictamen
 ui-verdict-given = Dictamen: { $finding }, por { $analyst } el { $when } UTC. Un dictamen nuevo lo sustituye.
-ui-likely-typology = Tipo probable: { $typology } ({ $support } de los { $cases } casos cerrados más cercanos)
 ui-typology-if-fraud = tipo, si es fraude
 ui-note = Nota
 ui-in-words = En palabras

@@ -1,0 +1,104 @@
+"""
+The likely typology of an alert, if it is fraud: a hint with its support.
+
+Where enough closed frauds have a typology, a logistic regression on their case vectors tells it (ADR 21); otherwise the typology that at least two of the nearest cases share.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from core.messages import TYPOLOGIES, Finding, LikelyTypology, SimilarCase
+from explain.casebook import Case, Casebook
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+logger = logging.getLogger(__name__)
+
+Vectors = npt.NDArray[np.float32]
+
+_TYPICAL: Final = 2  # fraud cases of one typology among the nearest ones from which it is likely
+_MOST_CASES: Final = 2_000  # newest typed frauds that the classifier is fitted on
+_FEWEST_CASES, _FEWEST_OF_A_TYPE = 100, 10
+_CHECKED_EVERY: Final = 100  # alerts after which typed cases are counted again
+_GROWTH: Final = 1.2  # of their number after which the classifier is fitted again
+_LIKELY: Final = 0.5  # probability from which a typology is told
+_FOLDS: Final = 5
+
+
+class TypologyClassifier(Struct, frozen=True):
+    """A classifier fitted on ``cases`` typed frauds; ``right`` is the share that it told rightly while they were held out (5 folds)."""
+
+    model: "LogisticRegression"
+    cases: int
+    right: float
+
+    def likely(self, vector: Vectors) -> LikelyTypology | None:
+        """The typology of a case vector, float32 [2 F]; None if none is at least as probable as all others together."""
+        probabilities = self.model.predict_proba(vector[None, :])[0]
+        best = int(np.argmax(probabilities))
+        if probabilities[best] < _LIKELY:
+            return None
+        name = str(self.model.classes_[best])
+        return LikelyTypology(name=name, cases=self.cases, probability=float(probabilities[best]), right=self.right)
+
+
+def fit_typologies(vectors: Vectors, names: Sequence[str]) -> TypologyClassifier | None:
+    """
+    Fit a classifier on case vectors, float32 [N, 2 F], and their typologies. Typologies with fewer than ten cases are left out; None if fewer
+    than 100 cases or two typologies remain.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+
+    counts = Counter(names)
+    kept = np.array([counts[name] >= _FEWEST_OF_A_TYPE for name in names], bool)
+    types = np.array(names)[kept] if len(names) else np.array([])
+    if len(types) < _FEWEST_CASES or len(set(types.tolist())) < 2:
+        return None
+    model = LogisticRegression(C=30.0, max_iter=1_000)
+    held_out = cross_val_predict(model, vectors[kept], types, cv=_FOLDS)
+    return TypologyClassifier(model.fit(vectors[kept], types), len(types), float((held_out == types).mean()))
+
+
+class Typologies:
+    """The typologies of a casebook's frauds."""
+
+    def __init__(self, casebook: Casebook) -> None:
+        self._casebook = casebook
+        self._classifier: TypologyClassifier | None = None
+        self._seen = self._alerts = 0
+
+    def likely(self, vector: Vectors, similar: Sequence[SimilarCase]) -> LikelyTypology | None:
+        """The likely typology of an alert with a case vector, float32 [2 F], and these nearest cases; None if there is no clear one."""
+        if self._alerts % _CHECKED_EVERY == 0:
+            self._refresh(self._casebook.typed_frauds(_MOST_CASES))
+        self._alerts += 1
+        return self._classifier.likely(vector) if self._classifier else nearest_typology(similar)
+
+    def _refresh(self, cases: list[Case]) -> None:
+        known = [case for case in cases if case.typology in TYPOLOGIES]
+        if not known or len(known) < _GROWTH * self._seen:
+            return
+        self._seen = len(known)
+        vectors = self._casebook.vectors(
+            np.stack([case.features for case in known]), np.stack([case.contributions for case in known])
+        )
+        self._classifier = fit_typologies(vectors, [case.typology or "" for case in known])
+        if self._classifier:
+            logger.info("typologies: fitted on %d cases, right for %.1f %%", self._classifier.cases, 100 * self._classifier.right)
+
+
+def nearest_typology(similar: Sequence[SimilarCase]) -> LikelyTypology | None:
+    """Return the most frequent typology of the frauds among the nearest cases; None if fewer than two share one."""
+    typed = Counter(case.typology for case in similar if case.outcome is Finding.FRAUD and case.typology in TYPOLOGIES)
+    if not typed:
+        return None
+    name, support = min(typed.items(), key=lambda one: (-one[1], TYPOLOGIES.index(one[0] or "")))
+    return LikelyTypology(name=name or "", support=support, cases=len(similar)) if support >= _TYPICAL else None
