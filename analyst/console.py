@@ -281,7 +281,7 @@ def _whole_share(share: float) -> Value:
 
 def _shared_themes(words: Writer, case: SimilarCase) -> str:
     """The themes that a past case shares with an alert."""
-    return ", ".join(f"“{words.code(f'theme-{theme}')}”" for theme in case.shared)
+    return ", ".join(words.code(f"theme-{theme}") for theme in case.shared)
 
 
 def _investigation(message: str | None) -> Investigation | None:

@@ -40,7 +40,40 @@ _PAYMENT_KINDS: Final = frozenset(
 )
 _CASE_KINDS: Final = frozenset({"cases", "cases-none", "cases-contradict", "case", "case-shared", "typology", "typology-fitted"})
 _BALANCE_KINDS: Final = frozenset({"balance", "balance-one-sided"})
-_HABITS: Final = ("habit-", "device-")
+# what is usual for the card; a rare hour or channel, on the side of fraud, is not
+_HABITS: Final = frozenset(
+    {
+        "habit-amount",
+        "habit-hours",
+        "habit-channel",
+        "habit-category",
+        "habit-place",
+        "habit-merchant",
+        "habit-merchant-largest",
+        "device-known",
+    }
+)
+_OPENINGS: Final = {
+    Part.WHAT_HAPPENED: (Opening.NONE, Opening.ALSO, Opening.HOWEVER, Opening.USUAL),
+    Part.WHY_UNUSUAL: (
+        Opening.NONE,
+        Opening.ALSO,
+        Opening.HOWEVER,
+        Opening.FOR_FRAUD,
+        Opening.STRONGEST_FOR_FRAUD,
+        Opening.USUAL,
+    ),
+    Part.SIMILAR_CASES: (Opening.NONE, Opening.ALSO, Opening.HOWEVER, Opening.FOR_FRAUD, Opening.AGAINST_FRAUD),
+    Part.SPEAKS_AGAINST: (
+        Opening.NONE,
+        Opening.ALSO,
+        Opening.HOWEVER,
+        Opening.AGAINST_FRAUD,
+        Opening.STRONGEST_AGAINST_FRAUD,
+        Opening.USUAL,
+    ),
+    Part.NEXT_STEP: (Opening.NONE,),
+}
 
 
 class Fault(StrEnum):
@@ -113,6 +146,11 @@ def part_of(fact: Fact) -> tuple[Part, ...]:
     return (Part.WHAT_HAPPENED,)
 
 
+def is_usual(fact: Fact) -> bool:
+    """Return whether a fact tells what is usual for the card."""
+    return fact.kind in _HABITS and (fact.kind == "habit-amount" or fact.side is not Side.FRAUD)
+
+
 def forms_of(fact: Fact) -> tuple[Form, ...]:
     """Return the forms that a fact has."""
     return (Form.CLAUSE, Form.SHORT, Form.CONTRAST) if fact.contrast else (Form.CLAUSE, Form.SHORT)
@@ -138,7 +176,7 @@ def _sentence_schema(part: Part, references: list[str]) -> dict[str, Any]:
         "type": "object",
         "properties": {
             "part": {"type": "string", "enum": [part.value]},
-            "opening": {"type": "string", "enum": [one.value for one in Opening]},
+            "opening": {"type": "string", "enum": [one.value for one in _OPENINGS[part]]},
             "facts": {"type": "array", "items": {"type": "string", "enum": references}},
             "joiner": {"type": "string", "enum": [one.value for one in Joiner]},
         },
@@ -264,7 +302,7 @@ def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, told:
         return Fault.WRONG_PART
     if claim.opening in _SIDES and any(fact.side is not _SIDES[claim.opening] for fact in used):
         return Fault.WRONG_SIDE
-    if claim.opening is Opening.USUAL and any(fact.side is Side.FRAUD or not fact.kind.startswith(_HABITS) for fact in used):
+    if claim.opening is Opening.USUAL and not all(is_usual(fact) for fact in used):
         return Fault.WRONG_SIDE
     if claim.opening in _RANKED:
         strongest = subject.strongest(_SIDES[claim.opening])

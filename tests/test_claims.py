@@ -305,8 +305,12 @@ def untrue(claim, subject):
         total = sum(sign * reason.contribution for reason in subject.themes if reason.theme == used[0].theme)
         if len({fact.fact_id for fact in used}) != 1 or total != most:
             return "a rank"
-    if claim.opening is Opening.USUAL and not all(fact.kind.startswith(("habit-", "device-")) for fact in used):
-        return "something that is no habit"
+    if claim.opening is Opening.USUAL:
+        for fact in used:
+            if not fact.kind.startswith(("habit-", "device-known")) or fact.kind == "habit-merchant-new":
+                return "something that is no habit"
+            if fact.side is Side.FRAUD and fact.kind != "habit-amount":
+                return "something rare for the card"
     if claim.joiner is Joiner.BUT and len({fact.fact_id for fact in used}) > 1 and len({fact.side for fact in used}) == 1:
         return "a contrast between facts of one side"
     return None

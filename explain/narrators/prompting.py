@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from core.errors import SettingsError
 from core.messages import Side
-from explain.claims import Subject, forms_of, part_of
+from explain.claims import Subject, forms_of, is_usual, part_of
 from explain.words import ENGLISH, writer
 
 NARRATIVE: Final = "narrative-3"
@@ -75,6 +75,7 @@ def told_to_model(subject: Subject) -> list[dict[str, Any]]:
         {"id": fact.fact_id, "part": part_of(fact)[0].value}
         | ({} if fact.side is Side.NEITHER else {"side": fact.side.value})
         | ({"strongest": True} if fact.theme and fact.theme in strongest else {})
+        | ({"usual": True} if is_usual(fact) else {})
         | {form.value: english.fact(fact, form) for form in forms_of(fact)}
         for fact in subject.facts
     ]

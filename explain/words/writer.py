@@ -126,7 +126,7 @@ class Writer:
 
     def _contrast(self, fact: Fact, contrast: Contrast) -> str:
         unit = fact.values["value"].unit
-        how = {Unit.FLAG: ("flag", "flag"), Unit.CLOCK: ("late", "early"), Unit.WEEKDAY: ("late", "early")}
+        how = {Unit.FLAG: ("flag", "flag"), Unit.CLOCK: ("late", "early"), Unit.WEEKDAY: ("late-in-week", "early-in-week")}
         high, low = how.get(unit, ("long", "recent") if unit in (Unit.DAYS, Unit.SECONDS) else ("high", "low"))
         return self._message(
             f"contrast-{high if contrast.high else low}",
