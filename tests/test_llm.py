@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 from contextlib import contextmanager
 
@@ -9,9 +10,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from core.errors import LanguageModelError, SettingsError
+from core.messages import Part
 from core.settings import Settings
-from explain.claims import TEMPLATE, Fault, Subject, answer_of, template_claims
+from explain.claims import TEMPLATE, Fault, Subject, answer_of, check, template_claims
 from explain.explainer import Explainer
+from explain.narrators.choices import choice_schema, choices_in_words, parse_choices
 from explain.narrators.client import language_model
 from explain.narrators.prompting import prompt, told_to_model
 from explain.narrators.service import Narrators
@@ -271,3 +274,41 @@ def test_a_server_that_is_not_there_is_told_in_a_word():
 
     with pytest.raises(LanguageModelError, match="APIConnectionError"):
         asyncio.run(run())
+
+
+# -- narratives by choice ------------------------------------------------------------------------------------------------------------
+
+
+def test_whatever_is_chosen_makes_a_narrative_without_a_fault(explained):
+    rng = random.Random(3)
+    for _, explanation in explained:
+        subject = Subject(explanation.facts, explanation.themes)
+        wanted = choice_schema(subject)["properties"]
+        assert choices_in_words(subject).keys() == wanted.keys()
+        answer = json.dumps({name: rng.choice(one["enum"]) for name, one in wanted.items()})
+        checked = check(parse_choices(answer, subject), subject, "local")
+        assert [one.fault for one in checked] == [None] * len(wanted)
+        assert {claim.claim.part for claim in checked} >= {Part.WHY_UNUSUAL, Part.SIMILAR_CASES} or not explanation.themes
+
+
+def test_a_wrong_choice_is_refused_and_spoils_no_other(explained):
+    _, explanation = explained[0]
+    subject = Subject(explanation.facts, explanation.themes)
+    answer = '{"fraud_1": "F99", "cases": "C1", "more": 7}'
+    assert [one.fault for one in check(parse_choices(answer, subject), subject, "local")] == [Fault.UNREADABLE, None]
+    for nothing in ("", "F1", "[]", '{"a": '):
+        with pytest.raises(ValueError, match="answer"):
+            parse_choices(nothing, subject)
+
+
+def test_a_model_may_choose_over_the_protocol(bundle, casebook, alerts):
+    def choose(body):
+        schema = body["response_format"]["json_schema"]["schema"]
+        return json.dumps({name: one["enum"][0] for name, one in schema["properties"].items()})
+
+    with narrating(bundle, casebook, choose, llm_prompt="choice-1") as (server, narrated):
+        _, (after,), _ = narrated(alerts[0])
+    assert after.verification.replaced == 0
+    assert after.prompt == "choice-1"
+    assert {claim.part for claim in after.narrative} == set(Part)
+    assert "Sentences" in server.requests[0][1]["messages"][0]["content"].title()

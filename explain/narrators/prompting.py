@@ -22,6 +22,7 @@ from explain.words import ENGLISH, writer
 NARRATIVE: Final = "narrative-3"
 INVESTIGATION: Final = "investigation-2"
 JUDGE: Final = "judge-1"
+CHOICE: Final = "choice-1"  # for small models
 
 
 class Prompt(Struct, frozen=True):

@@ -20,7 +20,8 @@ from core.errors import LanguageModelError
 from core.metrics import LLM_BREAKER, LLM_COST, LLM_REQUESTS, LLM_SECONDS, LLM_TOKENS
 from core.settings import Settings
 from explain.claims import Proposed, Subject, parse, schema
-from explain.narrators.prompting import prompt, told_to_model
+from explain.narrators.choices import choice_schema, choices_in_words, parse_choices
+from explain.narrators.prompting import CHOICE, prompt, told_to_model
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 _TRIES = 3
 _FAILURES, _OPEN_SECONDS = 5, 30.0  # so many failures in a row open the breaker for so long
 _CACHED = 4096
+_Read = Callable[[str], list[Proposed | None]]
 _AGAIN: Final = (408, 409, 425, 429)  # HTTP statuses after which the same request may succeed
 
 
@@ -73,8 +75,15 @@ class Narrators:
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=_FAILURES, default_ttl=_OPEN_SECONDS)
         self._breakers.add_listener(_breaker_told)
         self._answers: LRUCache[str, list[Proposed | None]] = LRUCache(_CACHED)
-        self._format = ResponseFormat.PLAIN if settings.llm_class else ResponseFormat.STRICT
+        self._format = self._first_format(llm, settings)
         self._not_before = 0.0  # monotonic time until which the server asked to be left alone
+
+    @staticmethod
+    def _first_format(llm: "LLM", settings: Settings) -> ResponseFormat:
+        """The format to begin with: LLM classes take none, unless they say so."""
+        if not settings.llm_class:
+            return ResponseFormat.STRICT
+        return ResponseFormat.OBJECT if getattr(llm, "takes_schema", False) else ResponseFormat.PLAIN
 
     async def narrative(self, subject: Subject) -> list[Proposed | None]:
         """
@@ -83,25 +92,27 @@ class Narrators:
         Raises:
             LanguageModelError: if there is no answer in time.
         """
-        facts = told_to_model(subject)
+        chooses = self.prompt.version == CHOICE
+        facts: Any = choices_in_words(subject) if chooses else told_to_model(subject)
+        wanted = choice_schema(subject) if chooses else schema(subject)
         key = hashlib.sha256(msgspec.json.encode((self.name, self.prompt, facts))).hexdigest()
         if (known := self._answers.get(key)) is not None:
             LLM_REQUESTS.labels("cached").inc()
             return known
-        answer = await self._in_time(self.prompt.filled(facts), schema(subject))
+        answer = await self._in_time(self.prompt.filled(facts), wanted, lambda text: _read(text, subject, chooses))
         self._answers[key] = answer
         return answer
 
-    async def _in_time(self, text: str, wanted: dict[str, Any]) -> list[Proposed | None]:
+    async def _in_time(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
         try:
             async with self._places:  # waiting for a place is not lateness
                 async with asyncio.timeout(self._settings.llm_timeout):
-                    return await self._tried(text, wanted)
+                    return await self._tried(text, wanted, read)
         except TimeoutError:
             LLM_REQUESTS.labels("late").inc()
             raise LanguageModelError("late") from None
 
-    async def _tried(self, text: str, wanted: dict[str, Any]) -> list[Proposed | None]:
+    async def _tried(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
         from purgatory.domain.model import OpenedState
         from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -114,7 +125,7 @@ class Narrators:
         try:
             async for attempt in tries:
                 with attempt:
-                    return await self._once(text, wanted)
+                    return await self._once(text, wanted, read)
         except RetryError as error:
             last = error.last_attempt.exception()
             raise LanguageModelError(_reason(last)) from None
@@ -127,7 +138,7 @@ class Narrators:
             raise LanguageModelError(_reason(error)) from None
         raise LanguageModelError("no answer")
 
-    async def _once(self, text: str, wanted: dict[str, Any]) -> list[Proposed | None]:
+    async def _once(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
         if (wait := self._not_before - time.monotonic()) > self._settings.llm_timeout:
             raise LanguageModelError("rate limited")
         if wait > 0:
@@ -146,7 +157,7 @@ class Narrators:
             raise
         self._count(response.raw)
         try:
-            answer = parse(response.text)
+            answer = read(response.text)
         except ValueError as error:
             LLM_REQUESTS.labels("unusable").inc()
             raise LanguageModelError(str(error)) from None
@@ -192,6 +203,10 @@ class Narrators:
         LLM_TOKENS.labels("prompt").inc(asked)
         LLM_TOKENS.labels("answer").inc(answered)
         LLM_COST.inc(cost)
+
+
+def _read(text: str, subject: Subject, chooses: bool) -> list[Proposed | None]:
+    return parse_choices(text, subject) if chooses else parse(text)
 
 
 def _number(used: Any, *names: str) -> int:

@@ -117,7 +117,7 @@ code-other = another kind
 ## The payment and its score
 
 payment =
-    .clause = { $amount } was paid { $channel } in { $country } on { $when } UTC
+    .clause = { $amount } was paid { $channel } ({ $country }) on { $when } UTC
     .short = { $amount } { $channel } on { $when } UTC
 payment-first =
     .clause = no earlier payment of this card is known
@@ -512,10 +512,10 @@ typology-fitted =
 ## What an investigation finds
 
 found-payment =
-    .clause = { $ago } before, the card paid { $amount } { $channel } in { $country }
+    .clause = { $ago } before, the card paid { $amount } { $channel } ({ $country })
     .short = { $amount } { $channel }, { $ago } before
 found-payment-here =
-    .clause = { $ago } before, the card paid { $amount } { $channel } in { $country }, at this merchant
+    .clause = { $ago } before, the card paid { $amount } { $channel } ({ $country }) at this merchant
     .short = { $amount } at this merchant, { $ago } before
 found-alerts =
     .clause = { this-subject } had { $alerts ->

@@ -1,0 +1,98 @@
+"""
+Narratives by choice, for small models: one fact a slot, out of a few that are shown in words.
+
+A model of a hundred million parameters cannot compose a narrative, but it can choose. Each slot belongs to one theme or subject, and no fact stands in two slots, so
+that whatever is chosen makes a narrative without a fault.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from core.messages import Fact, Form, Opening, Part, Side
+from explain.claims import Proposed, Subject
+from explain.words import ENGLISH, writer
+
+_REASONS, _AGAINST = 3, 2  # themes that get a slot
+_OPTIONS = 3  # facts of a slot
+
+
+class Slot(Struct, frozen=True):
+    """A place in a narrative: its part and opening, and the facts to choose from."""
+
+    name: str
+    part: Part
+    opening: Opening
+    facts: tuple[Fact, ...]
+
+
+def slots(subject: Subject) -> tuple[Slot, ...]:
+    """Return the slots of an alert, none of them empty."""
+    return (
+        *_of_themes(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.STRONGEST_FOR_FRAUD, _REASONS),
+        *_of_kinds(
+            subject, "cases", Part.SIMILAR_CASES, ("cases", "cases-none", "cases-contradict", "typology", "typology-fitted")
+        ),
+        *_of_themes(subject, Side.LEGITIMATE, Part.SPEAKS_AGAINST, Opening.STRONGEST_AGAINST_FRAUD, _AGAINST),
+    )
+
+
+def _of_themes(subject: Subject, side: Side, part: Part, first: Opening, most: int) -> list[Slot]:
+    """A slot for each of the strongest themes of a side: its values, or the theme where it has none."""
+    sign = 1 if side is Side.FRAUD else -1
+    found: list[Slot] = []
+    for reason in [one for one in subject.themes if sign * one.contribution > 0][:most]:
+        own = [fact for fact in subject.facts if fact.theme == reason.theme]
+        values = [fact for fact in own if fact.fact_id in reason.facts] or own[:1]
+        opening = Opening.NONE if found else first
+        found.append(Slot(f"{side.value}_{len(found) + 1}", part, opening, tuple(values[:_OPTIONS])))
+    return found
+
+
+def _of_kinds(subject: Subject, name: str, part: Part, kinds: tuple[str, ...]) -> list[Slot]:
+    own = tuple(fact for fact in subject.facts if fact.kind in kinds)[:_OPTIONS]
+    return [Slot(name, part, Opening.NONE, own)] if own else []
+
+
+def choice_schema(subject: Subject) -> dict[str, Any]:
+    """Return the JSON Schema of an answer: a fact's id for each slot."""
+    names = [slot.name for slot in slots(subject)]
+    return {
+        "type": "object",
+        "properties": {slot.name: {"type": "string", "enum": [fact.fact_id for fact in slot.facts]} for slot in slots(subject)},
+        "required": names,
+        "additionalProperties": False,
+    }
+
+
+def choices_in_words(subject: Subject) -> dict[str, dict[str, str]]:
+    """Return what a prompt shows: for each slot its facts in words, by id."""
+    english = writer(ENGLISH)
+    return {slot.name: {fact.fact_id: english.sentence(fact) for fact in slot.facts} for slot in slots(subject)}
+
+
+def parse_choices(answer: str, subject: Subject) -> list[Proposed | None]:
+    """
+    Return the sentences that the choices in an answer make; a slot without a choice makes none.
+
+    Raises:
+        ValueError: if there is no JSON object in it.
+    """
+    begin, end = answer.find("{"), answer.rfind("}")
+    if begin < 0 or end < begin:
+        raise ValueError("the answer holds no JSON object")
+    try:
+        chosen = msgspec.json.decode(answer[begin : end + 1], type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"the answer makes no choices: {error}") from None
+    return [_proposed(slot, chosen[slot.name]) for slot in slots(subject) if slot.name in chosen]
+
+
+def _proposed(slot: Slot, chosen: Any) -> Proposed | None:
+    fact = next((fact for fact in slot.facts if fact.fact_id == chosen), None)
+    if fact is None:
+        return None
+    with_contrast = slot.opening is not Opening.NONE and fact.contrast is not None
+    facts = (f"{fact.fact_id}.{Form.CLAUSE}", *((f"{fact.fact_id}.{Form.CONTRAST}",) if with_contrast else ()))
+    return Proposed(slot.part.value, facts, slot.opening.value)

