@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
+from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
@@ -57,37 +58,59 @@ class Calibration(Struct, frozen=True):
         return None
 
 
-def fit_calibration(margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], method: str = "sigmoid") -> Calibration:
+def fit_calibration(
+    margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], method: str = "sigmoid", known: float = 1.0
+) -> Calibration:
     """
     Fit to margins and outcomes of a slice later than training. Without both outcomes in it the margin is kept as it is.
 
-    ``method`` is one of ``METHODS``.
+    ``method`` is one of ``METHODS``. ``known`` is the share of the slice's frauds that are reported already: the others count as honest in
+    ``fraud``, so what is seen is ``known`` times the probability (Elkan and Noto, 2008).
     """
     if fraud.all() or not fraud.any():
         return Calibration(1.0, 0.0, method="none")
     if method == "none":
         plain = Calibration(1.0, 0.0, method=method)
     else:
-        # C is the inverse of the penalty: practically none for one coefficient
-        fitted = LogisticRegression(C=1e6).fit(margin.astype(np.float64)[:, None], fraud)
-        plain = Calibration(max(float(fitted.coef_[0, 0]), 1e-6), float(fitted.intercept_[0]), method=method)
+        slope, intercept = _sigmoid(margin.astype(np.float64), fraud, known)
+        plain = Calibration(max(slope, 1e-6), intercept, method=method)
     if method == "isotonic":
         steps = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(margin.astype(np.float64), fraud)
-        plain = structs.replace(plain, knots=tuple(zip(steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist(), strict=True)))
+        heights = np.minimum(steps.y_thresholds_ / known, 1.0)
+        plain = structs.replace(plain, knots=tuple(zip(steps.X_thresholds_.tolist(), heights.tolist(), strict=True)))
     return structs.replace(plain, bins=tuple(reliability(plain.probability(margin), fraud)))
 
 
-def compare_calibrations(margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+def _sigmoid(margin: Floats, fraud: npt.NDArray[np.bool_], known: float) -> tuple[float, float]:
+    """Slope and intercept of p by maximum likelihood, where fraud is seen with the probability ``known`` times p."""
+    # C is the inverse of the penalty: practically none for one coefficient
+    fitted = LogisticRegression(C=1e6).fit(margin[:, None], fraud)
+    begin = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if known >= 1:
+        return begin
+
+    def loss(at: Floats) -> float:
+        seen = known / (1.0 + np.exp(-(at[0] * margin + at[1])))
+        return -float(np.log(seen[fraud]).sum() + np.log1p(-seen[~fraud]).sum())
+
+    best = minimize(loss, np.array(begin), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-6, "maxiter": 2_000}).x
+    return float(best[0]), float(best[1])
+
+
+def compare_calibrations(
+    margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], known: float = 1.0
+) -> dict[str, dict[str, float]]:
     """
-    Each method fitted to the first half of a slice in time order and measured on the second: Brier score, log loss, and expected
-    calibration error (mean distance of predicted from observed share, over the bins of ``reliability``).
+    Each method fitted to the first half of a slice in time order and measured on the second, against what is seen of its frauds (``known``, as in
+    ``fit_calibration``): Brier score, log loss, and expected calibration error (mean distance of predicted from observed share, over the bins of
+    ``reliability``).
     """
     half = len(margin) // 2
     if min(fraud[:half].sum(), fraud[half:].sum()) < _FRAUDS_TO_COMPARE:
         return {}
     measured = {}
     for method in METHODS:
-        probability = fit_calibration(margin[:half], fraud[:half], method).probability(margin[half:])
+        probability = known * fit_calibration(margin[:half], fraud[:half], method, known).probability(margin[half:])
         measured[method] = {
             "brier": round(float(brier_score_loss(fraud[half:], probability)), 6),
             "log_loss": round(float(log_loss(fraud[half:], np.clip(probability, 1e-12, 1 - 1e-12))), 6),

@@ -35,10 +35,12 @@ from models.calibration import (
 from models.drift import distributions
 from models.features.engine import Matrix
 from models.features.spec import FeatureSpec, Op, op_of
+from models.features.state import FOREVER
 from models.novelty import Forest, fit_forest, novelty
 from models.policy import Policy, cheapest_budget, fit_policy
 from training.dataset import Dataset, features_of, load_dataset
 from training.evaluate import evaluate
+from training.maturity import reported_share
 from training.progress import Progress
 from training.readers import TransactionFile, messages_of
 from training.splits import Split, split_by_time
@@ -177,9 +179,12 @@ def train(
     forest = fit_forest(X[sample], seed)
     later = split.calibration(time) & usable
     margin, known_then = margins(booster, X[later]), dataset.known.fraud(split.test_begin)[later]
-    compared = compare_calibrations(margin, known_then)
+    reports = dataset.known.reported
+    frauds = reports < FOREVER
+    known = reported_share(time[later], time[frauds], reports[frauds], split.test_begin)
+    compared = compare_calibrations(margin, known_then, known)
     method = best_calibration(compared) if recipe.calibration == "auto" else recipe.calibration
-    calibration = fit_calibration(margin, known_then, method)
+    calibration = fit_calibration(margin, known_then, method, known)
     unusual, probability = novelty(forest, X[later]), calibration.probability(margin)
     budget = float(alerts_per_day)
     if recipe.review_cost is not None:
@@ -193,7 +198,10 @@ def train(
     final = dataset.known.final
     metrics: dict[str, Any] = {
         "test": evaluate(tested_probability, outcome > 0, final[test], dataset.amounts[test], split.test_days)
-        | {"calibration_error": round(calibration_error(tested_probability, final[test]), 6)},
+        | {
+            "calibration_error": round(calibration_error(tested_probability, final[test]), 6),
+            "mean_probability_of_alerts": round(float(tested_probability[outcome > 0].mean()), 4) if (outcome > 0).any() else 0.0,
+        },
         "novel": evaluate(
             tested_novelty,
             (outcome > 0) & (tested_probability < policy.review),
@@ -202,7 +210,7 @@ def train(
             split.test_days,
         ),
         "reliability": [[b.low, b.high, b.count, b.frauds] for b in reliability(tested_probability, final[test])],
-        "calibration": {"method": method, "compared": compared},
+        "calibration": {"method": method, "compared": compared, "reported_share": round(known, 4)},
         "training": {"transactions": len(rows), "known_frauds": int(y.sum()), "seed": seed, "rounds": recipe.rounds},
         "recipe": msgspec.to_builtins(recipe),
         "budget": budget,
