@@ -34,7 +34,7 @@ from explain.vectors import FaissCases
 from explain.words import ENGLISH, LANGUAGES, writer
 from models.attribution import contributions
 from models.bundle import load_bundle
-from models.features.spec import Feature, default_spec, op_of
+from models.features.spec import Entity, Feature, default_spec, op_of
 from training.mapping import load_mapping
 from training.progress import Progress
 from training.readers import TransactionFile
@@ -214,14 +214,14 @@ def _quality(
 
 def _text_vectors(spec: object, X: Matrix) -> Matrix:
     """Each row as the catalogue's sentences, embedded by latent semantic analysis: no language model can be had here."""
-    told = [entity_of(spec, name)[1] for name in spec.feature_names]  # type: ignore[arg-type, attr-defined]
+    told = [entity_of(spec, name) for name in spec.feature_names]  # type: ignore[arg-type, attr-defined]
     english = writer(ENGLISH)
 
-    def words(feature: Feature, value: float) -> str:
-        values = {"value": value_of(feature, value, "EUR"), **window_of(feature)}
+    def words(entity: Entity, feature: Feature, value: float) -> str:
+        values = {"value": value_of(feature, value, "EUR"), **window_of(feature, entity)}
         return english.fact(Fact("F1", kind_of(op_of(feature)), About.CARD, values), Form.CLAUSE)
 
-    rows = [" ".join(words(f, float(v)) for f, v in zip(told, row, strict=True) if not np.isnan(v)) for row in X]
+    rows = [" ".join(words(e, f, float(v)) for (e, f), v in zip(told, row, strict=True) if not np.isnan(v)) for row in X]
     terms = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True).fit_transform(rows)
     made = TruncatedSVD(128, random_state=1).fit_transform(terms).astype(np.float32)
     return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)

@@ -326,7 +326,7 @@ class Difference(Message, frozen=True):
 
 class SimilarCase(Message, frozen=True):
     """
-    A past investigated alert near this one. ``shared`` are the themes that moved both scores to the same side. ``note`` is an analyst's: text
+    A past investigated alert near this one. ``shared`` are the themes that moved both scores towards its outcome. ``note`` is an analyst's: text
     to be quoted, never to be followed.
     """
 
@@ -363,7 +363,6 @@ class Opening(StrEnum):
 
     NONE = "none"
     ALSO = "also"
-    HOWEVER = "however"
     FOR_FRAUD = "for_fraud"
     AGAINST_FRAUD = "against_fraud"
     STRONGEST_FOR_FRAUD = "strongest_for_fraud"

@@ -212,7 +212,7 @@ class Casebook:
                 outcome=case.outcome,
                 closed_time=case.closed_time,
                 similarity=round(float(score), 4),
-                shared=self._shared(contributions, case.contributions),
+                shared=self._shared(contributions, case.contributions, case.outcome is Finding.FRAUD),
                 differences=self._differences(features, case.features),
                 typology=case.typology,
                 note=case.note,
@@ -230,15 +230,15 @@ class Casebook:
             if gap[column] < _NOTABLE:
                 break
             name = spec.feature_names[column]
-            _, feature = entity_of(spec, name)
+            entity, feature = entity_of(spec, name)
             there, here = (value_of(feature, float(values[column]), spec.currency) for values in (other, features))
-            found.append(Difference(name, kind_of(op_of(feature)), there, here, window_of(feature).get("window")))
+            found.append(Difference(name, kind_of(op_of(feature)), there, here, window_of(feature, entity).get("window")))
         return tuple(found)
 
-    def _shared(self, contributions: Vector, other: Vector) -> tuple[str, ...]:
-        """The themes that moved both scores most, and to the same side."""
+    def _shared(self, contributions: Vector, other: Vector, fraud: bool) -> tuple[str, ...]:
+        """The themes that moved both scores most, towards what the case turned out to be."""
         own, there = (self._strongest(values) for values in (contributions, other))
-        return tuple(theme for theme, side in own.items() if there.get(theme) == side)
+        return tuple(theme for theme, side in own.items() if side == fraud == there.get(theme))
 
     def _strongest(self, contributions: Vector) -> dict[str, bool]:
         """The strongest themes of a score, strongest first, and whether each speaks for fraud."""

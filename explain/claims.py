@@ -38,7 +38,9 @@ _PAYMENT_KINDS: Final = frozenset(
         "missing",
     }
 )
-_CASE_KINDS: Final = frozenset({"cases", "cases-none", "cases-contradict", "case", "case-shared", "typology", "typology-fitted"})
+_CASE_KINDS: Final = frozenset(
+    {"cases", "cases-none", "cases-not-searched", "cases-contradict", "case", "case-shared", "typology", "typology-fitted"}
+)
 _BALANCE_KINDS: Final = frozenset({"balance", "balance-one-sided"})
 # what is usual for the card; a rare hour or channel, on the side of fraud, is not
 _HABITS: Final = frozenset(
@@ -54,20 +56,18 @@ _HABITS: Final = frozenset(
     }
 )
 _OPENINGS: Final = {
-    Part.WHAT_HAPPENED: (Opening.NONE, Opening.ALSO, Opening.HOWEVER, Opening.USUAL),
+    Part.WHAT_HAPPENED: (Opening.NONE, Opening.ALSO, Opening.USUAL),
     Part.WHY_UNUSUAL: (
         Opening.NONE,
         Opening.ALSO,
-        Opening.HOWEVER,
         Opening.FOR_FRAUD,
         Opening.STRONGEST_FOR_FRAUD,
         Opening.USUAL,
     ),
-    Part.SIMILAR_CASES: (Opening.NONE, Opening.ALSO, Opening.HOWEVER, Opening.FOR_FRAUD, Opening.AGAINST_FRAUD),
+    Part.SIMILAR_CASES: (Opening.NONE, Opening.ALSO, Opening.FOR_FRAUD, Opening.AGAINST_FRAUD),
     Part.SPEAKS_AGAINST: (
         Opening.NONE,
         Opening.ALSO,
-        Opening.HOWEVER,
         Opening.AGAINST_FRAUD,
         Opening.STRONGEST_AGAINST_FRAUD,
         Opening.USUAL,
@@ -106,6 +106,12 @@ class Subject(Struct, frozen=True):
         """The strongest theme of a side; None if no theme supports it."""
         sign = 1 if side is Side.FRAUD else -1
         return next((reason.theme for reason in self.themes if sign * reason.contribution > 0), None)
+
+    def leading(self, side: Side) -> set[str]:
+        """The ids of the facts that may stand for the strongest theme of a side: the one about it, and its most telling value."""
+        theme = self.strongest(side)
+        values = next((reason.facts[:1] for reason in self.themes if reason.theme == theme), ())
+        return {*values, *(fact.fact_id for fact in self.facts if fact.kind == "theme" and fact.theme == theme)}
 
 
 class Proposed(Struct, frozen=True):
@@ -146,13 +152,17 @@ def part_of(fact: Fact) -> tuple[Part, ...]:
     return (Part.WHAT_HAPPENED,)
 
 
-def is_usual(fact: Fact) -> bool:
-    """Return whether a fact tells what is usual for the card."""
-    return fact.kind in _HABITS and (fact.kind == "habit-amount" or fact.side is not Side.FRAUD)
+def is_usual(fact: Fact, form: Form) -> bool:
+    """Return whether a fact in a form tells what is usual for the card; the clause of usual amounts also tells of this payment's."""
+    if fact.kind == "habit-amount":
+        return form is Form.SHORT
+    return fact.kind in _HABITS and fact.side is Side.LEGITIMATE
 
 
 def forms_of(fact: Fact) -> tuple[Form, ...]:
-    """Return the forms that a fact has."""
+    """Return the forms that a fact has. The name of a theme alone could be taken for what happened."""
+    if fact.kind == "theme":
+        return (Form.CLAUSE,)
     return (Form.CLAUSE, Form.SHORT, Form.CONTRAST) if fact.contrast else (Form.CLAUSE, Form.SHORT)
 
 
@@ -227,7 +237,7 @@ def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str
         if isinstance(found, Fault):
             checked.append(Checked(shown, None, found))
         else:
-            told |= {mention.fact_id for mention in found.mentions}
+            told |= {mention.fact_id for mention in found.mentions} | ({found.opening} if found.opening in _RANKED else set())
             checked.append(Checked(shown, found))
     return checked
 
@@ -270,7 +280,7 @@ def _shape_fault(claim: Claim) -> Fault | None:
     forms = {mention.form for mention in told}
     if len(forms) > 1:
         return Fault.MIXED_FORMS
-    if forms == {Form.SHORT} and claim.opening in (Opening.NONE, Opening.ALSO, Opening.HOWEVER):
+    if forms == {Form.SHORT} and claim.opening in (Opening.NONE, Opening.ALSO):
         return Fault.NO_CLAUSE
     before = None
     for mention in claim.mentions:
@@ -295,20 +305,20 @@ _RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
 
 def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, told: set[str]) -> Fault | None:
     """What a sentence says that its facts do not."""
-    used = [facts[mention.fact_id] for mention in claim.mentions if mention.form is not Form.CONTRAST]
+    told_now = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
+    used = [facts[mention.fact_id] for mention in told_now]
     if any(fact.fact_id in told for fact in used):
         return Fault.REPEATED
     if any(claim.part not in part_of(fact) for fact in used):
         return Fault.WRONG_PART
     if claim.opening in _SIDES and any(fact.side is not _SIDES[claim.opening] for fact in used):
         return Fault.WRONG_SIDE
-    if claim.opening is Opening.USUAL and not all(is_usual(fact) for fact in used):
+    if claim.opening is Opening.USUAL and not all(is_usual(facts[one.fact_id], one.form) for one in told_now):
         return Fault.WRONG_SIDE
     if claim.opening in _RANKED:
-        strongest = subject.strongest(_SIDES[claim.opening])
-        if len(used) > 1 or not used[0].theme or used[0].theme != strongest:
+        if claim.opening in told or len(used) > 1 or used[0].fact_id not in subject.leading(_SIDES[claim.opening]):
             return Fault.WRONG_RANK
-    if claim.joiner is Joiner.BUT and len(used) > 1 and len({fact.side for fact in used}) == 1:
+    if claim.joiner is Joiner.BUT and sorted(fact.side for fact in used) != [Side.FRAUD, Side.LEGITIMATE]:
         return Fault.NO_OPPOSITION
     if claim.part is Part.NEXT_STEP and (len(used) > 1 or claim.opening is not Opening.NONE):
         return Fault.WRONG_PART
@@ -322,7 +332,10 @@ def template_claims(subject: Subject) -> tuple[Claim, ...]:
         *_each(Part.WHAT_HAPPENED, [fact for fact in subject.facts if fact.kind in _PAYMENT_KINDS - {"payment"}]),
         *_reasons(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.STRONGEST_FOR_FRAUD),
         *_each(Part.WHY_UNUSUAL, _of(subject, "rule", "novel")),
-        *_each(Part.SIMILAR_CASES, _of(subject, "cases", "cases-none", "cases-contradict", "typology", "typology-fitted")),
+        *_each(
+            Part.SIMILAR_CASES,
+            _of(subject, "cases", "cases-none", "cases-not-searched", "cases-contradict", "typology", "typology-fitted"),
+        ),
         *_reasons(subject, Side.LEGITIMATE, Part.SPEAKS_AGAINST, Opening.STRONGEST_AGAINST_FRAUD),
     ]
     if not any(claim.part is Part.SPEAKS_AGAINST for claim in claims):
@@ -359,7 +372,11 @@ def _leading(subject: Subject, reason: ThemeReason) -> Fact:
 
 def required(subject: Subject) -> list[frozenset[str]]:
     """Return what every narrative tells: of each set of fact ids at least one."""
-    sets = [{fact.fact_id} for fact in subject.facts if fact.kind == "payment" or fact.kind in ("cases", "cases-none", "step")]
+    sets = [
+        {fact.fact_id}
+        for fact in subject.facts
+        if fact.kind == "payment" or fact.kind in ("cases", "cases-none", "cases-not-searched", "step")
+    ]
     sets += [{fact.fact_id} for fact in subject.facts if fact.subject.value == "score" and fact.kind in _PAYMENT_KINDS]
     sets += [{fact.fact_id} for fact in subject.facts if fact.kind.startswith("doubt-")]
     for side in (Side.FRAUD, Side.LEGITIMATE):
@@ -397,7 +414,7 @@ def budgeted(claims: Sequence[Claim], subject: Subject) -> tuple[Claim, ...]:
     while sum(lengths[place] for place in kept) > BUDGET:
         spare = [place for place in kept if _is_spare(place, kept, claims, needed)]
         if not spare:
-            return _without_contrasts([claims[place] for place in kept])
+            return _shortened([claims[place] for place in kept], subject, needed)
         kept.remove(max(spare, key=lambda place: (sum(claims[one].part is claims[place].part for one in kept), place)))
     return tuple(claims[place] for place in kept)
 
@@ -408,10 +425,20 @@ def _lengths(claims: Sequence[Claim], subject: Subject) -> list[int]:
     return [len(writer(ENGLISH).claim(claim, facts).split()) for claim in claims]
 
 
-def _without_contrasts(claims: Sequence[Claim]) -> tuple[Claim, ...]:
-    return tuple(
+def _shortened(claims: Sequence[Claim], subject: Subject, needed: list[frozenset[str]]) -> tuple[Claim, ...]:
+    """Claims without contrasts, and without facts that nobody requires, the last first, until they fit."""
+    short = [
         structs.replace(claim, mentions=tuple(one for one in claim.mentions if one.form is not Form.CONTRAST)) for claim in claims
-    )
+    ]
+    for place in reversed(range(len(short))):
+        for mention in reversed(short[place].mentions):
+            if sum(_lengths(short, subject)) <= BUDGET:
+                return tuple(short)
+            rest = tuple(one for one in short[place].mentions if one != mention)
+            told = {one.fact_id for claim in short for one in claim.mentions} - {mention.fact_id}
+            if rest and all(told & one for one in needed if mention.fact_id in one):
+                short[place] = structs.replace(short[place], mentions=rest)
+    return tuple(short)
 
 
 def _is_spare(place: int, kept: list[int], claims: Sequence[Claim], needed: list[frozenset[str]]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from core.errors import DatabaseError, LanguageModelError
-from core.messages import Alert, Explanation, Fact, Verification
+from core.messages import Alert, Explanation, Fact, SimilarCase, Verification
 from core.metrics import SENTENCES
 from explain.casebook import Casebook
 from explain.claims import TEMPLATE, Subject, check, completed, template_claims
@@ -68,7 +68,8 @@ class Explainer:
         Raises:
             InvalidEvent: if the alert lacks features of the bundle that it names.
         """
-        reasons, similar, start, typology = Reasons(), [], None, None
+        reasons, start, typology = Reasons(), None, None
+        similar: list[SimilarCase] | None = None
         if alert.decision.bundle == self.bundle.version:
             attribution = attribute(alert, self.bundle)
             reasons, start = reasons_by_theme(alert, self.bundle, attribution.shap, attribution.bias), attribution.bias
@@ -88,7 +89,7 @@ class Explainer:
             transaction_id=alert.transaction.transaction_id,
             facts=facts,
             reasons=self._codes(reasons.facts) or alert.decision.reason_codes,
-            similar_cases=tuple(similar),
+            similar_cases=tuple(similar or ()),
             narrative=claims,
             verification=Verification(len(claims), 0),
             bundle=self.bundle.version,

@@ -27,7 +27,7 @@ _TYPICAL: Final = 2  # fraud cases of one typology among the nearest ones from w
 _MOST_CASES: Final = 2_000  # newest typed frauds that the classifier is fitted on
 _FEWEST_CASES, _FEWEST_OF_A_TYPE = 100, 10
 _CHECKED_EVERY: Final = 100  # alerts after which typed cases are counted again
-_GROWTH: Final = 1.2  # of their number after which the classifier is fitted again
+_GROWTH: Final = 0.2  # share of them that must be new for the classifier to be fitted again
 _LIKELY: Final = 0.5  # probability from which a typology is told
 _FOLDS: Final = 5
 
@@ -73,7 +73,7 @@ class Typologies:
     def __init__(self, casebook: Casebook) -> None:
         self._casebook = casebook
         self._classifier: TypologyClassifier | None = None
-        self._seen = self._alerts = 0
+        self._newest = self._alerts = 0
 
     def likely(self, vector: Vectors, similar: Sequence[SimilarCase]) -> LikelyTypology | None:
         """The likely typology of an alert with a case vector, float32 [2 F], and these nearest cases; None if there is no clear one."""
@@ -84,9 +84,10 @@ class Typologies:
 
     def _refresh(self, cases: list[Case]) -> None:
         known = [case for case in cases if case.typology in TYPOLOGIES]
-        if not known or len(known) < _GROWTH * self._seen:
+        new = sum(case.closed_time > self._newest for case in known)
+        if new <= _GROWTH * len(known):
             return
-        self._seen = len(known)
+        self._newest = max(case.closed_time for case in known)
         vectors = self._casebook.vectors(
             np.stack([case.features for case in known]), np.stack([case.contributions for case in known])
         )

@@ -356,7 +356,9 @@ def test_habits_of_a_card():
         payment(3, amount=5, currency="JPY"),
     ]
     habits = habits_of(payments, "EUR", payments[0].event_time + 2 * MS_PER_DAY)
-    assert (habits.payments, habits.days, habits.median, habits.high, habits.online) == (4, 2.0, 300, 900, 0.25)
+    assert (habits.payments, habits.days, habits.median, habits.high, habits.online) == (4, 2.0, 300, 900, 1 / 3), (
+        "of three payments whose channel is known"
+    )
     assert [(one.name, one.share) for one in habits.categories] == [("supermarket", 0.5), ("restaurant", 0.25)]
     hour = payments[0].event_time // MS_PER_HOUR % 24
     expected = Counter((hour + n) % 24 // 6 for n in range(4))

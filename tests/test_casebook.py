@@ -20,7 +20,7 @@ from explain import vectors
 from explain.casebook import SIMILAR, Case, Casebook, CasesInMemory, bundle_cases, case_from
 from explain.explainer import Explainer
 from explain.facts.attribution import attribute
-from explain.typology import fit_typologies
+from explain.typology import Typologies, fit_typologies
 from explain.vectors import FaissCases, PostgresCases
 from streams.explain import ExplainStage, casebook_of
 
@@ -446,3 +446,29 @@ def test_typed_frauds_come_from_sql_newest_first(alerts, bundle, cases):
     )
     assert [case.typology for case in cases.typed_frauds(bundle.version, 10)] == ["card testing", "stolen card"]
     assert [case.case_id for case in cases.typed_frauds(bundle.version, 1)] == ["al_2"]
+
+
+def test_the_classifier_is_fitted_again_when_a_fifth_of_the_typed_cases_is_new(bundle):
+    rng, width = np.random.default_rng(2), len(bundle.spec.feature_names)
+
+    def cases(begin, count, shift):
+        made = []
+        for number in range(begin, begin + count):
+            x = rng.normal(size=width).astype(np.float32)
+            kind = "stolen card" if (x[0] > 0) == shift else "card testing"
+            made.append(Case(f"al_{number}", Finding.FRAUD, number + 1, 4 * x, x, kind))
+        return made
+
+    source = CasesInMemory(cases(0, 200, True))
+    typologies = Typologies(Casebook(bundle, source))
+    vector = typologies._casebook.vector(np.full(width, 2, np.float32), np.eye(1, width, dtype=np.float32)[0])
+    assert typologies.likely(vector, []).name == "stolen card"
+    for case in cases(200, 30, False):
+        source.put(case)
+    typologies._refresh(typologies._casebook.typed_frauds(2_000))
+    assert typologies._newest == 200, "too few are new"
+    for case in cases(230, 2_000, False):
+        source.put(case)
+    typologies._refresh(typologies._casebook.typed_frauds(2_000))
+    assert typologies._newest == 2_230
+    assert typologies.likely(vector, []).name == "card testing"

@@ -11,14 +11,15 @@ from sqlalchemy.exc import OperationalError
 
 from analyst.cases import Cases
 from analyst.queue import Queue
-from core.clock import SystemClock
+from core.clock import SystemClock, duration_ms
 from core.errors import DatabaseError
-from core.messages import Channel, Finding, Side, SimilarCase, decode_dead_letter, decode_explanation, encode
+from core.messages import Channel, Finding, Side, SimilarCase, Subject, decode_dead_letter, decode_explanation, encode
 from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
 from explain.claims import TEMPLATE
 from explain.explainer import Explainer
 from explain.facts.cases import case_facts
 from explain.facts.history import DeviceHistory, MerchantHistory, Payment
+from explain.facts.kinds import usual_of
 from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, NOVEL
 from streams.explain import ExplainStage
 
@@ -65,6 +66,7 @@ def test_an_alert_of_another_bundle_gets_no_reasons_and_says_so(alerts, explaine
     (other,) = [fact for fact in explanation.facts if fact.kind == "other-bundle"]
     assert other.values["raised"].text == "0123456789ab"
     assert explanation.fact("S1").kind == "score-elsewhere"
+    assert explanation.fact("C1").kind == "cases-not-searched"
     assert explanation.similar_cases == ()
 
 
@@ -172,6 +174,36 @@ def test_habits_of_the_card_merchant_and_device_are_facts(alerts, bundle, casebo
     assert (found["merchant-history"].values["frauds"].number, found["merchant-history"].side) == (3, Side.FRAUD)
 
 
+def test_a_few_payments_support_neither_side(alerts, bundle, casebook):
+    found = kinds_of(with_past(alerts[0], bundle, casebook, Past(payments(alerts[0], 5))))
+    assert {fact.side for fact in found.values() if fact.subject is not Subject.MERCHANT} == {Side.NEITHER}
+
+
+def test_many_small_payments_at_a_merchant_do_not_speak_for_a_large_one(alerts, bundle, casebook):
+    def side(amount):
+        alert = msgspec.structs.replace(alerts[0], transaction=msgspec.structs.replace(alerts[0].transaction, amount=amount))
+        return kinds_of(with_past(alert, bundle, casebook, Past(payments(alert, 100))))["habit-merchant-largest"].side
+
+    assert (side(15_000), side(500_000)) == (Side.LEGITIMATE, Side.NEITHER)
+
+
+def test_what_is_usual_leaves_out_the_payment_itself(bundle):
+    spec = bundle.spec
+    card = spec.entities[0]
+    amount = next(f for f in card.features if f.name.endswith("amount")) if any(f.op == "amount" for f in card.features) else None
+    total = next(f for f in card.features if f.op == "amount_sum" and f.window != card.windows[-1].length)
+    longest = card.windows[-1].length
+    features = {f.name: None for entity in spec.entities for f in entity.features}
+    features |= {"amount": 1_000.0, f"card_amount_mean_{longest}": 190.0, f"card_count_{longest}": 10.0}
+    features |= {total.name: 1_000.0, total.name.replace("amount_sum", "count"): 1.0}
+    rest = 190.0 * 10 - 1_000.0
+    if amount is not None:
+        assert usual_of(amount, card, features) == pytest.approx(rest / 9)
+    share = duration_ms(total.window) / (duration_ms(longest) - duration_ms(total.window))
+    assert usual_of(total, card, features) == pytest.approx(rest * share)
+    assert usual_of(total, card, features | {f"card_count_{longest}": 5.0}) is None, "four payments beside it"
+
+
 def test_what_is_new_to_the_card_is_told(alerts, bundle, casebook):
     past = Past(payments(alerts[0], 50, merchant_id="another", device_id="another", channel=Channel.CARD_PRESENT, mcc="4111"))
     found = kinds_of(with_past(alerts[0], bundle, casebook, past))
@@ -182,6 +214,11 @@ def test_what_is_new_to_the_card_is_told(alerts, bundle, casebook):
 
 def test_the_explanation_says_what_it_could_not_see(alerts, bundle, casebook):
     assert "archive-missing" in kinds_of(with_past(alerts[0], bundle, casebook, None))
+    late = kinds_of(with_past(alerts[0], bundle, casebook, Past(payments(alerts[0], 100), holds=False)))
+    assert "archive-behind" in late
+    assert {fact.side for fact in late.values() if fact.subject is not Subject.MERCHANT} == {Side.NEITHER}, (
+        "a past with gaps supports neither side"
+    )
     behind = kinds_of(with_past(alerts[0], bundle, casebook, Past([], holds=False)))
     assert {"archive-behind", "habit-none"} <= set(behind)
     young = alerts[0].transaction.event_time - 5 * 86_400_000

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 
+import numpy as np
 import pytest
 from babel import Locale
 from babel.dates import get_month_names
@@ -89,7 +90,7 @@ def variables(pattern, messages):
 
 
 KINDS = sorted(name for name, message in catalogue("en").items() if any(one.id.name == "clause" for one in message.attributes))
-HELPERS = {"this-subject", "of-subject", "at-subject", "window", "window-before", "before-window", "before-days"}
+HELPERS = {"this-subject", "subject-word", "of-subject", "at-subject", "window", "window-before", "before-window", "before-days"}
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
@@ -164,7 +165,7 @@ def facts(draw, kind):
         own["value"] = draw(values("value", unit))
         if "window_n" in used:
             own["window"] = Value(Unit.SECONDS, float(draw(WINDOWS)))
-    for name in sorted(used - {"value", "subject", "side", "window_n", "window_unit"}):
+    for name in sorted(used - {"value", "subject", "side", "window_n", "window_unit", "window_note"}):
         own[name] = draw(values(name, UNITS_OF_KIND.get((kind, name), NAMES[name])))
     if kind == "payment-recent":
         most = draw(st.integers(1, 8))
@@ -211,7 +212,7 @@ class Reader:
             case Unit.KILOMETRES | Unit.SPEED:
                 return self._has(number, 0.51)
             case Unit.CLOCK:
-                return f"{int(number):02d}:{int(number * 60) % 60:02d}" in self.text
+                return f"{int(number * 3600 + 0.5) // 3600:02d}:{int(number * 3600 + 0.5) // 60 % 60:02d}" in self.text
             case Unit.INSTANT | Unit.DATE:
                 return self._date(datetime.fromtimestamp(number / 1000, UTC), value.unit is Unit.INSTANT)
             case _:
@@ -346,6 +347,37 @@ def test_a_sentence_joins_its_facts():
     mentions = (Mention("F1", Form.CLAUSE), Mention("F1", Form.CONTRAST), Mention("F2", Form.CLAUSE), Mention("F3", Form.CLAUSE))
     claim = Claim(Part.WHY_UNUSUAL, mentions, Opening.FOR_FRAUD)
     assert writer("en").claim(claim, known) == (
-        "For fraud: This card had not been used from this device before (this holds for 1 in 99 honest payments and 18% of frauds), "
+        "For fraud: This card had not recently been used from this device (this holds for 1 in 99 honest payments and 18% of frauds), "
         "the amount is €5.00 and it happened at 03:00 UTC."
     )
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_a_window_that_ends_before_the_payment_says_so(language):
+    values = {"value": Value(Unit.COUNT, 3.0), "window": Value(Unit.SECONDS, 30 * 86_400.0)}
+    plain, delayed = (
+        writer(language).fact(Fact("F1", "feature-fraud-count", Subject.MERCHANT, own), Form.CLAUSE)
+        for own in (values, values | {"delay": Value(Unit.SECONDS, 7 * 86_400.0)})
+    )
+    assert Reader(language, delayed).tells(Value(Unit.COUNT, 7.0))
+    assert not Reader(language, plain)._has(7, 0.1)
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_and_does_not_go_on_with_a_condition(language):
+    theme = Fact(
+        "M1",
+        "theme",
+        Subject.SCORE,
+        {"theme": Value(Unit.CODE, text="theme-pace"), "without": Value(Unit.SHARE, 0.1)},
+        Side.FRAUD,
+    )
+    device = Fact("F1", "feature-new-device", Subject.CARD, {"value": Value(Unit.FLAG, 1.0)}, Side.FRAUD)
+    claim = Claim(Part.WHY_UNUSUAL, (Mention("M1", Form.CLAUSE), Mention("F1", Form.CLAUSE)))
+    assert f"; {writer(language).fact(device, Form.CLAUSE)}" in writer(language).claim(claim, {"M1": theme, "F1": device})
+
+
+@pytest.mark.parametrize("minute", range(0, 1440, 7))
+def test_a_time_of_day_is_told_to_the_minute(minute):
+    hour = float(np.float32(minute / 60))
+    assert writer("en").value(Value(Unit.CLOCK, hour)) == f"{minute // 60:02d}:{minute % 60:02d}"

@@ -9,8 +9,15 @@ from explain.facts.values import code, count, instant, share
 _CONTRADICTS: Final = 0.5  # distance of the cases' share of fraud from the probability
 
 
-def case_facts(cases: Sequence[SimilarCase], probability: float | None, typology: LikelyTypology | None) -> tuple[Fact, ...]:
-    """Return the cases together (``C1``), a contradiction (``C2``), the likely typology (``Y1``) and each case (``K1`` …)."""
+def case_facts(
+    cases: Sequence[SimilarCase] | None, probability: float | None, typology: LikelyTypology | None
+) -> tuple[Fact, ...]:
+    """
+    Return the cases together (``C1``), a contradiction (``C2``), the likely typology (``Y1``) and each case (``K1`` …). ``cases`` is None if nobody
+    looked for them.
+    """
+    if cases is None:
+        return (Fact("C1", "cases-not-searched", Subject.CASES, {}),)
     if not cases:
         return (Fact("C1", "cases-none", Subject.CASES, {}),)
     frauds = sum(case.outcome is Finding.FRAUD for case in cases)
@@ -29,7 +36,7 @@ def case_facts(cases: Sequence[SimilarCase], probability: float | None, typology
 def _typology(typology: LikelyTypology) -> Fact:
     values = {"typology": code(typology.name), "cases": count(typology.cases)}
     if typology.probability is None or typology.right is None:
-        return Fact("Y1", "typology", Subject.CASES, values | {"support": count(typology.support)}, Side.FRAUD)
+        return Fact("Y1", "typology", Subject.CASES, values | {"support": count(typology.support)})
     fitted = {"probability": share(typology.probability), "right": share(typology.right)}
     return Fact("Y1", "typology-fitted", Subject.CASES, values | fitted)
 

@@ -79,13 +79,15 @@ class Habits(Struct, frozen=True):
     """
     What is usual for a card.
 
-    ``median`` and ``high`` (the 95th percentile) are minor units of ``currency``, taken from the payments in that currency. ``hours`` are
+    ``median`` and ``high`` (the 95th percentile) are minor units of ``currency``, taken from the ``amounts`` payments in that currency; ``online`` is a share of those
+    whose channel is known. ``hours`` are
     the shares of payments in the four quarters of the day from midnight UTC on. Shares are in [0, 1].
     """
 
     payments: int
     days: float
     currency: str
+    amounts: int
     median: int | None
     high: int | None
     hours: tuple[float, float, float, float]
@@ -109,11 +111,11 @@ class LastPayment(Struct, frozen=True):
 
 
 class MerchantForCard(Struct, frozen=True):
-    """How a card used a merchant before: payments, the largest amount in the alert's currency, and when last (epoch ms)."""
+    """How a card used a merchant before: payments, the largest amount in the alert's currency, and when first (epoch ms)."""
 
     payments: int
     largest: int | None
-    last: int | None
+    first: int | None
 
 
 class CardHistory(Struct, frozen=True):
@@ -171,9 +173,9 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
         here=MerchantForCard(
             payments=len(here),
             largest=max((one.amount for one in here if one.currency == transaction.currency), default=None),
-            last=here[-1].event_time if here else None,
+            first=here[0].event_time if here else None,
         ),
-        distance=_from(habits.home, transaction.lat, transaction.lon),
+        distance=None if transaction.channel is Channel.ONLINE else _from(habits.home, transaction.lat, transaction.lon),
         last=last_payments(payments, habits.home),
         device=next((use for use in habits.devices if use.device_id == transaction.device_id), None),
         merchant=history.merchant(transaction.merchant_id, since, before),
@@ -186,15 +188,17 @@ def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits
     amounts = sorted(one.amount for one in payments if one.currency == currency)
     quarters = Counter(one.event_time // (6 * MS_PER_HOUR) % 4 for one in payments)
     categories = Counter(category_name(one.mcc) for one in payments if one.mcc)
+    channels = [one.channel for one in payments if one.channel is not None]
     count = len(payments)
     return Habits(
         payments=count,
         days=(before - payments[0].event_time) / MS_PER_DAY if payments else 0.0,
         currency=currency,
+        amounts=len(amounts),
         median=_quantile(amounts, 0.5),
         high=_quantile(amounts, 0.95),
         hours=(quarters[0] / count, quarters[1] / count, quarters[2] / count, quarters[3] / count) if count else (0.0,) * 4,
-        online=sum(one.channel is Channel.ONLINE for one in payments) / count if count else 0.0,
+        online=sum(channel is Channel.ONLINE for channel in channels) / len(channels) if channels else 0.0,
         categories=tuple(CategoryShare(name, n / count) for name, n in categories.most_common(_MAIN_CATEGORIES)),
         home=home_area(payments),
         devices=_devices(payments),

@@ -8,7 +8,9 @@ from msgspec import Struct
 from core.clock import duration_ms
 from core.messages import Unit, Value
 from core.money import minor_per_major
-from models.features.spec import Entity, Feature, FeatureSpec, Op, op_of
+from models.features.spec import Entity, Feature, FeatureSpec, Op, StateKind, op_of
+
+_FEWEST: Final = 5  # payments that what is usual is taken from
 
 
 class Reason(Struct, frozen=True):
@@ -84,9 +86,13 @@ def value_of(feature: Feature, value: float, currency: str) -> Value:
     return Value(unit, value)
 
 
-def window_of(feature: Feature) -> dict[str, Value]:
-    """Return the length of a feature's window as a value; empty for a feature without one."""
-    return {"window": Value(Unit.SECONDS, duration_ms(feature.window) / 1000)} if feature.window else {}
+def window_of(feature: Feature, entity: Entity) -> dict[str, Value]:
+    """Return the length of a feature's window, and by how much it ends before the payment; empty for a feature without a window."""
+    if not feature.window:
+        return {}
+    window = {"window": Value(Unit.SECONDS, duration_ms(feature.window) / 1000)}
+    delay = duration_ms(entity.delay) / 1000
+    return window | {"delay": Value(Unit.SECONDS, delay)} if delay else window
 
 
 def entity_of(spec: FeatureSpec, name: str) -> tuple[Entity, Feature]:
@@ -105,27 +111,34 @@ def entity_of(spec: FeatureSpec, name: str) -> tuple[Entity, Feature]:
 
 def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]) -> float | None:
     """
-    Return what is usual for this card or merchant, from its own longest window; None where its past does not tell.
+    Return what is usual for this card or merchant, from its own longest window without the payment itself and without the feature's window; None
+    where fewer than five payments are left.
 
-    For a window shorter than the longest, the rate of the rest of the longest window over the same length of time.
+    For a count or sum the rate of the rest of the longest window over the same length of time, for an amount its mean.
     """
     op, longest = op_of(feature), entity.windows[-1].length
 
-    def own(wanted: Op, window: str = longest) -> float | None:
+    def own(wanted: Op, window: str) -> float | None:
         found = (f for f in entity.features if op_of(f) is wanted and f.window == window)
         return next((known(features.get(f.name)) for f in found), None)
 
-    mean, count = own(Op.AMOUNT_MEAN), own(Op.COUNT)
-    if op is Op.AMOUNT or (op is Op.AMOUNT_MEAN and feature.window != longest):
-        return mean
-    if op in (Op.COUNT, Op.AMOUNT_SUM) and feature.window != longest and count is not None:
-        short, whole = duration_ms(feature.window), duration_ms(longest)
-        recent = own(Op.COUNT, feature.window)
-        if recent is None:
-            return None
-        rest = max(count - recent, 0.0) * short / (whole - short)
-        return rest if op is Op.COUNT else None if mean is None else rest * mean
-    return None
+    mean, payments, amount = own(Op.AMOUNT_MEAN, longest), own(Op.COUNT, longest), known(features.get("amount"))
+    if payments is None:
+        return None
+    itself = 1 if entity.state is StateKind.EXACT else 0  # complete buckets do not hold the payment itself
+    if op is Op.AMOUNT:
+        rest = payments - itself
+        return None if mean is None or amount is None or rest < _FEWEST else (mean * payments - itself * amount) / rest
+    if op not in (Op.COUNT, Op.AMOUNT_SUM) or feature.window == longest:
+        return None
+    recent = own(Op.COUNT, feature.window)
+    if recent is None or payments - recent < _FEWEST:
+        return None
+    share = duration_ms(feature.window) / (duration_ms(longest) - duration_ms(feature.window))
+    if op is Op.COUNT:
+        return (payments - recent) * share
+    spent = own(Op.AMOUNT_SUM, feature.window)
+    return None if mean is None or spent is None else max(mean * payments - spent, 0.0) * share
 
 
 def known(value: float | None) -> float | None:

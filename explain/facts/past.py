@@ -6,10 +6,13 @@ from explain.facts.categories import category_name
 from explain.facts.history import DAYS, CardHistory
 from explain.facts.values import code, count, date, money, share, text
 
+_FEWEST = 10  # payments below which a share tells nothing
+_FRAUDS, _FRAUD_RATE = 2, 0.01  # reported frauds at a merchant from which on they speak for fraud
 _RARE, _COMMON = 0.1, 0.3  # shares of a card's payments that speak for and against fraud
 _HIGH, _ORDINARY = 0.95, 0.8  # shares of its amounts below this one that do
 _FAR_KM, _NEAR_KM = 100.0, 30.0
-_OLD_DEVICE_MS = 14 * MS_PER_DAY  # from its first use on, after which a device speaks against fraud
+_OLD_MS = 14 * MS_PER_DAY  # from its first use on, after which a device or a merchant speaks against fraud
+_COMPARABLE = 2  # times the largest amount before, up to which an earlier use of a merchant does
 _Told = tuple[str, Subject, dict[str, Value], Side]
 
 
@@ -44,10 +47,15 @@ def past_facts(transaction: Transaction, history: CardHistory) -> tuple[Fact, ..
                 "cards_with_fraud": count(merchant.cards_with_fraud),
                 "days": days,
             },
-            Side.FRAUD if merchant.frauds else Side.NEITHER,
+            _side(merchant.frauds >= _FRAUDS and merchant.frauds >= _FRAUD_RATE * merchant.payments, False),
         )
     )
-    return tuple(Fact(f"H{number}", *one) for number, one in enumerate(found, start=1))
+    # what rests on a past that is short or incomplete supports neither side
+    sure = history.complete and history.habits.payments >= _FEWEST
+    return tuple(
+        Fact(f"H{number}", kind, subject, values, side if sure or subject is Subject.MERCHANT else Side.NEITHER)
+        for number, (kind, subject, values, side) in enumerate(found, start=1)
+    )
 
 
 def _habits(transaction: Transaction, history: CardHistory) -> list[_Told]:
@@ -58,7 +66,7 @@ def _habits(transaction: Transaction, history: CardHistory) -> list[_Told]:
             "median": money(habits.median, currency),
             "high": money(habits.high, currency),
             "rank": share(history.usual_rank),
-            "payments": count(habits.payments),
+            "payments": count(habits.amounts),
             "days": count(history.days),
         }
         found.append(("habit-amount", Subject.CARD, values, _side(history.usual_rank >= _HIGH, history.usual_rank <= _ORDINARY)))
@@ -80,7 +88,7 @@ def _habits(transaction: Transaction, history: CardHistory) -> list[_Told]:
     if history.distance is not None and habits.home is not None:
         values = {"distance": Value(Unit.KILOMETRES, history.distance), "share": share(habits.home.share)}
         found.append(("habit-place", Subject.CARD, values, _side(history.distance > _FAR_KM, history.distance <= _NEAR_KM)))
-    found.append(_merchant_for_card(history, currency))
+    found.append(_merchant_for_card(transaction, history, currency))
     return found
 
 
@@ -92,13 +100,15 @@ def _by_share(own: float) -> Side:
     return _side(own < _RARE, own >= _COMMON)
 
 
-def _merchant_for_card(history: CardHistory, currency: str) -> _Told:
-    if not history.here.payments:
+def _merchant_for_card(transaction: Transaction, history: CardHistory, currency: str) -> _Told:
+    here = history.here
+    if not here.payments or here.first is None:
         return "habit-merchant-new", Subject.CARD, {"days": count(history.days)}, Side.NEITHER
-    if history.here.largest is None:
-        return "habit-merchant", Subject.CARD, {"payments": count(history.here.payments)}, Side.LEGITIMATE
-    values = {"payments": count(history.here.payments), "largest": money(history.here.largest, currency)}
-    return "habit-merchant-largest", Subject.CARD, values, Side.LEGITIMATE
+    if here.largest is None:
+        return "habit-merchant", Subject.CARD, {"payments": count(here.payments)}, Side.NEITHER
+    values = {"payments": count(here.payments), "largest": money(here.largest, currency)}
+    old = transaction.event_time - here.first >= _OLD_MS and transaction.amount <= _COMPARABLE * here.largest
+    return "habit-merchant-largest", Subject.CARD, values, _side(False, old)
 
 
 def _device(history: CardHistory, before: int) -> list[_Told]:
@@ -107,7 +117,7 @@ def _device(history: CardHistory, before: int) -> list[_Told]:
         found.append(("device-new", Subject.DEVICE, {"days": count(history.days)}, Side.FRAUD))
     else:
         values = {"payments": count(history.device.payments), "first": date(history.device.first)}
-        old = before - history.device.first >= _OLD_DEVICE_MS
+        old = before - history.device.first >= _OLD_MS
         found.append(("device-known", Subject.DEVICE, values, _side(False, old)))
     others = (history.device_at_large.cards if history.device_at_large else 0) - (history.device is not None)
     if others > 0:

@@ -105,7 +105,7 @@ def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float, theme:
         fact_id="F0",
         kind=kind_of(op_of(feature)),
         subject=Subject.TRANSACTION if op_of(feature) in EVENT_OPS else _SUBJECTS[entity.key],
-        values={"value": value_of(feature, value, currency), **window_of(feature)},
+        values={"value": value_of(feature, value, currency), **window_of(feature, entity)},
         side=side_of(contribution),
         usual=None if usual is None else value_of(feature, usual, currency),
         contrast=compared,

@@ -30,11 +30,11 @@ class Slot(Struct, frozen=True):
 def slots(subject: Subject) -> tuple[Slot, ...]:
     """Return the slots of an alert, none of them empty."""
     return (
-        *_of_themes(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.STRONGEST_FOR_FRAUD, _REASONS),
+        *_of_themes(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.FOR_FRAUD, _REASONS),
         *_of_kinds(
             subject, "cases", Part.SIMILAR_CASES, ("cases", "cases-none", "cases-contradict", "typology", "typology-fitted")
         ),
-        *_of_themes(subject, Side.LEGITIMATE, Part.SPEAKS_AGAINST, Opening.STRONGEST_AGAINST_FRAUD, _AGAINST),
+        *_of_themes(subject, Side.LEGITIMATE, Part.SPEAKS_AGAINST, Opening.AGAINST_FRAUD, _AGAINST),
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from core.errors import SettingsError
-from core.messages import Side
+from core.messages import Form, Side
 from explain.claims import Subject, forms_of, is_usual, part_of
 from explain.words import ENGLISH, writer
 
@@ -71,12 +71,12 @@ def prompt(version: str) -> Prompt:
 def told_to_model(subject: Subject) -> list[dict[str, Any]]:
     """Return facts as a prompt states them: id, part, side, and their words in each form. They hold no text of others."""
     english = writer(ENGLISH)
-    strongest = {subject.strongest(Side.FRAUD), subject.strongest(Side.LEGITIMATE)} - {None}
+    strongest = subject.leading(Side.FRAUD) | subject.leading(Side.LEGITIMATE)
     return [
         {"id": fact.fact_id, "part": part_of(fact)[0].value}
         | ({} if fact.side is Side.NEITHER else {"side": fact.side.value})
-        | ({"strongest": True} if fact.theme and fact.theme in strongest else {})
-        | ({"usual": True} if is_usual(fact) else {})
+        | ({"strongest": True} if fact.fact_id in strongest else {})
+        | ({"usual": [form.value for form in forms_of(fact) if is_usual(fact, form)]} if is_usual(fact, Form.SHORT) else {})
         | {form.value: english.fact(fact, form) for form in forms_of(fact)}
         for fact in subject.facts
     ]

@@ -2,6 +2,12 @@
 
 ## Wovon eine Tatsache handelt
 
+subject-word = { $subject ->
+    [card] Karte
+    [merchant] Händler
+    [device] Gerät
+   *[transaction] Zahlung
+ }
 this-subject = { $subject ->
     [merchant] dieser Händler
     [device] dieses Gerät
@@ -20,6 +26,7 @@ at-subject = { $subject ->
 
 ## Zeitspannen: $window_n und $window_unit (window steht im Dativ); before-days mit $days
 
+window-note = { " " }(bis { $delay } davor)
 window = { $window_unit ->
     [day] { $window_n ->
         [one] 1 Tag
@@ -37,7 +44,7 @@ window = { $window_unit ->
         [one] 1 Sekunde
        *[other] { $window_n } Sekunden
      }
- }
+ }{ $window_note }
 window-before = { $window_unit ->
     [day] { $window_n ->
         [one] in den 24 Stunden davor
@@ -55,7 +62,7 @@ window-before = { $window_unit ->
         [one] in der Sekunde davor
        *[other] in den { $window_n } Sekunden davor
      }
- }
+ }{ $window_note }
 before-days = { $days ->
     [one] in den 24 Stunden davor
    *[other] in den { $days } Tagen davor
@@ -64,7 +71,7 @@ before-days = { $days ->
 ## Ein Wert neben dem Üblichen und neben legitimen und betrügerischen Zahlungen
 
 with-usual = { $words }, üblicherweise { $usual }
-with-label = { $label }: { $value }
+with-label = { $label } ({ subject-word }): { $value }
 honest-percent = { $share } der legitimen Zahlungen
 honest-one-in = 1 von { $n } legitimen Zahlungen
 honest-none = keine der legitimen Zahlungen in der Stichprobe
@@ -87,8 +94,9 @@ unknown = unbekannt
 ## Sätze
 
 capital-after-colon = yes
+opening-strongest-for-fraud-theme = am stärksten für Betrug spricht „{ $theme }“: { $rest }
+opening-strongest-against-fraud-theme = am stärksten gegen Betrug spricht „{ $theme }“: { $rest }
 opening-also = außerdem: { $rest }
-opening-however = allerdings: { $rest }
 opening-for-fraud = für Betrug spricht: { $rest }
 opening-against-fraud = gegen Betrug spricht: { $rest }
 opening-strongest-for-fraud = am stärksten für Betrug spricht: { $rest }
@@ -109,12 +117,12 @@ part-next_step = Nächster Schritt
 
 code-theme-amount = Betrag und Gewohnheit der Karte
 code-theme-pace = Tempo der Zahlungen
-code-theme-small-amounts = Kleine Testbeträge
+code-theme-small-amounts = Sehr kleine Beträge
 code-theme-place = Ort und Reise
 code-theme-device = Gerät und Zahlungsweg
 code-theme-time = Tageszeit
 code-theme-merchant-kind = Art des Händlers
-code-theme-reported-fraud = Hier gemeldeter Betrug
+code-theme-reported-fraud = Betrugsmeldungen
 code-theme-merchant-activity = Aktivität und Preise des Händlers
 
 ## Kennwörter
@@ -144,8 +152,8 @@ payment =
     .clause = { $amount } wurden am { $when } UTC, { $channel } bezahlt (Land: { $country })
     .short = { $amount } { $channel } am { $when } UTC
 payment-first =
-    .clause = eine frühere Zahlung dieser Karte ist nicht bekannt
-    .short = keine frühere Zahlung
+    .clause = in den Wochen davor gab es keine Zahlung dieser Karte
+    .short = keine Zahlung in den Wochen davor
 payment-recent =
     .clause = { $recent ->
         [one] die letzte Zahlung der Karte lag { $hour ->
@@ -176,13 +184,13 @@ score-elsewhere =
     .clause = ein anderes Modell gab eine Betrugswahrscheinlichkeit von { $probability } an
     .short = eine Betrugswahrscheinlichkeit von { $probability } nach einem anderen Modell
 unscored =
-    .clause = kein Modell konnte diese Zahlung bewerten, daher ging sie zur Prüfung
+    .clause = kein Modell konnte diese Zahlung bewerten
     .short = kein Score
 doubt-late =
-    .clause = der Zeitpunkt dieser Zahlung liegt weiter zurück, als der Datenstrom zulässt, daher ist nur teilweise bekannt, was um ihn herum geschah, und die Zahlung ging zur Prüfung
+    .clause = der Zeitpunkt dieser Zahlung liegt weiter zurück, als der Datenstrom zulässt; daher ist nur teilweise bekannt, was um ihn herum geschah
     .short = ein zu weit zurückliegender Zeitpunkt
 doubt-reused =
-    .clause = die Kennung dieser Zahlung wurde mit der Karte schon für einen anderen Kauf verwendet, daher ging die Zahlung zur Prüfung
+    .clause = die Kennung dieser Zahlung wurde mit der Karte schon für einen anderen Kauf verwendet
     .short = eine wiederverwendete Zahlungskennung
 doubt-currency =
     .clause = für { $currency } gibt es keinen Wechselkurs, daher gingen Beträge nicht in den Score ein
@@ -191,8 +199,8 @@ other-bundle =
     .clause = dieser Alarm stammt von Modell { $raised }, hier läuft aber Modell { $here }, daher sind die Gründe hinter dem Score nicht bekannt
     .short = ein Score eines anderen Modells
 novel =
-    .clause = die Zahlung als Ganzes ähnelt keiner Zahlung in den Trainingsdaten
-    .short = eine Zahlung ohne Vorbild in den Trainingsdaten
+    .clause = die Zahlung als Ganzes gehört, gemessen an den Trainingsdaten, zu den ungewöhnlichsten
+    .short = eine als Ganzes ungewöhnliche Zahlung
 rule =
     .clause = die Regel { $rule } trifft auf diese Zahlung zu
     .short = die Regel { $rule }
@@ -299,7 +307,7 @@ feature-amount-to-max =
     .clause = der Betrag ist das { $value }-Fache des höchsten Betrags { of-subject } { window-before }
     .label = Betrag im Verhältnis zum höchsten aus { window }
 feature-amount-zscore =
-    .clause = der Betrag liegt { $value } Standardabweichungen vom mittleren Betrag { of-subject } innerhalb von { window } entfernt
+    .clause = der Betrag liegt { $value } geglättete Standardabweichungen vom mittleren Betrag { of-subject } innerhalb von { window } entfernt
     .label = Abweichung des Betrags vom Mittel aus { window }
 feature-distinct-merchants =
     .clause = { at-subject } wurde innerhalb von { window } bei { $value ->
@@ -337,8 +345,8 @@ feature-online-share =
     .clause = { $value } der Zahlungen { at-subject } { window-before } erfolgten online
     .label = Anteil der Onlinezahlungen
 feature-burst =
-    .clause = die Aktivität { of-subject } innerhalb von { window } ist das { $value }-Fache der üblichen
-    .label = Aktivität innerhalb von { window } im Verhältnis zur üblichen
+    .clause = die Rate der Zahlungen { of-subject } innerhalb von { window } ist, mit dieser Zahlung, das { $value }-Fache ihres Durchschnitts
+    .label = Rate der Zahlungen innerhalb von { window } im Verhältnis zum Durchschnitt
 feature-fraud-count =
     .clause = { $value ->
         [0] keine Zahlung { at-subject } innerhalb von { window } ist
@@ -350,7 +358,7 @@ feature-fraud-share =
     .clause = { $value } der Zahlungen { at-subject } innerhalb von { window } sind als Betrug bekannt
     .label = Anteil bekannter Betrugsfälle innerhalb von { window }
 feature-max-to-normal =
-    .clause = der höchste Betrag { of-subject } { window-before } ist das { $value }-Fache des normalen
+    .clause = der höchste Betrag { of-subject } { window-before } ist das { $value }-Fache des geschätzten normalen
     .label = höchster Betrag aus { window } im Verhältnis zum normalen
 feature-unusual-count =
     .clause = { at-subject } gab es { window-before } { $value ->
@@ -375,22 +383,22 @@ feature-seconds-since-last =
     .clause = die Zahlung vor dieser lag { $value } zurück
     .label = Zeit seit der letzten Zahlung
 feature-distance =
-    .clause = der Ort liegt { $value } vom Ort der vorigen Zahlung entfernt
-    .label = Entfernung vom letzten Ort
+    .clause = der Ort liegt { $value } vom letzten Ort entfernt, an dem die Karte vorlag
+    .label = Entfernung vom letzten Ort, an dem die Karte vorlag
 feature-speed =
-    .clause = der Weg vom Ort der vorigen Zahlung hierher erfordert eine Geschwindigkeit von { $value }
+    .clause = der Weg hierher vom letzten Ort, an dem die Karte vorlag, erfordert eine Geschwindigkeit von { $value }
     .label = Reisegeschwindigkeit
 feature-new-device =
     .clause = { this-subject } war { $value ->
-        [yes] noch nie
-       *[no] schon früher
+        [yes] zuletzt nicht
+       *[no] zuletzt
      } mit diesem Gerät verwendet worden
     .label = neues Gerät
 feature-amount-to-normal =
-    .clause = der Betrag ist das { $value }-Fache des normalen Betrags { of-subject }
+    .clause = der Betrag ist das { $value }-Fache des geschätzten normalen Betrags { of-subject }
     .label = Betrag im Verhältnis zum normalen
 feature-recent-to-normal =
-    .clause = das Mittel der letzten drei Beträge { of-subject } ist das { $value }-Fache des normalen Betrags
+    .clause = das Mittel der letzten drei Beträge { of-subject } ist das { $value }-Fache des geschätzten normalen Betrags
     .label = letzte Beträge im Verhältnis zum normalen
 feature-fraud-reports =
     .clause = { at-subject } { $value ->
@@ -528,6 +536,9 @@ merchant-history =
 cases-none =
     .clause = vor diesem Alarm wurde kein ähnlicher Fall abgeschlossen
     .short = kein ähnlicher abgeschlossener Fall
+cases-not-searched =
+    .clause = nach ähnlichen Fällen wurde nicht gesucht, weil hier kein Modell die Zahlung bewertet hat
+    .short = keine Suche nach ähnlichen Fällen
 cases =
     .clause = von { $cases ->
         [one] dem 1 ähnlichsten abgeschlossenen Fall
@@ -541,10 +552,7 @@ cases =
         [one] 1 war
        *[other] { $legitimate } waren
      } legitim
-    .short = { $frauds } von { $cases ->
-        [one] 1 ähnlichen Fall
-       *[other] { $cases } ähnlichen Fällen
-     } mit dem Ergebnis „Betrug“
+    .short = { $frauds } Betrugsfälle und { $legitimate } legitime Zahlungen unter den { $cases } ähnlichsten Fällen
 cases-contradict =
     .clause = die ähnlichen Fälle widersprechen dem Score: { $frauds ->
         [0] Keiner von { $cases } war

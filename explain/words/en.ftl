@@ -5,6 +5,12 @@
 
 ## What a fact is about
 
+subject-word = { $subject ->
+    [card] card
+    [merchant] merchant
+    [device] device
+   *[transaction] payment
+ }
 this-subject = { $subject ->
     [merchant] this merchant
     [device] this device
@@ -18,6 +24,7 @@ of-subject = { $subject ->
 
 ## Lengths of time: $window_n and $window_unit
 
+window-note = { " " }(up to { $delay } before)
 window = { $window_unit ->
     [day] { $window_n ->
         [one] 1 day
@@ -35,12 +42,12 @@ window = { $window_unit ->
         [one] 1 second
        *[other] { $window_n } seconds
      }
- }
+ }{ $window_note }
 
 ## How a value is set beside what is usual, and beside honest and fraudulent payments
 
 with-usual = { $words }, usually { $usual }
-with-label = { $label }: { $value }
+with-label = { $label } ({ subject-word }): { $value }
 honest-percent = { $share } of honest payments
 honest-one-in = 1 in { $n } honest payments
 honest-none = none of the sampled honest payments
@@ -63,8 +70,9 @@ unknown = unknown
 ## Sentences
 
 capital-after-colon = yes
+opening-strongest-for-fraud-theme = strongest for fraud, “{ $theme }”: { $rest }
+opening-strongest-against-fraud-theme = strongest against fraud, “{ $theme }”: { $rest }
 opening-also = also: { $rest }
-opening-however = however: { $rest }
 opening-for-fraud = for fraud: { $rest }
 opening-against-fraud = against fraud: { $rest }
 opening-strongest-for-fraud = strongest for fraud: { $rest }
@@ -85,12 +93,12 @@ part-next_step = Next step
 
 code-theme-amount = Amount against the card's habit
 code-theme-pace = Pace of payments
-code-theme-small-amounts = Small test amounts
+code-theme-small-amounts = Very small amounts
 code-theme-place = Place and travel
 code-theme-device = Device and channel
 code-theme-time = Time of day
 code-theme-merchant-kind = Kind of merchant
-code-theme-reported-fraud = Fraud reported here
+code-theme-reported-fraud = Reported fraud
 code-theme-merchant-activity = Merchant's activity and prices
 
 ## Codes
@@ -120,8 +128,8 @@ payment =
     .clause = { $amount } was paid { $channel } ({ $country }) on { $when } UTC
     .short = { $amount } { $channel } on { $when } UTC
 payment-first =
-    .clause = no earlier payment of this card is known
-    .short = no earlier payment
+    .clause = no payment of this card came in the weeks before
+    .short = no payment in the weeks before
 payment-recent =
     .clause = { $hour ->
         [0] none
@@ -142,13 +150,13 @@ score-elsewhere =
     .clause = another model gave a fraud probability of { $probability }
     .short = a fraud probability of { $probability } by another model
 unscored =
-    .clause = no model could score this payment, so it was sent to review
+    .clause = no model could score this payment
     .short = no score
 doubt-late =
-    .clause = the time of this payment lies further back than the stream allows, so what happened around it is known only in part, and it was sent to review
+    .clause = the time of this payment lies further back than the stream allows, so what happened around it is known only in part
     .short = a time that lies too far back
 doubt-reused =
-    .clause = the card used the id of this payment before for another purchase, so it was sent to review
+    .clause = the card used the id of this payment before for another purchase
     .short = a reused payment id
 doubt-currency =
     .clause = there is no exchange rate for { $currency }, so amounts were left out of the score
@@ -157,8 +165,8 @@ other-bundle =
     .clause = model { $raised } raised this alert, and this worker has model { $here }, so the reasons behind the score are not known
     .short = a score by another model
 novel =
-    .clause = the payment as a whole is unlike anything in the training data
-    .short = a payment unlike anything in the training data
+    .clause = the payment as a whole is among the most unusual, measured by the training data
+    .short = an unusual payment as a whole
 rule =
     .clause = the rule { $rule } holds for this payment
     .short = the rule { $rule }
@@ -248,7 +256,7 @@ feature-amount-to-max =
     .clause = the amount is { $value } times the highest { of-subject } in the { window } before
     .label = amount over the highest of { window }
 feature-amount-zscore =
-    .clause = the amount lies { $value } standard deviations from the mean { of-subject } within { window }
+    .clause = the amount lies { $value } smoothed standard deviations from the mean { of-subject } within { window }
     .label = deviation of the amount from { window }
 feature-distinct-merchants =
     .clause = { this-subject } paid { $value ->
@@ -284,8 +292,8 @@ feature-online-share =
     .clause = { $value } of the payments { of-subject } in the { window } before were online
     .label = share online
 feature-burst =
-    .clause = the activity { of-subject } within { window } is { $value } times its usual rate
-    .label = activity within { window } over the usual
+    .clause = the rate of payments { of-subject } within { window } is { $value } times its average, this payment included
+    .label = rate of payments within { window } over the average
 feature-fraud-count =
     .clause = { $value ->
         [one] 1 payment { of-subject } within { window } is known to be fraud
@@ -296,7 +304,7 @@ feature-fraud-share =
     .clause = { $value } of the payments { of-subject } within { window } are known to be fraud
     .label = share of known frauds within { window }
 feature-max-to-normal =
-    .clause = the highest amount { of-subject } in the { window } before is { $value } times its normal amount
+    .clause = the highest amount { of-subject } in the { window } before is { $value } times its estimated normal amount
     .label = highest amount of { window } over the normal
 feature-unusual-count =
     .clause = { this-subject } had { $value ->
@@ -320,22 +328,22 @@ feature-seconds-since-last =
     .clause = the payment before this one was { $value } earlier
     .label = time since the last payment
 feature-distance =
-    .clause = it is { $value } from the place of the payment before
-    .label = distance from the last place
+    .clause = it is { $value } from the last place where the card was present
+    .label = distance from the last place where the card was present
 feature-speed =
-    .clause = getting here from the place of the payment before takes a speed of { $value }
+    .clause = getting here from the last place where the card was present takes a speed of { $value }
     .label = travel speed
 feature-new-device =
     .clause = { this-subject } { $value ->
-        [yes] had not been used
-       *[no] had been used
-     } from this device before
+        [yes] had not recently been used
+       *[no] had recently been used
+     } from this device
     .label = new device
 feature-amount-to-normal =
-    .clause = the amount is { $value } times the normal amount { of-subject }
+    .clause = the amount is { $value } times the estimated normal amount { of-subject }
     .label = amount over the normal
 feature-recent-to-normal =
-    .clause = the mean of the last three amounts { of-subject } is { $value } times its normal amount
+    .clause = the mean of the last three amounts { of-subject } is { $value } times its estimated normal amount
     .label = last amounts over the normal
 feature-fraud-reports =
     .clause = { $value ->
@@ -486,12 +494,15 @@ merchant-history =
 cases-none =
     .clause = no similar case was closed before this alert
     .short = no similar closed case
+cases-not-searched =
+    .clause = similar cases were not looked for, because no model here scored the payment
+    .short = no search for similar cases
 cases =
     .clause = of the { $cases } most similar closed cases, { $frauds ->
         [one] 1 was
        *[other] { $frauds } were
      } fraud and { $legitimate } legitimate
-    .short = { $frauds } of { $cases } similar cases that were fraud
+    .short = { $frauds } frauds and { $legitimate } legitimate payments among the { $cases } most similar cases
 cases-contradict =
     .clause = the similar cases contradict the score: { $frauds } of { $cases } were fraud, the model gives { $probability }
     .short = similar cases that contradict the score

@@ -4,6 +4,12 @@
 
 ## De qué trata un hecho
 
+subject-word = { $subject ->
+    [card] tarjeta
+    [merchant] comercio
+    [device] dispositivo
+   *[transaction] pago
+ }
 this-subject = { $subject ->
     [merchant] este comercio
     [device] este dispositivo
@@ -22,6 +28,7 @@ at-subject = { $subject ->
 
 ## Periodos: $window_n y $window_unit; before-days con $days
 
+window-note = { " " }(hasta { $delay } antes)
 window = { $window_unit ->
     [day] { $window_n ->
         [one] 1 día
@@ -39,7 +46,7 @@ window = { $window_unit ->
         [one] 1 segundo
        *[other] { $window_n } segundos
      }
- }
+ }{ $window_note }
 before-window = { $window_unit ->
     [day] { $window_n ->
         [one] en las 24 horas anteriores
@@ -57,7 +64,7 @@ before-window = { $window_unit ->
         [one] en el segundo anterior
        *[other] en los { $window_n } segundos anteriores
      }
- }
+ }{ $window_note }
 before-days = { $days ->
     [one] en el día anterior
    *[other] en los { $days } días anteriores
@@ -66,7 +73,7 @@ before-days = { $days ->
 ## Un valor junto a lo habitual y junto a los pagos legítimos y los fraudes
 
 with-usual = { $words }, frente a un valor habitual de { $usual }
-with-label = { $label }: { $value }
+with-label = { $label } ({ subject-word }): { $value }
 honest-percent = el { $share } de los pagos legítimos
 honest-one-in = 1 de cada { $n } pagos legítimos
 honest-none = ninguno de los pagos legítimos de la muestra
@@ -89,8 +96,9 @@ unknown = desconocido
 ## Frases
 
 capital-after-colon = no
+opening-strongest-for-fraud-theme = el argumento más fuerte a favor del fraude, el tema «{ $theme }»: { $rest }
+opening-strongest-against-fraud-theme = el argumento más fuerte en contra del fraude, el tema «{ $theme }»: { $rest }
 opening-also = además: { $rest }
-opening-however = en cambio: { $rest }
 opening-for-fraud = a favor del fraude: { $rest }
 opening-against-fraud = en contra del fraude: { $rest }
 opening-strongest-for-fraud = el argumento más fuerte a favor del fraude: { $rest }
@@ -111,12 +119,12 @@ part-next_step = Siguiente paso
 
 code-theme-amount = Importe frente al hábito de la tarjeta
 code-theme-pace = Ritmo de los pagos
-code-theme-small-amounts = Importes pequeños de prueba
+code-theme-small-amounts = Importes muy pequeños
 code-theme-place = Lugar y desplazamientos
 code-theme-device = Dispositivo y canal
 code-theme-time = Hora del día
 code-theme-merchant-kind = Tipo de comercio
-code-theme-reported-fraud = Fraude notificado aquí
+code-theme-reported-fraud = Fraude notificado
 code-theme-merchant-activity = Actividad y precios del comercio
 
 ## Palabras fijas
@@ -146,8 +154,8 @@ payment =
     .clause = se hizo un pago de { $amount } { $channel } en { $country } el { $when } UTC
     .short = un pago de { $amount } { $channel } el { $when } UTC
 payment-first =
-    .clause = no se conoce ningún pago anterior de esta tarjeta
-    .short = ningún pago anterior
+    .clause = no hubo ningún pago de esta tarjeta en las semanas anteriores
+    .short = ningún pago en las semanas anteriores
 payment-recent =
     .clause = { $recent ->
         [one] el último pago de la tarjeta { $hour ->
@@ -178,13 +186,13 @@ score-elsewhere =
     .clause = otro modelo dio una probabilidad de fraude del { $probability }
     .short = una probabilidad de fraude del { $probability } según otro modelo
 unscored =
-    .clause = ningún modelo pudo puntuar este pago, por lo que pasó a revisión
+    .clause = ningún modelo pudo puntuar este pago
     .short = ninguna puntuación
 doubt-late =
-    .clause = la hora de este pago queda más atrás de lo que admite el flujo de datos, por lo que solo se conoce en parte lo que ocurrió en torno a él, y el pago pasó a revisión
+    .clause = la hora de este pago queda más atrás de lo que admite el flujo de datos, por lo que solo se conoce en parte lo que ocurrió en torno a él
     .short = una hora que queda demasiado atrás
 doubt-reused =
-    .clause = la tarjeta ya había usado el identificador de este pago para otra compra, por lo que el pago pasó a revisión
+    .clause = la tarjeta ya había usado el identificador de este pago para otra compra
     .short = un identificador de pago reutilizado
 doubt-currency =
     .clause = no hay tipo de cambio para { $currency }, por lo que los importes no contaron en la puntuación
@@ -193,8 +201,8 @@ other-bundle =
     .clause = el modelo { $raised } generó esta alerta y este proceso tiene el modelo { $here }, por lo que no se conocen los motivos de la puntuación
     .short = una puntuación de otro modelo
 novel =
-    .clause = el pago en su conjunto no se parece a nada de los datos de entrenamiento
-    .short = un pago que no se parece a nada de los datos de entrenamiento
+    .clause = el pago en su conjunto es de los más inusuales, según los datos de entrenamiento
+    .short = un pago inusual en su conjunto
 rule =
     .clause = la regla { $rule } se cumple en este pago
     .short = la regla { $rule }
@@ -296,7 +304,7 @@ feature-amount-to-max =
     .clause = el importe es { $value } veces el más alto { of-subject } { before-window }
     .label = relación entre el importe y el más alto de { window }
 feature-amount-zscore =
-    .clause = el importe está a { $value } desviaciones típicas de la media { of-subject } en { window }
+    .clause = el importe está a { $value } desviaciones típicas suavizadas de la media { of-subject } en { window }
     .label = desviación del importe respecto a la media de { window }
 feature-distinct-merchants =
     .clause = { this-subject } { $value ->
@@ -334,8 +342,8 @@ feature-online-share =
     .clause = el { $value } de los pagos { at-subject } { before-window } se hicieron por internet
     .label = proporción por internet
 feature-burst =
-    .clause = la actividad { of-subject } en { window } es { $value } veces la habitual
-    .label = relación entre la actividad en { window } y la habitual
+    .clause = la frecuencia de pagos { of-subject } en { window }, incluido este pago, es { $value } veces su media
+    .label = relación entre la frecuencia de pagos en { window } y la media
 feature-fraud-count =
     .clause = { $value ->
         [0] no consta como fraude ningún pago
@@ -347,7 +355,7 @@ feature-fraud-share =
     .clause = el { $value } de los pagos { at-subject } en { window } constan como fraude
     .label = proporción de fraudes conocidos en { window }
 feature-max-to-normal =
-    .clause = el importe más alto { of-subject } { before-window } es { $value } veces su importe normal
+    .clause = el importe más alto { of-subject } { before-window } es { $value } veces su importe normal estimado
     .label = relación entre el importe más alto de { window } y el normal
 feature-unusual-count =
     .clause = { this-subject } { $value ->
@@ -372,22 +380,22 @@ feature-seconds-since-last =
     .clause = el pago anterior a este se hizo { $value } antes
     .label = tiempo desde el último pago
 feature-distance =
-    .clause = este pago se hizo a { $value } del lugar del pago anterior
-    .label = distancia al último lugar
+    .clause = este pago se hizo a { $value } del último lugar en el que la tarjeta estuvo presente
+    .label = distancia al último lugar en el que la tarjeta estuvo presente
 feature-speed =
-    .clause = llegar aquí desde el lugar del pago anterior exige una velocidad de { $value }
+    .clause = llegar aquí desde el último lugar en el que la tarjeta estuvo presente exige una velocidad de { $value }
     .label = velocidad de desplazamiento
 feature-new-device =
     .clause = { this-subject } { $value ->
-        [yes] no se había usado antes
-       *[no] ya se había usado antes
+        [yes] no se había usado últimamente
+       *[no] se había usado últimamente
      } desde este dispositivo
     .label = dispositivo nuevo
 feature-amount-to-normal =
-    .clause = el importe es { $value } veces el importe normal { of-subject }
+    .clause = el importe es { $value } veces el importe normal estimado { of-subject }
     .label = relación entre el importe y el normal
 feature-recent-to-normal =
-    .clause = la media de los tres últimos importes { of-subject } es { $value } veces su importe normal
+    .clause = la media de los tres últimos importes { of-subject } es { $value } veces su importe normal estimado
     .label = relación entre los últimos importes y el normal
 feature-fraud-reports =
     .clause = { $value ->
@@ -525,6 +533,9 @@ merchant-history =
 cases-none =
     .clause = no se cerró ningún caso similar antes de esta alerta
     .short = ningún caso similar cerrado
+cases-not-searched =
+    .clause = no se buscaron casos similares, porque ningún modelo de aquí puntuó el pago
+    .short = ninguna búsqueda de casos similares
 cases =
     .clause = { $cases ->
         [one] de 1 caso cerrado, el más similar
@@ -538,10 +549,7 @@ cases =
         [one] 1 fue legítimo
        *[other] { $legitimate } fueron legítimos
      }
-    .short = { $frauds } de { $cases ->
-        [one] 1 caso similar
-       *[other] { $cases } casos similares
-     } con resultado de fraude
+    .short = { $frauds } fraudes y { $legitimate } pagos legítimos entre los { $cases } casos más similares
 cases-contradict =
     .clause = los casos similares contradicen la puntuación: { $frauds ->
         [0] ninguno de { $cases } fue

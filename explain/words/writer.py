@@ -34,6 +34,14 @@ _WINDOW_UNITS: Final = (("day", MS_PER_DAY), ("hour", MS_PER_HOUR), ("minute", M
 _RARE = 0.1  # a share below it is written as "1 in N"
 _LOWEST_WITH_DECIMALS, _FEW = 100, 10  # ratios from here on, and counts from here on, are written without decimals
 
+_RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
+_COMPOUND: Final = frozenset(
+    {
+        "theme", "score", "score-few", "doubt-late", "doubt-currency", "other-bundle", "typology-fitted", "cases-contradict", "habit-amount", "habit-place",
+        "merchant-history", "archive-missing", "archive-behind", "feature-usual-fraud-count", "feature-usual-fraud-share",
+    }
+)  # fmt: skip
+
 Argument = str | FluentNumber
 
 
@@ -118,7 +126,10 @@ class Writer:
         arguments = self._arguments(fact.values) | {"subject": fact.subject.value, "side": fact.side.value}
         if form is Form.SHORT and fact.kind.startswith("feature-"):
             words = self._message(
-                "with-label", label=self._attribute(fact.kind, "label", arguments), value=self.value(fact.values["value"])
+                "with-label",
+                label=self._attribute(fact.kind, "label", arguments),
+                value=self.value(fact.values["value"]),
+                subject=fact.subject.value,
             )
         else:
             words = self._attribute(fact.kind, form.value, arguments)
@@ -159,21 +170,31 @@ class Writer:
             else:
                 told.append(words)
         rest = told[0]
+        joiner = _joiner(claim, facts)
         for number, words in enumerate(told[1:], start=2):
-            last = number == len(told) or claim.joiner is Joiner.SEMICOLON
-            rest = self._message(f"joiner-{claim.joiner.value if last else 'comma'}", left=rest, right=words)
+            last = number == len(told) or joiner is Joiner.SEMICOLON
+            rest = self._message(f"joiner-{joiner.value if last else 'comma'}", left=rest, right=words)
         if claim.opening is not Opening.NONE:
             rest = _capital(rest) if self._message("capital-after-colon") == "yes" else rest
-            rest = self._message(f"opening-{claim.opening.value.replace('_', '-')}", rest=rest)
+            rest = self._opened(claim.opening, facts[claim.mentions[0].fact_id], rest)
         return _sentence(rest)
+
+    def _opened(self, opening: Opening, fact: Fact, rest: str) -> str:
+        """A sentence after its opening. What is strongest is a theme: a value that stands for it is told with the theme's name."""
+        name = f"opening-{opening.value.replace('_', '-')}"
+        if opening in _RANKED and fact.kind != "theme":
+            return self._message(f"{name}-theme", rest=rest, theme=self._message(f"code-{code(f'theme-{fact.theme}').text}"))
+        return self._message(name, rest=rest)
 
     def _arguments(self, values: dict[str, Value]) -> dict[str, Argument]:
         arguments: dict[str, Argument] = {}
         for name, value in values.items():
             if name == "window":
-                arguments |= _window(value)
-            else:
+                arguments |= {"window_note": ""} | _window(value)
+            elif name != "delay":
                 arguments[name] = self._value(value)
+        if "delay" in values:
+            arguments["window_note"] = self._message("window-note", delay=self._value(values["delay"]))
         return arguments
 
     def _value(self, value: Value) -> Argument:
@@ -212,7 +233,7 @@ class Writer:
             case Unit.SPEED:
                 return format_unit(round(number), "speed-kilometer-per-hour", length="short", locale=self._locale)
             case Unit.CLOCK:
-                minutes = int(number * 60)
+                minutes = int(number * 3600 + 0.5) // 60  # hours come as float32
                 return f"{minutes // 60:02d}:{minutes % 60:02d}"
             case Unit.WEEKDAY:
                 return str(self._weekdays[int(number)])
@@ -252,6 +273,12 @@ class Writer:
         if errors:
             raise MissingMessage(f"a value of the message {name}: {errors[0]}")
         return str(written)
+
+
+def _joiner(claim: Claim, facts: dict[str, Fact]) -> Joiner:
+    """The joiner of a claim; a semicolon beside clauses with a clause of their own inside, which "and" would go on with."""
+    inner = any(one.form is Form.CLAUSE and facts[one.fact_id].kind in _COMPOUND for one in claim.mentions)
+    return Joiner.SEMICOLON if inner else claim.joiner
 
 
 def _window(value: Value) -> dict[str, Argument]:
