@@ -116,7 +116,7 @@ class _Toolbox:
         return self._answer("device_history", facts) if facts else "No device was given with this payment."
 
     def linked_cards(self) -> str:
-        """Other cards with alerts at the same merchant."""
+        """Other cards with alerts at the same merchant, and other cards that used the same device."""
         transaction = self._alert.transaction
         others = [
             one
@@ -127,7 +127,8 @@ class _Toolbox:
         frauds = {one.alert.transaction.card_id for one in others if one.finding is Finding.FRAUD}
         values = {"cards": count(len(cards)), "frauds": count(len(frauds))}
         side = Side.FRAUD if frauds else Side.NEITHER
-        return self._answer("linked_cards", [Fact("", "found-linked", About.MERCHANT, values, side)])
+        device = [fact for fact in self._past(About.DEVICE) if fact.kind == "device-shared"]
+        return self._answer("linked_cards", [Fact("", "found-linked", About.MERCHANT, values, side), *device])
 
     def similar_cases(self) -> str:
         """The most similar closed cases, and what they turned out to be."""

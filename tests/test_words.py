@@ -47,7 +47,7 @@ NAMES = {
     "theme": Unit.CODE, "fraud": Unit.COUNT, "against": Unit.COUNT, "text": Unit.TEXT, "text_de": Unit.TEXT, "text_es": Unit.TEXT,
     "rule": Unit.TEXT, "raised": Unit.TEXT, "here": Unit.TEXT, "currency": Unit.TEXT, "field": Unit.CODE, "days": Unit.COUNT,
     "median": Unit.MONEY, "rank": Unit.SHARE, "payments": Unit.COUNT, "share": Unit.SHARE, "begin": Unit.CLOCK, "end": Unit.CLOCK,
-    "category": Unit.TEXT, "distance": Unit.KILOMETRES, "largest": Unit.MONEY, "first": Unit.DATE, "cards": Unit.COUNT, "frauds": Unit.COUNT,
+    "category": Unit.TEXT, "distance": Unit.KILOMETRES, "largest": Unit.MONEY, "first": Unit.DATE, "last": Unit.DATE, "cards": Unit.COUNT, "frauds": Unit.COUNT,
     "cards_with_fraud": Unit.COUNT, "cases": Unit.COUNT, "legitimate": Unit.COUNT, "closed": Unit.INSTANT, "similarity": Unit.SHARE,
     "outcome": Unit.CODE, "typology": Unit.CODE, "support": Unit.COUNT, "right": Unit.SHARE, "ago": Unit.SECONDS, "alerts": Unit.COUNT, "open": Unit.COUNT,
 }  # fmt: skip
@@ -170,6 +170,8 @@ def facts(draw, kind):
     if kind == "payment-recent":
         most = draw(st.integers(1, 8))
         own |= {"recent": Value(Unit.COUNT, float(most)), "hour": Value(Unit.COUNT, float(draw(st.integers(0, most))))}
+    if kind == "device-known" and own["payments"].number == 1:
+        own["last"] = own["first"]
     if "cards_with_fraud" in own:
         most = int(own["frauds"].number)
         own["cards_with_fraud"] = Value(Unit.COUNT, float(draw(st.integers(min(1, most), most))))
@@ -347,7 +349,7 @@ def test_a_sentence_joins_its_facts():
     mentions = (Mention("F1", Form.CLAUSE), Mention("F1", Form.CONTRAST), Mention("F2", Form.CLAUSE), Mention("F3", Form.CLAUSE))
     claim = Claim(Part.WHY_UNUSUAL, mentions, Opening.FOR_FRAUD)
     assert writer("en").claim(claim, known) == (
-        "For fraud: This card had not recently been used from this device (this holds for 1 in 99 honest payments and 18% of frauds), "
+        "For fraud: This card had not recently been used with this device (this holds for 1 in 99 honest payments and 18% of frauds), "
         "the amount is €5.00 and it happened at 03:00 UTC."
     )
 

@@ -1,4 +1,4 @@
-"""How many of the frauds of a period are reported already: labels come late, so the newest frauds still count as honest."""
+"""The share of a period's frauds that has been reported so far: labels come late, so the newest frauds still count as honest."""
 
 from typing import Final
 

@@ -111,6 +111,6 @@ def _missing(alert: Alert) -> list[str]:
 
 def balance(contributions: list[float]) -> Fact:
     """Return how many themes speak for and against fraud (``B1``)."""
-    fraud = sum(one > 0 for one in contributions)
-    values: dict[str, Value] = {"fraud": count(fraud), "against": count(len(contributions) - fraud)}
-    return Fact("B1", "balance" if fraud < len(contributions) else "balance-one-sided", Subject.SCORE, values)
+    fraud, against = (sum(sign * one > 0 for one in contributions) for sign in (1, -1))
+    values: dict[str, Value] = {"fraud": count(fraud), "against": count(against)}
+    return Fact("B1", "balance" if against else "balance-one-sided", Subject.SCORE, values)

@@ -116,7 +116,11 @@ def _device(history: CardHistory, before: int) -> list[_Told]:
     if history.device is None:
         found.append(("device-new", Subject.DEVICE, {"days": count(history.days)}, Side.FRAUD))
     else:
-        values = {"payments": count(history.device.payments), "first": date(history.device.first)}
+        values = {
+            "payments": count(history.device.payments),
+            "first": date(history.device.first),
+            "last": date(history.device.last),
+        }
         old = before - history.device.first >= _OLD_MS
         found.append(("device-known", Subject.DEVICE, values, _side(False, old)))
     others = (history.device_at_large.cards if history.device_at_large else 0) - (history.device is not None)

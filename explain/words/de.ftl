@@ -26,7 +26,7 @@ at-subject = { $subject ->
 
 ## Zeitspannen: $window_n und $window_unit (window steht im Dativ); before-days mit $days
 
-window-note = { " " }(bis { $delay } davor)
+window-note = { " " }(endet { $delay } vor dieser Zahlung)
 window = { $window_unit ->
     [day] { $window_n ->
         [one] 1 Tag
@@ -493,7 +493,7 @@ device-new =
     .clause = dieses Gerät wurde { before-days } mit dieser Karte nicht verwendet
     .short = ein für die Karte neues Gerät
 device-known =
-    .clause = dieses Gerät wurde mit dieser Karte seit dem { $first } { $payments ->
+    .clause = dieses Gerät wurde mit dieser Karte vom { $first } bis zum { $last } { $payments ->
         [one] einmal
        *[other] { $payments }-mal
      } verwendet
@@ -652,7 +652,7 @@ ui-from-home = { $distance } von dort
 ui-device-used = { $payments ->
     [one] einmal
    *[other] { $payments }-mal
- } verwendet seit dem { $first }
+ } verwendet vom { $first } bis zum { $last }
 ui-more-devices = { $n ->
     [one] 1 weiteres
    *[other] { $n } weitere

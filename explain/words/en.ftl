@@ -1,6 +1,7 @@
 # English. Messages are written in Project Fluent's syntax (https://projectfluent.org).
 #
-# A kind of fact has the attributes .clause (a sentence without its full stop, in lower case) and .short (a noun phrase).
+# A kind of fact has the attributes .clause (a sentence without its full stop, in lower case) and .short (a noun phrase); a feature has .label,
+# its name, instead of .short. The kinds step, earlier and found-rule pass a text through.
 # The values of a fact are its arguments; $subject is what the fact is about, $side what it supports.
 
 ## What a fact is about
@@ -24,7 +25,7 @@ of-subject = { $subject ->
 
 ## Lengths of time: $window_n and $window_unit
 
-window-note = { " " }(up to { $delay } before)
+window-note = { " " }(ending { $delay } before this payment)
 window = { $window_unit ->
     [day] { $window_n ->
         [one] 1 day
@@ -54,15 +55,15 @@ honest-none = none of the sampled honest payments
 fraud-percent = { $share } of frauds
 fraud-one-in = 1 in { $n } frauds
 fraud-none = none of the sampled frauds
-contrast-high = { $honest } and { $fraud } are at least this high
-contrast-low = { $honest } and { $fraud } are at least this low
+contrast-high = the value is at least this high for { $honest } and { $fraud }
+contrast-low = the value is at least this low for { $honest } and { $fraud }
 contrast-flag = this holds for { $honest } and { $fraud }
 contrast-late = { $honest } and { $fraud } are at this time of day or later
 contrast-early = { $honest } and { $fraud } are at this time of day or earlier
-contrast-late-in-week = { $honest } and { $fraud } are on this day of the week or later
-contrast-early-in-week = { $honest } and { $fraud } are on this day of the week or earlier
-contrast-long = for { $honest } and { $fraud } it is at least this long
-contrast-recent = for { $honest } and { $fraud } it is no longer than this
+contrast-late-in-week = { $honest } and { $fraud } are on this weekday or later (Monday to Sunday)
+contrast-early-in-week = { $honest } and { $fraud } are on this weekday or earlier (Monday to Sunday)
+contrast-long = the time is at least this long for { $honest } and { $fraud }
+contrast-recent = the time is at most this long for { $honest } and { $fraud }
 yes = yes
 no = no
 unknown = unknown
@@ -91,7 +92,7 @@ part-next_step = Next step
 
 ## Themes
 
-code-theme-amount = Amount against the card's habit
+code-theme-amount = Amount compared with the card's habit
 code-theme-pace = Pace of payments
 code-theme-small-amounts = Very small amounts
 code-theme-place = Place and travel
@@ -131,20 +132,28 @@ payment-first =
     .clause = no payment of this card came in the weeks before
     .short = no payment in the weeks before
 payment-recent =
-    .clause = { $hour ->
-        [0] none
-       *[other] { $hour }
-     } of the card's last { $recent } payments came within the hour before
+    .clause = { $recent ->
+        [one] { $hour ->
+            [0] the card's payment before did not come within the hour before
+           *[other] the card's payment before came within the hour before
+         }
+       *[other] { $hour ->
+            [0] none
+           *[other] { $hour }
+         } of the card's last { $recent } payments came within the hour before
+     }
     .short = { $hour } of { $recent } payments within the hour before
 score =
-    .clause = the model's probability of fraud is { $probability }: of 100 payments scored like this, { $hundred ->
-        [0] fewer than 1 is
-        [1] about 1 is
-       *[other] about { $hundred } are
+    .clause = the model's probability of fraud is { $probability }: { $hundred ->
+        [0] fewer than 1
+       *[other] about { $hundred }
+     } in 100 payments scored like this { $hundred ->
+        [one] is
+       *[other] are
      } fraud (review starts at { $review })
     .short = a fraud probability of { $probability }
 score-few =
-    .clause = the model's probability of fraud is { $probability }, from few comparable payments: between { $low } and { $high } of 100 are fraud (review starts at { $review })
+    .clause = the model's probability of fraud is { $probability }, but few payments have scored like this, so that { $low } to { $high } in 100 may be fraud (95% interval; review starts at { $review })
     .short = a fraud probability of { $probability } from few comparable payments
 score-elsewhere =
     .clause = another model gave a fraud probability of { $probability }
@@ -153,10 +162,10 @@ unscored =
     .clause = no model could score this payment
     .short = no score
 doubt-late =
-    .clause = the time of this payment lies further back than the stream allows, so what happened around it is known only in part
-    .short = a time that lies too far back
+    .clause = this payment reached the system too late, so what happened around it is known only in part
+    .short = a payment that came too late
 doubt-reused =
-    .clause = the card used the id of this payment before for another purchase
+    .clause = an earlier purchase with this card already had this payment's id
     .short = a reused payment id
 doubt-currency =
     .clause = there is no exchange rate for { $currency }, so amounts were left out of the score
@@ -165,7 +174,7 @@ other-bundle =
     .clause = model { $raised } raised this alert, and this worker has model { $here }, so the reasons behind the score are not known
     .short = a score by another model
 novel =
-    .clause = the payment as a whole is among the most unusual, measured by the training data
+    .clause = taken as a whole, this payment is more unusual than nearly all payments in the training data
     .short = an unusual payment as a whole
 rule =
     .clause = the rule { $rule } holds for this payment
@@ -181,8 +190,15 @@ theme =
      } the score; without it the probability would be { $without }
     .short = “{ $theme }”
 balance =
-    .clause = { $fraud } of the themes behind the score speak for fraud and { $against } against
-    .short = { $fraud } themes for fraud and { $against } against
+    .clause = { $fraud ->
+        [0] no theme behind the score speaks
+        [one] 1 theme behind the score speaks
+       *[other] { $fraud } themes behind the score speak
+     } for fraud and { $against } against it
+    .short = { $fraud ->
+        [one] 1 theme
+       *[other] { $fraud } themes
+     } for fraud and { $against } against it
 balance-one-sided =
     .clause = no theme behind the score speaks against fraud
     .short = no theme against fraud
@@ -238,7 +254,7 @@ feature-amount-mean =
     .clause = the mean amount { of-subject } within { window } is { $value }
     .label = mean amount within { window }
 feature-amount-ratio =
-    .clause = the amount is { $value } times the mean { of-subject } within { window }
+    .clause = the amount is { $value } times the mean amount { of-subject } within { window }
     .label = amount over the mean of { window }
 feature-low-count =
     .clause = { this-subject } had { $value ->
@@ -253,10 +269,10 @@ feature-amount-max =
     .clause = the highest amount { of-subject } within { window } is { $value }
     .label = highest amount within { window }
 feature-amount-to-max =
-    .clause = the amount is { $value } times the highest { of-subject } in the { window } before
+    .clause = the amount is { $value } times the highest amount { of-subject } in the { window } before
     .label = amount over the highest of { window }
 feature-amount-zscore =
-    .clause = the amount lies { $value } smoothed standard deviations from the mean { of-subject } within { window }
+    .clause = the distance of the amount from the mean amount { of-subject } within { window } is { $value } smoothed standard deviations
     .label = deviation of the amount from { window }
 feature-distinct-merchants =
     .clause = { this-subject } paid { $value ->
@@ -292,7 +308,7 @@ feature-online-share =
     .clause = { $value } of the payments { of-subject } in the { window } before were online
     .label = share online
 feature-burst =
-    .clause = the rate of payments { of-subject } within { window } is { $value } times its average, this payment included
+    .clause = counting this payment, the rate of payments { of-subject } within { window } is { $value } times the average
     .label = rate of payments within { window } over the average
 feature-fraud-count =
     .clause = { $value ->
@@ -313,22 +329,22 @@ feature-unusual-count =
      } in the { window } before
     .label = unusual amounts within { window }
 feature-first-unusual =
-    .clause = the first unusual amount { of-subject } in the { window } before came { $value } days ago
+    .clause = the first unusual amount { of-subject } in the { window } before came { $value } days before this payment
     .label = days since the first unusual amount of { window }
 feature-last-unusual =
-    .clause = the last unusual amount { of-subject } in the { window } before came { $value } days ago
+    .clause = the last unusual amount { of-subject } in the { window } before came { $value } days before this payment
     .label = days since the last unusual amount of { window }
 feature-first-fraud =
-    .clause = the first known fraud { of-subject } within { window } happened { $value } days ago
+    .clause = the first known fraud { of-subject } within { window } happened { $value } days before this payment
     .label = days since the first known fraud of { window }
 feature-last-fraud =
-    .clause = the last known fraud { of-subject } within { window } happened { $value } days ago
+    .clause = the last known fraud { of-subject } within { window } happened { $value } days before this payment
     .label = days since the last known fraud of { window }
 feature-seconds-since-last =
     .clause = the payment before this one was { $value } earlier
     .label = time since the last payment
 feature-distance =
-    .clause = it is { $value } from the last place where the card was present
+    .clause = this payment is { $value } from the last place where the card was present
     .label = distance from the last place where the card was present
 feature-speed =
     .clause = getting here from the last place where the card was present takes a speed of { $value }
@@ -337,7 +353,7 @@ feature-new-device =
     .clause = { this-subject } { $value ->
         [yes] had not recently been used
        *[no] had recently been used
-     } from this device
+     } with this device
     .label = new device
 feature-amount-to-normal =
     .clause = the amount is { $value } times the estimated normal amount { of-subject }
@@ -364,13 +380,13 @@ feature-usual-fraud-share =
     .clause = { $value } of the payments { of-subject } within { window } are known to be fraud although their amounts were usual for their cards
     .label = share of known frauds of usual amount within { window }
 feature-first-usual-fraud =
-    .clause = the first known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days ago
+    .clause = the first known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days before this payment
     .label = days since the first fraud of usual amount of { window }
 feature-last-usual-fraud =
-    .clause = the last known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days ago
+    .clause = the last known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days before this payment
     .label = days since the last fraud of usual amount of { window }
 feature-last-legitimate =
-    .clause = the last payment { of-subject } within { window } that is not known to be fraud was { $value } days ago
+    .clause = the last payment { of-subject } within { window } that is not known to be fraud was { $value } days before this payment
     .label = days since the last payment of { window } not known to be fraud
 
 ## The past
@@ -400,7 +416,7 @@ habit-amount =
     .clause = half of this card's { $payments ->
         [one] 1 payment
        *[other] { $payments } payments
-     } are up to { $median } and 95% up to { $high }; this amount is higher than { $rank } of them
+     } before are at most { $median }, and 95% at most { $high }; this one is higher than { $rank } of them
     .short = usual amounts up to { $median } (half) and { $high } (95%)
 habit-hours =
     .clause = { $share } of this card's payments are made from { $begin } to { $end } UTC, as this one was
@@ -433,11 +449,11 @@ habit-merchant-largest =
     .clause = this card paid here { $payments ->
         [one] once
        *[other] { $payments } times
-     } before, at most { $largest }
+     } before (largest: { $largest })
     .short = { $payments ->
         [one] 1 earlier payment
        *[other] { $payments } earlier payments
-     } here of at most { $largest }
+     } here (largest: { $largest })
 device-new =
     .clause = this card did not use this device in the { $days ->
         [one] day
@@ -446,9 +462,9 @@ device-new =
     .short = a device new to the card
 device-known =
     .clause = this card used this device { $payments ->
-        [one] once
-       *[other] { $payments } times
-     } since { $first }
+        [one] once, on { $first }
+       *[other] { $payments } times from { $first } to { $last }
+     }
     .short = a device used { $payments ->
         [one] once
        *[other] { $payments } times
@@ -498,19 +514,30 @@ cases-not-searched =
     .clause = similar cases were not looked for, because no model here scored the payment
     .short = no search for similar cases
 cases =
-    .clause = of the { $cases } most similar closed cases, { $frauds ->
+    .clause = of the { $cases ->
+        [one] 1 most similar closed case
+       *[other] { $cases } most similar closed cases
+     }, { $frauds ->
+        [0] none was
         [one] 1 was
        *[other] { $frauds } were
-     } fraud and { $legitimate } legitimate
-    .short = { $frauds } frauds and { $legitimate } legitimate payments among the { $cases } most similar cases
+     } fraud and { $legitimate ->
+        [0] none
+       *[other] { $legitimate }
+     } legitimate
+    .short = { $frauds ->
+        [0] no fraud
+        [one] 1 fraud
+       *[other] { $frauds } frauds
+     } among the { $cases } most similar cases, { $legitimate } of them legitimate
 cases-contradict =
-    .clause = the similar cases contradict the score: { $frauds } of { $cases } were fraud, the model gives { $probability }
+    .clause = the similar cases contradict the score: { $frauds } of { $cases } were fraud, but the model puts the probability of fraud at { $probability }
     .short = similar cases that contradict the score
 case =
-    .clause = a case closed on { $closed } UTC, { $similarity } alike, was { $outcome }
+    .clause = a case closed on { $closed } UTC, { $similarity } similar, was { $outcome }
     .short = a case that was { $outcome }
 case-shared =
-    .clause = a case closed on { $closed } UTC, { $similarity } alike and also marked by “{ $theme }”, was { $outcome }
+    .clause = a case closed on { $closed } UTC, { $similarity } similar and also marked by “{ $theme }”, was { $outcome }
     .short = a case that was { $outcome }, also marked by “{ $theme }”
 difference = { $label } { $there } there, { $here } here
 typology =
@@ -541,7 +568,11 @@ found-linked =
     .clause = { $cards ->
         [one] 1 other card
        *[other] { $cards } other cards
-     } had alerts at this merchant, { $frauds } of them with fraud
+     } had alerts at this merchant, { $frauds ->
+        [0] none of these cards
+        [one] 1 of these cards
+       *[other] { $frauds } of these cards
+     } with fraud
     .short = { $cards ->
         [one] 1 other card
        *[other] { $cards } other cards
@@ -582,9 +613,9 @@ ui-habit-online = { $share } online
 ui-habit-home = { $share } within { $near } of the home area
 ui-from-home = { $distance } from there
 ui-device-used = used { $payments ->
-    [one] once
-   *[other] { $payments } times
- } since { $first }
+    [one] once, on { $first }
+   *[other] { $payments } times from { $first } to { $last }
+ }
 ui-more-devices = { $n } more
 ui-device-new = not used by this card before
 ui-device-shared = used by { $cards ->
@@ -636,7 +667,7 @@ ui-verdict-given = Verdict: { $finding }, by { $analyst } at { $when } UTC. A ne
 ui-typology-if-fraud = type, if fraud
 ui-note = Note
 ui-in-words = In words
-ui-written-by = Written by { $names }. Every sentence is made of checked facts; { $replaced } of { $checked } proposed sentences were replaced.
+ui-written-by = Written by { $names }. Every sentence is made of checked facts; { $replaced } of { $checked } proposed sentences were refused.
 ui-why = Why
 ui-cases = Similar closed cases
 ui-no-cases = No similar case was closed before this alert.
@@ -647,8 +678,8 @@ ui-investigation = Investigation
 ui-investigate = Let the language model look into it
 ui-investigate-hint = It reads this card's and merchant's payments, alerts and similar cases with read-only tools. It places checked facts; it decides nothing.
 ui-under-way = Under way since { $when } UTC …
-ui-broken-down = The investigation asked for by { $by } at { $when } UTC broke down: the console's log says why.
-ui-nothing-passed = Nothing that it wrote passed the check.
+ui-broken-down = The investigation that { $by } started at { $when } UTC failed: see the console's log.
+ui-nothing-passed = None of its sentences passed the check.
 ui-transcript = Transcript
 ui-others = Other alerts of this card, device and merchant
 ui-same-card = same card
@@ -684,5 +715,5 @@ rarity-none = none
 ui-honest = honest
 ui-frauds = frauds
 ui-points = points
-ui-rarity-hint = How many of the honest payments and of the frauds that the model was trained on have a value at least as extreme
+ui-rarity-hint = Share of the honest payments and of the frauds in the training data with a value at least this extreme
 ui-higher-than-all = { $amount }: higher than all

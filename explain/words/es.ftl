@@ -28,7 +28,7 @@ at-subject = { $subject ->
 
 ## Periodos: $window_n y $window_unit; before-days con $days
 
-window-note = { " " }(hasta { $delay } antes)
+window-note = { " " }(hasta { $delay } antes de este pago)
 window = { $window_unit ->
     [day] { $window_n ->
         [one] 1 día
@@ -493,7 +493,7 @@ device-known =
     .clause = esta tarjeta usó este dispositivo { $payments ->
         [one] una vez
        *[other] { $payments } veces
-     } desde el { $first }
+     } del { $first } al { $last }
     .short = un dispositivo usado { $payments ->
         [one] una vez
        *[other] { $payments } veces
@@ -635,7 +635,7 @@ ui-from-home = a { $distance } de allí
 ui-device-used = usado { $payments ->
     [one] una vez
    *[other] { $payments } veces
- } desde el { $first }
+ } del { $first } al { $last }
 ui-more-devices = { $n } más
 ui-device-new = esta tarjeta no lo había usado antes
 ui-device-shared = usado por { $cards ->
