@@ -17,6 +17,11 @@ this-subject = { $subject ->
     [device] this device
    *[card] this card
  }
+at-subject = { $subject ->
+    [merchant] at this merchant
+    [device] with this device
+   *[card] with this card
+ }
 of-subject = { $subject ->
     [merchant] of this merchant
     [device] of this device
@@ -312,12 +317,12 @@ feature-burst =
     .label = rate of payments within { window } over the average
 feature-fraud-count =
     .clause = { $value ->
-        [one] 1 payment { of-subject } within { window } is known to be fraud
-       *[other] { $value } payments { of-subject } within { window } are known to be fraud
+        [one] 1 payment { at-subject } within { window } is known to be fraud
+       *[other] { $value } payments { at-subject } within { window } are known to be fraud
      }
     .label = known frauds within { window }
 feature-fraud-share =
-    .clause = { $value } of the payments { of-subject } within { window } are known to be fraud
+    .clause = { $value } of the payments { at-subject } within { window } are known to be fraud
     .label = share of known frauds within { window }
 feature-max-to-normal =
     .clause = the highest amount { of-subject } in the { window } before is { $value } times its estimated normal amount
@@ -335,10 +340,10 @@ feature-last-unusual =
     .clause = the last unusual amount { of-subject } in the { window } before came { $value } days before this payment
     .label = days since the last unusual amount of { window }
 feature-first-fraud =
-    .clause = the first known fraud { of-subject } within { window } happened { $value } days before this payment
+    .clause = the first known fraud { at-subject } within { window } happened { $value } days before this payment
     .label = days since the first known fraud of { window }
 feature-last-fraud =
-    .clause = the last known fraud { of-subject } within { window } happened { $value } days before this payment
+    .clause = the last known fraud { at-subject } within { window } happened { $value } days before this payment
     .label = days since the last known fraud of { window }
 feature-seconds-since-last =
     .clause = the payment before this one was { $value } earlier
@@ -372,21 +377,21 @@ feature-fraud-report-share =
     .label = rate of reported fraud over { window }
 feature-usual-fraud-count =
     .clause = { $value ->
-        [one] 1 payment { of-subject } within { window } is known to be fraud although its amount was usual for its card
-       *[other] { $value } payments { of-subject } within { window } are known to be fraud although their amounts were usual for their cards
+        [one] 1 payment { at-subject } within { window } is known to be fraud although its amount was usual for its card
+       *[other] { $value } payments { at-subject } within { window } are known to be fraud although their amounts were usual for their cards
      }
     .label = known frauds of usual amount within { window }
 feature-usual-fraud-share =
-    .clause = { $value } of the payments { of-subject } within { window } are known to be fraud although their amounts were usual for their cards
+    .clause = { $value } of the payments { at-subject } within { window } are known to be fraud although their amounts were usual for their cards
     .label = share of known frauds of usual amount within { window }
 feature-first-usual-fraud =
-    .clause = the first known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days before this payment
+    .clause = the first known fraud { at-subject } within { window } whose amount was usual for its card happened { $value } days before this payment
     .label = days since the first fraud of usual amount of { window }
 feature-last-usual-fraud =
-    .clause = the last known fraud { of-subject } within { window } whose amount was usual for its card happened { $value } days before this payment
+    .clause = the last known fraud { at-subject } within { window } whose amount was usual for its card happened { $value } days before this payment
     .label = days since the last fraud of usual amount of { window }
 feature-last-legitimate =
-    .clause = the last payment { of-subject } within { window } that is not known to be fraud was { $value } days before this payment
+    .clause = the last payment { at-subject } within { window } that is not known to be fraud was { $value } days before this payment
     .label = days since the last payment of { window } not known to be fraud
 
 ## The past
