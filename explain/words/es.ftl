@@ -28,7 +28,7 @@ at-subject = { $subject ->
 
 ## Periodos: $window_n y $window_unit; before-days con $days
 
-window-note = { " " }(hasta { $delay } antes de este pago)
+window-note = { " " }(que terminan { $delay } antes de este pago)
 window = { $window_unit ->
     [day] { $window_n ->
         [one] 1 día
@@ -66,7 +66,7 @@ before-window = { $window_unit ->
      }
  }{ $window_note }
 before-days = { $days ->
-    [one] en el día anterior
+    [one] en las 24 horas anteriores
    *[other] en los { $days } días anteriores
  }
 
@@ -85,8 +85,8 @@ contrast-low = valor igual o inferior: { $honest } y { $fraud }
 contrast-flag = en el mismo caso: { $honest } y { $fraud }
 contrast-late = a esta hora del día o más tarde: { $honest } y { $fraud }
 contrast-early = a esta hora del día o antes: { $honest } y { $fraud }
-contrast-late-in-week = en este día de la semana o más tarde: { $honest } y { $fraud }
-contrast-early-in-week = en este día de la semana o antes: { $honest } y { $fraud }
+contrast-late-in-week = en este día de la semana o en uno posterior (de lunes a domingo): { $honest } y { $fraud }
+contrast-early-in-week = en este día de la semana o en uno anterior (de lunes a domingo): { $honest } y { $fraud }
 contrast-long = tiempo igual o mayor: { $honest } y { $fraud }
 contrast-recent = tiempo igual o menor: { $honest } y { $fraud }
 yes = sí
@@ -96,13 +96,13 @@ unknown = desconocido
 ## Frases
 
 capital-after-colon = no
-opening-strongest-for-fraud-theme = el argumento más fuerte a favor del fraude, el tema «{ $theme }»: { $rest }
-opening-strongest-against-fraud-theme = el argumento más fuerte en contra del fraude, el tema «{ $theme }»: { $rest }
+opening-strongest-for-fraud-theme = el argumento más fuerte a favor de que sea fraude, el tema «{ $theme }»: { $rest }
+opening-strongest-against-fraud-theme = el argumento más fuerte en contra de que sea fraude, el tema «{ $theme }»: { $rest }
 opening-also = además: { $rest }
-opening-for-fraud = a favor del fraude: { $rest }
-opening-against-fraud = en contra del fraude: { $rest }
-opening-strongest-for-fraud = el argumento más fuerte a favor del fraude: { $rest }
-opening-strongest-against-fraud = el argumento más fuerte en contra del fraude: { $rest }
+opening-for-fraud = a favor de que sea fraude: { $rest }
+opening-against-fraud = en contra de que sea fraude: { $rest }
+opening-strongest-for-fraud = el argumento más fuerte a favor de que sea fraude: { $rest }
+opening-strongest-against-fraud = el argumento más fuerte en contra de que sea fraude: { $rest }
 opening-usual = habitual en esta tarjeta: { $rest }
 joiner-and = { $left } y { $right }
 joiner-but = { $left }, pero { $right }
@@ -112,12 +112,12 @@ with-contrast = { $words } ({ $contrast })
 part-what_happened = Qué ha ocurrido
 part-why_unusual = Por qué es inusual
 part-similar_cases = Casos similares
-part-speaks_against = Qué apunta en contra del fraude
+part-speaks_against = Qué habla en contra de que sea fraude
 part-next_step = Siguiente paso
 
 ## Temas
 
-code-theme-amount = Importe frente al hábito de la tarjeta
+code-theme-amount = Importe frente a lo habitual en la tarjeta
 code-theme-pace = Ritmo de los pagos
 code-theme-small-amounts = Importes muy pequeños
 code-theme-place = Lugar y desplazamientos
@@ -132,7 +132,7 @@ code-theme-merchant-activity = Actividad y precios del comercio
 code-online = por internet
 code-card-present = con tarjeta presente
 code-unknown = por un canal desconocido
-code-no-country = un país desconocido
+code-no-country = país desconocido
 code-fraud = fraude
 code-legitimate = legítimo
 code-field-mcc = la categoría
@@ -151,7 +151,7 @@ code-other = otra clase
 ## El pago y su puntuación
 
 payment =
-    .clause = se hizo un pago de { $amount } { $channel } en { $country } el { $when } UTC
+    .clause = se hizo un pago de { $amount } { $channel } ({ $country }) el { $when } UTC
     .short = un pago de { $amount } { $channel } el { $when } UTC
 payment-first =
     .clause = no hubo ningún pago de esta tarjeta en las semanas anteriores
@@ -180,7 +180,7 @@ score =
      } fraude (se revisa a partir del { $review })
     .short = una probabilidad de fraude del { $probability }
 score-few =
-    .clause = la probabilidad de fraude según el modelo es del { $probability }, a partir de pocos pagos comparables: entre { $low } y { $high } de cada 100 son fraude (se revisa a partir del { $review })
+    .clause = la probabilidad de fraude según el modelo es del { $probability }, pero pocos pagos han tenido una puntuación como esta, de modo que entre { $low } y { $high } de cada 100 pueden ser fraude (intervalo del 95 %; se revisa a partir del { $review })
     .short = una probabilidad de fraude del { $probability } a partir de pocos pagos comparables
 score-elsewhere =
     .clause = otro modelo dio una probabilidad de fraude del { $probability }
@@ -189,19 +189,19 @@ unscored =
     .clause = ningún modelo pudo puntuar este pago
     .short = ninguna puntuación
 doubt-late =
-    .clause = la hora de este pago queda más atrás de lo que admite el flujo de datos, por lo que solo se conoce en parte lo que ocurrió en torno a él
-    .short = una hora que queda demasiado atrás
+    .clause = este pago llegó demasiado tarde al sistema, por lo que solo se conoce en parte lo que ocurrió en torno a él
+    .short = un pago que llegó demasiado tarde
 doubt-reused =
-    .clause = la tarjeta ya había usado el identificador de este pago para otra compra
+    .clause = una compra anterior con esta tarjeta ya tenía el identificador de este pago
     .short = un identificador de pago reutilizado
 doubt-currency =
-    .clause = no hay tipo de cambio para { $currency }, por lo que los importes no contaron en la puntuación
+    .clause = no hay tipo de cambio para { $currency }, por lo que los importes no se tuvieron en cuenta en la puntuación
     .short = ningún tipo de cambio para { $currency }
 other-bundle =
     .clause = el modelo { $raised } generó esta alerta y este proceso tiene el modelo { $here }, por lo que no se conocen los motivos de la puntuación
     .short = una puntuación de otro modelo
 novel =
-    .clause = el pago en su conjunto es de los más inusuales, según los datos de entrenamiento
+    .clause = en su conjunto, este pago es más inusual que casi todos los pagos de los datos de entrenamiento
     .short = un pago inusual en su conjunto
 rule =
     .clause = la regla { $rule } se cumple en este pago
@@ -218,20 +218,21 @@ theme =
     .short = el tema «{ $theme }»
 balance =
     .clause = { $fraud ->
-        [0] ninguno de los temas que explican la puntuación apunta
-        [one] 1 de los temas que explican la puntuación apunta
-       *[other] { $fraud } de los temas que explican la puntuación apuntan
-     } a fraude y { $against ->
-        [one] 1 apunta
-       *[other] { $against } apuntan
+        [0] ninguno de los temas que explican la puntuación habla
+        [one] 1 de los temas que explican la puntuación habla
+       *[other] { $fraud } de los temas que explican la puntuación hablan
+     } a favor de que sea fraude y { $against ->
+        [0] ninguno habla
+        [one] 1 habla
+       *[other] { $against } hablan
      } en contra
     .short = { $fraud ->
         [one] 1 tema
        *[other] { $fraud } temas
-     } a favor del fraude y { $against } en contra
+     } a favor de que sea fraude y { $against } en contra
 balance-one-sided =
-    .clause = ningún tema de los que explican la puntuación apunta en contra del fraude
-    .short = ningún tema en contra del fraude
+    .clause = ningún tema de los que explican la puntuación habla en contra de que sea fraude
+    .short = ningún tema en contra de que sea fraude
 earlier =
     .clause = { $text }
     .short = { $text }
@@ -243,9 +244,9 @@ step =
 
 feature-amount =
     .clause = el importe es de { $value }
-    .label = cuantía del pago
+    .label = cuantía
 feature-hour =
-    .clause = este pago se hizo a las { $value } UTC
+    .clause = la hora de este pago es { $value } UTC
     .label = hora del día
 feature-weekday =
     .clause = este pago se hizo un { $value }
@@ -285,7 +286,7 @@ feature-amount-mean =
     .clause = el importe medio { of-subject } en { window } es de { $value }
     .label = media de los importes en { window }
 feature-amount-ratio =
-    .clause = el importe es { $value } veces la media { of-subject } en { window }
+    .clause = el importe es { $value } veces el importe medio { of-subject } en { window }
     .label = relación entre el importe y la media de { window }
 feature-low-count =
     .clause = { this-subject } { $value ->
@@ -301,10 +302,10 @@ feature-amount-max =
     .clause = el importe más alto { of-subject } en { window } es de { $value }
     .label = mayor importe en { window }
 feature-amount-to-max =
-    .clause = el importe es { $value } veces el más alto { of-subject } { before-window }
+    .clause = el importe es { $value } veces el importe más alto { of-subject } { before-window }
     .label = relación entre el importe y el más alto de { window }
 feature-amount-zscore =
-    .clause = el importe está a { $value } desviaciones típicas suavizadas de la media { of-subject } en { window }
+    .clause = la distancia del importe a la media { of-subject } en { window } es de { $value } desviaciones típicas suavizadas
     .label = desviación del importe respecto a la media de { window }
 feature-distinct-merchants =
     .clause = { this-subject } { $value ->
@@ -342,7 +343,7 @@ feature-online-share =
     .clause = el { $value } de los pagos { at-subject } { before-window } se hicieron por internet
     .label = proporción por internet
 feature-burst =
-    .clause = la frecuencia de pagos { of-subject } en { window }, incluido este pago, es { $value } veces su media
+    .clause = contando este pago, la frecuencia de pagos { of-subject } en { window } es { $value } veces la media
     .label = relación entre la frecuencia de pagos en { window } y la media
 feature-fraud-count =
     .clause = { $value ->
@@ -365,16 +366,16 @@ feature-unusual-count =
      } { before-window }
     .label = pagos de importe inusual en { window }
 feature-first-unusual =
-    .clause = el primer importe inusual { of-subject } { before-window } se registró hace { $value } días
+    .clause = el primer importe inusual { of-subject } { before-window } se registró { $value } días antes de este pago
     .label = días desde el primer importe inusual en { window }
 feature-last-unusual =
-    .clause = el último importe inusual { of-subject } { before-window } se registró hace { $value } días
+    .clause = el último importe inusual { of-subject } { before-window } se registró { $value } días antes de este pago
     .label = días desde el último importe inusual en { window }
 feature-first-fraud =
-    .clause = el primer fraude conocido { at-subject } en { window } se produjo hace { $value } días
+    .clause = el primer fraude conocido { at-subject } en { window } se produjo { $value } días antes de este pago
     .label = días desde el primer fraude conocido en { window }
 feature-last-fraud =
-    .clause = el último fraude conocido { at-subject } en { window } se produjo hace { $value } días
+    .clause = el último fraude conocido { at-subject } en { window } se produjo { $value } días antes de este pago
     .label = días desde el último fraude conocido en { window }
 feature-seconds-since-last =
     .clause = el pago anterior a este se hizo { $value } antes
@@ -389,7 +390,7 @@ feature-new-device =
     .clause = { this-subject } { $value ->
         [yes] no se había usado últimamente
        *[no] se había usado últimamente
-     } desde este dispositivo
+     } con este dispositivo
     .label = dispositivo nuevo
 feature-amount-to-normal =
     .clause = el importe es { $value } veces el importe normal estimado { of-subject }
@@ -415,28 +416,28 @@ feature-usual-fraud-count =
      }
     .label = fraudes conocidos de importe habitual en { window }
 feature-usual-fraud-share =
-    .clause = el { $value } de los pagos { at-subject } en { window } constan como fraude aunque sus importes eran habituales para sus tarjetas
+    .clause = el { $value } de los pagos { at-subject } en { window } constan como fraude, aunque sus importes eran habituales para sus tarjetas
     .label = proporción de fraudes conocidos de importe habitual en { window }
 feature-first-usual-fraud =
-    .clause = el primer fraude conocido { at-subject } en { window } con un importe habitual para su tarjeta se produjo hace { $value } días
+    .clause = el primer fraude conocido { at-subject } en { window } con un importe habitual para su tarjeta se produjo { $value } días antes de este pago
     .label = días desde el primer fraude de importe habitual en { window }
 feature-last-usual-fraud =
-    .clause = el último fraude conocido { at-subject } en { window } con un importe habitual para su tarjeta se produjo hace { $value } días
+    .clause = el último fraude conocido { at-subject } en { window } con un importe habitual para su tarjeta se produjo { $value } días antes de este pago
     .label = días desde el último fraude de importe habitual en { window }
 feature-last-legitimate =
-    .clause = el último pago { at-subject } en { window } que no consta como fraude se hizo hace { $value } días
+    .clause = el último pago { at-subject } en { window } que no consta como fraude se hizo { $value } días antes de este pago
     .label = días desde el último pago sin fraude conocido en { window }
 
 ## El pasado
 
 archive-missing =
-    .clause = no se pudo leer el archivo de pagos anteriores, por lo que no se conocen hábitos ni historiales
+    .clause = no se pudo leer el archivo de pagos anteriores, por lo que no se conocen los hábitos ni los historiales
     .short = ningún archivo de pagos anteriores
 archive-behind =
-    .clause = el archivo aún no contiene este pago, por lo que los últimos pagos pueden faltar en hábitos e historiales
+    .clause = el archivo aún no contiene este pago, por lo que los últimos pagos pueden faltar en los hábitos y los historiales
     .short = un archivo con retraso
 archive-young =
-    .clause = el archivo solo llega { $days ->
+    .clause = el archivo solo se remonta a { $days ->
         [one] 1 día
        *[other] { $days } días
      } atrás
@@ -449,8 +450,8 @@ habit-none =
     .short = ningún pago anterior de esta tarjeta
 habit-amount =
     .clause = { $payments ->
-        [one] de 1 pago
-       *[other] de los { $payments } pagos
+        [one] de 1 pago anterior
+       *[other] de los { $payments } pagos anteriores
      } de esta tarjeta, la mitad no supera { $median } y el 95 % no supera { $high }; este importe es más alto que el del { $rank } de esos pagos
     .short = cuantías habituales de hasta { $median } (la mitad) y { $high } (el 95 %)
 habit-hours =
@@ -460,10 +461,10 @@ habit-channel =
     .clause = el { $share } de los pagos de esta tarjeta se hacen { $channel }, como este
     .short = el { $share } de los pagos { $channel }
 habit-category =
-    .clause = el { $share } de los pagos de esta tarjeta son de la categoría { $category }, como este
-    .short = el { $share } de los pagos en la categoría { $category }
+    .clause = el { $share } de los pagos de esta tarjeta son de la categoría «{ $category }», como este
+    .short = el { $share } de los pagos en la categoría «{ $category }»
 habit-place =
-    .clause = este pago se hizo a { $distance } de la zona habitual de la tarjeta, donde se hacen el { $share } de sus pagos en tiendas con ubicación conocida
+    .clause = este pago se hizo a { $distance } de la zona habitual de la tarjeta, donde se hace el { $share } de sus pagos en tiendas con ubicación conocida
     .short = una distancia de { $distance } a la zona habitual de la tarjeta
 habit-merchant-new =
     .clause = esta tarjeta no hizo ningún pago aquí { before-days }
@@ -481,37 +482,39 @@ habit-merchant-largest =
     .clause = esta tarjeta ya había pagado aquí { $payments ->
         [one] una vez
        *[other] { $payments } veces
-     }, con un importe máximo de { $largest }
+     } (importe máximo: { $largest })
     .short = { $payments ->
         [one] 1 pago anterior
        *[other] { $payments } pagos anteriores
-     } aquí de { $largest } como máximo
+     } aquí (importe máximo: { $largest })
 device-new =
     .clause = esta tarjeta no usó este dispositivo { before-days }
     .short = un dispositivo nuevo para la tarjeta
 device-known =
     .clause = esta tarjeta usó este dispositivo { $payments ->
-        [one] una vez
-       *[other] { $payments } veces
-     } del { $first } al { $last }
+        [one] una vez, el { $first }
+       *[other] { $payments } veces entre el { $first } y el { $last }
+     }
     .short = un dispositivo usado { $payments ->
         [one] una vez
        *[other] { $payments } veces
      } antes
 device-shared =
     .clause = { $cards ->
-        [one] 1 tarjeta más usó
-       *[other] { $cards } tarjetas más usaron
+        [one] otra tarjeta usó
+       *[other] otras { $cards } tarjetas usaron
      } este dispositivo { before-days }
     .short = un dispositivo de { $cards ->
-        [one] 1 tarjeta más
-       *[other] { $cards } tarjetas más
+        [one] otra tarjeta
+       *[other] otras { $cards } tarjetas
      }
 merchant-history =
-    .clause = este comercio registró { $payments ->
-        [one] 1 pago
-       *[other] { $payments } pagos
+    .clause = este comercio { $payments ->
+        [0] no registró ningún pago
+        [one] registró 1 pago
+       *[other] registró { $payments } pagos
      } de { $cards ->
+        [0] ninguna tarjeta
         [one] 1 tarjeta
        *[other] { $cards } tarjetas
      } { before-days }; { $frauds ->
@@ -534,7 +537,7 @@ cases-none =
     .clause = no se cerró ningún caso similar antes de esta alerta
     .short = ningún caso similar cerrado
 cases-not-searched =
-    .clause = no se buscaron casos similares, porque ningún modelo de aquí puntuó el pago
+    .clause = no se buscaron casos similares, porque aquí ningún modelo puntuó el pago
     .short = ninguna búsqueda de casos similares
 cases =
     .clause = { $cases ->
@@ -549,53 +552,75 @@ cases =
         [one] 1 fue legítimo
        *[other] { $legitimate } fueron legítimos
      }
-    .short = { $frauds } fraudes y { $legitimate } pagos legítimos entre los { $cases } casos más similares
+    .short = { $frauds ->
+        [one] 1 fraude
+       *[other] { $frauds } fraudes
+     } y { $legitimate ->
+        [one] 1 pago legítimo
+       *[other] { $legitimate } pagos legítimos
+     } { $cases ->
+        [one] en 1 caso, el más similar
+       *[other] entre los { $cases } casos más similares
+     }
 cases-contradict =
     .clause = los casos similares contradicen la puntuación: { $frauds ->
-        [0] ninguno de { $cases } fue
         [one] 1 de { $cases } fue
        *[other] { $frauds } de { $cases } fueron
-     } fraude, el modelo da un { $probability }
+     } fraude, pero el modelo da una probabilidad de fraude del { $probability }
     .short = casos similares que contradicen la puntuación
 case =
     .clause = un caso cerrado el { $closed } UTC, con una similitud del { $similarity }, fue { $outcome }
     .short = un caso que fue { $outcome }
 case-shared =
-    .clause = un caso cerrado el { $closed } UTC, con una similitud del { $similarity } y marcado también por «{ $theme }», fue { $outcome }
-    .short = un caso que fue { $outcome }, marcado también por «{ $theme }»
+    .clause = un caso cerrado el { $closed } UTC, con una similitud del { $similarity } y marcado también por el tema «{ $theme }», fue { $outcome }
+    .short = un caso que fue { $outcome }, marcado también por el tema «{ $theme }»
 difference = { $label }: { $there } en ese caso, { $here } aquí
 typology =
-    .clause = { $support } de los { $cases } casos más cercanos fueron fraudes del tipo «{ $typology }»
+    .clause = { $cases ->
+        [one] de 1 caso, el más cercano
+       *[other] de los { $cases } casos más cercanos
+     }, { $support ->
+        [0] ninguno fue un fraude
+        [one] 1 fue un fraude
+       *[other] { $support } fueron fraudes
+     } del tipo «{ $typology }»
     .short = el tipo probable «{ $typology }»
 typology-fitted =
-    .clause = si se trata de un fraude, es del tipo «{ $typology }» con una probabilidad del { $probability } (según un clasificador que acertó en el { $right } de { $cases } fraudes cerrados)
+    .clause = si se trata de un fraude, es del tipo «{ $typology }» con una probabilidad del { $probability } (según un clasificador que acertó en el { $right } de { $cases ->
+        [one] 1 caso de fraude cerrado
+       *[other] { $cases } casos de fraude cerrados
+     })
     .short = el tipo probable «{ $typology }» ({ $probability })
 
 ## Qué encuentra una investigación
 
 found-payment =
-    .clause = { $ago } antes, la tarjeta pagó { $amount } { $channel } en { $country }
+    .clause = { $ago } antes, la tarjeta pagó { $amount } { $channel } ({ $country })
     .short = un pago de { $amount } { $channel }, { $ago } antes
 found-payment-here =
-    .clause = { $ago } antes, la tarjeta pagó { $amount } { $channel } en { $country }, en este comercio
+    .clause = { $ago } antes, la tarjeta pagó { $amount } { $channel } ({ $country }) en este comercio
     .short = un pago de { $amount } en este comercio, { $ago } antes
 found-alerts =
-    .clause = { this-subject } tuvo { $alerts ->
-        [one] 1 alerta más
-       *[other] { $alerts } alertas más
+    .clause = { this-subject } { $alerts ->
+        [0] no tuvo ninguna otra alerta
+        [one] tuvo otra alerta
+       *[other] tuvo otras { $alerts } alertas
      }: { $frauds } con fraude confirmado, { $legitimate } con pago legítimo, { $open } sin cerrar
     .short = { $alerts ->
-        [one] 1 alerta más
-       *[other] { $alerts } alertas más
+        [0] ninguna otra alerta
+        [one] otra alerta
+       *[other] otras { $alerts } alertas
      } { of-subject }
 found-linked =
     .clause = { $cards ->
-        [one] 1 tarjeta más tuvo
-       *[other] { $cards } tarjetas más tuvieron
+        [0] ninguna otra tarjeta tuvo
+        [one] otra tarjeta tuvo
+       *[other] otras { $cards } tarjetas tuvieron
      } alertas en este comercio (tarjetas con fraude: { $frauds })
     .short = { $cards ->
-        [one] 1 tarjeta más
-       *[other] { $cards } tarjetas más
+        [0] ninguna otra tarjeta
+        [one] otra tarjeta
+       *[other] otras { $cards } tarjetas
      } con alertas aquí
 found-rule =
     .clause = { $text }
@@ -611,10 +636,10 @@ ui-outcome = Resultado
 ui-probability = Probabilidad
 ui-expected-loss = Pérdida esperada
 ui-reasons = Motivos por tema
-ui-without = sin este tema { $share }
+ui-without = sin este tema: { $share }
 ui-nothing-telling = nada que distinga el fraude de los pagos legítimos
 ui-on-its-way = La explicación está en camino.
-ui-reasons-hint = Los puntos son log-odds: el rojo apunta a fraude y el azul, en contra. «Sin este tema» es la probabilidad si el tema no dijera nada. Los porcentajes se refieren a los pagos con los que se entrenó el modelo.
+ui-reasons-hint = Los puntos son log-odds: el rojo habla a favor de que sea fraude y el azul, en contra. «Sin este tema» es la probabilidad que habría si el tema no dijera nada. Los porcentajes se refieren a los pagos con los que se entrenó el modelo.
 ui-habits = Hábitos junto a este pago
 ui-usual = Habitual
 ui-this-payment = Este pago
@@ -633,14 +658,14 @@ ui-habit-online = { $share } por internet
 ui-habit-home = { $share } a { $near } o menos de la zona habitual
 ui-from-home = a { $distance } de allí
 ui-device-used = usado { $payments ->
-    [one] una vez
-   *[other] { $payments } veces
- } del { $first } al { $last }
+    [one] una vez, el { $first }
+   *[other] { $payments } veces entre el { $first } y el { $last }
+ }
 ui-more-devices = { $n } más
 ui-device-new = esta tarjeta no lo había usado antes
 ui-device-shared = usado por { $cards ->
-    [one] 1 tarjeta más
-   *[other] { $cards } tarjetas más
+    [one] otra tarjeta
+   *[other] otras { $cards } tarjetas
  }
 ui-merchant-history = { $payments ->
     [one] 1 pago
@@ -688,8 +713,8 @@ ui-typology-if-fraud = tipo, si es fraude
 ui-note = Nota
 ui-in-words = En palabras
 ui-written-by = Redactado por { $names }. Cada frase se compone de hechos comprobados; { $replaced ->
-    [one] se sustituyó 1
-   *[other] se sustituyeron { $replaced }
+    [one] se rechazó 1
+   *[other] se rechazaron { $replaced }
  } de { $checked ->
     [one] 1 frase propuesta
    *[other] { $checked } frases propuestas
@@ -702,10 +727,10 @@ ui-shared = también { $themes }
 ui-no-difference = ninguna diferencia marcada
 ui-investigation = Investigación
 ui-investigate = Pedir al modelo de lenguaje que lo examine
-ui-investigate-hint = Lee los pagos y las alertas de esta tarjeta y de este comercio, y los casos similares, con herramientas de solo lectura. Ordena hechos comprobados; no decide nada.
+ui-investigate-hint = Lee los pagos y las alertas de esta tarjeta y de este comercio, y los casos similares, con herramientas de solo lectura. Coloca hechos comprobados; no decide nada.
 ui-under-way = En curso desde el { $when } UTC …
-ui-broken-down = La investigación que pidió { $by } el { $when } UTC se interrumpió: el registro de la consola indica por qué.
-ui-nothing-passed = Nada de lo que escribió superó la comprobación.
+ui-broken-down = La investigación que inició { $by } el { $when } UTC falló: véase el registro de la consola.
+ui-nothing-passed = Ninguna de sus frases superó la comprobación.
 ui-transcript = Transcripción
 ui-others = Otras alertas de esta tarjeta, este dispositivo y este comercio
 ui-same-card = misma tarjeta
@@ -739,19 +764,19 @@ ui-counts = { $open ->
 ui-card = Tarjeta
 ui-previous = anterior
 ui-next = siguiente
-ui-order-hint = Ordenadas por pérdida esperada: probabilidad de fraude por importe.
+ui-order-hint = Ordenadas por pérdida esperada: probabilidad de fraude multiplicada por el importe.
 ui-empty-queue = No hay alertas abiertas. Las nuevas aparecen aquí solas.
 ui-move = moverse
 ui-open-alert = abrir
 ui-score-picture = Contribuciones a la puntuación en log-odds
-ui-amounts-picture = Importes de los últimos pagos de la tarjeta en { $currency }, según el tiempo antes de este
+ui-amounts-picture = Importes de los últimos pagos de la tarjeta en { $currency }, según el tiempo transcurrido hasta este
 ui-this = este pago
 ui-before-this = { $ago } antes
 rarity-percent = { $share }
-rarity-one-in = 1 de { $n }
+rarity-one-in = 1 de cada { $n }
 rarity-none = ninguno
 ui-honest = legítimos
 ui-frauds = fraudes
 ui-points = puntos
-ui-rarity-hint = Cuántos de los pagos legítimos y de los fraudes con los que se entrenó el modelo tienen un valor al menos igual de extremo
-ui-higher-than-all = { $amount }: más que todos
+ui-rarity-hint = Proporción de los pagos legítimos y de los fraudes de los datos de entrenamiento que tienen un valor al menos igual de extremo
+ui-higher-than-all = { $amount }: más alto que todos
