@@ -69,6 +69,9 @@ class OpenAIServer:
         if answer == "slow":
             self._stopping.wait(30)
             return
+        if answer == "500 format":
+            self._send(handler, json.dumps({"error": {"message": "loc: ('body', 'response_format', 'type')"}}), 500)
+            return
         if answer in ("422", "429", "500"):
             headers = {"retry-after": self.retry_after} if answer == "429" else {}
             self._send(handler, json.dumps({"error": {"message": "no"}}), int(answer), headers)

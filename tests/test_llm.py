@@ -163,15 +163,16 @@ def test_a_model_that_places_all_facts_well_is_shown_as_it_is(bundle, casebook, 
     assert after.verification.replaced == 0
 
 
-def _takes(*formats):
+def _takes(*formats, refusal="422"):
     """A server that answers requests in some formats and refuses others, as different servers do."""
 
     def script(body):
-        return GOOD if body.get("response_format", {}).get("type", "plain") in formats else "422"
+        return GOOD if body.get("response_format", {}).get("type", "plain") in formats else refusal
 
     return script
 
 
+@pytest.mark.parametrize("refusal", ["422", "500 format"])
 @pytest.mark.parametrize(
     ("formats", "requests"),
     [
@@ -180,8 +181,8 @@ def _takes(*formats):
         (("plain",), ["json_schema", "json_object", "plain", "plain"]),
     ],
 )
-def test_the_format_is_negotiated_once(bundle, casebook, alerts, formats, requests):
-    with narrating(bundle, casebook, _takes(*formats), llm_concurrency=1) as (server, narrated):
+def test_the_format_is_negotiated_once(bundle, casebook, alerts, formats, requests, refusal):
+    with narrating(bundle, casebook, _takes(*formats, refusal=refusal), llm_concurrency=1) as (server, narrated):
         _, after, _ = narrated(*alerts[:2])
     assert all(after)
     asked = [body.get("response_format", {}) for _, body in server.requests]

@@ -223,8 +223,10 @@ def _breaker_told(name: str, kind: str, happened: Any) -> None:
 
 
 def _rejects_format(error: BaseException) -> bool:
-    """Whether a server's answer may mean that it does not know the format of the response."""
+    """Whether a server's answer may mean that it does not know the format; llama-cpp-python's says so with status 500."""
     status = getattr(error, "status_code", None)
+    if status == 500:
+        return "response_format" in str(error)
     return status is not None and (400 <= status < 500 or status == 501) and status not in (401, 403, *_AGAIN)
 
 
