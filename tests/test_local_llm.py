@@ -27,7 +27,8 @@ pytestmark = pytest.mark.local_llm
 
 def narrated(settings, explained, count):
     """Let the model of some settings choose for alerts; checks every sentence and returns the seconds of each alert."""
-    narrators = Narrators(language_model(settings), settings)
+    llm = language_model(settings)
+    narrators = Narrators(llm, settings)
     taken, sentences = [], 0
 
     async def run():
@@ -45,6 +46,8 @@ def narrated(settings, explained, count):
             for language in LANGUAGES:
                 for one in checked:
                     assert writer(language).claim(one.claim, facts).endswith((".", "!", "?"))
+        if client := getattr(llm, "_async_http_client", None):
+            await client.aclose()
 
     asyncio.run(run())
     print(

@@ -26,7 +26,7 @@ class LocalModel(CustomLLM):
 
     model: str = "smollm2-135m"
     path: str = ""
-    threads: int = 2
+    threads: int = 1  # more wait for each other where the machine has other work
     takes_schema: bool = True
     _llama: Any = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
@@ -67,7 +67,9 @@ class LocalModel(CustomLLM):
                 raise SettingsError(
                     "a local language model needs the local-llm extra: pip install 'whyflag[local-llm]'"
                 ) from None
-            self._llama = Llama(self.path or smollm2(), n_ctx=_CONTEXT, n_threads=self.threads, verbose=False)
+            self._llama = Llama(
+                self.path or smollm2(), n_ctx=_CONTEXT, n_threads=self.threads, n_threads_batch=self.threads, verbose=False
+            )
         return self._llama
 
 
