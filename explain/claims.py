@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from core.messages import Claim, Fact, Form, Joiner, Mention, Opening, Part, Side, ThemeReason
-from explain.words import ENGLISH, writer
+from explain.words import ENGLISH, RANKED, writer
 
 TEMPLATE: Final = "template-3"
 BUDGET: Final = 120  # words of a narrative in English
@@ -104,8 +104,12 @@ class Subject(Struct, frozen=True):
 
     def strongest(self, side: Side) -> str | None:
         """The strongest theme of a side; None if no theme supports it."""
+        return next((reason.theme for reason in self.supporting(side)), None)
+
+    def supporting(self, side: Side) -> list[ThemeReason]:
+        """The themes that support a side, strongest first."""
         sign = 1 if side is Side.FRAUD else -1
-        return next((reason.theme for reason in self.themes if sign * reason.contribution > 0), None)
+        return [reason for reason in self.themes if sign * reason.contribution > 0]
 
     def leading(self, side: Side) -> set[str]:
         """The ids of the facts that may stand for the strongest theme of a side: the one about it, and its most telling value."""
@@ -195,6 +199,21 @@ def _sentence_schema(part: Part, references: list[str]) -> dict[str, Any]:
     }
 
 
+def json_object(answer: str) -> str:
+    """
+    Return the JSON object in an answer, without what stands before and after it.
+
+    Raises:
+        ValueError: if the answer is too long or holds no object.
+    """
+    if len(answer) > _LONGEST_ANSWER:
+        raise ValueError("the answer is too long")
+    begin, end = answer.find("{"), answer.rfind("}")
+    if begin < 0 or end < begin:
+        raise ValueError("the answer holds no JSON object")
+    return answer[begin : end + 1]
+
+
 def parse(answer: str) -> list[Proposed | None]:
     """
     Return the sentences in the JSON object of an answer, None for each that is not of the right form.
@@ -202,13 +221,9 @@ def parse(answer: str) -> list[Proposed | None]:
     Raises:
         ValueError: if there is no such object.
     """
-    if len(answer) > _LONGEST_ANSWER:
-        raise ValueError("the answer is too long")
-    begin, end = answer.find("{"), answer.rfind("}")
-    if begin < 0 or end < begin:
-        raise ValueError("the answer holds no JSON object")
+    found = json_object(answer)
     try:
-        sentences = msgspec.json.decode(answer[begin : end + 1], type=_Answer).sentences
+        sentences = msgspec.json.decode(found, type=_Answer).sentences
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ValueError(f"the answer is no narrative: {error}") from None
     return [_proposed(sentence) for sentence in sentences]
@@ -237,7 +252,7 @@ def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str
         if isinstance(found, Fault):
             checked.append(Checked(shown, None, found))
         else:
-            told |= {mention.fact_id for mention in found.mentions} | ({found.opening} if found.opening in _RANKED else set())
+            told |= {mention.fact_id for mention in found.mentions} | ({found.opening} if found.opening in RANKED else set())
             checked.append(Checked(shown, found))
     return checked
 
@@ -300,7 +315,6 @@ _SIDES: Final = {
     Opening.AGAINST_FRAUD: Side.LEGITIMATE,
     Opening.STRONGEST_AGAINST_FRAUD: Side.LEGITIMATE,
 }
-_RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
 
 
 def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, told: set[str]) -> Fault | None:
@@ -315,7 +329,7 @@ def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, told:
         return Fault.WRONG_SIDE
     if claim.opening is Opening.USUAL and not all(is_usual(facts[one.fact_id], one.form) for one in told_now):
         return Fault.WRONG_SIDE
-    if claim.opening in _RANKED:
+    if claim.opening in RANKED:
         if claim.opening in told or len(used) > 1 or used[0].fact_id not in subject.leading(_SIDES[claim.opening]):
             return Fault.WRONG_RANK
     if claim.joiner is Joiner.BUT and sorted(fact.side for fact in used) != [Side.FRAUD, Side.LEGITIMATE]:
@@ -354,8 +368,7 @@ def _each(part: Part, facts: Iterable[Fact]) -> list[Claim]:
 
 def _reasons(subject: Subject, side: Side, part: Part, opening: Opening) -> list[Claim]:
     """The strongest themes of a side, the first with its contrast: each by its most telling value, or by itself where it has none."""
-    sign = 1 if side is Side.FRAUD else -1
-    leading = [_leading(subject, reason) for reason in subject.themes if sign * reason.contribution > 0][:_REASONS]
+    leading = [_leading(subject, reason) for reason in subject.supporting(side)[:_REASONS]]
     claims = []
     for rank, fact in enumerate(leading):
         mentions = [Mention(fact.fact_id, Form.CLAUSE)]

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from core.messages import Alert, Explanation, Subject
+from explain.claims import json_object
 from explain.facts.categories import category_name
 from explain.facts.history import CardHistory, History, card_history
 from explain.facts.values import code, country, money, seconds, share
@@ -212,7 +213,6 @@ async def _probability(llm: "LLM", text: str) -> float | None:
     """A model's judgement of a card; None if it gave none that can be read."""
     try:
         answer = (await llm.acomplete(prompt(JUDGE).filled(text))).text
-        begin, end = answer.find("{"), answer.rfind("}")
-        return msgspec.json.decode(answer[begin : end + 1], type=_Answer).probability
+        return msgspec.json.decode(json_object(answer), type=_Answer).probability
     except Exception:  # whatever the server does, this alert has no judgement
         return None

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from core.messages import Fact, Form, Opening, Part, Side
-from explain.claims import Proposed, Subject
+from explain.claims import Proposed, Subject, json_object
 from explain.words import ENGLISH, writer
 
 _REASONS, _AGAINST = 3, 2  # themes that get a slot
@@ -40,9 +40,8 @@ def slots(subject: Subject) -> tuple[Slot, ...]:
 
 def _of_themes(subject: Subject, side: Side, part: Part, first: Opening, most: int) -> list[Slot]:
     """A slot for each of the strongest themes of a side: its values, or the theme where it has none."""
-    sign = 1 if side is Side.FRAUD else -1
     found: list[Slot] = []
-    for reason in [one for one in subject.themes if sign * one.contribution > 0][:most]:
+    for reason in subject.supporting(side)[:most]:
         own = [fact for fact in subject.facts if fact.theme == reason.theme]
         values = [fact for fact in own if fact.fact_id in reason.facts] or own[:1]
         opening = Opening.NONE if found else first
@@ -57,11 +56,11 @@ def _of_kinds(subject: Subject, name: str, part: Part, kinds: tuple[str, ...]) -
 
 def choice_schema(subject: Subject) -> dict[str, Any]:
     """Return the JSON Schema of an answer: a fact's id for each slot."""
-    names = [slot.name for slot in slots(subject)]
+    properties = {slot.name: {"type": "string", "enum": [fact.fact_id for fact in slot.facts]} for slot in slots(subject)}
     return {
         "type": "object",
-        "properties": {slot.name: {"type": "string", "enum": [fact.fact_id for fact in slot.facts]} for slot in slots(subject)},
-        "required": names,
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
 
@@ -79,11 +78,9 @@ def parse_choices(answer: str, subject: Subject) -> list[Proposed | None]:
     Raises:
         ValueError: if there is no JSON object in it.
     """
-    begin, end = answer.find("{"), answer.rfind("}")
-    if begin < 0 or end < begin:
-        raise ValueError("the answer holds no JSON object")
+    found = json_object(answer)
     try:
-        chosen = msgspec.json.decode(answer[begin : end + 1], type=dict[str, Any])
+        chosen = msgspec.json.decode(found, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ValueError(f"the answer makes no choices: {error}") from None
     return [_proposed(slot, chosen[slot.name]) for slot in slots(subject) if slot.name in chosen]

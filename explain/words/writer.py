@@ -34,7 +34,7 @@ _WINDOW_UNITS: Final = (("day", MS_PER_DAY), ("hour", MS_PER_HOUR), ("minute", M
 _RARE = 0.1  # a share below it is written as "1 in N"
 _LOWEST_WITH_DECIMALS, _FEW = 100, 10  # ratios from here on, and counts from here on, are written without decimals
 
-_RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
+RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
 _COMPOUND: Final = frozenset(
     {
         "theme", "score", "score-few", "doubt-late", "doubt-currency", "other-bundle", "typology-fitted", "cases-contradict", "habit-amount", "habit-place",
@@ -182,7 +182,7 @@ class Writer:
     def _opened(self, opening: Opening, fact: Fact, rest: str) -> str:
         """A sentence after its opening. What is strongest is a theme: a value that stands for it is told with the theme's name."""
         name = f"opening-{opening.value.replace('_', '-')}"
-        if opening in _RANKED and fact.kind != "theme":
+        if opening in RANKED and fact.kind != "theme":
             return self._message(f"{name}-theme", rest=rest, theme=self._message(f"code-{code(f'theme-{fact.theme}').text}"))
         return self._message(name, rest=rest)
 
