@@ -45,13 +45,13 @@ demo-llm: .venv/.local-llm ## The demo with narratives by a small language model
 	  WHYFLAG_LLM_CONCURRENCY=1 WHYFLAG_LLM_TIMEOUT=60 $(BIN)/whyflag demo
 
 test-llm: .venv/.local-llm ## A small language model narrates alerts, in this process and behind its server; not part of `make test`.
-	$(BIN)/python -m pytest -rs -s -m local_llm tests/test_local_llm.py
+	$(BIN)/python -m pytest -rs -s -m local_llm tests/explain/test_local_llm.py
 
 test-faults: setup ## The fault suite on Apache Kafka with fifty kills (Java and Maven).
 	WHYFLAG_FAULT_KILLS=50 $(BIN)/python -m pytest -rs -m faults
 
 fuzz: setup ## Drive the whole chain with hostile records for some minutes, with a seed of its own.
-	WHYFLAG_FUZZ_RECORDS=$(or $(RECORDS),200000) WHYFLAG_FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -rs tests/test_fuzz.py
+	WHYFLAG_FUZZ_RECORDS=$(or $(RECORDS),200000) WHYFLAG_FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -rs tests/streams/test_fuzz.py
 
 kafka: setup ## Start Apache Kafka for development (Java and Maven); Ctrl-C stops.
 	@$(BIN)/python -m tests.kafka

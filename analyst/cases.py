@@ -15,7 +15,7 @@ from core.clock import Clock
 from core.errors import CasebookError
 from core.messages import Finding, Verdict, decode_alert
 from explain.casebook import Case, Change, bundle_cases, case_from
-from models.bundle import Bundle
+from models.bundles.bundle import Bundle
 
 _AT_ONCE = 500
 

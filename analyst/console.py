@@ -26,7 +26,7 @@ from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
 from core.display import quoted
 from core.errors import QueueError, WhyflagError
 from core.messages import TYPOLOGIES, Alert, Finding, Part, SimilarCase, Transaction, Unit, Value
-from core.privacy import WITHOUT_KEY
+from core.privacy.masking import WITHOUT_KEY
 from core.settings import Settings
 from explain.facts.categories import category_name
 from explain.facts.history import CardHistory, History, card_history

@@ -66,14 +66,14 @@ def stored_explanation(raw: bytes) -> Explanation:
     if msgspec.json.decode(raw, type=_Version).v != 1:
         return decode_explanation(raw)
     old = msgspec.json.decode(raw, type=_VersionOne)
-    told = [_fact(f"W{number}", sentence.text, None) for number, sentence in enumerate(old.narrative, start=1)]
+    sentences = [_fact(f"W{number}", sentence.text, None) for number, sentence in enumerate(old.narrative, start=1)]
     parts = [part.value for part in Part]
     return Explanation(
         alert_id=old.alert_id,
         transaction_id=old.transaction_id,
         facts=(
             *(_fact(item.evidence_id, item.text, item.contribution) for item in old.evidence),
-            *told,
+            *sentences,
             Fact("N1", "step", Subject.TRANSACTION, {"text": text(old.suggestion)}),
         ),
         reasons=old.reasons,
@@ -84,7 +84,7 @@ def stored_explanation(raw: bytes) -> Explanation:
                 (Mention(fact.fact_id, Form.CLAUSE),),
                 written_by=sentence.written_by,
             )
-            for sentence, fact in zip(old.narrative, told, strict=True)
+            for sentence, fact in zip(old.narrative, sentences, strict=True)
         ),
         verification=old.verification,
         bundle=old.bundle,

@@ -19,10 +19,10 @@ from analyst.archive import Archive
 from core.clock import MS_PER_DAY, SystemClock
 from core.decoding import decode_transaction
 from core.messages import Channel, Transaction, encode
-from core.privacy import Privacy
+from core.privacy.masking import Privacy
 from core.topics import TRANSACTIONS
 from explain.facts.history import card_history
-from streams.archive import ArchiveStage
+from streams.stages.archive import ArchiveStage
 from tests.conftest import postgres_server
 
 PAST, COUNT, CHUNK = 100_000, int(os.environ.get("COUNT", "500000")), 5_000

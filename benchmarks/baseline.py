@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import structs
 
 from core.messages import Channel, Transaction, decode_transaction_struct, encode
-from models.bundle import Bundle, load_bundle
+from models.bundles.bundle import Bundle, load_bundle
 from models.features.spec import FeatureSpec
 from models.scorer import decisions, score
 

@@ -24,8 +24,8 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.setting import WORKER_CORE, trained_world
 from core.messages import Claim, Fact, Form, decode_alert
-from core.messages import Subject as About
-from core.privacy import Privacy
+from core.messages import Subject as FactSubject
+from core.privacy.masking import Privacy
 from explain.casebook import Casebook, CasesInMemory, bundle_cases
 from explain.claims import TEMPLATE, Subject, answer_of, check, parse, template_claims
 from explain.explainer import Explainer
@@ -33,15 +33,15 @@ from explain.facts.kinds import entity_of, kind_of, value_of, window_of
 from explain.vectors import FaissCases
 from explain.words import ENGLISH, LANGUAGES, writer
 from models.attribution import contributions
-from models.bundle import load_bundle
+from models.bundles.bundle import load_bundle
 from models.features.spec import Entity, Feature, default_spec, op_of
-from training.mapping import load_mapping
-from training.progress import Progress
-from training.readers import TransactionFile
+from training.data.mapping import load_mapping
+from training.data.readers import TransactionFile
+from training.progress import NoProgress
 from training.replay import replay
 from training.train import Recipe, fit_booster, load_history
 
-QUIET = Progress(lambda name, steps: None, lambda steps: None)
+QUIET = NoProgress()
 CASES, QUERIES = 1_000_000, 1_000
 DAY = 86_400_000
 Matrix = npt.NDArray[np.float32]
@@ -219,7 +219,7 @@ def _text_vectors(spec: object, X: Matrix) -> Matrix:
 
     def words(entity: Entity, feature: Feature, value: float) -> str:
         values = {"value": value_of(feature, value, "EUR"), **window_of(feature, entity)}
-        return english.fact(Fact("F1", kind_of(op_of(feature)), About.CARD, values), Form.CLAUSE)
+        return english.fact(Fact("F1", kind_of(op_of(feature)), FactSubject.CARD, values), Form.CLAUSE)
 
     rows = [" ".join(words(e, f, float(v)) for (e, f), v in zip(told, row, strict=True) if not np.isnan(v)) for row in X]
     terms = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True).fit_transform(rows)

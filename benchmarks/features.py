@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from models.features.engine import FeatureEngine
 from models.features.spec import default_spec
-from training.dataset import columns_of
-from training.readers import FIELDS, SCHEMA
+from training.data.dataset import columns_of
+from training.data.readers import FIELDS, SCHEMA
 from training.simulator import SimulationSpec, simulate
 
 

@@ -16,9 +16,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from benchmarks.setting import PARTITIONS, WORKER_CORE, Setting, batches, pinned, setting
 from core.topics import DECISIONS
-from streams.clients import create_topics
-from streams.connection import Connection
-from streams.publishing import Publisher
+from streams.kafka.clients import create_topics
+from streams.kafka.connection import Connection
+from streams.kafka.publishing import Publisher
 from tests.kafka import emptied
 from tests.workers import Worker, collect
 

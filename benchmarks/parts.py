@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.setting import trained_world, transactions_in
 from core.decoding import decode_transactions
 from core.messages import Origin, Profiled, decode_profiled, encode
-from core.privacy import Privacy
-from models.bundle import load_bundle
+from core.privacy.masking import Privacy
+from models.bundles.bundle import load_bundle
 from models.features.columns import TransactionColumns
 from models.features.engine import RECENT, EntityEngine, FeatureEngine
 from models.novelty import novelty

@@ -5,7 +5,7 @@ import platform
 import random
 from time import perf_counter
 
-from core.sensitive import mask
+from core.privacy.sensitive import mask
 
 SIZE = 65_536
 TEXTS = {

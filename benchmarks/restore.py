@@ -18,8 +18,8 @@ from core.topics import PROFILE_CHECKPOINTS
 from models.features.columns import TransactionColumns
 from models.features.spec import default_spec
 from streams.checkpoints import Checkpoint, CheckpointLog
-from streams.clients import create_topics
-from streams.connection import Connection
+from streams.kafka.clients import create_topics
+from streams.kafka.connection import Connection
 from streams.state import PartitionState
 from tests.kafka import KafkaCluster
 

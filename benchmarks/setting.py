@@ -18,12 +18,12 @@ from msgspec import Struct
 from core.messages import Transaction, encode
 from core.settings import Settings
 from core.topics import TRANSACTIONS
-from streams.clients import create_topics
-from streams.connection import Connection
-from streams.publishing import Outputs, Publisher
+from streams.kafka.clients import create_topics
+from streams.kafka.connection import Connection
+from streams.kafka.publishing import Outputs, Publisher
 from tests.kafka import KafkaCluster, emptied
-from training.mapping import load_mapping
-from training.readers import TransactionFile
+from training.data.mapping import load_mapping
+from training.data.readers import TransactionFile
 from training.replay import transactions_of
 
 ROOT = Path(__file__).parents[1]

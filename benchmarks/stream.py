@@ -18,9 +18,9 @@ from aiokafka import AIOKafkaConsumer
 from benchmarks.setting import OTHER_CORE, ROOT, WORKER_CORE, Setting, metric, pinned, setting
 from core.decoding import decode_transactions
 from core.messages import Transaction
-from core.privacy import Privacy
+from core.privacy.masking import Privacy
 from core.topics import TRANSACTIONS
-from models.bundle import load_bundle
+from models.bundles.bundle import load_bundle
 from models.features.engine import FeatureEngine
 from models.scorer import doubts_of, score
 from tests.workers import Worker
@@ -31,7 +31,7 @@ WARM_UP = 20_000
 STOCK = """
 import asyncio, os, sys, time
 import faust
-from core.privacy import Privacy
+from core.privacy.masking import Privacy
 app = faust.App("stock", broker="kafka://" + sys.argv[1], store="memory://", datadir="/tmp", web_enabled=False,
                 topic_disable_leader=True, topic_allow_declare=False, consumer_auto_offset_reset="earliest", origin=None, autodiscover=False)
 topic = app.topic("transactions", value_type=bytes, value_serializer="raw")

@@ -67,7 +67,7 @@ def command(headless: bool, duration: float | None, rate: float, as_json: bool, 
 
 def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed: int) -> dict[str, Any]:
     from core.settings import Settings
-    from streams.embedded import API_VERSION, EmbeddedBroker
+    from streams.kafka.embedded import API_VERSION, EmbeddedBroker
 
     _prepare(folder, seed)
     ports = dict(zip(("score", "explain", "archive", "console"), free_ports(4), strict=True))
@@ -248,18 +248,18 @@ class _Feed(threading.Thread):
         self.halt = threading.Event()
 
     def run(self) -> None:
-        """Until told to halt or the simulated future is over."""
+        """Until last_report to halt or the simulated future is over."""
         try:
             self._feed()
-        except Exception as error:  # told by the main thread
+        except Exception as error:  # last_report by the main thread
             self.error = error
 
     def _feed(self) -> None:
         from core.messages import encode
         from core.topics import LABELS, TRANSACTIONS
-        from streams.clients import Sender
-        from training.mapping import load_mapping
-        from training.readers import TransactionFile, read_labels
+        from streams.kafka.clients import Sender
+        from training.data.mapping import load_mapping
+        from training.data.readers import TransactionFile, read_labels
         from training.replay import transactions_of
 
         labels = deque(read_labels(self._folder / "live-labels.parquet"))
@@ -340,7 +340,7 @@ def _stream(
 ) -> dict[str, Any]:
     """Feed and watch until it is time to stop, then until all that was fed has come out."""
     from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, EXPLANATIONS
-    from streams.clients import Observer
+    from streams.kafka.clients import Observer
 
     watch, feed = _Watch(), _Feed(settings, folder, rate)
     observer = Observer(settings, (DECISIONS, ALERTS, EXPLANATIONS, DEAD_LETTERS))
@@ -360,12 +360,12 @@ def _stream(
 
     try:
         with _view(headless) as show:
-            told = begin
+            last_report = begin
             while not stop.is_set() and (duration is None or time.monotonic() - begin < duration):
                 look()
                 show(watch, feed, address, time.monotonic() - begin)
-                if headless and time.monotonic() - told >= 5:
-                    told = time.monotonic()
+                if headless and time.monotonic() - last_report >= 5:
+                    last_report = time.monotonic()
                     stderr.print(
                         f"{watch.decided:,} decided, {len(watch.alerts)} alerts, {len(watch.explained)} explained …",
                         highlight=False,

@@ -23,8 +23,8 @@ from core.messages import (
     decode_label_struct,
     decode_transaction_struct,
 )
-from core.privacy import OUTSIDER_FIELDS, Privacy, mask_start
-from core.sensitive import holds_sensitive
+from core.privacy.masking import OUTSIDER_FIELDS, Privacy, mask_start
+from core.privacy.sensitive import holds_sensitive
 
 Decoded = TypeVar("Decoded", Transaction, Label)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from core.privacy import TEXT_LIMITS
+from core.privacy.masking import TEXT_LIMITS
 
 EARLIEST = 946_684_800_000  # 2000-01-01
 LATEST = 4_102_444_800_000  # 2100-01-01

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.errors import SettingsError
-from core.privacy import Privacy
+from core.privacy.masking import Privacy
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 from core.messages import Alert, Difference, Finding, SimilarCase, Verdict
 from explain.facts.attribution import attribute
 from explain.facts.kinds import entity_of, kind_of, value_of, window_of
-from models.bundle import CASES, Bundle
+from models.bundles.bundle import CASES, Bundle
 from models.features.spec import op_of
 from models.features.themes import Theme, themes_of
 

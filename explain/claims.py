@@ -239,7 +239,7 @@ def _proposed(sentence: Any) -> Proposed | None:
 def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str) -> list[Checked]:
     """Return for each proposed sentence the claim that it makes, or its fault."""
     facts = {fact.fact_id: fact for fact in subject.facts}
-    told: set[str] = set()
+    mentioned_before: set[str] = set()
     checked = []
     for number, sentence in enumerate(proposed):
         if sentence is None:
@@ -247,17 +247,21 @@ def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str
         elif number >= _SENTENCES:
             found = Fault.TOO_LATE
         else:
-            found = _claim(sentence, facts, subject, told, written_by)
+            found = _claim(sentence, facts, subject, mentioned_before, written_by)
         shown = sentence or Proposed("", ())
         if isinstance(found, Fault):
             checked.append(Checked(shown, None, found))
         else:
-            told |= {mention.fact_id for mention in found.mentions} | ({found.opening} if found.opening in RANKED else set())
+            mentioned_before |= {mention.fact_id for mention in found.mentions} | (
+                {found.opening} if found.opening in RANKED else set()
+            )
             checked.append(Checked(shown, found))
     return checked
 
 
-def _claim(sentence: Proposed, facts: dict[str, Fact], subject: Subject, told: set[str], written_by: str) -> Claim | Fault:
+def _claim(
+    sentence: Proposed, facts: dict[str, Fact], subject: Subject, mentioned_before: set[str], written_by: str
+) -> Claim | Fault:
     try:
         part = Part(sentence.part)
     except ValueError:
@@ -270,7 +274,7 @@ def _claim(sentence: Proposed, facts: dict[str, Fact], subject: Subject, told: s
     if isinstance(mentions, Fault):
         return mentions
     claim = Claim(part, mentions, opening, joiner, written_by)
-    return _shape_fault(claim) or _meaning_fault(claim, facts, subject, told) or claim
+    return _shape_fault(claim) or _meaning_fault(claim, facts, subject, mentioned_before) or claim
 
 
 def _mentions(references: Iterable[str], facts: dict[str, Fact]) -> tuple[Mention, ...] | Fault:
@@ -287,12 +291,12 @@ def _mentions(references: Iterable[str], facts: dict[str, Fact]) -> tuple[Mentio
 
 def _shape_fault(claim: Claim) -> Fault | None:
     """What is wrong with the shape of a sentence."""
-    told = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
-    if not told:
+    mentioned = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
+    if not mentioned:
         return Fault.LOST_CONTRAST if claim.mentions else Fault.UNREADABLE
-    if len(told) > _FACTS_OF_A_SENTENCE:
+    if len(mentioned) > _FACTS_OF_A_SENTENCE:
         return Fault.TOO_MANY
-    forms = {mention.form for mention in told}
+    forms = {mention.form for mention in mentioned}
     if len(forms) > 1:
         return Fault.MIXED_FORMS
     if forms == {Form.SHORT} and claim.opening in (Opening.NONE, Opening.ALSO):
@@ -304,7 +308,7 @@ def _shape_fault(claim: Claim) -> Fault | None:
         ):
             return Fault.LOST_CONTRAST
         before = mention
-    if len({mention.fact_id for mention in told}) < len(told):
+    if len({mention.fact_id for mention in mentioned}) < len(mentioned):
         return Fault.REPEATED
     return None
 
@@ -317,20 +321,20 @@ _SIDES: Final = {
 }
 
 
-def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, told: set[str]) -> Fault | None:
+def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, mentioned_before: set[str]) -> Fault | None:
     """What a sentence says that its facts do not."""
-    told_now = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
-    used = [facts[mention.fact_id] for mention in told_now]
-    if any(fact.fact_id in told for fact in used):
+    mentions = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
+    used = [facts[mention.fact_id] for mention in mentions]
+    if any(fact.fact_id in mentioned_before for fact in used):
         return Fault.REPEATED
     if any(claim.part not in part_of(fact) for fact in used):
         return Fault.WRONG_PART
     if claim.opening in _SIDES and any(fact.side is not _SIDES[claim.opening] for fact in used):
         return Fault.WRONG_SIDE
-    if claim.opening is Opening.USUAL and not all(is_usual(facts[one.fact_id], one.form) for one in told_now):
+    if claim.opening is Opening.USUAL and not all(is_usual(facts[one.fact_id], one.form) for one in mentions):
         return Fault.WRONG_SIDE
     if claim.opening in RANKED:
-        if claim.opening in told or len(used) > 1 or used[0].fact_id not in subject.leading(_SIDES[claim.opening]):
+        if claim.opening in mentioned_before or len(used) > 1 or used[0].fact_id not in subject.leading(_SIDES[claim.opening]):
             return Fault.WRONG_RANK
     if claim.joiner is Joiner.BUT and sorted(fact.side for fact in used) != [Side.FRAUD, Side.LEGITIMATE]:
         return Fault.NO_OPPOSITION
@@ -408,10 +412,10 @@ def completed(claims: Iterable[Claim], subject: Subject) -> tuple[Claim, ...]:
     """
     kept = list(claims)
     for claim in template_claims(subject):
-        told = {mention.fact_id for one in kept for mention in one.mentions}
+        mentioned = {mention.fact_id for one in kept for mention in one.mentions}
         own = {mention.fact_id for mention in claim.mentions}
-        lacks = any(own & needed and not told & needed for needed in required(subject))
-        if not own & told and (lacks or all(one.part is not claim.part for one in kept)):
+        lacks = any(own & needed and not mentioned & needed for needed in required(subject))
+        if not own & mentioned and (lacks or all(one.part is not claim.part for one in kept)):
             kept.append(claim)
     order = list(Part)
     return budgeted(sorted(kept, key=lambda claim: order.index(claim.part)), subject)
@@ -448,8 +452,8 @@ def _shortened(claims: Sequence[Claim], subject: Subject, needed: list[frozenset
             if sum(_lengths(short, subject)) <= BUDGET:
                 return tuple(short)
             rest = tuple(one for one in short[place].mentions if one != mention)
-            told = {one.fact_id for claim in short for one in claim.mentions} - {mention.fact_id}
-            if rest and all(told & one for one in needed if mention.fact_id in one):
+            mentioned = {one.fact_id for claim in short for one in claim.mentions} - {mention.fact_id}
+            if rest and all(mentioned & one for one in needed if mention.fact_id in one):
                 short[place] = structs.replace(short[place], mentions=rest)
     return tuple(short)
 
@@ -459,9 +463,9 @@ def _is_spare(place: int, kept: list[int], claims: Sequence[Claim], needed: list
     rest = [claims[one] for one in kept if one != place]
     if all(claim.part is not claims[place].part for claim in rest):
         return False
-    told = {mention.fact_id for claim in rest for mention in claim.mentions}
+    mentioned = {mention.fact_id for claim in rest for mention in claim.mentions}
     own = {mention.fact_id for mention in claims[place].mentions}
-    return not any(own & one and not told & one for one in needed)
+    return not any(own & one and not mentioned & one for one in needed)
 
 
 def answer_of(claims: Iterable[Claim]) -> str:

@@ -71,10 +71,10 @@ def evaluate(
     alerts: "Sequence[Alert]",
     models: Sequence[Settings],
     prompts: Sequence[str],
-    told: Callable[[str, int], None] = lambda name, done: None,
+    progress: Callable[[str, int], None] = lambda name, done: None,
 ) -> list[Result]:
     """
-    Explain the alerts by the template, and by each model with each prompt. ``told`` hears what is under way and how far.
+    Explain the alerts by the template, and by each model with each prompt. ``progress`` hears what is under way and how far.
 
     Raises:
         SettingsError: if a model or a prompt cannot be used.
@@ -82,21 +82,21 @@ def evaluate(
     explanations = [explainer.explain(alert) for alert in alerts]
     results = [_template(explanations)]
     results += [
-        asyncio.run(_measured(structs.replace(settings, llm_prompt=version), explanations, told))
+        asyncio.run(_measured(structs.replace(settings, llm_prompt=version), explanations, progress))
         for settings in models
         for version in prompts
     ]
     return results
 
 
-async def _measured(settings: Settings, explanations: "list[Explanation]", told: Callable[[str, int], None]) -> Result:
+async def _measured(settings: Settings, explanations: "list[Explanation]", progress: Callable[[str, int], None]) -> Result:
     llm = language_model(settings)
     assert llm is not None
     narrators = Narrators(llm, settings)
     name = f"{narrators.name} · {narrators.prompt.version}"
     places = asyncio.Semaphore(settings.llm_concurrency)  # what waits for a place here is not late
     done = 0
-    told(name, 0)
+    progress(name, 0)
 
     async def one(explanation: "Explanation") -> _Answer:
         nonlocal done
@@ -109,7 +109,7 @@ async def _measured(settings: Settings, explanations: "list[Explanation]", told:
                 proposed = None
             seconds = time.perf_counter() - begin
         done += 1
-        told(name, done)
+        progress(name, done)
         return _Answer(None if proposed is None else check(proposed, subject, narrators.name), seconds)
 
     answers = await asyncio.gather(*(one(explanation) for explanation in explanations))
@@ -145,9 +145,9 @@ def _result(model: str, version: str, explanations: "list[Explanation]", answers
         sentences, accepted = sentences + len(checked), accepted + len(claims)
         covered.append(coverage(explanation, claims))
         if answer.checked is not None:
-            told = _words(explanation, claims)
-            lengths.append(sum(len(sentence.split()) for sentence in told))
-            eases.append(reading_ease(told))
+            rendered = _words(explanation, claims)
+            lengths.append(sum(len(sentence.split()) for sentence in rendered))
+            eases.append(reading_ease(rendered))
         whole = claims if model == TEMPLATE else completed(claims, _subject(explanation))
         kept = sum(claim.written_by == model for claim in whole)
         shown, own, with_own = shown + len(whole), own + kept, with_own + (kept > 0)
@@ -183,9 +183,13 @@ def _words(explanation: "Explanation", claims: Sequence[Claim]) -> list[str]:
 def coverage(explanation: "Explanation", claims: Sequence[Claim]) -> float:
     """Return the share of the score that claims tell: the absolute contributions of the themes that they mention, of all themes'."""
     mentioned = {mention.fact_id for claim in claims for mention in claim.mentions}
-    told = {fact.theme for fact in explanation.facts if fact.fact_id in mentioned and fact.theme}
+    mentioned_themes = {fact.theme for fact in explanation.facts if fact.fact_id in mentioned and fact.theme}
     whole = sum(abs(reason.contribution) for reason in explanation.themes)
-    return sum(abs(reason.contribution) for reason in explanation.themes if reason.theme in told) / whole if whole else 1.0
+    return (
+        sum(abs(reason.contribution) for reason in explanation.themes if reason.theme in mentioned_themes) / whole
+        if whole
+        else 1.0
+    )
 
 
 def reading_ease(sentences: Sequence[str]) -> float:

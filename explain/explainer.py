@@ -20,7 +20,7 @@ from explain.facts.next_step import NextSteps, load_next_steps, next_step, step_
 from explain.facts.past import no_archive, past_facts
 from explain.facts.themes import Reasons, reasons_by_theme
 from explain.typology import Typologies
-from models.bundle import Bundle
+from models.bundles.bundle import Bundle
 
 if TYPE_CHECKING:
     from explain.narrators.service import Narrators

@@ -17,12 +17,12 @@ from msgspec import Struct
 
 from core.errors import DatabaseError
 from core.messages import Alert, Claim, Explanation, Fact, Finding, Side, Verification
-from core.messages import Subject as About
+from core.messages import Subject as FactSubject
 from explain.claims import Subject, check, parse
 from explain.facts.history import History, card_history
 from explain.facts.past import no_archive, past_facts
 from explain.facts.values import code, count, country, money, seconds, text
-from explain.narrators.prompting import INVESTIGATION, prompt, told_to_model
+from explain.narrators.prompting import INVESTIGATION, facts_for_model, prompt
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -96,23 +96,23 @@ class _Toolbox:
             new = [fact for fact in facts if fact.fact_id not in known]
             begin = len(self.found) + 1
             self.found += [msgspec.structs.replace(fact, fact_id=f"I{number}") for number, fact in enumerate(new, begin)]
-            told = [fact for fact in facts if fact.fact_id in known] + self.found[begin - 1 :]
-            self._answers[name] = msgspec.json.encode(told_to_model(Subject(tuple(told), self._explanation.themes))).decode()
+            shown = [fact for fact in facts if fact.fact_id in known] + self.found[begin - 1 :]
+            self._answers[name] = msgspec.json.encode(facts_for_model(Subject(tuple(shown), self._explanation.themes))).decode()
         return self._answers[name]
 
     def card_history(self) -> str:
         """The card's habits in 90 days, its last payments before this one, and its other alerts with what they turned out to be."""
-        return self._answer("card_history", [*self._past(About.CARD), *self._payments(), self._alerts_of_card()])
+        return self._answer("card_history", [*self._past(FactSubject.CARD), *self._payments(), self._alerts_of_card()])
 
     def merchant_history(self) -> str:
         """The merchant's payments and reported frauds in 90 days, and its alerts with what they turned out to be."""
         merchant = self._alert.transaction.merchant_id
-        alerts = _alerts(About.MERCHANT, self._others(self._records.of_merchant(merchant, _ALERTS)))
-        return self._answer("merchant_history", [*self._past(About.MERCHANT), alerts])
+        alerts = _alerts(FactSubject.MERCHANT, self._others(self._records.of_merchant(merchant, _ALERTS)))
+        return self._answer("merchant_history", [*self._past(FactSubject.MERCHANT), alerts])
 
     def device_history(self) -> str:
         """How the card and other cards used the device of this payment in 90 days."""
-        facts = self._past(About.DEVICE)
+        facts = self._past(FactSubject.DEVICE)
         return self._answer("device_history", facts) if facts else "No device was given with this payment."
 
     def linked_cards(self) -> str:
@@ -127,12 +127,12 @@ class _Toolbox:
         frauds = {one.alert.transaction.card_id for one in others if one.finding is Finding.FRAUD}
         values = {"cards": count(len(cards)), "frauds": count(len(frauds))}
         side = Side.FRAUD if frauds else Side.NEITHER
-        device = [fact for fact in self._past(About.DEVICE) if fact.kind == "device-shared"]
-        return self._answer("linked_cards", [Fact("", "found-linked", About.MERCHANT, values, side), *device])
+        device = [fact for fact in self._past(FactSubject.DEVICE) if fact.kind == "device-shared"]
+        return self._answer("linked_cards", [Fact("", "found-linked", FactSubject.MERCHANT, values, side), *device])
 
     def similar_cases(self) -> str:
         """The most similar closed cases, and what they turned out to be."""
-        return self._answer("similar_cases", [fact for fact in self._explanation.facts if fact.subject is About.CASES])
+        return self._answer("similar_cases", [fact for fact in self._explanation.facts if fact.subject is FactSubject.CASES])
 
     def rule_definition(self, rule: Annotated[str, "the rule's id, as the facts name it"]) -> str:
         """What a rule that holds for this payment says, and who owns it."""
@@ -141,9 +141,9 @@ class _Toolbox:
         words = self._rule(rule)
         if words is None:
             return f"The definition of rule {rule} is not at hand here."
-        return self._answer(f"rule_{rule}", [Fact("", "found-rule", About.RULE, {"text": text(words)}, Side.FRAUD)])
+        return self._answer(f"rule_{rule}", [Fact("", "found-rule", FactSubject.RULE, {"text": text(words)}, Side.FRAUD)])
 
-    def _past(self, about: About) -> list[Fact]:
+    def _past(self, about: FactSubject) -> list[Fact]:
         """What the archive knows of the card, merchant or device; facts that the explanation has already keep their ids."""
         if self._history is None:
             found = no_archive()
@@ -152,10 +152,10 @@ class _Toolbox:
                 found = past_facts(self._alert.transaction, card_history(self._alert.transaction, self._history))
             except DatabaseError:
                 found = no_archive()
-        told = {(fact.kind, msgspec.json.encode(fact.values)): fact for fact in self._explanation.facts}
+        known = {(fact.kind, msgspec.json.encode(fact.values)): fact for fact in self._explanation.facts}
         own = [fact for fact in found if fact.subject is about or fact.kind.startswith("archive-")]
         return [
-            told.get((fact.kind, msgspec.json.encode(fact.values))) or msgspec.structs.replace(fact, fact_id="") for fact in own
+            known.get((fact.kind, msgspec.json.encode(fact.values))) or msgspec.structs.replace(fact, fact_id="") for fact in own
         ]
 
     def _payments(self) -> list[Fact]:
@@ -170,11 +170,11 @@ class _Toolbox:
                 "country": country(past.country) if past.country else code("no-country"),
             }
             kind = "found-payment-here" if past.same_merchant else "found-payment"
-            facts.append(Fact("", kind, About.CARD, values))
+            facts.append(Fact("", kind, FactSubject.CARD, values))
         return facts
 
     def _alerts_of_card(self) -> Fact:
-        return _alerts(About.CARD, self._others(self._records.of_card(self._alert.transaction.card_id, _ALERTS)))
+        return _alerts(FactSubject.CARD, self._others(self._records.of_card(self._alert.transaction.card_id, _ALERTS)))
 
     def _others(self, alerts: "list[Any]") -> "list[Any]":
         return [one for one in alerts if one.alert.alert_id != self._alert.alert_id]
@@ -194,7 +194,7 @@ class _Toolbox:
         return [FunctionTool.from_defaults(_checked(tool)) for tool in own]
 
 
-def _alerts(about: About, others: list[Any]) -> Fact:
+def _alerts(about: FactSubject, others: list[Any]) -> Fact:
     """How many other alerts there are, and what they turned out to be."""
     findings = Counter(one.finding for one in others)
     closed = findings[Finding.FRAUD] + findings[Finding.LEGITIMATE]
@@ -229,13 +229,13 @@ async def investigate(
     tokens: int = TOKENS,
     limit: float = 120.0,
     history: History | None = None,
-    told: Callable[[Entry], None] = lambda entry: None,
+    on_entry: Callable[[Entry], None] = lambda entry: None,
 ) -> Investigation:
     """
     Let a model look into an alert. It never raises for what the model or its server does: that is how the investigation ended.
 
     ``rule`` gives the definition of a rule; ``steps`` are answers of the model, ``tokens`` of prompts and answers together, ``limit`` is in seconds;
-    ``history`` knows past payments; ``told`` hears of each line of the transcript as it comes.
+    ``history`` knows past payments; ``on_entry`` hears of each line of the transcript as it comes.
     """
     from llama_index.core.agent.workflow import AgentOutput, FunctionAgent, ReActAgent, ToolCall, ToolCallResult
     from workflows.errors import WorkflowRuntimeError, WorkflowTimeoutError
@@ -247,9 +247,9 @@ async def investigate(
 
     def note(who: str, what: str) -> None:
         transcript.append(Entry(who, what))
-        told(transcript[-1])
+        on_entry(transcript[-1])
 
-    asked = prompt(INVESTIGATION).filled(told_to_model(Subject(explanation.facts, explanation.themes)))
+    asked = prompt(INVESTIGATION).filled(facts_for_model(Subject(explanation.facts, explanation.themes)))
     note("us", asked)
     kind = FunctionAgent if llm.metadata.is_function_calling_model else ReActAgent
     # a limit of n stops the n-th answer even if it is the last word

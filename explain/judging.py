@@ -75,22 +75,25 @@ def card(alert: Alert, explanation: Explanation | None, history: History | None 
 
 def _payment(alert: Alert) -> str:
     paid = alert.transaction
-    told = [_WORDS.value(money(paid.amount, paid.currency)), category_name(paid.mcc)]
-    told += [_WORDS.value(code(paid.channel))] if paid.channel else []
-    told += [_WORDS.value(country(paid.country))] if paid.country else []
+    parts = [_WORDS.value(money(paid.amount, paid.currency)), category_name(paid.mcc)]
+    parts += [_WORDS.value(code(paid.channel))] if paid.channel else []
+    parts += [_WORDS.value(country(paid.country))] if paid.country else []
     weekday = time.strftime("%A %Y-%m-%d %H:%M", time.gmtime(paid.event_time / 1000))
-    return f"The payment: {', '.join(told)}, {weekday} UTC."
+    return f"The payment: {', '.join(parts)}, {weekday} UTC."
 
 
 def _last(alert: Alert) -> list[str]:
     currency = alert.currency or alert.transaction.currency
     lines = []
     for one in reversed(alert.recent):
-        told = [_WORDS.value(money(one.amount, currency)) if one.amount is not None else "unknown amount", category_name(one.mcc)]
-        told += [_WORDS.value(code(one.channel))] if one.channel else []
-        told += [_WORDS.value(country(one.country))] if one.country else []
-        told += ["this merchant" if one.same_merchant else "another merchant"]
-        lines.append(f"- {_before(alert, one.event_time)}: {', '.join(told)}")
+        parts = [
+            _WORDS.value(money(one.amount, currency)) if one.amount is not None else "unknown amount",
+            category_name(one.mcc),
+        ]
+        parts += [_WORDS.value(code(one.channel))] if one.channel else []
+        parts += [_WORDS.value(country(one.country))] if one.country else []
+        parts += ["this merchant" if one.same_merchant else "another merchant"]
+        lines.append(f"- {_before(alert, one.event_time)}: {', '.join(parts)}")
     return lines or ["- none is known"]
 
 
@@ -98,22 +101,24 @@ def _last_with_archive(alert: Alert, past: CardHistory) -> list[str]:
     lines = []
     for one in past.last:
         paid = one.payment
-        told = [_WORDS.value(money(paid.amount, paid.currency)), one.category]
-        told += [_WORDS.value(code(paid.channel))] if paid.channel else []
-        told += [_WORDS.value(country(paid.country))] if paid.country else []
-        told += [f"{one.distance:.0f} km from home"] if one.distance is not None else []
+        parts = [_WORDS.value(money(paid.amount, paid.currency)), one.category]
+        parts += [_WORDS.value(code(paid.channel))] if paid.channel else []
+        parts += [_WORDS.value(country(paid.country))] if paid.country else []
+        parts += [f"{one.distance:.0f} km from home"] if one.distance is not None else []
         same = paid.merchant_id == alert.transaction.merchant_id
-        told += ["this merchant" if same else "merchant known to the card" if one.known_merchant else "merchant new to the card"]
-        told += [] if one.known_device is None else ["device known to the card" if one.known_device else "device new to the card"]
-        lines.append(f"- {_before(alert, paid.event_time)}: {', '.join(told)}")
+        parts += ["this merchant" if same else "merchant known to the card" if one.known_merchant else "merchant new to the card"]
+        parts += (
+            [] if one.known_device is None else ["device known to the card" if one.known_device else "device new to the card"]
+        )
+        lines.append(f"- {_before(alert, paid.event_time)}: {', '.join(parts)}")
     return lines
 
 
 def _other(alert: Alert, other: Alert) -> str:
     paid, probability = other.transaction, other.decision.probability
-    told = [_WORDS.value(money(paid.amount, paid.currency)), category_name(paid.mcc)]
-    told += [] if probability is None else [f"probability {_WORDS.value(share(probability))}"]
-    return f"- {_before(alert, paid.event_time)}: {', '.join(told)}"
+    parts = [_WORDS.value(money(paid.amount, paid.currency)), category_name(paid.mcc)]
+    parts += [] if probability is None else [f"probability {_WORDS.value(share(probability))}"]
+    return f"- {_before(alert, paid.event_time)}: {', '.join(parts)}"
 
 
 def _before(alert: Alert, event_time: int) -> str:
@@ -155,10 +160,10 @@ def judge(
     cases: Sequence[Case],
     history: History | None = None,
     concurrency: int = 4,
-    told: Callable[[str, int], None] = lambda name, done: None,
+    progress: Callable[[str, int], None] = lambda name, done: None,
 ) -> list[Judged]:
-    """Let a model judge cases under each condition, ``concurrency`` requests at once. ``told`` hears what is under way and how far."""
-    return [asyncio.run(_judged(llm, cases, condition, history, concurrency, told)) for condition in Condition]
+    """Let a model judge cases under each condition, ``concurrency`` requests at once. ``progress`` hears what is under way and how far."""
+    return [asyncio.run(_judged(llm, cases, condition, history, concurrency, progress)) for condition in Condition]
 
 
 async def _judged(
@@ -167,12 +172,12 @@ async def _judged(
     condition: Condition,
     history: History | None,
     concurrency: int,
-    told: Callable[[str, int], None],
+    progress: Callable[[str, int], None],
 ) -> Judged:
     name = f"{llm.metadata.model_name} · {condition}"
     places = asyncio.Semaphore(concurrency)
     done = 0
-    told(name, 0)
+    progress(name, 0)
 
     async def one(case: Case) -> _Judgement:
         nonlocal done
@@ -184,7 +189,7 @@ async def _judged(
             probability = await _probability(llm, text)
             taken = time.perf_counter() - begin
         done += 1
-        told(name, done)
+        progress(name, done)
         return _Judgement(probability, case.fraud, taken)
 
     judgements = await asyncio.gather(*(one(case) for case in cases))

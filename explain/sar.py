@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from core.display import quoted as _quoted
+from core.display import quoted
 from core.messages import Alert, Explanation, Finding, Side, Verdict
 from core.money import money
 from explain.words import ENGLISH, writer
@@ -19,9 +19,9 @@ from explain.words import ENGLISH, writer
 _GAP = "[to be filled in: {}]"
 
 
-def quoted(text: str, longest: int = 60) -> str:
+def markdown_quoted(text: str, longest: int = 60) -> str:
     """A text of others for Markdown: cleaned, cut, and nothing in it is markup."""
-    return re.sub(r"([\\`*_\[\]<>&!#|~])", r"\\\1", _quoted(text, longest))
+    return re.sub(r"([\\`*_\[\]<>&!#|~])", r"\\\1", quoted(text, longest))
 
 
 class Draft(Struct, frozen=True):
@@ -59,7 +59,7 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
         if fact.kind in ("novel", "rule", "merchant-history", "device-shared") and fact.side is not Side.LEGITIMATE
     ]
     against = [fact for fact in facts if fact.feature and fact.side is Side.LEGITIMATE][:3]
-    typology = quoted(final.typology) if final and final.typology else gap("how", "typology of the scheme")
+    typology = markdown_quoted(final.typology) if final and final.typology else gap("how", "typology of the scheme")
     lines = [
         f"# DRAFT: suspicious activity narrative, alert {alert.alert_id}",
         "",
@@ -69,7 +69,7 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
         "",
         "## Who",
         f"- Subject: card {_ending(transaction.card_id)}; {gap('who', 'name, address, date of birth and account of the cardholder')}",
-        f"- Merchant: “{quoted(transaction.merchant_name or transaction.merchant_id)}”"
+        f"- Merchant: “{markdown_quoted(transaction.merchant_name or transaction.merchant_id)}”"
         + (f", category {transaction.mcc}" if transaction.mcc else ", category not given"),
         f"- Suspect, if known: {gap('who', 'who used the card, or that this is not known')}",
         "",
@@ -99,7 +99,7 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
         f"- Method: {gap('how', 'how the scheme worked: how card or credentials were obtained, and how the money was moved')}",
     ]
     if final and final.note:
-        lines.append(f"- The analyst's note, as written: “{quoted(final.note, 1000)}”")
+        lines.append(f"- The analyst's note, as written: “{markdown_quoted(final.note, 1000)}”")
     lines += [
         "",
         "## Completeness",
@@ -114,16 +114,16 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
 
 def _events(alert: Alert, verdicts: list[Verdict], others: list[Any]) -> list[tuple[int, str]]:
     currency = alert.currency or alert.transaction.currency
-    told = [(alert.transaction.event_time, f"{_sum(alert)}: the transaction of this alert.")]
+    entries = [(alert.transaction.event_time, f"{_sum(alert)}: the transaction of this alert.")]
     for past in alert.recent:
         amount = "an unknown amount" if past.amount is None else money(past.amount, currency)
         place = "" if past.channel is None else ", online" if past.channel == "online" else ", card present"
-        told.append((past.event_time, f"the card paid {amount}{place}{f', in {past.country}' if past.country else ''}."))
+        entries.append((past.event_time, f"the card paid {amount}{place}{f', in {past.country}' if past.country else ''}."))
     for other in others:
         found = f", found to be {other.finding}" if other.finding else ", not worked yet"
-        told.append((other.alert.transaction.event_time, f"{_sum(other.alert)}: alert {other.alert.alert_id}{found}."))
-    told += [(verdict.verdict_time, f"an analyst found the alert to be {verdict.finding}.") for verdict in verdicts]
-    return told
+        entries.append((other.alert.transaction.event_time, f"{_sum(other.alert)}: alert {other.alert.alert_id}{found}."))
+    entries += [(verdict.verdict_time, f"an analyst found the alert to be {verdict.finding}.") for verdict in verdicts]
+    return entries
 
 
 def _sum(alert: Alert) -> str:
@@ -147,7 +147,7 @@ def _where(alert: Alert, gap: Any) -> str:
 
 
 def _ending(card_id: str) -> str:
-    return f"ending {card_id[-4:]}" if card_id.startswith("pan_") else f"“{quoted(card_id, 40)}”"
+    return f"ending {card_id[-4:]}" if card_id.startswith("pan_") else f"“{markdown_quoted(card_id, 40)}”"
 
 
 def _when(time: int) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 
 from core.messages import Alert, Decision, Outcome, RecentTransaction, Transaction, alert_id
-from models.bundle import Bundle
+from models.bundles.bundle import Bundle
 from models.features.columns import UNKNOWN_AMOUNT, Mark, TransactionColumns
 from models.features.spec import FeatureSpec
 from models.novelty import novelty

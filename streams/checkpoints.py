@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from msgspec import Struct, structs
 
 from core.errors import DeliveryError, StateError
-from streams.connection import Connection
+from streams.kafka.connection import Connection
 from streams.state import KEY_BYTES, LogRecord
 
 logger = logging.getLogger(__name__)

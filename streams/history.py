@@ -16,14 +16,14 @@ from aiokafka.partitioner import DefaultPartitioner
 from core.messages import Label
 from core.topics import PROFILED, TRANSACTIONS
 from models.features.columns import TransactionColumns, label_columns
-from streams.profile import ProfileStage
-from streams.publishing import Publisher, partition_of
-from streams.score import ScoreStage
+from streams.kafka.publishing import Publisher, partition_of
+from streams.stages.profile import ProfileStage
+from streams.stages.score import ScoreStage
 
 _murmur2 = DefaultPartitioner()
 
 
-class Past(NamedTuple):
+class HistoryChunk(NamedTuple):
     """Some past transactions, in order: the ids that decide their partitions, and their columns."""
 
     card_ids: pa.Array
@@ -39,7 +39,7 @@ def _by_partition(keys: pa.Array, partition: Callable[[bytes], int]) -> npt.NDAr
 
 
 async def learn(
-    history: Iterable[Past], labels: Sequence[Label], profile: ProfileStage, score: ScoreStage, publisher: Publisher
+    history: Iterable[HistoryChunk], labels: Sequence[Label], profile: ProfileStage, score: ScoreStage, publisher: Publisher
 ) -> int:
     """Read a history into the stages' state; returns the number of transactions. Labels count from their label times on."""
     sources = list(range(await publisher.partitions(TRANSACTIONS)))

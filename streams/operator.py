@@ -43,10 +43,10 @@ from core.metrics import (
     STATE_BYTES,
 )
 from streams.checkpoints import Checkpoint, CheckpointLog
-from streams.publishing import Delivery, Publisher
-from streams.stage import Stage
+from streams.kafka.publishing import Delivery, Publisher
+from streams.kafka.transport import RecordChunk
+from streams.stages.stage import Stage
 from streams.state import LogRecord
-from streams.transport import Chunk
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Operator:
                 state.origins = dict(checkpoint.origins)
             self.stage.states[partition] = state
             self._epochs[partition] = (monotonic(), 0)
-            if (checkpoint is None or checkpoint.clean) and self.stage.decider(partition):
+            if (checkpoint is None or checkpoint.clean) and self.stage.decider_version(partition):
                 # after a crash in the first epoch a successor must know that there was one, and what has decided in it
                 await self._checkpoint(partition, first=True)
                 await self._writes[partition]
@@ -275,7 +275,7 @@ class Operator:
 
     # -- chunks ---------------------------------------------------------------------------------------------------------------
 
-    async def handle(self, chunk: Chunk) -> None:
+    async def handle(self, chunk: RecordChunk) -> None:
         """
         Process a chunk.
 
@@ -310,7 +310,7 @@ class Operator:
                 if self._over(chunk.partition):
                     await self._checkpoint(chunk.partition)  # 5
 
-    async def _process(self, chunk: Chunk, records: list[Any]) -> Delivery:
+    async def _process(self, chunk: RecordChunk, records: list[Any]) -> Delivery:
         began = perf_counter()
         outputs = await self.stage.process(chunk.topic, chunk.partition, records)  # 2
         computed = perf_counter()
@@ -398,7 +398,7 @@ class Operator:
         rows = state.changed()
         checkpoint = Checkpoint(
             spec=self.stage.version,
-            bundle=self.stage.decider(partition),
+            bundle=self.stage.decider_version(partition),
             partitions=self._partitions,
             positions={topic: self._positions[topic, partition] for topic in self.stage.topics},
             origins=dict(state.origins),

@@ -17,11 +17,11 @@ from core.messages import Label, decode_profiled
 from core.settings import Settings
 from core.topics import PROFILED, TRANSACTIONS
 from streams.checkpoints import Checkpoint, CheckpointLog
-from streams.connection import connection_of
-from streams.history import Past, learn
-from streams.profile import ProfileStage
-from streams.publishing import Publisher
-from streams.score import ScoreStage
+from streams.history import HistoryChunk, learn
+from streams.kafka.connection import connection_of
+from streams.kafka.publishing import Publisher
+from streams.stages.profile import ProfileStage
+from streams.stages.score import ScoreStage
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _AT_ONCE = 5_000
 
 
 async def rebuild(
-    profile: ProfileStage, score: ScoreStage, settings: Settings, history: Iterable[Past], labels: Sequence[Label],
+    profile: ProfileStage, score: ScoreStage, settings: Settings, history: Iterable[HistoryChunk], labels: Sequence[Label],
     progress: Callable[[str, int], None], only: Collection[int] = (),
 ) -> None:  # fmt: skip
     """
@@ -98,7 +98,7 @@ async def _rebuild(
     await log.write(
         rows,
         Checkpoint(
-            spec=stage.version, bundle=stage.decider(partition), partitions=partitions, positions=positions, origins=dict(state.origins),
+            spec=stage.version, bundle=stage.decider_version(partition), partitions=partitions, positions=positions, origins=dict(state.origins),
             keys=state.keys, digest=state.digest, clean=True, pan_key=settings.privacy.fingerprint,
         ),
     )  # fmt: skip

@@ -9,12 +9,11 @@ import logging
 import threading
 
 from analyst.queue import Queue
+from core import metrics
 from core.messages import encode, label_of
-from core.metrics import VERDICTS
 from core.settings import Settings
-from core.topics import LABELS
-from core.topics import VERDICTS as VERDICT_TOPIC
-from streams.clients import Sender
+from core.topics import LABELS, VERDICTS
+from streams.kafka.clients import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +57,10 @@ class Relay:
         waiting = self._queue.unpublished()
         for number, verdict in waiting:
             sender = Sender(self._settings, 0)
-            sender.send(VERDICT_TOPIC, verdict.alert_id.encode(), encode(verdict))
+            sender.send(VERDICTS, verdict.alert_id.encode(), encode(verdict))
             if label := label_of(verdict):
                 sender.send(LABELS, label.card_id.encode(), encode(label))
             sender.close()
             self._queue.published(number)
-            VERDICTS.labels(verdict.finding.value).inc()
+            metrics.VERDICTS.labels(verdict.finding.value).inc()
         return bool(waiting)

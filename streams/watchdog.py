@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from core.errors import StateError
 from core.metrics import LAG
-from streams.connection import Connection
+from streams.kafka.connection import Connection
 from streams.operator import Operator, Place
 
 logger = logging.getLogger(__name__)

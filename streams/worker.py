@@ -22,12 +22,12 @@ from faust.serializers.schemas import Schema
 from core.errors import BrokerError, WhyflagError
 from core.settings import Settings
 from streams.checkpoints import CheckpointLog
-from streams.clients import check_timestamps
-from streams.connection import connection_of
 from streams.health import Health
+from streams.kafka.clients import check_timestamps
+from streams.kafka.connection import connection_of
+from streams.kafka.publishing import Publisher
 from streams.operator import Operator, Place, Source
-from streams.publishing import Publisher
-from streams.stage import Stage
+from streams.stages.stage import Stage
 from streams.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ import pytest
 
 from cli.demo import free_ports
 from core.messages import decode_alert
-from core.privacy import Privacy
+from core.privacy.masking import Privacy
 from core.settings import Settings
-from models.bundle import Bundle, load_bundle
+from models.bundles.bundle import Bundle, load_bundle
 from models.features.spec import default_spec
-from training.mapping import load_mapping
-from training.progress import Progress
-from training.readers import TransactionFile
+from training.data.mapping import load_mapping
+from training.data.readers import TransactionFile
+from training.progress import NoProgress
 from training.simulator import SimulationSpec, simulate
 from training.train import Recipe, train
 
@@ -82,7 +82,7 @@ def trained(world: Path, out: Path, seed: int, alerts_per_day: float, recipe: Re
     train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=alerts_per_day,
         label_delay_ms=5 * DAY, out=out, seed=seed, privacy=Privacy(),
-        progress=Progress(lambda name, steps: None, lambda steps: None), recipe=recipe,
+        progress=NoProgress(), recipe=recipe,
     )  # fmt: skip
     return out
 

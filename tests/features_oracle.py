@@ -30,7 +30,7 @@ def milliseconds(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Past:
+class Arrival:
     """One arrival, its amount in the currency of the spec."""
 
     arrival: int
@@ -87,7 +87,7 @@ def days_since(now: int, times: list[int], op: str) -> float:
     return ratio(now - (min(times) if op.startswith("first") else max(times)), UNITS["d"])
 
 
-def share(members: list[Past], holds) -> float:
+def share(members: list[Arrival], holds) -> float:
     return ratio(sum(1 for past in members if holds(past)), len(members))
 
 
@@ -161,14 +161,14 @@ class ExactKey:
 
     def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
         self.spec, self.entity = spec, entity
-        self.arrived: list[Past] = []
+        self.arrived: list[Arrival] = []
         self.reports = Reports(entity)
         self.major = minor_per_major(spec.currency)
         self.delay = milliseconds(entity.delay)
         self.longest = max(milliseconds(window.length) for window in entity.windows)
         self.retention = retention_of(entity)
 
-    def visible(self, newest: int | None) -> list[Past]:
+    def visible(self, newest: int | None) -> list[Arrival]:
         """Arrivals that may still be known, oldest first: the newest ``history`` of those within the retention."""
         if newest is None:
             return []
@@ -181,7 +181,7 @@ class ExactKey:
     def forget(self) -> None:
         self.arrived.clear()
 
-    def update(self, current: Past, recent: int) -> Row:
+    def update(self, current: Arrival, recent: int) -> Row:
         count = len(self.entity.features)
         of_id = [past for past in self.visible(self.newest()) if named(past.transaction) == named(current.transaction)]
         if any(content(past.transaction) == content(current.transaction) for past in of_id):
@@ -197,18 +197,18 @@ class ExactKey:
         past = tuple(as_recent(past, current) for past in before[max(0, len(before) - recent) :])
         return Row(row, False, past, current.unusual, reused=bool(of_id))
 
-    def _paid(self, current: Past, visible: list[Past]) -> list[int]:
+    def _paid(self, current: Arrival, visible: list[Arrival]) -> list[int]:
         """Known amounts within the longest window, oldest first."""
         end = current.time - self.delay
         return [past.amount for past in visible if end - self.longest < past.time <= end and past.amount is not None]
 
-    def _normal(self, current: Past, visible: list[Past]) -> Fraction:
+    def _normal(self, current: Arrival, visible: list[Arrival]) -> Fraction:
         last = self._paid(current, visible)[-51:]
         weight = Fraction(self.spec.normal_weight)
         middle = statistics.median_low(last) if last else 0
         return (len(last) * middle + weight * self.spec.normal_amount) / (len(last) + weight)
 
-    def _fraud_times(self, op: str, current: Past, visible: list[Past], begin: int, end: int) -> list[int]:
+    def _fraud_times(self, op: str, current: Arrival, visible: list[Arrival], begin: int, end: int) -> list[int]:
         """Event times of known frauds in a window; of the usual ones only those whose transaction is still kept."""
         usual = {(named(past.transaction), past.time) for past in visible if not past.unusual}
         return [
@@ -217,14 +217,14 @@ class ExactKey:
             if begin < label.event_time <= end and ("usual" not in op or (named(label), label.event_time) in usual)
         ]
 
-    def _feature(self, op: str, length: int, current: Past, visible: list[Past]) -> float:
+    def _feature(self, op: str, length: int, current: Arrival, visible: list[Arrival]) -> float:
         own = of_itself(op, current, self.major)
         if own is not None:
             return own
         t = current.time
         end = t - self.delay
 
-        def window(length: int) -> list[Past]:
+        def window(length: int) -> list[Arrival]:
             return [past for past in visible if end - length < past.time <= end]
 
         earlier = window(length)
@@ -308,7 +308,7 @@ class ExactKey:
                 return self._new_device(current)
         raise AssertionError(f"the oracle knows no exact {op}")
 
-    def _movement(self, op: str, current: Past) -> float:
+    def _movement(self, op: str, current: Arrival) -> float:
         last = max((past for past in self.arrived if place_of(past)), key=lambda past: past.rank, default=None)
         here = place_of(current)
         if last is None or here is None:
@@ -317,7 +317,7 @@ class ExactKey:
         minutes = max(1.0, abs(current.time - last.time) / 60_000)
         return gone if op == "distance" else gone / minutes * 60
 
-    def _new_device(self, current: Past) -> float:
+    def _new_device(self, current: Arrival) -> float:
         newest_first = [past.transaction.device_id for past in reversed(self.arrived) if past.transaction.device_id is not None]
         last_four = list(dict.fromkeys(newest_first))[:4]
         device = current.transaction.device_id
@@ -329,13 +329,13 @@ class BucketedKey:
 
     def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
         self.spec, self.entity = spec, entity
-        self.arrived: list[Past] = []
+        self.arrived: list[Arrival] = []
         self.reports = Reports(entity)
         self.major = minor_per_major(spec.currency)
         self.windows = {
             window.length: (milliseconds(window.length), milliseconds(window.resolution)) for window in entity.windows
         }
-        self.counted: dict[int, list[Past]] = {resolution: [] for _, resolution in self.windows.values()}
+        self.counted: dict[int, list[Arrival]] = {resolution: [] for _, resolution in self.windows.values()}
 
     def newest(self) -> int | None:
         return max((past.time for past in self.arrived), default=None)
@@ -345,7 +345,7 @@ class BucketedKey:
         for counted in self.counted.values():
             counted.clear()
 
-    def window(self, name: str, t: int) -> list[Past]:
+    def window(self, name: str, t: int) -> list[Arrival]:
         """What is counted in the complete buckets before that of ``t``, as far as they are among the newest that are kept."""
         length, resolution = self.windows[name]
         kept = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
@@ -354,7 +354,7 @@ class BucketedKey:
         first = max(bucket_now - length // resolution, newest - kept + 1)
         return [past for past in counted if first <= past.time // resolution < bucket_now]
 
-    def _count(self, current: Past) -> None:
+    def _count(self, current: Arrival) -> None:
         """Count an arrival in each level of buckets, unless its bucket is not kept any more."""
         for resolution, counted in self.counted.items():
             kept = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
@@ -362,13 +362,13 @@ class BucketedKey:
             if current.time // resolution > newest - kept:
                 counted.append(current)
 
-    def update(self, current: Past, recent: int) -> Row:
+    def update(self, current: Arrival, recent: int) -> Row:
         row = [self._feature(feature.op, feature.window, current) for feature in self.entity.features]
         self.arrived.append(current)
         self._count(current)
         return Row(row, False, ())
 
-    def _feature(self, op: str, window: str, current: Past) -> float:
+    def _feature(self, op: str, window: str, current: Arrival) -> float:
         own = of_itself(op, current, self.major)
         if own is not None:
             return own
@@ -398,7 +398,7 @@ class BucketedKey:
         raise AssertionError(f"the oracle knows no bucketed {op}")
 
 
-def place_of(past: Past) -> tuple[float, float] | None:
+def place_of(past: Arrival) -> tuple[float, float] | None:
     """Where the card itself was: an online purchase says nothing of that."""
     transaction = past.transaction
     if transaction.lat is None or transaction.lon is None or transaction.channel is Channel.ONLINE:
@@ -406,7 +406,7 @@ def place_of(past: Past) -> tuple[float, float] | None:
     return transaction.lat, transaction.lon
 
 
-def of_itself(op: str, current: Past, major: int) -> float | None:
+def of_itself(op: str, current: Arrival, major: int) -> float | None:
     """A feature of the transaction alone; None if ``op`` is none."""
     when = instant(current.time)
     midnight = when.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -427,7 +427,7 @@ def of_itself(op: str, current: Past, major: int) -> float | None:
     return None
 
 
-def as_recent(past: Past, current: Past) -> RecentTransaction:
+def as_recent(past: Arrival, current: Arrival) -> RecentTransaction:
     transaction = past.transaction
     return RecentTransaction(
         event_time=past.time,
@@ -479,7 +479,7 @@ class EntityOracle:
         elif transaction.currency in spec.rates:
             amount = round(transaction.amount * spec.rates[transaction.currency])
         self.arrivals += 1
-        past = Past(
+        past = Arrival(
             arrival=self.arrivals,
             transaction=transaction,
             amount=amount,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cli.demo import free_ports
 from core.settings import Settings
-from streams.clients import Observer
+from streams.kafka.clients import Observer
 
 
 class Worker:

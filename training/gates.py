@@ -13,12 +13,12 @@ from msgspec import Struct
 from sklearn.metrics import average_precision_score
 
 from models.attribution import contributions
-from models.bundle import Bundle, load_bundle
+from models.bundles.bundle import Bundle, load_bundle
 from models.calibration import calibration_error
 from models.drift import SHIFTED, counted_with_score, stability
 from models.features.engine import Matrix
 from models.scorer import score
-from training.evaluate import Tested
+from training.evaluation.measures import Tested
 
 Floats = npt.NDArray[np.float64]
 _WORSE = 0.01  # average precision that may be lost within noise

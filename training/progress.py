@@ -1,12 +1,23 @@
-"""How a long run tells where it is."""
+"""How a long run reports its progress."""
 
-from collections.abc import Callable
-
-from msgspec import Struct
+from typing import Protocol
 
 
-class Progress(Struct, frozen=True):
-    """How a long run tells where it is: a new stage with its number of steps, and steps done."""
+class Progress(Protocol):
+    """Receives the progress of a long run."""
 
-    stage: Callable[[str, int], None]
-    advance: Callable[[int], None]
+    def stage(self, name: str, steps: int = 0) -> None:
+        """Begin a stage of ``steps`` steps; 0 where their number is not known."""
+
+    def advance(self, steps: int) -> None:
+        """Count ``steps`` steps of the current stage as done."""
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def stage(self, name: str, steps: int = 0) -> None:
+        """Ignore the stage."""
+
+    def advance(self, steps: int) -> None:
+        """Ignore the steps."""

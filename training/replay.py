@@ -14,16 +14,16 @@ import pyarrow.parquet
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.messages import Alert, Transaction, encode
-from core.privacy import Privacy
-from models.bundle import Bundle
+from core.privacy.masking import Privacy
+from models.bundles.bundle import Bundle
 from models.features.columns import label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
 from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, reason_codes
-from training.checks import check_fit
-from training.dataset import LabelledReplay, column_labels, columns_of, known_labels
-from training.evaluate import evaluate
-from training.readers import SCHEMA, TransactionFile, messages_of, read_labels
+from training.data.checks import check_fit
+from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
+from training.data.readers import SCHEMA, TransactionFile, messages_of, read_labels
+from training.evaluation.measures import evaluate
 
 Progress = Callable[[int], None]
 

@@ -20,9 +20,9 @@ from msgspec import Meta, Struct
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.messages import Finding, alert_id
-from core.privacy import Privacy
+from core.privacy.masking import Privacy
 from models.attribution import contributions
-from models.bundle import Reference, save_bundle
+from models.bundles.bundle import Reference, save_bundle
 from models.calibration import (
     METHODS,
     Calibration,
@@ -38,11 +38,11 @@ from models.features.spec import FeatureSpec, Op, op_of
 from models.features.state import FOREVER
 from models.novelty import Forest, fit_forest, novelty
 from models.policy import Policy, cheapest_budget, fit_policy
-from training.dataset import Dataset, features_of, load_dataset
-from training.evaluate import evaluate
+from training.data.dataset import Dataset, features_of, load_dataset
+from training.data.readers import TransactionFile, messages_of
+from training.evaluation.measures import evaluate
 from training.maturity import reported_share
 from training.progress import Progress
-from training.readers import TransactionFile, messages_of
 from training.splits import Split, split_by_time
 
 Mask = npt.NDArray[np.bool_]
@@ -310,9 +310,9 @@ def fit_booster(
     try:
         return xgb.train(parameters, data, recipe.rounds, callbacks=[_Rounds(progress)] if progress else None)
     except xgb.core.XGBoostError as error:
-        told = str(error).splitlines()
+        lines = str(error).splitlines()
         raise InputError(
-            f"XGBoost does not take the recipe's booster settings {recipe.booster}: {told[-1] if told else error}"
+            f"XGBoost does not take the recipe's booster settings {recipe.booster}: {lines[-1] if lines else error}"
         ) from None
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from core.clock import MS_PER_HOUR
 from core.messages import Alert, Fact, Side, Subject, Value
 from explain.facts.values import code, count, country, instant, money, share, text
-from models.bundle import Bundle
+from models.bundles.bundle import Bundle
 from models.calibration import Calibration
 from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, NO_BUNDLE, NOVEL
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from core.errors import InvalidEvent
 from core.messages import Alert
 from models.attribution import contributions
-from models.bundle import Bundle
+from models.bundles.bundle import Bundle
 
 
 class Attribution(Struct, frozen=True):

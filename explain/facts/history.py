@@ -230,10 +230,10 @@ def last_payments(payments: Sequence[Payment], home: Place | None) -> tuple[Last
     """Return the newest twelve of a card's payments (given oldest first), newest first."""
     merchants: set[str] = set()
     devices: set[str] = set()
-    told = []
+    rows = []
     for place, one in enumerate(payments):
         if place >= len(payments) - LAST_PAYMENTS:
-            told.append(
+            rows.append(
                 LastPayment(
                     payment=one,
                     category=category_name(one.mcc),
@@ -245,7 +245,7 @@ def last_payments(payments: Sequence[Payment], home: Place | None) -> tuple[Last
         merchants.add(one.merchant_id)
         if one.device_id:
             devices.add(one.device_id)
-    return tuple(reversed(told))
+    return tuple(reversed(rows))
 
 
 def kilometres(lat: float, lon: float, other_lat: float, other_lon: float) -> float:

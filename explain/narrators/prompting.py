@@ -68,7 +68,7 @@ def prompt(version: str) -> Prompt:
     return Prompt(f"{path.stem}-{hashlib.sha256(raw).hexdigest()[:8]}", text)
 
 
-def told_to_model(subject: Subject) -> list[dict[str, Any]]:
+def facts_for_model(subject: Subject) -> list[dict[str, Any]]:
     """Return facts as a prompt states them: id, part, side, and their words in each form. They hold no text of others."""
     english = writer(ENGLISH)
     strongest = subject.leading(Side.FRAUD) | subject.leading(Side.LEGITIMATE)

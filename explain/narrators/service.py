@@ -21,7 +21,7 @@ from core.metrics import LLM_BREAKER, LLM_COST, LLM_REQUESTS, LLM_SECONDS, LLM_T
 from core.settings import Settings
 from explain.claims import Proposed, Subject, parse, schema
 from explain.narrators.choices import choice_schema, choices_in_words, parse_choices
-from explain.narrators.prompting import CHOICE, prompt, told_to_model
+from explain.narrators.prompting import CHOICE, facts_for_model, prompt
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -73,7 +73,7 @@ class Narrators:
         self._llm, self._settings, self._sleep = llm, settings, sleep
         self._places = asyncio.Semaphore(settings.llm_concurrency)
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=_FAILURES, default_ttl=_OPEN_SECONDS)
-        self._breakers.add_listener(_breaker_told)
+        self._breakers.add_listener(_log_breaker)
         self._answers: LRUCache[str, list[Proposed | None]] = LRUCache(_CACHED)
         self._format = self._first_format(llm, settings)
         self._not_before = 0.0  # monotonic time until which the server asked to be left alone
@@ -93,7 +93,7 @@ class Narrators:
             LanguageModelError: if there is no answer in time.
         """
         chooses = self.prompt.version == CHOICE
-        facts: Any = choices_in_words(subject) if chooses else told_to_model(subject)
+        facts: Any = choices_in_words(subject) if chooses else facts_for_model(subject)
         wanted = choice_schema(subject) if chooses else schema(subject)
         key = hashlib.sha256(msgspec.json.encode((self.name, self.prompt, facts))).hexdigest()
         if (known := self._answers.get(key)) is not None:
@@ -217,7 +217,7 @@ def _number(used: Any, *names: str) -> int:
     return 0
 
 
-def _breaker_told(name: str, kind: str, happened: Any) -> None:
+def _log_breaker(name: str, kind: str, happened: Any) -> None:
     if kind == "state_changed":
         LLM_BREAKER.set(getattr(happened, "state", "") == "opened")
 

@@ -162,17 +162,17 @@ class Writer:
         return self.language != ENGLISH
 
     def _claim(self, claim: Claim, facts: dict[str, Fact]) -> str:
-        told: list[str] = []
+        phrases: list[str] = []
         for mention in claim.mentions:
             words = self._fact(facts[mention.fact_id], mention.form)
-            if mention.form is Form.CONTRAST and told:
-                told[-1] = self._message("with-contrast", words=told[-1], contrast=words)
+            if mention.form is Form.CONTRAST and phrases:
+                phrases[-1] = self._message("with-contrast", words=phrases[-1], contrast=words)
             else:
-                told.append(words)
-        rest = told[0]
+                phrases.append(words)
+        rest = phrases[0]
         joiner = _joiner(claim, facts)
-        for number, words in enumerate(told[1:], start=2):
-            last = number == len(told) or joiner is Joiner.SEMICOLON
+        for number, words in enumerate(phrases[1:], start=2):
+            last = number == len(phrases) or joiner is Joiner.SEMICOLON
             rest = self._message(f"joiner-{joiner.value if last else 'comma'}", left=rest, right=words)
         if claim.opening is not Opening.NONE:
             rest = _capital(rest) if self._message("capital-after-colon") == "yes" else rest
@@ -180,7 +180,7 @@ class Writer:
         return _sentence(rest)
 
     def _opened(self, opening: Opening, fact: Fact, rest: str) -> str:
-        """A sentence after its opening. What is strongest is a theme: a value that stands for it is told with the theme's name."""
+        """A sentence after its opening. What is strongest is a theme: a value that stands for it is phrases with the theme's name."""
         name = f"opening-{opening.value.replace('_', '-')}"
         if opening in RANKED and fact.kind != "theme":
             return self._message(f"{name}-theme", rest=rest, theme=self._message(f"code-{code(f'theme-{fact.theme}').text}"))

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from core.settings import Settings
-from streams.clients import create_topics
+from streams.kafka.clients import create_topics
 from tests.kafka import KafkaCluster
 
 

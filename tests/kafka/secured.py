@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from cli.demo import free_ports
 from core.settings import Settings
-from streams.acls import Role
+from streams.kafka.acls import Role
 from tests.kafka.broker import KafkaCluster, Node, obtain_jars
 
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256")

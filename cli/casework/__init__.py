@@ -1,0 +1,1 @@
+"""Commands for analysts and for the explanations they read."""

@@ -1,0 +1,105 @@
+"""``whyflag cases``: the casebook."""
+
+import getpass
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+_why = click.option("--reason", required=True, help="Why, for the audit trail.")
+
+
+@click.group()
+def command() -> None:
+    """Look into the casebook, correct it, and build its index anew."""
+
+
+@command.command("list")
+def list_() -> None:
+    """Count the cases of each bundle by outcome."""
+    with closing(_open()) as opened:
+        counts = opened.cases.counts()
+    for bundle, outcome, count in counts:
+        click.echo(f"{bundle}  {outcome:<10}  {count:>9,}")
+    if not counts:
+        click.echo("the casebook is empty: `whyflag worker explain` or `whyflag cases rebuild` fills it")
+
+
+@command.command()
+@click.argument("case_id")
+def show(case_id: str) -> None:
+    """Show a case."""
+    from datetime import UTC, datetime
+
+    from core.display import quoted
+    from core.errors import CasebookError
+
+    with closing(_open()) as opened:
+        found = opened.cases.find(case_id)
+    if not found:
+        raise CasebookError(f"no case {case_id} in the casebook")
+    for bundle, case in found:
+        closed = datetime.fromtimestamp(case.closed_time / 1000, UTC)
+        typology = f", {case.typology}" if case.typology else ""
+        click.echo(f"{bundle}  {case.outcome}{typology}, closed {closed:%Y-%m-%d %H:%M} UTC")
+        if case.note:
+            click.echo(f"  note: “{quoted(case.note, 500)}”")
+
+
+@command.command()
+@click.argument("case_id")
+@click.option("--outcome", type=click.Choice(["fraud", "legitimate"]), required=True, help="What it turned out to be.")
+@_why
+def correct(case_id: str, outcome: str, reason: str) -> None:
+    """Give a case another outcome."""
+    from core.messages import Finding
+
+    with closing(_open()) as opened:
+        count = opened.cases.correct(case_id, Finding(outcome), getpass.getuser(), reason)
+    click.echo(f"case {case_id} is {outcome} now, in {count} casebook{'' if count == 1 else 's'}")
+
+
+@command.command()
+@click.argument("case_id")
+@_why
+def delete(case_id: str, reason: str) -> None:
+    """Take a case out for good."""
+    with closing(_open()) as opened:
+        count = opened.cases.delete(case_id, getpass.getuser(), reason)
+    click.echo(f"case {case_id} is out of {count} casebook{'' if count == 1 else 's'}")
+
+
+@command.command()
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+def rebuild(bundle: Path | None) -> None:
+    """Build the index anew from the cases in SQL, with the bundle's vectors."""
+    from cli.progress import stages
+    from models.bundles.store import open_bundle
+    from streams.stages.explain import casebook_of
+
+    with closing(_open()) as opened, stages() as progress:
+        loaded = open_bundle(bundle or opened.settings.bundle_dir)
+        progress.stage("building the index from SQL", 1)
+        casebook = casebook_of(loaded, opened.cases, opened.settings.casebook, anew=True)
+        casebook.save()
+        progress.advance(1)
+    click.echo(f"casebook {casebook.version}: {len(casebook):,} cases in {opened.settings.casebook}")
+
+
+class _Opened:
+    def __init__(self) -> None:
+        from analyst.cases import Cases
+        from analyst.queue import Queue
+        from core.clock import SystemClock
+        from core.settings import read_settings
+
+        self.settings = read_settings()
+        self._queue = Queue(self.settings.database, SystemClock())
+        self.cases = Cases(self._queue, SystemClock())
+
+    def close(self) -> None:
+        self._queue.close()
+
+
+def _open() -> _Opened:
+    return _Opened()

@@ -1,0 +1,72 @@
+"""``whyflag investigate``: a language model looks into one alert with read-only tools."""
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("alert_id")
+@click.option("--steps", type=click.IntRange(1, 50), default=8, show_default=True, help="Answers of the model at most.")
+@click.option(
+    "--tokens", type=click.IntRange(1_000), default=40_000, show_default=True, help="Tokens of prompts and answers at most."
+)
+@click.option(
+    "--transcript", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the whole conversation here."
+)
+def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> None:
+    """
+    Let the language model of WHYFLAG_LLM_URL look into an alert of the queue.
+
+    It has read-only tools, and every sentence of its report is checked against what they answered.
+    """
+    import getpass
+
+    import msgspec
+
+    from analyst.archive import Archive
+    from analyst.queue import Queue
+    from cli.progress import stderr
+    from core.clock import SystemClock
+    from core.errors import QueueError, SettingsError
+    from core.settings import read_settings
+    from explain.investigation import Entry, run
+    from explain.narrators.client import language_model
+    from explain.words import ENGLISH, writer
+    from models.bundles.store import rule_words
+
+    settings = read_settings()
+    llm = language_model(settings)
+    if llm is None:
+        raise SettingsError("an investigation needs a language model: set WHYFLAG_LLM_URL and WHYFLAG_LLM_MODEL")
+    archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
+    with closing(archive), closing(Queue(settings.database, SystemClock())) as queue:
+        queued = queue.get(alert_id)
+        if queued is None:
+            raise QueueError(f"no alert {alert_id} in the queue of WHYFLAG_DATABASE")
+        if queued.explanation is None:
+            raise QueueError(f"alert {alert_id} is not explained yet")
+        number = queue.begin_investigation(alert_id, getpass.getuser())
+
+        def show(entry: Entry) -> None:
+            if entry.who != "us":
+                stderr.print(f"{entry.who}: {entry.what[:160]}", highlight=False, markup=False)
+
+        message = None
+        try:
+            rules = rule_words(settings.bundle_dir)
+            found = run(queued.alert, queued.explanation, queue, llm, rules, steps, tokens, history=archive, on_entry=show)
+            message = msgspec.json.encode(found).decode()
+        finally:
+            queue.end_investigation(number, message)
+    english, facts = writer(ENGLISH), found.facts_by_id()
+    for claim in found.report:
+        click.echo(f"{english.claim(claim, facts)}  [{', '.join(mention.fact_id for mention in claim.mentions)}]")
+    click.echo(
+        f"{found.ended}: {found.steps} answers, {found.tokens:,} tokens, {found.seconds:.1f} s; "
+        f"{found.verification.checked} sentences checked, {found.verification.replaced} refused"
+    )
+    if transcript:
+        transcript.write_text("\n\n".join(f"## {entry.who}\n{entry.what}" for entry in found.transcript) + "\n")
+        click.echo(f"transcript: {transcript}")

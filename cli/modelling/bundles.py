@@ -1,0 +1,170 @@
+"""``whyflag bundles``: the store, its champion and its challenger."""
+
+import getpass
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import transactions_options
+from cli.progress import stages
+
+if TYPE_CHECKING:
+    from models.bundles.store import BundleStore
+
+_store = click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="The store."
+)
+
+
+@click.group()
+def command() -> None:
+    """Keep bundles and rules in a store; challenge, promote and roll back while workers run."""
+
+
+@command.command("list")
+@_store
+def list_(store: Path) -> None:
+    """Show what the store holds, who decides, and who decided before."""
+    from models.bundles.store import BundleStore
+
+    held = BundleStore(store)
+    current = held.current
+    champion = current.champions[-1].bundle if current.champions else ""
+    for version in held.versions():
+        role = "champion" if version == champion else "challenger" if version == current.challenger else ""
+        click.echo(f"{version}  {role}".rstrip())
+    if not held.versions():
+        click.echo(f"{store} holds no bundle: add one with `whyflag bundles add FOLDER`")
+    for past in reversed(current.champions):
+        click.echo(f"{past.since}  {past.decider:<22} by {past.by}: {past.why}")
+
+
+@command.command()
+@_store
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--challenge", is_flag=True, help="Let it score in shadow at once.")
+def add(store: Path, folder: Path, challenge: bool) -> None:
+    """Copy a bundle into the store."""
+    from models.bundles.store import BundleStore
+
+    held = BundleStore(store)
+    version = held.add(folder)
+    if challenge:
+        held.challenge(version)
+    click.echo(f"bundle {version} in {store}{', scoring in shadow' if challenge else ''}")
+
+
+@command.command()
+@_store
+@click.argument("version", required=False, default="")
+def challenge(store: Path, version: str) -> None:
+    """Let a bundle score in shadow beside the champion; without a version nobody does."""
+    from models.bundles.store import BundleStore
+
+    BundleStore(store).challenge(version)
+    click.echo(f"bundle {version} scores in shadow" if version else "nobody scores in shadow")
+
+
+@command.command()
+@_store
+@click.argument("version")
+@transactions_options
+@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules beside it. [default: the champion's]")
+@click.option("--no-rules", is_flag=True, help="No rules beside it.")
+@click.option("--why", required=True, help="Why; kept with the store.")
+@click.option("--despite-gates", is_flag=True, help="Promote even if a gate does not pass.")
+def promote(
+    store: Path, version: str, transactions: Path, mapping: str, labels: Path | None, rules: Path | None, no_rules: bool, why: str,
+    despite_gates: bool,
+) -> None:  # fmt: skip
+    """Make a bundle the champion, through the gates; running workers take it up at the end of their epoch."""
+    from core.errors import InputError
+    from core.settings import read_settings
+    from models.bundles.signing import signing_key
+    from models.bundles.store import BundleStore
+
+    held = BundleStore(store)
+    bundle = held.open(version)
+    passed = pass_gates(held, version, transactions, mapping, labels)
+    if not passed and not despite_gates:
+        raise InputError("not promoted: a gate did not pass. --despite-gates promotes all the same, and the store remembers it")
+    if rules is not None:
+        kept = held.add_rules(rules, bundle.spec.feature_names)
+    else:
+        kept = held.champion.rules if held.champion and not no_rules else ""
+    reason = why if passed else f"{why} (despite the gates)"
+    champion = held.promote(version, kept, getpass.getuser(), reason, signing_key(read_settings()))
+    click.echo(f"champion {champion.decider}")
+
+
+@command.command()
+@_store
+@click.option("--why", required=True, help="Why; kept with the store.")
+def rollback(store: Path, why: str) -> None:
+    """Make the champion before this one the champion again."""
+    from models.bundles.store import BundleStore
+
+    champion = BundleStore(store).rollback(getpass.getuser(), why)
+    click.echo(f"champion {champion.decider}")
+
+
+@command.command()
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Show so many, the highest amounts.")
+@click.option("--json", "as_json", is_flag=True, help="Print all as JSON Lines.")
+def disagreements(limit: int, as_json: bool) -> None:
+    """List what the challenger would have decided otherwise, from the topic."""
+    import msgspec
+
+    from core.messages import Disagreement, encode
+    from core.money import money
+    from core.settings import read_settings
+    from core.topics import DISAGREEMENTS
+    from streams.kafka.clients import Observer
+
+    observer = Observer(read_settings(), [DISAGREEMENTS])
+    by_identity: dict[tuple[object, ...], Disagreement] = {}  # a record that came twice is one disagreement
+    for record in observer.all():
+        with suppress(msgspec.MsgspecError, TypeError):  # whatever else somebody has written there
+            one = msgspec.json.decode(record.value, type=Disagreement)
+            by_identity[one.card_id, one.transaction_id, one.event_time, one.amount, one.currency] = one
+    observer.close()
+    found = list(by_identity.values())
+    if as_json:
+        for disagreement in found:
+            click.echo(encode(disagreement).decode())
+        return
+    click.echo(f"{len(found):,} disagreements")
+    for one in sorted(found, key=lambda each: -each.amount)[:limit]:
+        before = "n/a" if one.champion_probability is None else f"{one.champion_probability:.4f}"
+        click.echo(
+            f"{one.transaction_id:<24} {money(one.amount, one.currency):>16}  {one.champion_outcome.value} {before} → "
+            f"{one.challenger_outcome.value} {one.challenger_probability:.4f}"
+        )
+
+
+def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: str, labels: Path | None) -> bool:
+    """Measure a bundle against the champion, print each gate, and say whether all passed."""
+    from core.errors import InputError
+    from core.settings import read_settings
+    from training.data.mapping import load_mapping
+    from training.data.readers import TransactionFile
+    from training.evaluation.measures import score_file
+    from training.gates import gates
+
+    settings = read_settings()
+    challenger = store.open(version)
+    champion = store.open(store.champion.bundle) if store.champion else None
+    if champion is not None and champion.version == version:
+        raise InputError(f"bundle {version} is the champion already")
+    with stages() as progress:
+
+        def seen(bundle: Any) -> Any:
+            source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
+            return score_file(source, labels, bundle, settings.privacy, progress, challenger)
+
+        found = gates(challenger, seen(challenger), champion, seen(champion) if champion else None)
+    for gate in found:
+        click.echo(f"{'passed' if gate.passed else 'FAILED'}  {gate.name:<28} {gate.found}")
+    return all(gate.passed for gate in found)

@@ -1,0 +1,99 @@
+"""``whyflag retrain``: a job that makes a challenger from what is known by now."""
+
+import getpass
+import tempfile
+from pathlib import Path
+
+import click
+
+from cli.modelling.bundles import pass_gates
+from cli.options import delay_of, transactions_options
+from cli.progress import stages, stderr
+
+
+@click.command()
+@click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="The store."
+)
+@transactions_options
+@click.option("--kafka-labels", is_flag=True, help="Also take all labels of the topic.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--promote", is_flag=True, help="Promote it if it passes all gates; without this it only scores in shadow.")
+def command(
+    store: Path, transactions: Path, mapping: str, labels: Path | None, kafka_labels: bool, seed: int, promote: bool
+) -> None:  # fmt: skip
+    """
+    Train by the champion's features, recipe and budget on new labels; the challenger scores in shadow, and through the gates it may
+    decide. Leaves with status 0 if it passed them and 3 if it did not.
+    """
+    import msgspec
+
+    from core.errors import InputError
+    from core.settings import read_settings
+    from models.bundles.signing import signing_key
+    from models.bundles.store import BundleStore
+    from training.data.mapping import load_mapping
+    from training.data.readers import TransactionFile
+    from training.train import Recipe, train
+
+    settings, held = read_settings(), BundleStore(store)
+    if held.champion is None:
+        raise InputError(f"the store in {store} has no champion to go by: `whyflag train`, `bundles add`, `bundles promote`")
+    champion = held.open(held.champion.bundle)
+    recipe = msgspec.convert(champion.metrics["recipe"], Recipe)
+    with tempfile.TemporaryDirectory() as folder, stages() as progress:
+        if kafka_labels:
+            labels = _with_topic(labels, Path(folder))
+        train(
+            TransactionFile(transactions, load_mapping(mapping), settings.privacy),
+            champion.spec,
+            labels=labels,
+            alerts_per_day=champion.policy.alerts_per_day,
+            label_delay_ms=delay_of(f"{round(champion.metrics['label_delay_days'] * 24)}h"),
+            out=Path(folder) / "bundle",
+            seed=seed,
+            privacy=settings.privacy,
+            progress=progress,
+            recipe=recipe,
+        )
+        version = held.add(Path(folder) / "bundle")
+        if version == champion.version:
+            click.echo(f"nothing new: training gave the champion {version} again")
+            return
+        held.challenge(version)
+        click.echo(f"challenger {version}")
+        passed = pass_gates(held, version, transactions, mapping, labels)
+    if not passed:
+        raise click.exceptions.Exit(3)
+    if promote:
+        decider = held.promote(
+            version, held.champion.rules, getpass.getuser(), "retrained, passed the gates", signing_key(settings)
+        ).decider
+        click.echo(f"champion {decider}")
+
+
+def _with_topic(labels: Path | None, folder: Path) -> Path:
+    """A file of the labels of a file and of those in Kafka."""
+    from core.decoding import decode_label
+    from core.errors import InvalidEvent
+    from core.messages import encode
+    from core.settings import read_settings
+    from core.topics import LABELS
+    from streams.kafka.clients import Observer
+    from training.data.readers import read_labels
+
+    settings = read_settings()
+    path, unusable = folder / "labels.jsonl", 0
+    observer = Observer(settings, [LABELS])
+    with path.open("wb") as file:
+        for label in read_labels(labels, settings.privacy) if labels else ():
+            file.write(encode(label) + b"\n")
+        for record in observer.all():
+            try:
+                file.write(encode(decode_label(record.value, settings.privacy)) + b"\n")
+            except InvalidEvent:
+                unusable += 1  # the workers have made dead letters of these
+    observer.close()
+    if unusable:
+        stderr.print(f"{unusable:,} records of the topic are no labels", highlight=False)
+    return path

@@ -1,0 +1,97 @@
+"""``whyflag train``."""
+
+import json
+import math
+from pathlib import Path
+
+import click
+
+from cli.options import transactions_options
+from cli.progress import stages, stderr
+
+
+@click.command()
+@transactions_options
+@click.option("--review-budget", default="300/day", show_default=True, help="Alerts the team can work, as N/day or N/week.")
+@click.option("--label-delay", default="7d", show_default=True, help="How late labels come; the gap between the periods.")
+@click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
+@click.option("--currency", default=None, help="Currency of the features' amounts. [default: that of the first transaction]")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the bundle.")
+@click.option("--recipe", type=click.Path(path_type=Path, dir_okay=False), help="Settings as `whyflag tune` found them.")
+@click.option(
+    "--calibration",
+    type=click.Choice(["auto", "sigmoid", "isotonic", "none"]),
+    help="How probabilities are made; auto takes the better by Brier score.",
+)
+@click.option("--review-cost", type=click.FloatRange(0, min_open=True), help="Set the budget by cost: what one review costs.")
+@click.option(
+    "--novel-share", type=click.FloatRange(0, 1), help="Share of the alerts for what is unlike training. [default: 0.05]"
+)
+@click.option("--mlflow", "tracking", default=None, help="Also record and register in MLflow, by tracking URI (extra mlflow).")
+@click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
+def command(
+    transactions: Path, mapping: str, labels: Path | None, review_budget: str, label_delay: str, spec_name: str,
+    currency: str | None, seed: int, out: Path, recipe: Path | None, calibration: str | None, review_cost: float | None,
+    novel_share: float | None, tracking: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Train, calibrate and evaluate a model bundle from a file."""
+    from msgspec import structs
+
+    from cli.options import currency_of, delay_of, spec_of
+    from core.errors import InputError
+    from core.money import exponent
+    from core.settings import read_settings
+    from models.bundles.bundle import MANIFEST
+    from models.policy import parse_budget
+    from training.data.mapping import load_mapping
+    from training.data.readers import TransactionFile
+    from training.train import Recipe, budget_missed, load_recipe, train
+
+    settings = read_settings()
+    spec_of(spec_name, currency or "EUR")
+    if (out / MANIFEST).exists():
+        raise InputError(f"{out} already holds a bundle and bundles are never overwritten: choose another --out")
+    delay = delay_of(label_delay)
+    budget = parse_budget(review_budget)
+    chosen = load_recipe(recipe) if recipe else Recipe()
+    if review_cost is not None and not math.isfinite(review_cost):
+        raise InputError("--review-cost is an amount of money such as 4.50")
+    if tracking:
+        from training import mlflow_tracking  # a missing extra is progress before the work
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
+    if currency is None:
+        currency = currency_of(source)
+        source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
+    cost = None if review_cost is None else review_cost * 10 ** exponent(currency)
+    given = {"calibration": calibration, "novel_share": novel_share, "review_cost": cost}
+    chosen = structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    with stages() as progress:
+        version, metrics = train(
+            source,
+            spec_of(spec_name, currency),
+            labels=labels,
+            alerts_per_day=budget,
+            label_delay_ms=delay,
+            out=out,
+            seed=seed,
+            privacy=settings.privacy,
+            progress=progress,
+            recipe=chosen,
+        )
+        if tracking:
+            progress.stage("MLflow", 0)
+            mlflow_tracking.record(tracking, out, version, metrics)
+    if source.rejected:
+        stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)
+    test = metrics["test"]
+    if (missed := budget_missed(test["alerts_per_day"], metrics["budget"])) is not None:
+        stderr.print(f"[bold red]warning:[/] {missed}", highlight=False)
+    if as_json:
+        click.echo(json.dumps({"bundle": version, **metrics}))
+        return
+    click.echo(f"bundle {version} in {out}")
+    click.echo(f"calibration: {metrics['calibration']['method']}; {metrics['novel']['alerts']} of the alerts for novelty")
+    click.echo(f"on the test period, {metrics['split']['test_begin']} to {metrics['split']['test_end']}:")
+    for name, value in test.items():
+        click.echo(f"  {name.replace('_', ' '):<18} {'n/a' if value is None else f'{value:,}'}")

@@ -1,0 +1,52 @@
+"""``whyflag tune``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from cli.options import transactions_options
+from cli.progress import stages
+
+
+@click.command()
+@transactions_options
+@click.option("--label-delay", default="7d", show_default=True, help="How late labels come; the gap between the periods.")
+@click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
+@click.option("--currency", default=None, help="Currency of the features' amounts. [default: that of the first transaction]")
+@click.option("--trials", type=click.IntRange(1), default=40, show_default=True, help="Trials at most.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=15, show_default=True, help="Time at most.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The recipe, for `train --recipe`.")
+@click.option("--study", type=click.Path(path_type=Path, dir_okay=False), help="All trials, as JSON.")
+def command(
+    transactions: Path, mapping: str, labels: Path | None, label_delay: str, spec_name: str, currency: str | None, trials: int,
+    minutes: float, seed: int, out: Path, study: Path | None,
+) -> None:  # fmt: skip
+    """Search for a recipe: the booster's settings and how to handle imbalance, on folds in time order."""
+    import msgspec
+
+    from cli.options import currency_of, delay_of, spec_of
+    from core.settings import read_settings
+    from training.data.mapping import load_mapping
+    from training.data.readers import TransactionFile
+    from training.train import load_history
+    from training.tune import tune
+
+    settings, delay = read_settings(), delay_of(label_delay)
+    spec_of(spec_name, currency or "EUR")
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
+    spec = spec_of(spec_name, currency or currency_of(source))
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
+    with stages() as progress:
+        history = load_history(source, spec, labels, delay, settings.privacy, progress)
+        found = tune(history, spec, label_delay_ms=delay, trials=trials, seconds=60 * minutes, seed=seed, progress=progress)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(msgspec.json.format(msgspec.json.encode(found.recipe)) + b"\n")
+    if study:
+        study.write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n")
+    click.echo("average precision by way to handle imbalance, default settings:")
+    for way, value in found.imbalance.items():
+        click.echo(f"  {way:<14} {value:.4f}")
+    click.echo(f"best of {len(found.trials)} trials {found.average_precision:.4f}, default {found.default_average_precision:.4f}")
+    click.echo(f"recipe in {out}: train with --recipe {out}")

@@ -1,0 +1,42 @@
+"""``whyflag produce``."""
+
+from pathlib import Path
+
+import click
+
+from cli.progress import stages, stderr
+
+
+@click.command()
+@click.option("--transactions", type=click.Path(path_type=Path), required=True, help="CSV, Parquet or JSON Lines file.")
+@click.option("--mapping", default="whyflag", show_default=True, help="Name of an included mapping, or a TOML file.")
+@click.option("--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Transactions a second; 0: no limit.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="Stop after so many.")
+@click.option("--rejects", type=click.Path(path_type=Path), default=None, help="Where to write rows that cannot be used.")
+def command(transactions: Path, mapping: str, rate: float, limit: int | None, rejects: Path | None) -> None:
+    """Write a file of transactions into Kafka, in its order, keyed by card."""
+    from core.messages import encode
+    from core.settings import read_settings
+    from core.topics import TRANSACTIONS
+    from streams.kafka.clients import Sender
+    from training.data.mapping import load_mapping
+    from training.data.readers import TransactionFile
+    from training.replay import transactions_of
+
+    settings = read_settings()
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, rejects)
+    sender = Sender(settings, rate)
+    try:
+        with stages() as progress:
+            progress.stage("producing", limit or 0)
+            for transaction in transactions_of(source):
+                if limit is not None and sender.sent >= limit:
+                    break
+                sender.send(TRANSACTIONS, transaction.card_id.encode(), encode(transaction))
+                progress.advance(1)
+    finally:
+        sender.close()
+    stderr.print(f"{sender.sent:,} transactions produced, {source.rejected:,} rows rejected", highlight=False)
+    if source.rejected:
+        where = f"see {rejects}" if rejects else "--rejects FILE writes them all"
+        stderr.print(f"the first rejected: {source.first_reject}; {where}", highlight=False)

@@ -1,0 +1,61 @@
+"""``whyflag state``."""
+
+from pathlib import Path
+
+import click
+
+from cli.operations.worker import past_of
+from cli.progress import stages, stderr
+
+
+@click.group()
+def command() -> None:
+    """Look after the state that workers keep in Kafka."""
+
+
+@command.command()
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+@click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions that Kafka no longer holds.")
+@click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
+@click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
+@click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="This one only; may be given again.")
+def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None, partitions: tuple[int, ...]) -> None:
+    """
+    Compute the state anew and write it to the checkpoint logs; decide nothing again.
+
+    For a new feature spec, a damaged log, or a first start with a history. Stop all workers first; for one
+    partition, only the worker that has it.
+    """
+    import asyncio
+
+    from core.settings import read_settings
+    from models.bundles.bundle import check_key
+    from models.bundles.signing import verifying_key
+    from models.bundles.store import open_bundle
+    from models.scorer import Decider
+    from streams.rebuild import rebuild as write
+    from streams.stages.decider_sources import SingleDecider
+    from streams.stages.profile import ProfileStage
+    from streams.stages.score import ScoreStage
+    from training.data.mapping import load_mapping
+    from training.data.readers import TransactionFile, read_labels
+
+    settings = read_settings()
+    loaded = open_bundle(bundle or settings.bundle_dir, verifying_key(settings))
+    key = settings.privacy
+    check_key(loaded, key.fingerprint)
+    profile, score = ProfileStage(loaded.spec, key), ScoreStage(loaded.spec, SingleDecider(Decider(loaded)))
+    past = past_of(TransactionFile(history, load_mapping(mapping), key), loaded.spec) if history else ()
+    known = read_labels(labels, key) if labels else []
+    counted = 0
+    with stages() as progress:
+
+        def advance(what: str, records: int) -> None:
+            nonlocal counted
+            counted += records
+            progress.advance(records)
+
+        progress.stage("rebuilding")
+        asyncio.run(write(profile, score, settings, past, known, advance, partitions))
+    keys = {stage.name: sum(state.keys for state in stage.states.values()) for stage in (profile, score)}
+    stderr.print(f"{counted:,} records read; {keys['profile']:,} cards and {keys['score']:,} merchants written", highlight=False)

@@ -1,0 +1,191 @@
+"""``whyflag worker``."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from core.privacy.masking import Privacy
+
+if TYPE_CHECKING:
+    from models.features.spec import FeatureSpec
+    from models.rules import RuleSet
+    from streams.history import HistoryChunk
+    from streams.kafka.publishing import Publisher
+    from streams.stages.profile import ProfileStage
+    from streams.stages.score import ScoreStage
+    from training.data.readers import TransactionFile
+
+logger = logging.getLogger("whyflag")
+
+_ARCHIVE_CHUNK = 5_000  # records
+
+
+class _Seldom(logging.Filter):
+    """One line each ten seconds for what a client says again and again while a broker is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        what = (record.name, str(record.msg))
+        if record.created - self._said.get(what, 0.0) < 10:
+            return False
+        self._said[what] = record.created
+        return True
+
+
+@click.group()
+def command() -> None:
+    """Run a worker: score, explain or archive."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logger.setLevel(logging.INFO)
+    logging.getLogger("streams").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Seldom())
+    # what these say at warning level is how they always work here: no topic leader, no declared topics
+    logging.getLogger("faust").setLevel(logging.ERROR)
+    logging.getLogger("mode").setLevel(logging.ERROR)
+
+
+@command.command()
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+@click.option(
+    "--rules", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Rules and lists beside the model, TOML."
+)
+@click.option("--history", type=click.Path(path_type=Path), default=None, help="HistoryChunk transactions to start warm from.")
+@click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
+@click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
+def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
+    """Profile and score transactions: both hops, decisions, alerts and dead letters."""
+    from core.errors import SettingsError
+    from core.metrics import BUNDLE_INFO
+    from core.settings import read_settings
+    from models.bundles.bundle import check_key, load_bundle
+    from models.bundles.signing import verifying_key
+    from models.bundles.store import BundleStore
+    from models.scorer import Decider
+    from streams.health import Health
+    from streams.kafka.acls import SCORE_GROUP
+    from streams.stages.decider_sources import DeciderSource, SingleDecider, StoreDeciderSource
+    from streams.stages.profile import ProfileStage
+    from streams.stages.score import ScoreStage
+    from streams.worker import build_app, run
+    from training.data.mapping import load_mapping
+    from training.data.readers import TransactionFile
+
+    settings = read_settings()
+    place, key = bundle or settings.bundle_dir, verifying_key(settings)
+    fingerprint = settings.privacy.fingerprint
+    deciders: DeciderSource
+    if BundleStore.at(place):
+        if rules is not None:
+            raise SettingsError("rules of a store are promoted with its bundle: `whyflag bundles promote --rules FILE`")
+        deciders = StoreDeciderSource(BundleStore(place, key), fingerprint)
+        spec = deciders.spec
+    else:
+        loaded = load_bundle(place, key=key)
+        check_key(loaded, fingerprint)
+        spec = loaded.spec
+        deciders = SingleDecider(Decider(loaded, _rules(rules, spec)))
+    BUNDLE_INFO.labels(deciders.newest().version.partition("+")[0]).set(1)
+    if settings.checkpoints and history is not None:
+        raise SettingsError(
+            "--history warms state that is held in memory; with checkpoints, `whyflag state rebuild --history` writes it to their log"
+        )
+    if not settings.checkpoints:
+        logger.warning(
+            "state is held in memory only: a restart begins with cards and merchants it does not know%s",
+            "" if history is None else f", but for those of {history}",
+        )
+    profile = ProfileStage(spec, settings.privacy, ceiling=settings.state_keys)
+    scored = ScoreStage(spec, deciders, ceiling=settings.state_keys)
+    before = None
+    if history is not None:
+        source = TransactionFile(history, load_mapping(mapping), settings.privacy)
+        before = _learner(source, labels, profile, scored, settings.privacy)
+    logger.info("scoring by bundle %s from Kafka at %s", deciders.newest().version, settings.kafka_bootstrap)
+    run(
+        build_app(
+            SCORE_GROUP, settings, [profile, scored], Health(settings.metrics_port, settings.broker_silence_seconds), before
+        )
+    )
+
+
+def _rules(path: Path | None, spec: "FeatureSpec") -> "RuleSet | None":
+    if path is None:
+        return None
+    from models.rules import load_rules  # Polars is loaded only where there are rules
+
+    return load_rules(path, spec.feature_names)
+
+
+def past_of(source: "TransactionFile", spec: "FeatureSpec") -> "Iterator[HistoryChunk]":
+    """A file of past transactions, in pieces."""
+    from streams.history import HistoryChunk
+    from training.data.dataset import columns_of
+
+    for chunk in source.chunks():
+        cards, merchants = (chunk.table[name].combine_chunks() for name in ("card_id", "merchant_id"))
+        yield HistoryChunk(cards, merchants, columns_of(chunk.table, spec))
+
+
+def _learner(
+    source: "TransactionFile", labels: Path | None, profile: "ProfileStage", scored: "ScoreStage", privacy: Privacy
+) -> Callable[["Publisher"], Awaitable[None]]:
+    from streams.history import learn
+    from training.data.readers import read_labels
+
+    async def before(publisher: "Publisher") -> None:
+        known = read_labels(labels, privacy) if labels else []
+        count = await learn(past_of(source, profile.spec), known, profile, scored, publisher)
+        logger.info("warm from %s: %d transactions, %d labels", source.path, count, len(known))
+
+    return before
+
+
+@command.command()
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
+def explain(bundle: Path | None) -> None:
+    """Explain alerts: evidence, similar cases, narrative; into the queue and the topic."""
+    from core.settings import read_settings
+    from streams.health import Health
+    from streams.kafka.acls import EXPLAIN_GROUP
+    from streams.stages.explain import explain_stage
+    from streams.worker import build_app, run
+
+    settings = read_settings()
+    stage = explain_stage(settings, bundle or settings.bundle_dir)
+    logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
+    health = Health(settings.metrics_port, settings.broker_silence_seconds)
+    run(build_app(EXPLAIN_GROUP, settings, [stage], health, checks={"the database": stage.ping}))
+
+
+@command.command()
+def archive() -> None:
+    """Copy transactions, decisions and labels into SQL, for looking up what a card, merchant or device did."""
+    from msgspec import structs
+
+    from analyst.archive import Archive
+    from core.clock import SystemClock
+    from core.settings import read_settings
+    from streams.health import Health
+    from streams.kafka.acls import ARCHIVE_GROUP
+    from streams.stages.archive import ArchiveStage
+    from streams.worker import build_app, run
+
+    settings = read_settings()
+    # a chunk is one database transaction: small ones cost a disk write each
+    settings = structs.replace(settings, max_poll_records=max(settings.max_poll_records, _ARCHIVE_CHUNK))
+    clock = SystemClock()
+    store = Archive(settings.archive_url, clock, settings.archive_days)
+    store.migrate()
+    stage = ArchiveStage(store, settings.privacy, clock)
+    logger.info("archiving from Kafka at %s", settings.kafka_bootstrap)
+    health = Health(settings.metrics_port, settings.broker_silence_seconds)
+    run(build_app(ARCHIVE_GROUP, settings, [stage], health, checks={"the database": stage.ping}))

@@ -1,0 +1,1 @@
+"""Keep card numbers and personal data out of state, logs, prompts and topics."""

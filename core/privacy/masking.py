@@ -1,0 +1,149 @@
+"""
+Make messages private: the one place that decides what becomes of card numbers and personal data.
+
+The stream, file readers, ``produce``, the console's notes and dead letters all call ``Privacy``. An identifier that holds a card
+number, an e-mail address or a social security number becomes a keyed token: distinct identifiers stay distinct, equal ones still
+join, and nobody without the key can go back. In free text the same things are masked. PCI DSS 3.4 allows the last four digits of a
+card number to be shown.
+
+A card number (PAN) is 12 to 19 digits that pass the Luhn check (ISO/IEC 7812-1, annex B), whatever separates the digits.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import unicodedata
+from enum import Enum, auto
+from typing import Final
+
+from core.errors import MissingKeyError
+from core.privacy.sensitive import holds_sensitive, mask
+
+# The hash in a token is written in letters. So a token holds no card number, and a second pass leaves it unchanged.
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
+_ESCAPES = re.compile(r'(\\[untrbf"\\])|\\')  # escapes of JSON, and backslashes that begin none
+_LONGEST_ESCAPE = 6  # characters of \\uXXXX
+_LOOKAHEAD = 256  # what is scanned behind a cut, so that a number of ordinary length is masked whole
+_SHORTEST_CARD = 12  # digits; fewer are no card number, and their last four must not be shown
+
+
+class FieldKind(Enum):
+    """How a field is made private."""
+
+    CARD = auto()  # the card's identifier: a card number however it is written becomes the same token
+    IDENTIFIER = auto()
+    ADDRESS = auto()  # an IP address
+    TEXT = auto()
+
+
+FIELD_KINDS: Final = {
+    "card_id": FieldKind.CARD,
+    "transaction_id": FieldKind.IDENTIFIER,
+    "merchant_id": FieldKind.IDENTIFIER,
+    "device_id": FieldKind.IDENTIFIER,
+    "ip": FieldKind.ADDRESS,
+    "merchant_name": FieldKind.TEXT,
+    "memo": FieldKind.TEXT,
+    "note": FieldKind.TEXT,
+    "typology": FieldKind.TEXT,
+}
+OUTSIDER_FIELDS: Final = tuple(field for field in FIELD_KINDS if field not in ("note", "typology"))
+
+
+# Characters that a text may have: a mask may be longer than what it hides.
+TEXT_LIMITS: Final = {"merchant_name": 512, "memo": 512, "note": 2000, "typology": 64}
+
+
+class Privacy:
+    """Makes values private under one key."""
+
+    def __init__(self, key: bytes = b"") -> None:
+        """Without a key identifiers cannot become tokens: the first one that must raises ``MissingKeyError``."""
+        self._key = key
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells keys apart without giving them away: 16 hexadecimal digits, empty without a key."""
+        return hmac.new(self._key, b"whyflag key fingerprint", hashlib.sha256).hexdigest()[:16] if self._key else ""
+
+    def private(self, field: str, value: str) -> str:
+        """
+        The value of a message's field without card numbers and personal data.
+
+        Raises:
+            MissingKeyError: if an identifier must become a token and there is no key.
+        """
+        kind = FIELD_KINDS[field]
+        value = without_controls(value)
+        if kind is FieldKind.TEXT:
+            return mask(value)[: TEXT_LIMITS[field]]
+        if (kind is FieldKind.ADDRESS and _is_ipv4(value)) or not holds_sensitive(value):
+            return value
+        return self.token(field, value)
+
+    def text(self, value: str) -> str:
+        """Free text without card numbers, personal data and control characters."""
+        return self.private("memo", value)
+
+    def token(self, field: str, value: str) -> str:
+        """
+        Return the token of an identifier: ``id_`` and 24 letters; of a card that holds a card number ``pan_``, 24 letters, ``_`` and its
+        last four digits.
+
+        Raises:
+            MissingKeyError: if there is no key.
+        """
+        digits = "".join(str(unicodedata.decimal(one)) for one in value if unicodedata.decimal(one, None) is not None)
+        if FIELD_KINDS[field] is not FieldKind.CARD or len(digits) < _SHORTEST_CARD:
+            return self._keyed("id", value)
+        is_number = not any(one.isalpha() for one in value)  # digits and separators only: however written, the same card
+        return f"{self._keyed('pan', digits if is_number else value)}_{digits[-4:]}"
+
+    def _keyed(self, prefix: str, value: str) -> str:
+        if not self._key:
+            raise MissingKeyError(
+                "an identifier holds a card number or personal data and no key is set to tokenise it: set WHYFLAG_PAN_KEY (or "
+                "WHYFLAG_PAN_KEY_FILE) to a secret of at least 16 characters, the same in every process"
+            )
+        digest = hmac.new(self._key, f"{prefix}:{value}".encode(), hashlib.sha256).hexdigest()
+        return f"{prefix}_{digest[:24].translate(_LETTERS)}"
+
+
+WITHOUT_KEY: Final = Privacy()
+
+
+def without_controls(text: str) -> str:
+    """A text without control characters and lone surrogates, which stores refuse; tabs and line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(one for one in text if one in "\t\n" or unicodedata.category(one) not in ("Cc", "Cs"))
+
+
+def mask_start(text: str, kept: int) -> str:
+    """At most ``kept`` characters of a text, masked. What the cut would split is masked whole."""
+    return mask(text[: kept + _LOOKAHEAD])[:kept]
+
+
+def mask_bytes(raw: bytes, kept: int) -> bytes:
+    """
+    At most ``kept`` bytes of a record, masked, for dead letters. JSON escapes are resolved first, so that they hide
+    nothing; bytes that are not UTF-8 become the replacement character.
+    """
+    start = raw[: kept + _LOOKAHEAD]
+    escaped = b"\\" in start
+    if escaped:
+        start = raw[: kept + _LONGEST_ESCAPE * _LOOKAHEAD]
+    text = start.decode("utf-8", "replace")
+    if escaped:
+        plain = _ESCAPES.sub(r"\1", text).encode("latin-1", "backslashreplace")
+        text = plain.decode("unicode_escape", "replace")
+    return mask(text).encode("utf-8", "replace")[:kept]
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True

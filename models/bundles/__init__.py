@@ -1,0 +1,1 @@
+"""Model bundles: their format, their store, and their signatures."""

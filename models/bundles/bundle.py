@@ -1,0 +1,261 @@
+"""A model bundle: an immutable folder with all that scoring needs, named by the hash of its content."""
+
+import hashlib
+import io
+import json
+import math
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xgboost as xgb
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
+
+from core.errors import BundleError, InputError
+from models.booster import load_booster
+from models.bundles.signing import SIGNATURE_BYTES, sign, verify
+from models.calibration import Calibration
+from models.features.spec import FeatureSpec, decode_spec, encode_spec
+from models.novelty import Forest, check_forest
+from models.policy import Policy
+
+FORMAT = 2
+MANIFEST, SIGNATURE = "manifest.json", "signature"
+MODEL, SPEC, CALIBRATION, POLICY = "model.ubj", "spec.json", "calibration.json", "policy.json"
+FOREST, REFERENCE, METRICS, CARD, CASES = "novelty.npz", "reference.npz", "metrics.json", "model_card.md", "cases.parquet"
+
+# Files of a bundle and the most bytes that each may have: nothing else is read.
+_LARGEST = {
+    MANIFEST: 64 << 10, SIGNATURE: SIGNATURE_BYTES, MODEL: 512 << 20, SPEC: 1 << 20, CALIBRATION: 16 << 20, POLICY: 64 << 10,
+    FOREST: 256 << 20, REFERENCE: 64 << 20, METRICS: 16 << 20, CARD: 1 << 20, CASES: 512 << 20,
+}  # fmt: skip
+
+
+class Reference(Struct, frozen=True):
+    """
+    What was usual: ``median``, ``mean`` and ``std`` in training, float32 [F] each, NaN values left out; and of the calibration period
+    the bins of each feature and, last, of the probability, ``edges`` float32 [F + 1, 9] and ``shares`` float32 [F + 1, 11].
+
+    ``honest`` and ``fraud`` are samples of the training transactions, float32 [n, F]: each column sorted by itself, NaN last.
+    """
+
+    median: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float32]
+    std: npt.NDArray[np.float32]
+    edges: npt.NDArray[np.float32]
+    shares: npt.NDArray[np.float32]
+    honest: npt.NDArray[np.float32]
+    fraud: npt.NDArray[np.float32]
+
+
+class Bundle(Struct, frozen=True):
+    """A loaded bundle. ``version`` is the first 12 digits of its content's SHA-256."""
+
+    version: str
+    folder: Path
+    booster: xgb.Booster
+    spec: FeatureSpec
+    calibration: Calibration
+    policy: Policy
+    forest: Forest
+    reference: Reference
+    metrics: dict[str, Any]
+
+
+def save_bundle(
+    folder: Path, *, booster: xgb.Booster, spec: FeatureSpec, calibration: Calibration, policy: Policy, forest: Forest,
+    reference: Reference, metrics: dict[str, Any], card: str, cases: bytes,
+) -> str:  # fmt: skip
+    """
+    Write a bundle to a folder that has none yet, and return its version.
+
+    Raises:
+        InputError: if the folder already holds a bundle: bundles are never changed.
+    """
+    if (folder / MANIFEST).exists():
+        raise InputError(f"{folder} already holds a bundle and bundles are never overwritten: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        MODEL: bytes(booster.save_raw("ubj")),
+        SPEC: encode_spec(spec),
+        CALIBRATION: msgspec.json.encode(calibration),
+        POLICY: msgspec.json.encode(policy),
+        FOREST: _arrays(forest._asdict()),
+        REFERENCE: _arrays(msgspec.structs.asdict(reference)),
+        METRICS: json.dumps(metrics, indent=2, sort_keys=True).encode(),
+        CARD: card.encode(),
+        CASES: cases,
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    version = _version(digests)
+    manifest = {"format": FORMAT, "version": version, "files": digests}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    return version
+
+
+def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = None) -> Bundle:
+    """
+    Load a bundle from its folder, every file checked against the manifest.
+
+    With ``version`` only that one will do, however the folder is named; with ``key`` only one that is signed.
+
+    Raises:
+        BundleError: if the bundle is missing, incomplete, altered, unreadable, another one, or not signed.
+    """
+    manifest, files, signature = _read(folder)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    altered = [name for name, digest in digests.items() if manifest.files[name] != digest]
+    if altered or _version(digests) != manifest.version:
+        raise BundleError(
+            f"the bundle in {folder} was altered ({', '.join(altered) or 'manifest'} does not match its SHA-256): restore it or train again"
+        )
+    if version and manifest.version != version:
+        raise BundleError(
+            f"{folder} holds bundle {manifest.version}, not {version}: restore it, or add and promote it by its own name"
+        )
+    if key is not None:
+        verify(key, _signed(digests), signature, f"bundle {manifest.version} in {folder}")
+    try:
+        spec = decode_spec(files[SPEC])
+        booster = load_booster(files[MODEL], len(spec.feature_names))
+        bundle = Bundle(
+            version=manifest.version,
+            folder=folder,
+            booster=booster,
+            spec=spec,
+            calibration=msgspec.json.decode(files[CALIBRATION], type=Calibration),
+            policy=msgspec.json.decode(files[POLICY], type=Policy),
+            forest=Forest(**_read_arrays(files[FOREST])),
+            reference=Reference(**_read_arrays(files[REFERENCE])),
+            metrics=json.loads(files[METRICS]),
+        )
+        check_forest(bundle.forest, len(spec.feature_names))
+        if not isinstance(bundle.metrics, dict):
+            raise BundleError("its metrics are no object")
+    except (
+        Exception
+    ) as error:  # whatever a damaged file makes a library raise, a worker must be able to go on without this bundle
+        said = str(error).splitlines() or [""]
+        raise BundleError(f"the bundle in {folder} cannot be used: {type(error).__name__}: {said[0]}") from None
+    wide = (bundle.reference.honest, bundle.reference.fraud)
+    if any(sample.ndim != 2 or sample.shape[1] != len(spec.feature_names) or not len(sample) for sample in wide):
+        raise BundleError(f"the bundle in {folder} has a reference of other features than its spec: train again")
+    if tuple(booster.feature_names or ()) != bundle.spec.feature_names:
+        raise BundleError(f"the bundle in {folder} mixes a model and a feature spec that do not belong together: train again")
+    return bundle
+
+
+def sign_bundle(folder: Path, key: Ed25519PrivateKey) -> None:
+    """
+    Write the signature of a bundle beside its manifest.
+
+    Raises:
+        BundleError: if the bundle cannot be read.
+    """
+    manifest, files, _ = _read(folder)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    if digests != manifest.files:
+        raise BundleError(f"the bundle in {folder} was altered: restore it or train again")
+    (folder / SIGNATURE).write_bytes(sign(key, _signed(digests)))
+
+
+def check_key(bundle: Bundle, fingerprint: str) -> None:
+    """
+    Refuse a bundle whose card numbers became tokens under another key.
+
+    Raises:
+        BundleError: saying what to do.
+    """
+    own = bundle.metrics.get("pan_key", "")
+    if own and own != fingerprint:
+        raise BundleError(
+            f"bundle {bundle.version} was trained under another WHYFLAG_PAN_KEY (fingerprint {own}, the present one is "
+            f"{fingerprint or 'none'}): set that key, or see 'Another key' in docs/privacy.md"
+        )
+
+
+class _Manifest(Struct, frozen=True):
+    version: str
+    files: dict[str, str]
+    format: int
+
+
+def _read(folder: Path) -> tuple[_Manifest, dict[str, bytes], bytes | None]:
+    """The manifest, exactly the files of a bundle, and the signature if there is one. Nothing else is opened."""
+    try:
+        manifest = msgspec.json.decode(_content(folder / MANIFEST), type=_Manifest)
+        if manifest.format != FORMAT:
+            raise BundleError(
+                f"the bundle in {folder} has format {manifest.format}, this version of whyflag reads {FORMAT}: train again"
+            )
+        if manifest.files.keys() != _LARGEST.keys() - {MANIFEST, SIGNATURE}:
+            raise BundleError(f"the bundle in {folder} cannot be read: its manifest does not name the files of a bundle")
+        files = {name: _content(folder / name) for name in manifest.files}
+        signature = _content(folder / SIGNATURE) if (folder / SIGNATURE).exists() else None
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"no model bundle in {folder} ({Path(error.filename).name} is missing): train one with `whyflag train --out {folder}`"
+        ) from None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"the bundle in {folder} cannot be read: {error}") from None
+    return manifest, files, signature
+
+
+def _content(path: Path) -> bytes:
+    return read_regular(path, _LARGEST[path.name])
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """
+    Read a regular file of at most ``largest`` bytes. A link, a pipe or a device is refused before it is read.
+
+    Raises:
+        OSError: if it cannot be opened.
+        BundleError: if it is something else, or larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is no regular file")
+        if status.st_size > largest:
+            raise BundleError(f"{path} has {status.st_size:,} bytes, it has at most {largest:,} where it is whole")
+        return file.read(largest)
+
+
+def _signed(digests: dict[str, str]) -> bytes:
+    """What a signature is made of: the names of all files and their SHA-256."""
+    return b"whyflag bundle " + json.dumps(digests, sort_keys=True).encode()
+
+
+def _version(digests: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _arrays(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _read_arrays(content: bytes) -> dict[str, Any]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # a small file may hold very large arrays
+        if sum(member.file_size for member in archive.infolist()) > _LARGEST[FOREST]:
+            raise BundleError("its arrays are larger than a bundle's may be")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                if math.prod(shape) * dtype.itemsize > member.file_size:
+                    raise BundleError(f"its array {member.filename} says that it is larger than it is")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)

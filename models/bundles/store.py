@@ -1,0 +1,298 @@
+"""
+The store of bundles and rules, and which of them decide: what a running worker watches.
+
+A folder holds ``bundles/<version>``, ``rules/<version>`` and ``current.json``, which names the champion, the challenger and all
+champions before. It is replaced whole, so that a reader sees one state or the next.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct, structs
+
+from core.errors import BundleError, InputError, WhyflagError
+from models.bundles.bundle import MANIFEST, SIGNATURE, Bundle, load_bundle, read_regular, sign_bundle
+from models.bundles.signing import SIGNATURE_BYTES, sign, verify
+from models.scorer import Decider
+
+CURRENT = "current.json"
+RULES_FILE = "rules.toml"
+_LARGEST_POINTER = 16 << 20
+
+
+class Champion(Struct, frozen=True):
+    """What decided from a time on (UTC, ISO 8601), who said so and why."""
+
+    bundle: str
+    rules: str = ""
+    since: str = ""
+    by: str = ""
+    why: str = ""
+    back: bool = False  # a rollback
+
+    @property
+    def decider(self) -> str:
+        """The decider's version that it stands for."""
+        return f"{self.bundle}+{self.rules}" if self.rules else self.bundle
+
+
+class Current(Struct, frozen=True):
+    """Champions, the present one last, and the challenger's version."""
+
+    champions: tuple[Champion, ...] = ()
+    challenger: str = ""
+
+
+class BundleStore:
+    """A folder of bundles and rules."""
+
+    def __init__(self, root: Path, key: Ed25519PublicKey | None = None) -> None:
+        """With ``key`` only bundles and rules that are signed with its private key are loaded."""
+        self.root, self._key = root, key
+
+    @staticmethod
+    def at(root: Path) -> bool:
+        """Whether a folder is a store."""
+        return (root / CURRENT).is_file()
+
+    @property
+    def current(self) -> Current:
+        """
+        What the pointer says now.
+
+        Raises:
+            BundleError: if it cannot be read.
+        """
+        try:
+            return msgspec.json.decode(read_regular(self.root / CURRENT, _LARGEST_POINTER), type=Current)
+        except FileNotFoundError:
+            return Current()
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise BundleError(f"{self.root / CURRENT} cannot be read: {error}") from None
+
+    @property
+    def champion(self) -> Champion | None:
+        """The present champion."""
+        champions = self.current.champions
+        return champions[-1] if champions else None
+
+    def versions(self) -> list[str]:
+        """Versions of all bundles held."""
+        return sorted(folder.name for folder in (self.root / "bundles").glob("*") if (folder / MANIFEST).exists())
+
+    def folder(self, version: str) -> Path:
+        """
+        Where a bundle is.
+
+        Raises:
+            InputError: if the store has none of that version.
+        """
+        if version not in self.versions():
+            raise InputError(f"{self.root} holds no bundle {version!r}: it holds {', '.join(self.versions()) or 'none'}")
+        return self.root / "bundles" / version
+
+    def add(self, folder: Path) -> str:
+        """
+        Copy a bundle into the store; returns its version. One that is there already stays as it is.
+
+        Raises:
+            BundleError: if it is missing, altered or unreadable.
+        """
+        version = load_bundle(folder).version
+        self._place(folder, self._made("bundles") / version)
+        return version
+
+    def open(self, version: str) -> Bundle:
+        """
+        Load a bundle of the store.
+
+        Raises:
+            WhyflagError: if the store does not hold it, or what it holds under that name is another one.
+        """
+        return load_bundle(self.folder(version), version, self._key)
+
+    def add_rules(self, path: Path, features: tuple[str, ...]) -> str:
+        """
+        Copy rules and the files of their lists into the store; returns their version.
+
+        Raises:
+            InputError: if they cannot be used with these features.
+        """
+        from models.rules import load_rules  # Polars is loaded only where there are rules
+
+        version = load_rules(path, features).version
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made).resolve()
+            shutil.copy(path, folder / RULES_FILE)
+            for listed in tomllib.loads(path.read_text()).get("lists", {}).values():
+                if name := listed.get("file"):
+                    target = (folder / name).resolve()
+                    if target.name == RULES_FILE:
+                        raise InputError(f"{path}: the file of a list cannot be named {name}")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(path.parent / name, target)
+            self._place(folder, self._made("rules") / version)
+        return version
+
+    def load(self, version: str) -> Decider:
+        """
+        What a decider's version names: a bundle and, behind a plus sign, rules.
+
+        Raises:
+            WhyflagError: if the store does not hold it or it cannot be used.
+        """
+        name, _, rules = version.partition("+")
+        bundle = self.open(name)
+        if not rules:
+            return Decider(bundle)
+        from models.rules import load_rules  # Polars is loaded only where there are rules
+
+        folder = self.root / "rules" / rules
+        loaded = load_rules(folder / RULES_FILE, bundle.spec.feature_names)
+        if loaded.version != rules:
+            raise BundleError(f"the rules {rules} in {self.root} were altered: promote them again")
+        if self._key is not None:
+            signature = read_regular(folder / SIGNATURE, SIGNATURE_BYTES) if (folder / SIGNATURE).is_file() else None
+            verify(self._key, _signed_rules(loaded.digest), signature, f"rules {rules} in {self.root}")
+        return Decider(bundle, loaded)
+
+    def challenge(self, version: str) -> None:
+        """
+        Let a bundle score in shadow; an empty version ends that.
+
+        Raises:
+            InputError: if the store has none of that version.
+        """
+        if version:
+            self.folder(version)
+        with self._changing() as current:
+            self._write(structs.replace(current, challenger=version))
+
+    def promote(self, bundle: str, rules: str, by: str, why: str, key: Ed25519PrivateKey | None = None) -> Champion:
+        """
+        Make a bundle, with rules or none, the champion. It challenges no more. With ``key`` both are signed.
+
+        Raises:
+            WhyflagError: if the store does not hold it, or it cannot be loaded with these rules.
+        """
+        champion = Champion(bundle, rules, _now(), by, why)
+        decider = self.load(champion.decider)
+        if key is not None:
+            sign_bundle(self.folder(bundle), key)
+            if decider.rules is not None:
+                (self.root / "rules" / rules / SIGNATURE).write_bytes(sign(key, _signed_rules(decider.rules.digest)))
+        with self._changing() as current:
+            challenger = "" if current.challenger == bundle else current.challenger
+            self._write(Current((*current.champions, champion), challenger))
+        return champion
+
+    def rollback(self, by: str, why: str) -> Champion:
+        """
+        Make the champion before the present one the champion again; a second rollback goes one further back.
+
+        Raises:
+            WhyflagError: if there was none, or it cannot be loaded any more.
+        """
+        with self._changing() as current:
+            line: list[Champion] = []
+            for champion in current.champions:
+                if champion.back:
+                    while line and line[-1].decider != champion.decider:
+                        line.pop()
+                elif not line or line[-1].decider != champion.decider:
+                    line.append(champion)
+            if len(line) < 2:
+                raise InputError(f"{self.root} has had no other champion to go back to")
+            self.load(line[-2].decider)
+            champion = structs.replace(line[-2], since=_now(), by=by, why=why, back=True)
+            self._write(Current((*current.champions, champion), current.challenger))
+        return champion
+
+    def _made(self, name: str) -> Path:
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @staticmethod
+    def _place(source: Path, place: Path) -> None:
+        """Copy a folder; nobody sees it before it is whole."""
+        if place.exists():
+            return
+        partial = place.with_name(f".{place.name}.{os.getpid()}")
+        shutil.copytree(source, partial, ignore=shutil.ignore_patterns("rejects.jsonl"))
+        partial.rename(place)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Current]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.current
+
+    def _write(self, current: Current) -> None:
+        partial = self.root / f".{CURRENT}.{os.getpid()}"
+        with partial.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(current)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.root / CURRENT)
+
+
+def _signed_rules(digest: str) -> bytes:
+    return f"whyflag rules {digest}".encode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def open_decider(path: Path, key: Ed25519PublicKey | None = None) -> Decider:
+    """
+    The bundle in a folder, or the champion of a store with its rules.
+
+    Raises:
+        WhyflagError: if there is none, or it cannot be used.
+    """
+    if not BundleStore.at(path):
+        return Decider(load_bundle(path, key=key))
+    store = BundleStore(path, key)
+    if store.champion is None:
+        raise BundleError(f"the store in {path} has no champion yet: run `whyflag bundles promote`")
+    return store.load(store.champion.decider)
+
+
+def open_bundle(path: Path, key: Ed25519PublicKey | None = None) -> Bundle:
+    """
+    The bundle in a folder, or the champion's of a store.
+
+    Raises:
+        WhyflagError: if there is none, or it cannot be used.
+    """
+    bundle = open_decider(path, key).bundle
+    assert bundle is not None
+    return bundle
+
+
+def rule_words(path: Path) -> Callable[[str], str | None]:
+    """What a rule of the champion's says, by its id; None where the rules are not at hand."""
+
+    def of(rule_id: str) -> str | None:
+        try:
+            rules = open_decider(path).rules
+        except WhyflagError:
+            return None
+        rule = next((one for one in rules.rules if one.id == rule_id), None) if rules else None
+        if rule is None:
+            return None
+        return f"Rule {rule.id} of {rule.owner} says {rule.outcome} until {rule.expires} where: {rule.when}"
+
+    return of

@@ -1,0 +1,1 @@
+"""Kafka clients: connection, transport, publishing, topics and access rights."""

@@ -1,0 +1,120 @@
+"""The least Kafka rights of each role, as data. ``whyflag topics acls`` prints or creates them."""
+
+from enum import StrEnum
+
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka.admin import ACLResourcePatternType as PatternType
+from msgspec import Struct
+
+from core.settings import Settings
+from core.topics import (
+    ALERTS,
+    DEAD_LETTERS,
+    DECISIONS,
+    DISAGREEMENTS,
+    EXPLANATIONS,
+    LABELS,
+    PROFILE_CHECKPOINTS,
+    PROFILED,
+    SCORE_CHECKPOINTS,
+    TRANSACTIONS,
+    VERDICTS,
+)
+from streams.kafka.clients import administrated
+from streams.kafka.connection import connection_of
+
+SCORE_GROUP, EXPLAIN_GROUP, ARCHIVE_GROUP = "whyflag-score", "whyflag-explain", "whyflag-archive"
+TRANSACTIONAL_PREFIX = "whyflag-"
+
+
+class Role(StrEnum):
+    """A kind of Kafka client with rights of its own."""
+
+    PRODUCER = "producer"  # the bank's systems that write transactions and labels
+    SCORE = "score"  # `whyflag worker score`
+    EXPLAIN = "explain"  # `whyflag worker explain`
+    ARCHIVE = "archive"  # `whyflag worker archive`
+    CONSOLE = "console"  # `whyflag console`, which publishes verdicts
+    READER = "reader"  # systems that act on decisions: read decisions, explanations, disagreements and dead letters
+
+
+class Right(Struct, frozen=True):
+    """A role's right on one resource, or with ``prefix`` on every resource whose name begins with ``name``."""
+
+    resource: ResourceType
+    name: str
+    operation: ACLOperation
+    prefix: bool = False
+
+
+def _topics(operation: ACLOperation, *names: str) -> tuple[Right, ...]:
+    return tuple(Right(ResourceType.TOPIC, name, operation) for name in names)
+
+
+_READ, _WRITE, _CONFIGS = ACLOperation.READ, ACLOperation.WRITE, ACLOperation.DESCRIBE_CONFIGS
+RIGHTS: dict[Role, tuple[Right, ...]] = {
+    Role.PRODUCER: _topics(_WRITE, TRANSACTIONS, LABELS),
+    Role.SCORE: (
+        *_topics(_READ, TRANSACTIONS, LABELS, PROFILED, PROFILE_CHECKPOINTS, SCORE_CHECKPOINTS),
+        *_topics(_CONFIGS, TRANSACTIONS, LABELS),
+        *_topics(_WRITE, PROFILED, DECISIONS, ALERTS, DISAGREEMENTS, DEAD_LETTERS, PROFILE_CHECKPOINTS, SCORE_CHECKPOINTS),
+        Right(ResourceType.GROUP, SCORE_GROUP, _READ),
+        Right(ResourceType.TRANSACTIONAL_ID, TRANSACTIONAL_PREFIX, _WRITE, prefix=True),
+    ),
+    Role.EXPLAIN: (
+        *_topics(_READ, ALERTS, VERDICTS),
+        *_topics(_WRITE, EXPLANATIONS, DEAD_LETTERS),
+        Right(ResourceType.GROUP, EXPLAIN_GROUP, _READ),
+    ),
+    Role.ARCHIVE: (
+        *_topics(_READ, TRANSACTIONS, DECISIONS, LABELS),
+        *_topics(_CONFIGS, TRANSACTIONS, LABELS),
+        *_topics(_WRITE, DEAD_LETTERS),
+        Right(ResourceType.GROUP, ARCHIVE_GROUP, _READ),
+    ),
+    Role.CONSOLE: _topics(_WRITE, VERDICTS, LABELS),
+    Role.READER: _topics(_READ, DECISIONS, EXPLANATIONS, DISAGREEMENTS, DEAD_LETTERS),
+}
+
+
+def acls(role: Role, principal: str) -> list[ACL]:
+    """The rights of a role as Kafka's access control entries for a principal such as ``User:whyflag-score``."""
+    return [
+        ACL(
+            principal=principal,
+            host="*",
+            operation=right.operation,
+            permission_type=ACLPermissionType.ALLOW,
+            resource_pattern=ResourcePattern(
+                right.resource, right.name, PatternType.PREFIXED if right.prefix else PatternType.LITERAL
+            ),
+        )
+        for right in RIGHTS[role]
+    ]
+
+
+def commands(role: Role, principal: str) -> list[str]:
+    """The same as arguments of ``kafka-acls.sh``."""
+    options = {
+        ResourceType.TOPIC: "--topic",
+        ResourceType.GROUP: "--group",
+        ResourceType.TRANSACTIONAL_ID: "--transactional-id",
+    }
+    return [
+        f"--add --allow-principal {principal} --operation {right.operation.name.title().replace('_', '')} "
+        f"{options[right.resource]} {right.name}{' --resource-pattern-type prefixed' if right.prefix else ''}"
+        for right in RIGHTS[role]
+    ]
+
+
+def create_acls(settings: Settings, entries: list[ACL]) -> None:
+    """
+    Create access control entries.
+
+    Raises:
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    with administrated(settings) as admin:
+        failed = admin.create_acls(entries)["failed"]
+    if failed:
+        raise connection_of(settings).failed(failed[0]())

@@ -1,0 +1,181 @@
+"""kafka-python at the edges: making topics, writing files into Kafka, watching what comes out."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from core.errors import BrokerError, StateError
+from core.settings import Settings
+from core.topics import LOG_APPEND_TIME, TIMESTAMP_TYPE, TOPICS
+from streams.kafka.connection import connection_of
+
+
+def create_topics(settings: Settings, partitions: int, replication: int) -> tuple[list[str], list[str]]:
+    """
+    Make the topics that are not there yet; returns (made, found).
+
+    Raises:
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    made, found = [], []
+    with administrated(settings) as admin:
+        for topic in TOPICS:
+            wanted = NewTopic(
+                name=topic.name, num_partitions=partitions, replication_factor=replication, topic_configs=topic.config
+            )
+            try:
+                admin.create_topics([wanted])
+                made.append(topic.name)
+            except TopicAlreadyExistsError:
+                found.append(topic.name)
+    return made, found
+
+
+def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
+    """
+    Refuse topics on which a producer says itself when it wrote a record, where others than workers write.
+
+    Raises:
+        StateError: naming a topic and the command that mends it.
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    outsiders = {topic.name for topic in TOPICS if topic.outsiders}.intersection(topics)
+    if not outsiders:
+        return
+    with administrated(settings) as admin:
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(outsiders)]
+        found = admin.describe_configs(wanted, config_filter="all")
+    for name, config in found.get("topic", {}).items():
+        kind = config.get(TIMESTAMP_TYPE, {}).get("value")
+        if kind is not None and kind != LOG_APPEND_TIME:
+            raise StateError(
+                f"topic {name} has {TIMESTAMP_TYPE}={kind}: whoever writes to it could put events into the future. Set it with "
+                f"`kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config {TIMESTAMP_TYPE}={LOG_APPEND_TIME}`"
+            )
+
+
+@contextmanager
+def administrated(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """
+    An administrator's client, closed at the end.
+
+    Raises:
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    connection = connection_of(settings)
+    try:
+        admin = KafkaAdminClient(**connection.kafka_python)
+        try:
+            yield admin
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise connection.failed(error) from None
+
+
+class Sender:
+    """
+    Writes keyed messages, in order within each key, at a rate.
+
+    Every message must be acknowledged: ``close`` raises for the first one that was not.
+    """
+
+    def __init__(self, settings: Settings, rate: float) -> None:
+        """
+        ``rate`` is messages a second, 0 for as fast as Kafka takes them.
+
+        Raises:
+            BrokerError: if Kafka does not answer.
+        """
+        self._settings = settings
+        self._rate = rate
+        self._failed: Exception | None = None
+        self._begin = 0.0
+        self.sent = 0
+        # a producer that cannot ask the broker what it speaks cannot be idempotent either: one request at a time keeps order
+        careful = {"enable_idempotence": False, "max_in_flight_requests_per_connection": 1} if settings.kafka_api_version else {}
+        try:
+            self._producer = KafkaProducer(**connection_of(settings).kafka_python, acks="all", linger_ms=5, **careful)
+        except KafkaError as error:
+            raise connection_of(settings).failed(error) from None
+
+    def send(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> None:
+        """
+        Write one message, waiting first if that is too soon.
+
+        Raises:
+            BrokerError: if Kafka stopped answering.
+        """
+        if self.sent == 0:
+            self._begin = time.monotonic()
+        elif self._rate > 0 and (ahead := self._begin + self.sent / self._rate - time.monotonic()) > 0:
+            time.sleep(ahead)
+        try:
+            self._producer.send(topic, key=key, value=value, partition=partition).add_errback(self._note)
+        except KafkaError as error:
+            raise connection_of(self._settings).failed(error) from None
+        self.sent += 1
+        if self._failed:
+            raise connection_of(self._settings).failed(self._failed)
+
+    def _note(self, error: Exception) -> None:
+        self._failed = self._failed or error
+
+    def close(self) -> None:
+        """
+        Wait for all acknowledgements.
+
+        Raises:
+            BrokerError: if one is missing.
+        """
+        try:
+            try:
+                self._producer.flush(timeout=60)
+            finally:
+                self._producer.close(timeout=60)
+        except KafkaError as error:
+            raise connection_of(self._settings).failed(error) from None
+        if self._failed:
+            raise connection_of(self._settings).failed(self._failed)
+
+
+class Observer:
+    """Reads topics from their beginning without a consumer group: it watches, and nobody's work depends on it."""
+
+    def __init__(self, settings: Settings, topics: Iterable[str]) -> None:
+        """
+        Raises:
+        BrokerError: if Kafka does not answer.
+        """
+        try:
+            self._consumer = KafkaConsumer(**connection_of(settings).kafka_python, enable_auto_commit=False, fetch_max_wait_ms=50)
+            places = []
+            for topic in topics:
+                partitions = self._consumer.partitions_for_topic(topic)
+                if not partitions:
+                    raise BrokerError(f"Kafka has no topic {topic}: run `whyflag topics create` first")
+                places += [TopicPartition(topic, partition) for partition in partitions]
+            self._consumer.assign(places)
+            self._consumer.seek_to_beginning()
+        except KafkaError as error:
+            raise connection_of(settings).failed(error) from None
+
+    def poll(self, timeout_ms: int = 100) -> Iterator[Any]:
+        """The records that have come since, in no order across partitions."""
+        for records in self._consumer.poll(timeout_ms=timeout_ms, max_records=5000).values():
+            yield from records
+
+    def all(self) -> Iterator[Any]:
+        """The records that are there now."""
+        ends = self._consumer.end_offsets(self._consumer.assignment())
+        while any(self._consumer.position(place) < end for place, end in ends.items()):
+            yield from self.poll(1_000)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._consumer.close()

@@ -1,0 +1,1 @@
+"""The stages of the stream: profile, score, explain and archive."""

@@ -1,0 +1,132 @@
+"""Beside the decision path: copy transactions, decisions and labels into the archive."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from analyst.archive import Archive, Source
+from core.clock import MS_PER_DAY, Clock
+from core.decoding import decode_label, decode_transactions
+from core.errors import InvalidEvent, MissingKeyError
+from core.event_time import is_ahead, written_at
+from core.messages import Decision, Label, Transaction, decode_decision
+from core.metrics import ARCHIVE_SECONDS, ARCHIVED
+from core.privacy.masking import Privacy
+from core.topics import DECISIONS, LABELS, TRANSACTIONS
+from streams.kafka.publishing import Outputs, Publisher
+from streams.stages.stage import StageWithoutDecider, dead_letter
+from streams.state import PartitionState
+
+
+class ArchiveStage(StageWithoutDecider):
+    """
+    Stores each chunk in one database transaction before its offsets are committed, so nothing is lost; a record that comes again is stored
+    once, because its key is its place in the topic.
+
+    Transactions and labels that are undecodable or from the future are skipped: the scoring worker writes their dead letters. A record
+    becomes a dead letter of this stage if it is an undecodable decision, if the database refuses it, or if it needs a PAN key that this
+    worker does not have.
+    """
+
+    name = "archive"
+    topics = (TRANSACTIONS, DECISIONS, LABELS)
+    checkpoints = version = ""  # the consumer group's offsets say how far it is
+
+    def __init__(self, archive: Archive, privacy: Privacy, clock: Clock) -> None:
+        self._archive, self._privacy, self._clock = archive, privacy, clock
+        self._expired_day = -1
+        self.states: dict[int, PartitionState] = {}
+
+    async def start(self, publisher: Publisher) -> None:
+        """Nothing to prepare."""
+
+    async def stop(self) -> None:
+        """Release the database's connections."""
+        self._archive.close()
+
+    def new_state(self) -> PartitionState:
+        """Never called: the stage has no state."""
+        raise NotImplementedError
+
+    def ping(self) -> None:
+        """Return when the archive's database has answered."""
+        self._archive.ping()
+
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
+        """
+        Store a chunk; the outputs are dead letters for what cannot be stored.
+
+        Raises:
+            DatabaseError: if the database does not answer; the chunk is read again.
+        """
+        began = perf_counter()
+        await self._expire_daily()
+        letters = await asyncio.to_thread(self._store, topic, records)
+        ARCHIVED.labels(topic).inc(len(records) - len(letters))
+        ARCHIVE_SECONDS.observe(perf_counter() - began)
+        return letters
+
+    async def _expire_daily(self) -> None:
+        today = self._clock.now_ms() // MS_PER_DAY
+        if today != self._expired_day:
+            await asyncio.to_thread(self._archive.expire)
+            self._expired_day = today
+
+    def _store(self, topic: str, records: list[Any]) -> list[Outputs]:
+        """Store what can be stored; dead letters for the rest."""
+        if topic == TRANSACTIONS:
+            transactions = decode_transactions([record.value for record in records], self._privacy)
+            return self._add(self._archive.add_transactions, records, transactions, lambda one: one.event_time)
+        if topic == DECISIONS:
+            return self._add(self._archive.add_decisions, records, [_decision(record.value) for record in records], lambda one: 0)
+        labels = [_label(record.value, self._privacy) for record in records]
+        return self._add(self._archive.add_labels, records, labels, lambda one: one.label_time)
+
+    def _add(
+        self,
+        add: Callable[[Sequence[Source], Sequence[Any]], None],
+        records: list[Any],
+        decoded: Sequence[Transaction | Decision | Label | InvalidEvent],
+        time: Callable[[Any], int],
+    ) -> list[Outputs]:
+        now = self._clock.now_ms()
+        letters, kept = [], []
+        for record, message in zip(records, decoded, strict=True):
+            if isinstance(message, InvalidEvent):
+                if isinstance(message, MissingKeyError) or record.topic == DECISIONS:
+                    letters.append(dead_letter(self.name, record, message))
+                continue
+            written = written_at(record.timestamp, record.timestamp_type, now)
+            if not is_ahead(time(message), written):
+                kept.append((record, Source(written, record.partition, record.offset), message))
+        return letters + self._add_or_halve(add, kept)
+
+    def _add_or_halve(
+        self, add: Callable[[Sequence[Source], Sequence[Any]], None], kept: list[tuple[Any, Source, Any]]
+    ) -> list[Outputs]:
+        """Store messages; where the database refuses some, halve until those are found."""
+        try:
+            add([source for _, source, _ in kept], [message for _, _, message in kept])
+        except InvalidEvent as error:
+            if len(kept) == 1:
+                return [dead_letter(self.name, kept[0][0], error)]
+            middle = len(kept) // 2
+            return self._add_or_halve(add, kept[:middle]) + self._add_or_halve(add, kept[middle:])
+        return []
+
+
+def _decision(raw: bytes | None) -> Decision | InvalidEvent:
+    try:
+        return decode_decision(raw or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return InvalidEvent(str(error))
+
+
+def _label(raw: bytes | None, privacy: Privacy) -> Label | InvalidEvent:
+    try:
+        return decode_label(raw, privacy)
+    except InvalidEvent as error:
+        return error

@@ -1,0 +1,257 @@
+"""The last hop: alerts become explanations, in the queue and on their topic; verdicts become cases."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import structs
+from sqlalchemy.exc import SQLAlchemyError
+
+from analyst.cases import Cases
+from analyst.queue import Queue, refusals
+from core import metrics
+from core.clock import SystemClock
+from core.errors import BundleError, InvalidEvent
+from core.messages import Alert, Explanation, Verdict, alert_id, decode_alert, decode_verdict, encode
+from core.privacy.masking import WITHOUT_KEY, Privacy
+from core.settings import Settings
+from core.topics import ALERTS, EXPLANATIONS, VERDICTS
+from streams.kafka.publishing import Outputs, Publisher
+from streams.stages.stage import StageWithoutDecider, dead_letter
+from streams.state import PartitionState
+
+if TYPE_CHECKING:
+    from analyst.archive import Archive
+    from explain.casebook import Casebook
+    from explain.explainer import Explainer
+    from models.bundles.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+_WAITING = 1000  # narratives; of alerts beyond that the template's words stand
+
+
+class ExplainStage(StageWithoutDecider):
+    """Explains alerts. The template's words are in the queue before the alert is acknowledged; a language model's follow."""
+
+    name = "explain"
+    topics = (ALERTS, VERDICTS)
+    checkpoints = version = ""  # what it knows is in the queue
+
+    def __init__(
+        self,
+        explainer: "Explainer",
+        queue: Queue,
+        cases: Cases,
+        another: Callable[[str], "Explainer | None"] = lambda version: None,
+        archive: "Archive | None" = None,
+    ) -> None:
+        """``another`` makes the explainer of a bundle that ``explainer`` does not know, where it can be had; ``archive`` is closed at the end."""
+        self._explainers: dict[str, Explainer | None] = {explainer.bundle.version: explainer}
+        self._explainer, self._queue, self._cases, self._another = explainer, queue, cases, another
+        self._archive = archive
+        self.states: dict[int, PartitionState] = {}
+        self._narrating: set[asyncio.Task[None]] = set()
+        self._publisher: Publisher | None = None
+
+    async def start(self, publisher: Publisher) -> None:
+        """Keep the publisher for narratives that come later."""
+        self._publisher = publisher
+
+    async def stop(self) -> None:
+        """Give up narratives under way: the template's words stand. Keep the casebooks' indexes."""
+        for task in self._narrating:
+            task.cancel()
+        await asyncio.gather(*self._narrating, return_exceptions=True)
+        for explainer in self._explainers.values():
+            if explainer is not None:
+                await asyncio.to_thread(explainer.casebook.close)
+        self._queue.close()
+        if self._archive is not None:
+            self._archive.close()
+
+    def new_state(self) -> PartitionState:
+        """Never asked for: nothing is held by partition."""
+        raise NotImplementedError
+
+    def ping(self) -> None:
+        """Return when the queue's database has answered."""
+        self._queue.ping()
+
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
+        """Explain a chunk of alerts, or learn from a chunk of verdicts."""
+        outputs: list[Outputs] = []
+        for record in records:
+            try:
+                with refusals():
+                    if topic == ALERTS:
+                        outputs.append(await self._explained(_alert(record.value)))
+                    else:
+                        await asyncio.to_thread(self._learn, _verdict(record.value, WITHOUT_KEY))
+            except InvalidEvent as error:
+                outputs.append(dead_letter(self.name, record, error))
+        return outputs
+
+    async def _explained(self, alert: Alert) -> Outputs:
+        begin = perf_counter()
+        try:
+            explainer, explanation = await asyncio.to_thread(self._in_words, alert)
+        except (InvalidEvent, SQLAlchemyError):  # without the casebook's database nothing is acknowledged
+            raise
+        except Exception as error:  # it touches nothing but the alert: another try would end the same way
+            logger.exception("the alert %s cannot be explained", alert.alert_id)
+            raise InvalidEvent(f"the alert cannot be explained: {error!r}") from None
+        if narrated := await asyncio.to_thread(self._narrated_before, explainer, explanation):
+            return _output(narrated)
+        await asyncio.to_thread(self._queue.put, alert, explanation)
+        metrics.EXPLAIN_SECONDS.observe(perf_counter() - begin)
+        metrics.EXPLANATIONS.labels(explanation.narrator).inc()
+        if explainer.has_language_model and len(self._narrating) < _WAITING:
+            task = asyncio.create_task(self._narrate(explainer, alert, explanation))
+            self._narrating.add(task)
+            task.add_done_callback(self._narrating.discard)
+        return _output(explanation)
+
+    def _in_words(self, alert: Alert) -> "tuple[Explainer, Explanation]":
+        explainer = self._of(alert.decision.bundle) or self._explainer
+        return explainer, explainer.explain(alert)
+
+    def _narrated_before(self, explainer: "Explainer", explanation: Explanation) -> Explanation | None:
+        """The narrative of an alert that came again, if the same model explains it: a language model is paid once."""
+        if not explainer.has_language_model:
+            return None
+        queued = self._queue.get(explanation.alert_id)
+        before = queued.explanation if queued else None
+        same = before and (before.narrator, before.bundle) == (explainer.narrator, explanation.bundle)
+        return before if same else None
+
+    async def _narrate(self, explainer: "Explainer", alert: Alert, explanation: Explanation) -> None:
+        try:
+            narrated = await explainer.narrate(explanation)
+            if narrated is None or self._publisher is None:
+                return
+            await asyncio.to_thread(self._queue.put, alert, narrated)
+            await self._publisher.publish([_output(narrated)])
+            metrics.EXPLANATIONS.labels("language-model").inc()
+        except Exception:  # only the wording is lost
+            logger.exception("the narrative of %s could not be kept", alert.alert_id)
+
+    def _learn(self, verdict: Verdict) -> None:
+        """A verdict becomes a case, closed at the time of the verdict, in the casebook of every bundle at work here."""
+        from explain.casebook import case_from
+
+        queued = self._queue.get(verdict.alert_id)
+        if queued is None:
+            return
+        self._of(queued.alert.decision.bundle)
+        self._cases.judge(verdict)
+        for version, explainer in self._explainers.items():
+            if explainer is not None and (case := case_from(queued.alert, verdict, explainer.bundle)):
+                self._cases.put(version, [case])
+
+    def _of(self, version: str) -> "Explainer | None":
+        """The explainer of a bundle: after a promotion alerts of both are under way."""
+        if version not in self._explainers:
+            self._explainers[version] = self._another(version)
+        return self._explainers[version]
+
+
+def _alert(raw: bytes | None) -> Alert:
+    alert: Alert = _decoded(raw, decode_alert)
+    if alert.alert_id != alert_id(alert.transaction):
+        raise InvalidEvent("the alert's id is not that of its transaction")
+    return alert
+
+
+def _verdict(raw: bytes | None, privacy: Privacy) -> Verdict:
+    verdict: Verdict = _decoded(raw, decode_verdict)
+    return structs.replace(
+        verdict,
+        note=None if verdict.note is None else privacy.private("note", verdict.note),
+        typology=None if verdict.typology is None else privacy.private("typology", verdict.typology),
+    )
+
+
+def _decoded(raw: bytes | None, decode: Any) -> Any:
+    try:
+        return decode(raw or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(str(error)) from None
+
+
+def _output(explanation: Explanation) -> Outputs:
+    return Outputs(EXPLANATIONS, [explanation.alert_id.encode()], [encode(explanation)])
+
+
+def casebook_of(bundle: "Bundle", cases: Cases, where: str, anew: bool = False) -> "Casebook":
+    """
+    A bundle's casebook, filled from SQL, its vectors in a folder or in PostgreSQL; ``anew`` takes none of those that are there.
+
+    Raises:
+        CasebookError: if PostgreSQL is named and cannot be used.
+    """
+    from explain.casebook import Casebook
+    from explain.vectors import FaissCases, PostgresCases
+
+    cases.fill(bundle)
+    width = 2 * len(bundle.spec.feature_names)
+    store: PostgresCases | FaissCases
+    if "://" in where:
+        store = PostgresCases(where, bundle.version, width)
+    else:
+        store = FaissCases(bundle.version, width, Path(where) / bundle.version)
+        if not anew:
+            store.load()
+    if anew:
+        store.forget()
+    casebook = Casebook(bundle, cases, store)
+    if store.known > cases.newest(bundle.version) or len(casebook) != cases.count(bundle.version):
+        logger.warning("the casebook's index is not that of the cases in SQL: it is built anew")
+        store.forget()
+        casebook = Casebook(bundle, cases, store)
+    return casebook
+
+
+def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
+    """
+    The stage with all it needs: bundle, casebook from the bundle's cases and the queue's verdicts, language model, queue.
+
+    Raises:
+        BundleError: if the bundle cannot be loaded.
+        CasebookError: if the casebook's database cannot be used.
+        DatabaseError: if the database cannot be opened.
+        SettingsError: if the language model's settings or the table of next steps are wrong.
+    """
+    from analyst.archive import Archive
+    from explain.explainer import Explainer
+    from explain.facts.next_step import load_next_steps
+    from explain.narrators.client import language_model
+    from explain.narrators.service import Narrators
+    from models.bundles.bundle import Bundle, check_key
+    from models.bundles.signing import verifying_key
+    from models.bundles.store import BundleStore, open_bundle
+
+    steps = load_next_steps(settings.next_steps)
+    queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
+    archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
+    key = verifying_key(settings)
+    cases, narrators = Cases(queue, SystemClock()), Narrators(llm, settings) if llm else None
+
+    def explainer_of(bundle: Bundle) -> Explainer:
+        check_key(bundle, settings.privacy.fingerprint)
+        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators, steps, archive)
+
+    def another(version: str) -> Explainer | None:
+        if not BundleStore.at(bundle_dir):
+            return None
+        try:
+            return explainer_of(BundleStore(bundle_dir, key).open(version))
+        except BundleError as error:  # an outage is none: it stops the worker, which tries again
+            logger.error("alerts of bundle %s are explained without its model: %s", version, error)
+            return None
+
+    return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another, archive)

@@ -1,0 +1,132 @@
+"""The first hop: what this card usually does. Owns card state, one engine a partition of ``transactions``."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from core.clock import MS_PER_HOUR, Clock, SystemClock
+from core.decoding import decode_label, decode_transactions
+from core.errors import InvalidEvent
+from core.event_time import is_ahead, written_at
+from core.messages import Label, Origin, Profiled, Transaction, encode
+from core.metrics import DUPLICATES
+from core.privacy.masking import Privacy
+from core.privacy.sensitive import prepare
+from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine, compile_kernels
+from models.features.spec import FeatureSpec
+from streams.kafka.publishing import Outputs, Publisher
+from streams.stages.stage import StageWithoutDecider, dead_letter
+from streams.state import PartitionState
+
+
+class ProfileStage(StageWithoutDecider):
+    """Adds the card's features to each transaction, and sends labels on to the merchant they are about."""
+
+    name = "profile"
+    topics = (TRANSACTIONS, LABELS)
+    checkpoints = PROFILE_CHECKPOINTS
+
+    def __init__(self, spec: FeatureSpec, privacy: Privacy, clock: Clock | None = None, ceiling: int = UNBOUNDED) -> None:
+        """``clock`` judges records whose time the broker has not set; ``ceiling`` is the most cards that a partition keeps."""
+        self.spec, self.version = spec, spec.version
+        self._privacy, self._clock, self._ceiling = privacy, clock or SystemClock(), ceiling
+        self.states: dict[int, PartitionState] = {}
+
+    async def start(self, publisher: Publisher) -> None:
+        """Compile what the first chunk would have to wait for."""
+        await asyncio.to_thread(prepare)
+        await asyncio.to_thread(compile_kernels, self.spec)
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    def new_state(self) -> PartitionState:
+        """One engine: the card's."""
+        return PartitionState(self.spec, self.spec.entities[:1], self._ceiling)
+
+    def engine(self, partition: int) -> EntityEngine:
+        """The engine of a partition's cards."""
+        if partition not in self.states:
+            self.states[partition] = self.new_state()
+        return self.states[partition].engines[0]
+
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
+        """Profile a chunk of transactions, or forward a chunk of labels."""
+        if topic == LABELS:
+            return self._labels(records)
+        transactions, offsets, outputs = self._decoded(records)
+        if transactions:
+            outputs.append(self._profiled(partition, transactions, offsets))
+        return outputs
+
+    def remember(self, topic: str, partition: int, records: list[Any]) -> None:
+        """Take records into the state and publish nothing. Labels are the merchant's: they pass through here."""
+        if topic == TRANSACTIONS:
+            transactions, _, _ = self._decoded(records)
+            engine = self.engine(partition)
+            engine.update(engine.columns(transactions))
+
+    def _decoded(self, records: list[Any]) -> tuple[list[Transaction], list[int], list[Outputs]]:
+        """The transactions among some records, their offsets, and dead letters for the rest."""
+        transactions, offsets, letters = [], [], []
+        for record, decoded in zip(
+            records, decode_transactions([record.value for record in records], self._privacy), strict=True
+        ):
+            if isinstance(decoded, InvalidEvent):
+                letters.append(dead_letter(self.name, record, decoded))
+            elif error := self._from_the_future(record, "event_time", decoded.event_time):
+                letters.append(dead_letter(self.name, record, error))
+            else:
+                transactions.append(decoded)
+                offsets.append(record.offset)
+        return transactions, offsets, letters
+
+    def _from_the_future(self, record: Any, field: str, time: int) -> InvalidEvent | None:
+        """Why a record cannot be used, if its time lies in the future of when it was written."""
+        written = written_at(record.timestamp, record.timestamp_type, self._clock.now_ms())
+        if not is_ahead(time, written):
+            return None
+        return InvalidEvent(f"{field} is {(time - written) / MS_PER_HOUR:.1f} hours after the record was written")
+
+    def _profiled(self, partition: int, transactions: list[Transaction], offsets: list[int]) -> Outputs:
+        engine = self.engine(partition)
+        X, duplicate, marks, recent = engine.update(engine.columns(transactions), RECENT)
+        features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
+        earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
+        fresh = np.flatnonzero(~duplicate).tolist()
+        if len(fresh) < len(transactions):
+            DUPLICATES.labels(self.name).inc(len(transactions) - len(fresh))
+        return Outputs(
+            PROFILED,
+            [transactions[i].merchant_id.encode() for i in fresh],
+            [
+                encode(
+                    Profiled(
+                        origin=Origin(partition=partition, offset=offsets[i]),
+                        transaction=transactions[i],
+                        features=features[i * width : (i + 1) * width],
+                        recent=earlier[i * length : (i + 1) * length],
+                        spec=self.version,
+                        marks=int(marks[i]),
+                    )
+                )
+                for i in fresh
+            ],
+        )
+
+    def _labels(self, records: list[Any]) -> list[Outputs]:
+        outputs, forwarded = [], Outputs(PROFILED, [], [])
+        for record in records:
+            try:
+                label: Label = decode_label(record.value, self._privacy)
+                if error := self._from_the_future(record, "label_time", label.label_time):
+                    raise error
+            except InvalidEvent as error:
+                outputs.append(dead_letter(self.name, record, error))
+                continue
+            origin = Origin(partition=record.partition, offset=record.offset)
+            forwarded.keys.append(label.merchant_id.encode())
+            forwarded.values.append(encode(Profiled(origin=origin, label=label)))
+        return [*outputs, forwarded]

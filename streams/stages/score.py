@@ -1,0 +1,271 @@
+"""
+The second hop: what this merchant usually sees, the score and the outcome. Owns merchant state, one engine set a partition of
+``profiled``.
+"""
+
+import asyncio
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from core import metrics
+from core.errors import InvalidEvent
+from core.messages import Disagreement, Label, Profiled, Transaction, decode_profiled, encode
+from core.topics import ALERTS, DECISIONS, DISAGREEMENTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
+from models.features.columns import Mark, TransactionColumns, label_columns, recent_transactions
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Matrix, compile_kernels
+from models.features.spec import FeatureSpec
+from models.policy import APPROVE
+from models.scorer import DOUBT_CODES, OUTCOMES, Decider, Doubt, Scores, alert, decisions, score
+from streams.kafka.publishing import Outputs, Publisher
+from streams.stages.decider_sources import DeciderSource
+from streams.stages.monitoring import Watch
+from streams.stages.stage import dead_letter
+from streams.state import PartitionState
+
+logger = logging.getLogger(__name__)
+
+_WARN_SECONDS = 60.0
+
+
+class ScoreStage:
+    """Adds the merchant's features, scores, decides, and raises alerts."""
+
+    name = "score"
+    topics = (PROFILED,)
+    checkpoints = SCORE_CHECKPOINTS
+
+    def __init__(self, spec: FeatureSpec, source: DeciderSource, ceiling: int = UNBOUNDED) -> None:
+        """
+        A decider without a bundle sends every transaction to review: never a silent approval. ``ceiling`` is the most merchants that a
+        partition keeps.
+        """
+        self.spec, self.version, self._source, self._ceiling = spec, spec.version, source, ceiling
+        self._names = spec.feature_names
+        self._card_features = len(spec.entities[0].features)
+        self._columns = EntityEngine(spec, spec.entities[0]).columns
+        self._deciders: dict[int, Decider] = {}
+        self._watch: Watch | None = None
+        self._warned = -_WARN_SECONDS
+        self.states: dict[int, PartitionState] = {}
+
+    # -- what decides a partition ---------------------------------------------------------------------------------------------
+
+    def decider_version(self, partition: int) -> str:
+        """The version of what decides a partition now."""
+        return self._decider_of(partition).version
+
+    def outdated(self, partition: int) -> bool:
+        """Whether something newer waits for the end of the epoch."""
+        return self._decider_of(partition).version != self._source.newest().version
+
+    def renew(self, partition: int) -> None:
+        """Decide by the newest from here on."""
+        self._deciders[partition] = self._source.newest()
+
+    def adopt(self, partition: int, version: str, clean: bool) -> bool:
+        """Decide as a checkpoint says, so that what is decided again is decided by the same; after a clean end by the newest."""
+        found = self._source.newest() if clean else self._source.find(version)
+        if found is None:
+            return False
+        self._deciders[partition] = found
+        return True
+
+    def _decider_of(self, partition: int) -> Decider:
+        if partition not in self._deciders:
+            self.renew(partition)
+        return self._deciders[partition]
+
+    # -- a chunk --------------------------------------------------------------------------------------------------------------
+
+    async def start(self, publisher: Publisher) -> None:
+        """Compile what the first chunk would have to wait for."""
+        await asyncio.to_thread(compile_kernels, self.spec)
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    def new_state(self) -> PartitionState:
+        """The engines of the merchant and of whatever other entities the spec has."""
+        return PartitionState(self.spec, self.spec.entities[1:], self._ceiling)
+
+    def state(self, partition: int) -> PartitionState:
+        """What is known of a partition."""
+        if partition not in self.states:
+            self.states[partition] = self.new_state()
+        return self.states[partition]
+
+    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
+        """Decide a chunk, run by run: a label takes effect for what comes after it in the log, wherever chunks are cut."""
+        outputs: list[Outputs] = []
+        state = self.state(partition)
+        for run, label in self._runs(state, records, outputs, self.version):
+            outputs += self._decide(partition, state, run)
+            if label:
+                self._apply(state, label)
+        return outputs
+
+    def remember(self, topic: str, partition: int, records: list[Any]) -> None:
+        """
+        Take records into the state and decide nothing. Marks computed by another spec are ignored, so none counts as a usual-amount
+        fraud.
+        """
+        state = self.state(partition)
+        for run, label in self._runs(state, records, [], None):
+            if run:
+                columns = self._columns_of(run, known=False)
+                for engine in state.engines:
+                    engine.update(columns)
+            if label:
+                self._apply(state, label)
+
+    def _runs(
+        self, state: PartitionState, records: list[Any], letters: list[Outputs], spec: str | None
+    ) -> Iterator[tuple[list[Profiled], Label | None]]:
+        """What is new among some records: runs of transactions, each up to a label. What cannot be used is a dead letter."""
+        run: list[Profiled] = []
+        for record in records:
+            try:
+                profiled = self._decoded(record.value, spec)
+            except InvalidEvent as error:
+                letters.append(dead_letter(self.name, record, error))
+                continue
+            if not state.is_new(LABELS if profiled.label else TRANSACTIONS, profiled.origin):
+                metrics.REPLAYED.inc()
+            elif profiled.label is None:
+                run.append(profiled)
+            else:
+                yield run, profiled.label
+                run = []
+        yield run, None
+
+    def _decoded(self, raw: bytes | None, spec: str | None) -> Profiled:
+        try:
+            profiled = decode_profiled(raw or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidEvent(str(error)) from None
+        if (profiled.transaction is None) == (profiled.label is None):
+            raise InvalidEvent("a profiled record holds either a transaction or a label")
+        if profiled.transaction is not None and spec is not None:
+            if profiled.spec != spec:
+                raise InvalidEvent(
+                    f"profiled by feature spec {profiled.spec!r}, but this worker scores by {spec!r}: run one spec at a time"
+                )
+            if len(profiled.features) != 4 * self._card_features or len(profiled.recent) != 24 * RECENT:
+                raise InvalidEvent("features or recent transactions have the wrong length")
+        return profiled
+
+    def _columns_of(self, run: list[Profiled], known: bool = True) -> TransactionColumns:
+        columns = self._columns([profiled.transaction for profiled in run if profiled.transaction is not None])
+        marks = [profiled.marks if known or profiled.spec == self.version else int(Mark.UNUSUAL) for profiled in run]
+        return columns.marked(np.array(marks, np.int64))
+
+    def _apply(self, state: PartitionState, label: Label) -> None:
+        columns_of_label = label_columns([label])
+        for engine in state.engines:
+            engine.apply_labels(columns_of_label)
+        if self._watch is not None:
+            self._watch.matured.label(columns_of_label)
+        metrics.LABELS.labels(str(label.fraud).lower()).inc()
+
+    def _decide(self, partition: int, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
+        if not run:
+            return []
+        transactions = [profiled.transaction for profiled in run if profiled.transaction is not None]
+        columns = self._columns_of(run)
+        card = np.frombuffer(b"".join(profiled.features for profiled in run), "<f4").reshape(len(run), -1)
+        X = np.hstack([card, *(engine.update(columns)[0] for engine in state.engines)])
+        decider = self._decider_of(partition)
+        scores = decider.decide(X, columns, self._names, partial(_text, transactions), self._failed)
+        decided = decisions(transactions, scores)
+        for code, outcome in OUTCOMES.items():
+            metrics.DECISIONS.labels(outcome.value).inc(int((scores.outcome == code).sum()))
+        for doubt, reason in DOUBT_CODES.items():
+            metrics.DOUBTS.labels(reason).inc(int(np.count_nonzero(scores.doubts & doubt)))
+        if np.count_nonzero(scores.doubts & Doubt.UNPRICED) > len(run) / 2:
+            self._warn_of_currency()
+        for rule, hits in zip(scores.rules, scores.held.sum(axis=0).tolist(), strict=True):
+            metrics.RULE_HITS.labels(rule).inc(hits)
+        shadow = self._shadow(transactions, columns, X, scores)
+        self._observe(decider, columns, X, scores)
+        made = Outputs(DECISIONS, [t.transaction_id.encode() for t in transactions], [encode(d) for d in decided])
+        alerts = Outputs(ALERTS, [], [])
+        for i in np.flatnonzero(scores.outcome != APPROVE).tolist():
+            rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
+            recent = recent_transactions(rows, int(columns.merchant[i]))
+            raised = alert(transactions[i], decided[i], self._names, X[i], self.spec, recent)
+            alerts.keys.append(raised.alert_id.encode())
+            alerts.values.append(encode(raised))
+        return [outputs for outputs in (made, alerts, shadow) if outputs.keys]
+
+    def _warn_of_currency(self) -> None:
+        if monotonic() - self._warned >= _WARN_SECONDS:
+            self._warned = monotonic()
+            logger.warning(
+                "most transactions are in a currency other than %s, without an exchange rate in the bundle's spec: all of them go to review",
+                self.spec.currency,
+            )
+
+    @staticmethod
+    def _failed(n: int) -> None:
+        if sys.exception() is not None:
+            logger.exception("the model could not score a batch of %d; all of it goes to review", n)
+        metrics.SCORING_FAILURES.inc(n)
+
+    def _shadow(self, transactions: list[Transaction], columns: TransactionColumns, X: Matrix, scores: Scores) -> Outputs:
+        """What the challenger would have decided otherwise. Whatever happens to it, the decisions stand."""
+        found = Outputs(DISAGREEMENTS, [], [])
+        challenger = self._source.challenger()
+        if challenger is None:
+            return found
+        try:
+            other = score(challenger, X, scores.doubts)
+        except Exception:
+            logger.exception("the challenger could not score a batch of %d", len(X))
+            metrics.SHADOW_FAILURES.inc(len(X))
+            return found
+        for ours, outcome in OUTCOMES.items():
+            for theirs, otherwise in OUTCOMES.items():
+                metrics.SHADOW.labels(outcome.value, otherwise.value).inc(
+                    int(((scores.outcome == ours) & (other.outcome == theirs)).sum())
+                )
+        for i in np.flatnonzero(scores.outcome != other.outcome).tolist():
+            transaction, probability = transactions[i], float(scores.probability[i])
+            disagreement = Disagreement(
+                transaction_id=transaction.transaction_id,
+                card_id=transaction.card_id,
+                event_time=transaction.event_time,
+                amount=transaction.amount,
+                currency=transaction.currency,
+                champion=scores.bundle,
+                champion_outcome=OUTCOMES[int(scores.outcome[i])],
+                champion_probability=None if math.isnan(probability) else probability,
+                challenger=challenger.version,
+                challenger_outcome=OUTCOMES[int(other.outcome[i])],
+                challenger_probability=float(other.probability[i]),
+            )
+            found.keys.append(transaction.transaction_id.encode())
+            found.values.append(encode(disagreement))
+        return found
+
+    def _observe(self, decider: Decider, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
+        """Drift and, later, what became of the decisions: for people who watch, never for a decision."""
+        if decider.bundle is None:
+            return
+        try:
+            if self._watch is None or self._watch.bundle.version != decider.bundle.version:
+                self._watch = Watch(decider.bundle, self._watch.matured if self._watch else None)
+            self._watch.see(columns, X, scores)
+        except Exception:
+            logger.exception("drift and outcomes of a batch of %d are not counted", len(X))
+
+
+def _text(transactions: list[Transaction], name: str) -> list[str | None]:
+    return [getattr(transaction, name) for transaction in transactions]

@@ -1,0 +1,418 @@
+"""The archive, on SQLite and on a real PostgreSQL: the same tests."""
+
+import asyncio
+import random
+from collections import Counter
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from msgspec import structs
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from analyst.archive import Archive, Source
+from analyst.queue import Queue
+from analyst.tables import archived_decisions, archived_labels, archived_transactions
+from core.clock import MS_PER_DAY, MS_PER_HOUR, FixedClock
+from core.errors import DatabaseError
+from core.messages import (
+    Channel,
+    Decision,
+    Label,
+    LabelSource,
+    Outcome,
+    Transaction,
+    decode_dead_letter,
+    encode,
+)
+from core.privacy.masking import Privacy
+from core.topics import DECISIONS, LABELS, TRANSACTIONS
+from explain.facts.categories import category_name
+from explain.facts.history import Payment, card_history, habits_of, home_area, kilometres, last_payments
+from streams.stages.archive import ArchiveStage
+from training.data.mapping import load_mapping
+from training.data.readers import TransactionFile, read_labels
+from training.replay import transactions_of
+
+NOW = 1_760_000_000_000
+LOG_APPENDED = 1
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/archive.db"
+        return
+    server = request.getfixturevalue("postgres")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("CREATE DATABASE archive"))
+    yield make_url(server).set(database="archive").render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text("DROP DATABASE archive WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def archive(url):
+    opened = Archive(url, FixedClock(NOW), days=100)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+def rows(archive, table):
+    with archive._engine.connect() as connection:
+        return connection.execute(table.select().order_by(table.c.source_offset)).mappings().all()
+
+
+def transaction(number=0, **changes):
+    made = Transaction(
+        transaction_id=f"t{number}", event_time=NOW - MS_PER_HOUR + number, card_id="c1", merchant_id="m1", amount=1_000,
+        currency="EUR", mcc="5411", merchant_name='Müller, "Söhne"\nNachf.', country="FR", channel=Channel.ONLINE, device_id="d1",
+        lat=48.8, lon=2.3,
+    )  # fmt: skip
+    return structs.replace(made, **changes)
+
+
+def decision(number=0, **changes):
+    made = Decision(
+        transaction_id=f"t{number}", card_id="c1", merchant_id="m1", event_time=NOW, amount=1_000, currency="EUR", outcome=Outcome.REVIEW,
+        probability=0.5, bundle="b",
+    )  # fmt: skip
+    return structs.replace(made, **changes)
+
+
+def label(number=0, **changes):
+    made = Label(
+        transaction_id=f"t{number}", card_id="c1", merchant_id="m1", event_time=NOW, label_time=NOW, fraud=True,
+        source=LabelSource.ANALYST,
+    )  # fmt: skip
+    return structs.replace(made, **changes)
+
+
+def sources(count, written=NOW, first=0):
+    return [Source(written, 0, first + number) for number in range(count)]
+
+
+def record(value, offset=0, topic=TRANSACTIONS, timestamp=NOW, key=b"k"):
+    return SimpleNamespace(
+        topic=topic, partition=0, offset=offset, timestamp=timestamp, timestamp_type=LOG_APPENDED, key=key,
+        value=value if isinstance(value, bytes) else encode(value),
+    )  # fmt: skip
+
+
+def test_every_field_comes_back_and_a_record_stored_again_changes_nothing(archive):
+    bare = Transaction(
+        transaction_id="t", event_time=NOW, card_id="c", merchant_id="m", amount=0, currency="JPY", merchant_name=""
+    )
+    for _ in range(2):
+        archive.add_transactions(sources(2), [transaction(), bare])
+    first, second = rows(archive, archived_transactions)
+    for stored, sent in ((first, transaction()), (second, bare)):
+        for name in archived_transactions.columns.keys()[3:]:
+            assert stored[name] == getattr(sent, name), name
+
+
+def test_decisions_and_labels_come_back(archive):
+    doubted = decision(probability=None, reason_codes=("event_late", "transaction_id_reused"), expected_loss=7)
+    archive.add_decisions(sources(1), [doubted])
+    archive.add_labels(sources(1), [label()])
+    (stored,) = rows(archive, archived_decisions)
+    assert (stored["outcome"], stored["probability"], stored["reason_codes"]) == (
+        "review",
+        None,
+        "event_late transaction_id_reused",
+    )
+    (stored,) = rows(archive, archived_labels)
+    assert (stored["fraud"], stored["source"]) == (True, "analyst")
+
+
+def test_records_leave_after_the_retention(archive, url):
+    days = (0, 1, 99, 100, 101)
+    for number, day in enumerate(days):
+        archive.add_transactions(sources(1, NOW - day * MS_PER_DAY, number), [transaction(number)])
+    assert [row["source_offset"] for row in rows(archive, archived_transactions)] == [0, 1, 2, 3], "too old to be kept"
+    later = Archive(url, FixedClock(NOW + 2 * MS_PER_DAY), days=100)
+    assert later.expire() == 2
+    assert [row["source_offset"] for row in rows(archive, archived_transactions)] == [0, 1]
+    assert later.expire() == 0
+    later.add_transactions(sources(1, NOW, 9), [transaction(9)])
+    later.close()
+
+
+def test_what_the_archive_tells_is_what_a_scan_of_the_file_tells(archive, world, tmp_path):
+    """Cards, merchants and devices of the simulated world against plain Python over all of it."""
+    table = pq.read_table(world / "transactions.parquet").slice(0, 15_000)
+    pq.write_table(table, tmp_path / "archived.parquet")
+    everything = list(transactions_of(TransactionFile(tmp_path / "archived.parquet", load_mapping("whyflag"))))
+    labels = read_labels(world / "labels.parquet", Privacy())
+    newest = everything[-1].event_time
+    archive._clock = FixedClock(newest)
+    for begin in range(0, len(everything), 5_000):
+        piece = everything[begin : begin + 5_000]
+        archive.add_transactions([Source(one.event_time, 0, begin + i) for i, one in enumerate(piece)], piece)
+    archive.add_labels([Source(one.label_time, 0, i) for i, one in enumerate(labels)], labels)
+    rng = random.Random(1)
+    for asked in rng.sample(everything[5_000:], 25):
+        told = card_history(asked, archive)
+        since = asked.event_time - 90 * MS_PER_DAY
+        past = [one for one in everything if since <= one.event_time < asked.event_time]
+        mine = [one for one in past if one.card_id == asked.card_id]
+        amounts = sorted(one.amount for one in mine if one.currency == asked.currency)
+        assert told.complete
+        assert told.habits.payments == len(mine)
+        if amounts:
+            assert told.habits.median in amounts
+            assert sum(amount <= told.habits.median for amount in amounts) >= len(amounts) / 2
+            assert sum(amount < told.habits.median for amount in amounts) <= len(amounts) / 2
+            assert told.usual_rank == sum(amount < asked.amount for amount in amounts) / len(amounts)
+        assert [one.payment.transaction_id for one in told.last] == [one.transaction_id for one in mine[::-1][:12]]
+        assert told.here.payments == sum(one.merchant_id == asked.merchant_id for one in mine)
+        here = [one for one in past if one.merchant_id == asked.merchant_id]
+        assert (told.merchant.payments, told.merchant.cards) == (len(here), len({one.card_id for one in here}))
+        reported = {
+            (one.card_id, one.transaction_id): one.fraud
+            for one in sorted(labels, key=lambda one: one.label_time)
+            if one.merchant_id == asked.merchant_id and since <= one.event_time and one.label_time < asked.event_time
+        }
+        assert told.merchant.frauds == sum(reported.values())
+        assert told.merchant.cards_with_fraud == len({card for (card, _), fraud in reported.items() if fraud})
+        if asked.device_id:
+            used = [one for one in past if one.device_id == asked.device_id]
+            assert (told.device_at_large.payments, told.device_at_large.cards) == (len(used), len({one.card_id for one in used}))
+            mine_on_it = [one.event_time for one in mine if one.device_id == asked.device_id]
+            assert (told.device is None) == (not mine_on_it)
+            if mine_on_it:
+                assert (told.device.payments, told.device.first, told.device.last) == (
+                    len(mine_on_it),
+                    mine_on_it[0],
+                    mine_on_it[-1],
+                )
+
+
+def test_a_transaction_that_is_not_there_yet_is_told(archive):
+    archive.add_transactions(sources(1), [transaction(0)])
+    assert card_history(transaction(0), archive).complete
+    assert not card_history(transaction(1), archive).complete
+
+
+def test_a_later_label_corrects_an_earlier_one(archive):
+    archive.add_transactions(sources(2), [transaction(0), transaction(1)])
+    base = label(event_time=NOW - MS_PER_HOUR, label_time=NOW - 50, source=LabelSource.CHARGEBACK)
+    archive.add_labels(sources(1), [base])
+    assert archive.merchant("m1", 0, NOW).frauds == 1
+    archive.add_labels(sources(1, first=1), [structs.replace(base, label_time=NOW - 40, fraud=False)])
+    assert archive.merchant("m1", 0, NOW).frauds == 0
+    assert archive.merchant("m1", 0, NOW - 45).frauds == 1, "not known yet at that time"
+
+
+def test_a_payment_that_was_sent_again_counts_once(archive):
+    honest = [transaction(number) for number in range(5)]
+    repeated = transaction(9, amount=99_900, device_id="d2")
+    archive.add_transactions(sources(5), honest)
+    archive.add_transactions(sources(2_100, first=5), [repeated] * 2_100)
+    told = card_history(transaction(100), archive)
+    assert (told.habits.payments, told.habits.median, told.merchant.payments) == (6, 1_000, 6)
+    assert [use.payments for use in told.habits.devices] == [5, 1]
+
+
+def test_a_young_archive_tells_how_far_it_goes_back(archive):
+    assert card_history(transaction(0, event_time=NOW), archive).days == 0
+    archive.add_transactions(sources(1, NOW - 3 * MS_PER_DAY), [transaction(0)])
+    assert card_history(transaction(1, event_time=NOW), archive).days == 3
+    archive.add_transactions(sources(1, NOW - 99 * MS_PER_DAY), [transaction(2)])
+    assert card_history(transaction(1, event_time=NOW), archive).days == 90
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_partition_that_has_gone_is_made_again(archive, url):
+    archive.add_transactions(sources(1), [transaction(0)])
+    with archive._engine.begin() as connection:
+        (name,) = connection.execute(text("SELECT relname FROM pg_class WHERE relname ~ 'archived_transactions_[0-9]{8}$'")).one()
+        connection.execute(text(f"DROP TABLE {name}"))
+    assert processed(archive, TRANSACTIONS, [record(transaction(1), 1)]) == []
+    assert [row["transaction_id"] for row in rows(archive, archived_transactions)] == ["t1"]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_long_query_holds_up_neither_new_days_nor_the_queue_and_its_partition_is_dropped_later(archive, url):
+    archive.add_transactions(sources(1), [transaction(0)])
+    later = Archive(url, FixedClock(NOW + 101 * MS_PER_DAY), days=100)
+    reader = archive._engine.connect()
+    reader.execute(text("SELECT count(*) FROM archived_transactions")).all()  # and its transaction stays open
+    later.add_transactions(sources(1, NOW + 101 * MS_PER_DAY, 1), [transaction(1)])
+    Queue(url, FixedClock(NOW)).close()
+    assert later.expire() == 0
+    reader.close()
+    assert later.expire() == 1
+    assert [row["transaction_id"] for row in rows(later, archived_transactions)] == ["t1"]
+    later.close()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_partition_of_an_administrator_is_left_alone(archive, url):
+    with archive._engine.begin() as connection:
+        connection.execute(text("CREATE TABLE others PARTITION OF archived_labels DEFAULT"))
+    assert archive.expire() == 0
+    archive.add_transactions(sources(1), [transaction(0)])
+    assert len(rows(archive, archived_transactions)) == 1
+
+
+def test_an_archive_that_is_away_is_told_when_it_is_asked(tmp_path):
+    away = Archive("postgresql+psycopg://nobody@127.0.0.1:1/none", FixedClock(NOW), days=100)
+    with pytest.raises(DatabaseError, match="does not answer"):
+        away.payments_of_card("c", 0, NOW)
+    with pytest.raises(DatabaseError, match="WHYFLAG_ARCHIVE"):
+        away.migrate()
+    away.close()
+
+
+# -- the stage ----------------------------------------------------------------------------------------------------------------
+
+
+def processed(archive, topic, records, privacy=None):
+    stage = ArchiveStage(archive, privacy or Privacy(), FixedClock(NOW))
+    return asyncio.run(stage.process(topic, 0, records))
+
+
+def test_the_stage_stores_what_the_scoring_worker_accepts(archive):
+    ahead = transaction(3, event_time=NOW + MS_PER_HOUR + 1)
+    letters = processed(
+        archive, TRANSACTIONS, [record(transaction(0), 0), record(b"{", 1), record(ahead, 2), record(transaction(4), 3)]
+    )
+    assert letters == []
+    assert [row["transaction_id"] for row in rows(archive, archived_transactions)] == ["t0", "t4"]
+
+
+def test_the_stage_stores_card_numbers_as_the_tokens_of_the_stream(archive):
+    privacy = Privacy(b"sixteen bytes or more")
+    processed(archive, TRANSACTIONS, [record(transaction(0, card_id="4111111111111111"))], privacy)
+    (stored,) = rows(archive, archived_transactions)
+    assert stored["card_id"] == privacy.private("card_id", "4111111111111111")
+    (letter,) = processed(archive, TRANSACTIONS, [record(transaction(1, card_id="4111111111111111"), 1)])
+    assert decode_dead_letter(letter.values[0]).error == "MissingKeyError"
+
+
+def test_a_record_that_the_database_refuses_is_a_dead_letter_and_the_others_are_stored(archive, url):
+    good = decision()
+    bad = structs.replace(good, bundle="b" * 65) if "sqlite" not in url else structs.replace(good, bundle="\0")
+    records = [record(bad if number == 5 else good, number, DECISIONS) for number in range(9)]
+    letters = processed(archive, DECISIONS, records)
+    stored = [row["source_offset"] for row in rows(archive, archived_decisions)]
+    if "sqlite" in url:  # it takes whatever the wire lets through
+        assert (letters, stored) == ([], list(range(9)))
+        return
+    assert [decode_dead_letter(letter.values[0]).offset for letter in letters] == [5]
+    assert stored == [0, 1, 2, 3, 4, 6, 7, 8]
+
+
+def test_a_decision_that_is_none_is_a_dead_letter(archive):
+    (letter,) = processed(archive, DECISIONS, [record(b"{}", 7, DECISIONS)])
+    assert decode_dead_letter(letter.values[0]).offset == 7
+
+
+def test_labels_pass_through_the_stage(archive):
+    assert processed(archive, LABELS, [record(label(), 0, LABELS), record(b"no", 1, LABELS)]) == []
+    assert len(rows(archive, archived_labels)) == 1
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_an_outage_is_no_dead_letter(url, archive):
+    admin = create_engine(make_url(url).set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("ALTER DATABASE archive ALLOW_CONNECTIONS false"))
+        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'archive'"))
+    with pytest.raises(DatabaseError, match="WHYFLAG_ARCHIVE"):
+        processed(archive, TRANSACTIONS, [record(transaction(0))])
+    with admin.connect() as connection:
+        connection.execute(text("ALTER DATABASE archive ALLOW_CONNECTIONS true"))
+    admin.dispose()
+    assert processed(archive, TRANSACTIONS, [record(transaction(0))]) == []
+    assert len(rows(archive, archived_transactions)) == 1
+
+
+# -- habits -------------------------------------------------------------------------------------------------------------------
+
+
+def payment(number, **changes):
+    made = Payment(
+        transaction_id=f"t{number}", event_time=NOW + number * MS_PER_HOUR, merchant_id="m", amount=100, currency="EUR"
+    )
+    return structs.replace(made, **changes)
+
+
+def test_habits_of_a_card():
+    payments = [
+        payment(0, amount=100, mcc="5411", channel=Channel.ONLINE),
+        payment(1, amount=300, mcc="5411", channel=Channel.CARD_PRESENT),
+        payment(2, amount=900, mcc="5812", channel=Channel.CARD_PRESENT),
+        payment(3, amount=5, currency="JPY"),
+    ]
+    habits = habits_of(payments, "EUR", payments[0].event_time + 2 * MS_PER_DAY)
+    assert (habits.payments, habits.days, habits.median, habits.high, habits.online) == (4, 2.0, 300, 900, 1 / 3), (
+        "of three payments whose channel is known"
+    )
+    assert [(one.name, one.share) for one in habits.categories] == [("supermarket", 0.5), ("restaurant", 0.25)]
+    hour = payments[0].event_time // MS_PER_HOUR % 24
+    expected = Counter((hour + n) % 24 // 6 for n in range(4))
+    assert habits.hours == tuple(expected[quarter] / 4 for quarter in range(4))
+
+
+def test_a_card_without_a_past_has_no_habits():
+    habits = habits_of([], "EUR", NOW)
+    assert (habits.payments, habits.median, habits.home, habits.devices) == (0, None, None, ())
+    assert last_payments([], None) == ()
+
+
+def test_home_is_where_most_payments_with_the_card_present_are():
+    lille, barcelona = (50.63, 3.06), (41.39, 2.17)
+    at = [payment(n, lat=lille[0] + n / 1000, lon=lille[1], channel=Channel.CARD_PRESENT) for n in range(6)]
+    at += [payment(n, lat=barcelona[0], lon=barcelona[1], channel=Channel.CARD_PRESENT) for n in range(6, 8)]
+    at += [payment(n, lat=0.0, lon=0.0, channel=Channel.ONLINE) for n in range(8, 30)]
+    home = home_area(at)
+    assert kilometres(home.lat, home.lon, *lille) < 5
+    assert home.share == 0.75
+    assert last_payments(at[:7], home)[0].distance == pytest.approx(1029, rel=0.02)  # Lille to Barcelona
+    assert home_area(at[8:]) is None
+
+
+def test_last_payments_tell_what_was_known_before_each():
+    told = last_payments([payment(0, device_id="d"), payment(1, device_id="d", merchant_id="n"), payment(2)], None)
+    assert [(one.known_merchant, one.known_device) for one in told] == [(True, None), (False, True), (False, False)]
+    assert len(last_payments([payment(n) for n in range(40)], None)) == 12
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [("5411", "supermarket"), ("3001", "airline"), ("3640", "hotel"), ("9999", "category 9999"), (None, "no category")],
+)
+def test_categories_have_names(code, name):
+    assert category_name(code) == name
+
+
+def test_files_fill_the_archive_and_the_same_rows_from_another_file_change_nothing(world, tmp_path):
+    from click.testing import CliRunner
+
+    from cli.operations.archive import command
+    from core.clock import SystemClock
+
+    url, now = f"sqlite:///{tmp_path}/archive.db", SystemClock().now_ms()
+    table = pq.read_table(world / "transactions.parquet").slice(0, 100)
+    recent = pa.array([now - MS_PER_HOUR] * 100, table.schema.field("event_time").type)
+    table = table.set_column(table.schema.get_field_index("event_time"), "event_time", recent)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        pq.write_table(table.slice(0 if folder == "a" else 50), tmp_path / folder / "history.parquet")
+        options = ["--transactions", str(tmp_path / folder / "history.parquet"), "--labels", str(world / "labels.parquet")]
+        done = CliRunner().invoke(command, options, env={"WHYFLAG_ARCHIVE": url}, catch_exceptions=False)
+        assert done.exit_code == 0
+    filled = Archive(url, SystemClock(), days=100)
+    assert len(rows(filled, archived_transactions)) == 100
+    filled.close()

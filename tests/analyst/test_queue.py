@@ -1,0 +1,315 @@
+"""The queue, on SQLite and on a real PostgreSQL: the same tests."""
+
+import asyncio
+import json
+import stat
+import threading
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from analyst.audit import first_broken
+from analyst.cases import Cases
+from analyst.queue import Queue
+from analyst.tables import metadata
+from core.clock import SystemClock
+from core.errors import DatabaseError, QueueError
+from core.messages import Finding, LabelSource, Outcome, alert_id, decode_alert, decode_dead_letter, encode, label_of
+from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
+from explain.casebook import Casebook, CasesInMemory
+from explain.explainer import Explainer
+from streams.stages.explain import ExplainStage
+
+
+class FixedClock:
+    def __init__(self, now=1_760_000_000_000):
+        self.now = now
+
+    def now_ms(self):
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
+def queue(request, tmp_path):
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/queue.db"
+    else:
+        url = request.getfixturevalue("postgres")
+    opened = Queue(url, FixedClock())
+    yield opened
+    with opened.engine.begin() as connection:
+        for table in ("alerts", "verdicts", "audit", "cases"):
+            connection.execute(text(f"DELETE FROM {table}"))
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def pairs(replayed, bundle):
+    """Alerts with their explanations."""
+    out, _ = replayed
+    explainer = Explainer(bundle, Casebook(bundle, CasesInMemory()))
+    alerts = [decode_alert(line) for line in (out / "alerts.jsonl").read_bytes().splitlines()[:12]]
+    return [(alert, explainer.explain(alert)) for alert in alerts]
+
+
+def test_alerts_wait_in_the_order_of_their_expected_loss(queue, pairs):
+    for alert, explanation in pairs:
+        queue.put(alert, explanation)
+    waiting = queue.open_alerts(50)
+    losses = [queued.alert.decision.expected_loss for queued in waiting]
+    assert losses == sorted(losses, reverse=True)
+    assert {queued.alert.alert_id for queued in waiting} == {alert.alert_id for alert, _ in pairs}
+    assert [q.alert.alert_id for q in queue.open_alerts(3, 2)] == [q.alert.alert_id for q in waiting[2:5]]
+    assert queue.counts() == {"open": len(pairs)}
+
+
+def test_what_is_stored_comes_back_as_it_was(queue, pairs):
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    queued = queue.get(alert.alert_id)
+    assert (queued.alert, queued.explanation, queued.finding) == (alert, explanation, None)
+    assert queue.get("al_none") is None
+
+
+def test_the_same_alert_twice_is_one_alert_and_takes_the_newer_words(queue, pairs):
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    queue.decide(alert.alert_id, Finding.FRAUD, "ann", "stolen card", None)
+    newer = msgspec.structs.replace(explanation, narrator="model")
+    queue.put(alert, newer)
+    queued = queue.get(alert.alert_id)
+    assert queued.explanation == newer
+    assert queued.finding is Finding.FRAUD
+    assert queue.counts() == {"fraud": 1}
+
+
+def test_two_explainers_at_once_make_one_alert(queue, pairs):
+    alert, explanation = pairs[0]
+    threads = [threading.Thread(target=queue.put, args=(alert, explanation)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert queue.counts() == {"open": 1}
+
+
+def test_a_verdict_closes_the_alert_waits_to_be_published_and_becomes_a_label(queue, pairs):
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    given = queue.decide(alert.alert_id, Finding.FRAUD, "ann", "stolen card", "customer called")
+    assert queue.open_alerts(5) == []
+    ((number, verdict),) = queue.unpublished()
+    assert verdict == given
+    label = label_of(verdict)
+    assert (label.transaction_id, label.card_id, label.fraud, label.source) == (
+        alert.transaction.transaction_id, alert.transaction.card_id, True, LabelSource.ANALYST,
+    )  # fmt: skip
+    assert label.label_time >= label.event_time
+    queue.published(number)
+    assert queue.unpublished() == []
+
+
+def test_an_escalation_is_no_label_and_no_case(queue, pairs):
+    queue.put(*pairs[0])
+    verdict = queue.decide(pairs[0][0].alert_id, Finding.ESCALATE, "ann", None, None)
+    assert label_of(verdict) is None
+
+
+def test_a_later_verdict_replaces_the_finding_and_both_stay(queue, pairs):
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    queue.decide(alert.alert_id, Finding.LEGITIMATE, "ann", None, None)
+    queue.decide(alert.alert_id, Finding.FRAUD, "bob", None, None)
+    assert queue.get(alert.alert_id).finding is Finding.FRAUD
+    assert [v.analyst for v in queue.verdicts_of(alert.alert_id)] == ["ann", "bob"]
+
+
+def test_a_verdict_on_nothing_is_told(queue):
+    with pytest.raises(QueueError, match="no alert al_x"):
+        queue.decide("al_x", Finding.FRAUD, "ann", None, None)
+
+
+def test_the_audit_trail_shows_any_tampering(queue, pairs):
+    for alert, explanation in pairs[:6]:
+        queue.put(alert, explanation)
+    threads = [
+        threading.Thread(target=queue.decide, args=(alert.alert_id, Finding.FRAUD, "ann", None, None)) for alert, _ in pairs[:6]
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with queue.engine.begin() as connection:
+        assert first_broken(connection) is None
+        assert connection.execute(text("SELECT count(*) FROM audit")).scalar() == 6
+        connection.execute(text("UPDATE audit SET actor = 'eve' WHERE number = 3"))
+    with queue.engine.connect() as connection:
+        assert first_broken(connection) == 3
+    with queue.engine.begin() as connection:
+        connection.execute(text("DELETE FROM audit WHERE number = 3"))
+    with queue.engine.connect() as connection:
+        assert first_broken(connection) == 3
+
+
+def test_the_migrations_make_the_tables_of_the_code(queue):
+    with queue.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_many_processes_may_open_a_new_database_at_once(tmp_path):
+    url, errors = f"sqlite:///{tmp_path}/new.db", []
+
+    def open_it():
+        try:
+            Queue(url, SystemClock()).close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle9://x", "sqlite:////no/such/folder/q.db"])
+def test_a_database_that_cannot_be_opened_is_told(url):
+    with pytest.raises(DatabaseError, match="WHYFLAG_DATABASE"):
+        Queue(url, SystemClock())
+
+
+def test_alert_ids_do_not_depend_on_the_outcome(pairs):
+    assert all(alert.alert_id == alert_id(alert.transaction) for alert, _ in pairs)
+    assert all(alert.decision.outcome is not Outcome.APPROVE for alert, _ in pairs)
+
+
+def test_an_error_of_the_database_tells_nothing_of_the_transaction(queue, pairs):
+    """Its text goes to logs and dead letters."""
+    alert, explanation = pairs[0]
+    private = msgspec.structs.replace(
+        alert, transaction=msgspec.structs.replace(alert.transaction, memo="CANARY", ip="203.0.113.9")
+    )
+    with queue.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE alerts RENAME TO hidden"))
+    try:
+        with pytest.raises(SQLAlchemyError) as told:
+            queue.put(private, explanation)
+    finally:
+        with queue.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE hidden RENAME TO alerts"))
+    assert "CANARY" not in str(told.value)
+    assert "203.0.113.9" not in str(told.value)
+
+
+def _verdict_record(offset, **changes):
+    values = {
+        "alert_id": "al_1", "transaction_id": "t", "card_id": "c", "merchant_id": "m", "event_time": 1_750_000_000_000,
+        "verdict_time": 1_750_000_000_001, "finding": "fraud", "analyst": "ann",
+    }  # fmt: skip
+    return SimpleNamespace(topic=VERDICTS, partition=0, offset=offset, key=b"k", value=json.dumps(values | changes).encode())
+
+
+def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_handled(queue, pairs, bundle):
+    """PostgreSQL takes no NUL byte, nothing takes an integer of 65 bits."""
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    cases = Cases(queue, SystemClock())
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, cases)
+    named = {"alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id}
+    records = [
+        _verdict_record(0, alert_id="al_\0"),
+        _verdict_record(1, **named, note="called\0 the customer, card 4111 1111 1111 1111"),
+        _verdict_record(2, verdict_time=2**63),
+    ]
+    letters = [
+        decode_dead_letter(value) for output in asyncio.run(stage.process(VERDICTS, 0, records)) for value in output.values
+    ]
+    assert [letter.offset for letter in letters if letter.offset != 0] == [2]
+    if queue.engine.dialect.name == "postgresql":
+        assert [letter.offset for letter in letters] == [0, 2]
+        assert "the store refuses a value" in letters[0].message
+    ((_, case),) = cases.find(alert.alert_id)
+    assert case.note == "called the customer, card [card ending 1111]"
+
+
+def test_an_integer_that_no_store_holds_is_no_message(queue, pairs, bundle):
+    alert, _ = pairs[0]
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
+    value = encode(alert).replace(b'"expected_loss":%d' % alert.decision.expected_loss, b'"expected_loss":%d' % 2**63)
+    records = [
+        SimpleNamespace(topic=ALERTS, partition=0, offset=offset, key=b"k", value=one)
+        for offset, one in enumerate((value, encode(alert)))
+    ]
+    outputs = asyncio.run(stage.process(ALERTS, 0, records))
+    assert [output.topic for output in outputs] == [DEAD_LETTERS, EXPLANATIONS]
+
+
+def test_an_alert_that_is_not_that_of_its_transaction_is_a_dead_letter(queue, pairs, bundle):
+    """It would put its evidence on another alert's page."""
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
+    forged = msgspec.structs.replace(pairs[0][0], alert_id=pairs[1][0].alert_id)
+    record = SimpleNamespace(topic=ALERTS, partition=0, offset=0, key=b"k", value=encode(forged))
+    (output,) = asyncio.run(stage.process(ALERTS, 0, [record]))
+    assert output.topic == DEAD_LETTERS
+
+
+def test_the_same_id_on_another_card_is_another_alert(queue, pairs, bundle):
+    """Closed as legitimate on one card, it stays open on the other, with its own explanation."""
+    explainer = Explainer(bundle, Casebook(bundle, CasesInMemory()))
+    alert, explanation = pairs[0]
+    queue.put(alert, explanation)
+    queue.decide(alert.alert_id, Finding.LEGITIMATE, "ann", None, None)
+    for field, value in (("card_id", "another"), ("amount", 50_000_000), ("merchant_id", "elsewhere")):
+        transaction = msgspec.structs.replace(alert.transaction, **{field: value})
+        other = msgspec.structs.replace(alert, alert_id=alert_id(transaction), transaction=transaction)
+        queue.put(other, explainer.explain(other))
+        assert queue.get(other.alert_id).finding is None
+        assert queue.get(other.alert_id).alert.transaction == transaction
+    assert queue.get(alert.alert_id).finding is Finding.LEGITIMATE
+    assert queue.get(alert.alert_id).explanation == explanation
+    assert queue.counts() == {"open": 3, "legitimate": 1}
+
+
+def test_a_database_file_is_its_owners_alone(tmp_path):
+    queue = Queue(f"sqlite:///{tmp_path}/private.db", SystemClock())
+    queue.counts()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    queue.close()
+
+
+def test_an_older_queue_learns_the_devices_of_its_alerts(tmp_path, pairs):
+    from alembic import command
+    from alembic.config import Config
+
+    from analyst.database import database_at
+    from tests.conftest import ROOT
+
+    url = f"sqlite:///{tmp_path}/old.db"
+    engine, config = database_at(url, "WHYFLAG_DATABASE"), Config()
+    config.set_main_option("script_location", str(ROOT / "analyst" / "migrations"))
+    online = next(alert for alert, _ in pairs if alert.transaction.device_id)
+    without = next(alert for alert, _ in pairs if not alert.transaction.device_id)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        for alert in (online, without):
+            values = {"id": alert.alert_id, "message": encode(alert).decode()}
+            connection.execute(
+                text(
+                    "INSERT INTO alerts (alert_id, transaction_id, card_id, merchant_id, event_time, amount, currency, outcome, expected_loss, "
+                    "bundle, raised_at, message) VALUES (:id, 't', 'c', 'm', 1, 1, 'EUR', 'review', 1, 'b', 1, :message)"
+                ),
+                values,
+            )
+    engine.dispose()
+    opened = Queue(url, FixedClock())
+    found = [queued.alert.alert_id for queued in opened.of_device(online.transaction.device_id)]
+    opened.close()
+    assert found == [online.alert_id]

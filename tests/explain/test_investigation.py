@@ -1,0 +1,282 @@
+"""A language model looks into an alert over the real protocol: read-only, within its budgets, its report checked, all of it kept."""
+
+import json
+import time
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from fastapi.testclient import TestClient
+
+from analyst.console import create_app
+from analyst.queue import Queue
+from cli.main import whyflag
+from cli.operations.console import _investigating
+from core.clock import SystemClock
+from core.errors import QueueError
+from core.messages import Finding
+from core.settings import Settings
+from explain.facts.history import DeviceHistory, MerchantHistory, Payment
+from explain.investigation import Investigation, run
+from explain.narrators.client import language_model
+from explain.words import writer
+from tests.openai_server import OpenAIServer
+
+TOOLS = {"card_history", "merchant_history", "device_history", "linked_cards", "similar_cases", "rule_definition"}
+
+
+def _report(*sentences):
+    return json.dumps({"sentences": [{"part": part, "facts": facts} for part, facts in sentences]})
+
+
+@pytest.fixture
+def queue(tmp_path):
+    opened = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def case(queue, alerts, explainer):
+    """An alert whose card has been flagged before, in a queue with all alerts of its card and merchant, some of them worked."""
+    by_card = {}
+    for alert in alerts:
+        by_card.setdefault(alert.transaction.card_id, []).append(alert)
+    own = max(by_card.values(), key=len)
+    chosen = own[-1]
+    for alert in alerts[-60:] + own:
+        queue.put(alert, explainer.explain(alert))
+    queue.decide(own[0].alert_id, Finding.FRAUD, "ann", "stolen card", None)
+    return queue.get(chosen.alert_id)
+
+
+@contextmanager
+def looking(script, queue, case, **budget):
+    with OpenAIServer(script) as server:
+        llm = language_model(Settings(llm_url=server.url, llm_model="local"))
+        yield server, run(case.alert, case.explanation, queue, llm, lambda rule: f"Rule {rule} of ops.", **budget)
+
+
+def test_a_model_looks_with_tools_and_its_report_is_checked(queue, case):
+    others = len(queue.of_card(case.alert.transaction.card_id, 50)) - 1
+    script = [
+        [("card_history", {}), ("merchant_history", {})],
+        [("linked_cards", {}), ("similar_cases", {}), ("device_history", {})],
+        lambda: None,
+    ]
+
+    def answers(body):
+        number = sum(message["role"] == "assistant" for message in body["messages"])
+        if number < 2:
+            return script[number]
+        told = [json.loads(m["content"]) for m in body["messages"] if m["role"] == "tool" and m["content"].startswith("[")]
+        by_text = {item["clause"]: item for answer in told for item in answer}
+        (history,) = [item for text, item in by_text.items() if text.startswith("this card had") and "alert" in text]
+        return _report(
+            (history["part"], [f"{history['id']}.clause"]),
+            (history["part"], ["I999.clause"]),
+            (history["part"], ["The cardholder is in prison."]),
+        )
+
+    with looking(answers, queue, case) as (server, found):
+        pass
+    assert found.ended == "finished"
+    assert found.steps == 3
+    assert found.tokens == 3 * 790
+    (claim,) = found.report
+    assert writer("en").claim(claim, found.facts_by_id()) == (
+        f"This card had {others} other alerts: 1 found to be fraud, 0 legitimate, {others - 1} not closed."
+    )
+    assert (found.verification.checked, found.verification.replaced) == (3, 2)
+    assert {tool["function"]["name"] for tool in server.requests[0][1]["tools"]} == TOOLS
+    assert [entry.who for entry in found.transcript].count("tool") == 5
+    assert found.transcript[0].who == "us"
+    assert {mention.fact_id for claim in found.report for mention in claim.mentions} <= found.facts_by_id().keys()
+
+
+def test_no_tool_tells_an_identifier_or_free_text(queue, case):
+    script = [[(name, {}) for name in ("card_history", "merchant_history", "linked_cards", "similar_cases")], "done"]
+    with looking(script, queue, case) as (server, _):
+        sent = json.dumps(server.requests)
+    transaction = case.alert.transaction
+    for private in (
+        transaction.card_id,
+        transaction.merchant_id,
+        transaction.transaction_id,
+        transaction.device_id,
+        transaction.merchant_name,
+    ):
+        assert not private or private not in sent
+
+
+def test_an_archive_is_asked_for_habits_and_histories(queue, case):
+    class FakeHistory:
+        def begins(self):
+            return 0
+
+        def holds(self, transaction):
+            return True
+
+        def payments_of_card(self, card_id, since, before):
+            return [Payment("t", before - 3_600_000, "m", 500, case.alert.transaction.currency)]
+
+        def merchant(self, merchant_id, since, before):
+            return MerchantHistory(40, 30, 3, 2)
+
+        def device(self, device_id, since, before):
+            return DeviceHistory(9, 4)
+
+    script = [[("card_history", {}), ("merchant_history", {}), ("device_history", {})], _report()]
+    with looking(script, queue, case, history=FakeHistory()) as (_, found):
+        pass
+    kinds = {fact.kind for fact in found.facts}
+    assert {"habit-amount", "merchant-history"} <= kinds
+    assert "archive-missing" not in kinds
+
+
+def test_tools_only_read(queue, case):
+    before = queue.counts()
+    with looking([[(name, {}) for name in sorted(TOOLS)], "done"], queue, case):
+        pass
+    assert queue.counts() == before
+    assert queue.unpublished() == queue.unpublished()
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ([("drop_tables", {})], "not found"),
+        ([("rule_definition", {"rule": 7})], "short texts"),
+        ([("rule_definition", {"rule": "x" * 100})], "short texts"),
+        ([("rule_definition", {"rule": "no_such_rule"})], "No such rule"),
+        ([("rule_definition", "{not json")], "argument"),
+        ([("card_history", {"card_id": "another"})], "argument"),
+    ],
+)
+def test_a_wrong_call_is_told_to_the_model_and_stops_nothing(queue, case, calls, told):
+    with looking([calls, _report()], queue, case) as (_, found):
+        pass
+    assert found.ended == "finished"
+    assert any(told in entry.what for entry in found.transcript if entry.who == "tool")
+
+
+def test_steps_end(queue, case):
+    with looking([[("card_history", {})]], queue, case, steps=3) as (server, found):
+        pass
+    assert found.ended == "out of steps"
+    assert len(server.requests) <= 4
+    assert found.report == ()
+
+
+def test_the_last_step_may_be_the_report(queue, case):
+    with looking([[("card_history", {})], _report()], queue, case, steps=2) as (_, found):
+        pass
+    assert found.ended == "finished"
+
+
+def test_tokens_end(queue, case):
+    with looking([[("card_history", {})]], queue, case, tokens=1_500) as (server, found):
+        pass
+    assert found.ended == "out of tokens"
+    assert len(server.requests) == 2
+    assert found.tokens == 1_580
+
+
+def test_time_ends(queue, case):
+    begin = time.monotonic()
+    with looking(["slow"], queue, case, limit=1.5) as (_, found):
+        pass
+    assert found.ended in ("late", "failed: APITimeoutError")
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "cut", "malformed", "no choices", "empty", "wrong schema", "wrong language"])
+def test_whatever_a_server_does_is_how_it_ended(queue, case, fault):
+    with looking([fault], queue, case) as (_, found):
+        pass
+    assert found.ended == "finished" if fault in ("empty", "wrong language") else found.ended.startswith("failed")
+    assert found.report == ()
+
+
+def test_a_model_without_tool_calls_can_look_too(queue, case):
+    script = [
+        "Thought: I need the card.\nAction: card_history\nAction Input: {}",
+        f"Thought: I can answer without using any more tools. I'll use the user's language to answer\nAnswer: {_report()}",
+    ]
+    with OpenAIServer(script) as server:
+        llm = language_model(Settings(llm_url=server.url, llm_model="local"))
+        llm.is_function_calling_model = False
+        found = run(case.alert, case.explanation, queue, llm)
+    assert found.ended == "finished"
+    assert "tools" not in server.requests[0][1]
+    assert any(entry.who == "tool" for entry in found.transcript)
+
+
+def test_one_at_a_time_and_all_kept(queue, case):
+    alert_id = case.alert.alert_id
+    number = queue.begin_investigation(alert_id, "ann")
+    with pytest.raises(QueueError, match="under way"):
+        queue.begin_investigation(alert_id, "bob")
+    queue.end_investigation(number, "{}")
+    queue.begin_investigation(alert_id, "bob")
+    assert [(one.asked_by, one.state) for one in queue.investigations_of(alert_id)] == [("bob", "under way"), ("ann", "ended")]
+    with pytest.raises(QueueError, match="al_none"):
+        queue.begin_investigation("al_none", "ann")
+
+
+def test_an_investigation_whose_process_died_blocks_nobody(queue, case, monkeypatch):
+    alert_id = case.alert.alert_id
+    queue.begin_investigation(alert_id, "ann")
+    later = queue._clock.now_ms() + 11 * 60_000
+    monkeypatch.setattr(queue._clock, "now_ms", lambda: later)
+    assert queue.investigations_of(alert_id) == []
+    queue.begin_investigation(alert_id, "bob")
+
+
+def test_the_command_prints_the_report_and_keeps_the_transcript(case, queue, tmp_path, monkeypatch):
+    score = writer("en").sentence(case.explanation.fact("S1"))
+    with OpenAIServer([[("card_history", {})], _report(("what_happened", ["S1.clause"]))]) as server:
+        monkeypatch.setenv("WHYFLAG_LLM_URL", server.url)
+        monkeypatch.setenv("WHYFLAG_LLM_MODEL", "local")
+        monkeypatch.setenv("WHYFLAG_DATABASE", str(queue.engine.url))
+        out = tmp_path / "transcript.md"
+        done = CliRunner().invoke(whyflag, ["investigate", case.alert.alert_id, "--transcript", str(out)])
+    assert done.exit_code == 0, done.output
+    assert f"{score}  [S1]" in done.output
+    assert "finished: 2 answers, 1,580 tokens" in done.output
+    assert "card_history answered" in out.read_text()
+    (kept,) = queue.investigations_of(case.alert.alert_id)
+    assert msgspec.json.decode(kept.message, type=Investigation).ended == "finished"
+
+
+def test_the_command_without_a_model_says_what_to_set(case, queue, monkeypatch):
+    monkeypatch.setenv("WHYFLAG_DATABASE", str(queue.engine.url))
+    done = CliRunner().invoke(whyflag, ["investigate", case.alert.alert_id])
+    assert "WHYFLAG_LLM_URL" in str(done.exception)
+
+
+def test_the_button_lets_a_model_look_and_the_page_shows_what_it_found(case, queue):
+    with OpenAIServer([[("card_history", {})], _report(("what_happened", ["S1.clause"]))]) as server:
+        told = Settings(llm_url=server.url, llm_model="local")
+        with TestClient(
+            create_app(queue, told, investigating=_investigating(queue, told, None)), base_url="http://127.0.0.1"
+        ) as client:
+            page = f"/alerts/{case.alert.alert_id}"
+            assert "Let the language model look into it" in client.get(page).text
+            origin = {"origin": "http://127.0.0.1"}
+            assert client.post(f"{page}/investigate", headers=origin).status_code == 200
+            deadline = time.monotonic() + 20
+            while "Transcript" not in (text := client.get(page).text) and time.monotonic() < deadline:
+                time.sleep(0.2)
+    assert "local · analyst ·" in text
+    assert "finished · 2 answers" in text
+    assert 'title="local"' in text
+
+
+def test_without_a_model_there_is_no_button(case, queue):
+    client = TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1")
+    assert "Let the language model" not in client.get(f"/alerts/{case.alert.alert_id}").text
+    refused = client.post(f"/alerts/{case.alert.alert_id}/investigate", headers={"origin": "http://127.0.0.1"})
+    assert refused.status_code == 409
+    assert "WHYFLAG_LLM_URL" in refused.text

@@ -1,0 +1,152 @@
+"""
+The whole chain under hostile records: each one is decided, a dead letter or an identical repeat; nothing dies, leaks or stalls.
+
+``make fuzz`` runs it for longer, with a seed of its own.
+"""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from analyst.cases import Cases
+from analyst.queue import Queue
+from core.clock import FixedClock, SystemClock
+from core.messages import Outcome, decode_alert, decode_dead_letter, decode_decision
+from core.metrics import DUPLICATES
+from core.privacy.masking import Privacy
+from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, EXPLANATIONS, LABELS, PROFILED, TRANSACTIONS, VERDICTS
+from models.scorer import EVENT_LATE, ID_REUSED, Decider
+from streams.stages.decider_sources import SingleDecider
+from streams.stages.explain import ExplainStage
+from streams.stages.profile import ProfileStage
+from streams.stages.score import ScoreStage
+from streams.worker import spare_the_collector
+from tests.conftest import TOLD
+from tests.hostile import EMAIL, NAME, PAN_FORMS, SSN, records, valid
+
+NOW = 1_750_000_000_000
+COUNT = int(TOLD.get("WHYFLAG_FUZZ_RECORDS", "3000"))
+SEED = int(TOLD.get("WHYFLAG_FUZZ_SEED", "1"))
+CHUNK = 500  # records that a worker fetches at once
+LEAKS = [form.encode() for form in (*PAN_FORMS, SSN, EMAIL)]
+# The defects that this guards against took a minute. `python -m benchmarks.privacy` measures the normal time, a few hundredths of a second.
+STALL_SECONDS = 5.0
+
+
+@pytest.fixture
+def slowest(monkeypatch):
+    """An instrumented event loop: the processor time of its thread that each callback took, longest last when sorted."""
+    taken: list[tuple[float, str]] = []
+    run = asyncio.Handle._run
+
+    def timed(handle):
+        began = time.thread_time()
+        try:
+            run(handle)
+        finally:
+            taken.append((time.thread_time() - began, repr(handle)))
+
+    monkeypatch.setattr(asyncio.Handle, "_run", timed)
+    return taken
+
+
+def _chunk(topic, values, offset):
+    return [
+        SimpleNamespace(
+            topic=topic, partition=0, offset=offset + i, key=b"k", value=value, timestamp=NOW + 1_000, timestamp_type=1
+        )
+        for i, value in enumerate(values)
+    ]
+
+
+async def _chain(profile, score, explain, values):
+    """Records through all hops, chunk by chunk: the outputs by topic."""
+    made: dict[str, list[tuple[bytes, bytes]]] = {
+        topic: [] for topic in (PROFILED, DECISIONS, ALERTS, EXPLANATIONS, DEAD_LETTERS)
+    }
+
+    def keep(outputs):
+        own = {}
+        for topic, keys, written, _ in outputs:
+            made[topic] += zip(keys, written, strict=True)
+            own.setdefault(topic, []).extend(written)
+        return own
+
+    for begin in range(0, len(values), CHUNK):
+        chunk = values[begin : begin + CHUNK]
+        profiled = keep(await profile.process(TRANSACTIONS, 0, _chunk(TRANSACTIONS, chunk, begin))).get(PROFILED, [])
+        await asyncio.sleep(0)
+        scored = keep(await score.process(PROFILED, 0, _chunk(PROFILED, profiled, begin)))
+        await asyncio.sleep(0)
+        keep(await explain.process(ALERTS, 0, _chunk(ALERTS, scored.get(ALERTS, []), begin)))
+        keep(await profile.process(LABELS, 0, _chunk(LABELS, chunk[:50], begin)))
+        await asyncio.sleep(0)
+        keep(await explain.process(VERDICTS, 0, _chunk(VERDICTS, chunk[:20], begin)))
+    return made
+
+
+def test_hostile_records_are_decided_or_dead_letters_and_nothing_leaks_or_stalls(bundle, explainer, tmp_path, caplog, slowest):
+    queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
+    profile = ProfileStage(bundle.spec, Privacy(b"a key of enough length"), FixedClock(NOW), ceiling=5_000)
+    score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)), ceiling=5_000)
+    explain = ExplainStage(explainer, queue, Cases(queue, SystemClock()))
+    asyncio.run(profile.start(None))
+    asyncio.run(_chain(profile, score, explain, _valid_values(-50)))
+    for state in score.states.values():
+        state.origins.clear()  # the offsets of what follows begin anew
+    spare_the_collector()
+    slowest.clear()
+    before = DUPLICATES.labels("profile")._value.get()
+    values = list(records(SEED, COUNT, NOW))
+    made = asyncio.run(_chain(profile, score, explain, values))
+    repeats = int(DUPLICATES.labels("profile")._value.get() - before)
+
+    letters = [decode_dead_letter(value) for _, value in made[DEAD_LETTERS]]
+    lost = [letter for letter in letters if letter.topic == TRANSACTIONS]
+    assert len(values) == len(made[DECISIONS]) + len(lost) + repeats
+    assert len(made[DECISIONS]) > COUNT // 4
+    assert all(letter.message and len(letter.raw) <= 4_096 for letter in letters)
+    alerts = [decode_alert(value) for _, value in made[ALERTS]]
+    unexplained = [letter for letter in letters if letter.topic == ALERTS]
+    assert len(made[EXPLANATIONS]) + len(unexplained) == len(alerts)
+    assert unexplained == []
+
+    decisions = [decode_decision(value) for _, value in made[DECISIONS]]
+    doubted = [decision for decision in decisions if {EVENT_LATE, ID_REUSED}.intersection(decision.reason_codes)]
+    assert doubted
+    assert all(decision.outcome is not Outcome.APPROVE for decision in doubted)
+
+    written = {topic: b"\n".join(key + b" " + value for key, value in rows) for topic, rows in made.items()}
+    written["raw"] = b"\n".join(letter.raw for letter in letters)
+    written["log"] = caplog.text.encode()
+    queue.close()
+    written["database"] = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    for where, content in written.items():
+        for leak in LEAKS:
+            assert leak not in content, (where, leak)
+    assert NAME.encode() not in written["log"]
+
+    stalls = [(taken, what) for taken, what in slowest if taken > STALL_SECONDS]
+    assert stalls == []
+
+
+def _valid_values(begin):
+    import json
+
+    return [json.dumps(valid(number, NOW + number)).encode() for number in range(begin, 0)]
+
+
+def test_five_hundred_heavy_memos_do_not_stall_the_loop(bundle, slowest):
+    """Forty undecodable records and five hundred valid ones with such memos once delayed a decision by a minute."""
+    import json
+
+    profile = ProfileStage(bundle.spec, Privacy(b"a key of enough length"), FixedClock(NOW))
+    asyncio.run(profile.start(None))
+    for memo in ("1 " * 256, "\uff11 " * 256, "4111111111111111 " * 30, "a@b.cd " * 73, "4" * 512):
+        values = [json.dumps(valid(i, NOW, memo=memo, merchant_name=memo)).encode() for i in range(CHUNK)]
+        asyncio.run(profile.process(TRANSACTIONS, 0, _chunk(TRANSACTIONS, values, 0)))
+    for raw in (b"1 " * 32_768, b"4111111111111111 " * 3_900, b"\xff" * 65_536, b"[" * 65_536, ("\uff11 " * 20_000).encode()):
+        asyncio.run(profile.process(TRANSACTIONS, 0, _chunk(TRANSACTIONS, [raw] * CHUNK, 0)))
+    assert [(taken, what) for taken, what in slowest if taken > STALL_SECONDS] == []

@@ -1,0 +1,188 @@
+"""The whole chain on a broker that enforces rights, with no more rights than `whyflag topics acls` names."""
+
+import gc
+import subprocess
+import sys
+from contextlib import closing
+
+import msgspec
+import pytest
+from kafka.errors import TopicAuthorizationFailedError
+
+from core.errors import BrokerError, SettingsError
+from core.messages import Finding, decode_alert, decode_decision, encode
+from core.settings import Settings
+from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, EXPLANATIONS, LABELS, PROFILED, TRANSACTIONS, VERDICTS
+from streams.kafka.acls import RIGHTS, Role, acls, commands, create_acls
+from streams.kafka.clients import Observer, Sender, create_topics
+from streams.kafka.connection import connection_of
+from tests.conftest import needs, transactions_file
+from tests.workers import Worker, collect
+from training.replay import transactions_of
+
+# kafka-python leaves the sockets of connections that failed to the collector
+pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory):
+    """A broker with our topics and the least rights of each role."""
+    needs("java"), needs("mvn")
+    from tests.kafka.secured import SecuredKafka
+
+    with SecuredKafka(tmp_path_factory.mktemp("secured")) as broker:
+        create_topics(broker.settings("admin"), partitions=2, replication=1)
+        for role in Role:
+            create_acls(broker.settings("admin"), acls(role, f"User:{broker.user(role)}"))
+        create_acls(broker.settings("admin"), acls(Role.PRODUCER, "User:plain") + acls(Role.PRODUCER, "User:CN=certified"))
+        yield broker
+
+
+def _produced(settings, transactions):
+    sender = Sender(settings, 0)
+    for transaction in transactions:
+        sender.send(TRANSACTIONS, transaction.card_id.encode(), encode(transaction))
+    sender.close()
+
+
+def _written(settings, topic):
+    sender = Sender(settings, 0)
+    try:
+        sender.send(topic, b"k", b"v", partition=0)
+    finally:
+        sender.close()
+
+
+def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tmp_path):
+    from analyst.archive import Archive
+    from analyst.queue import Queue
+    from core.clock import SystemClock
+    from streams.relay import Relay
+
+    some = [t for t, _ in zip(transactions_of(transactions_file(world)), range(3_000), strict=False)]
+    database = f"sqlite:///{tmp_path}/queue.db"
+    reader = kafka.settings("reader")
+    with (
+        Worker("score", kafka.settings("score"), bundle=bundle_dir) as score,
+        Worker("explain", kafka.settings("explain"), bundle=bundle_dir, database=database) as explain,
+        Worker("archive", kafka.settings("archive"), database=database) as archive,
+    ):
+        _produced(kafka.settings("producer"), some[:1_000])
+        _produced(kafka.settings("producer", "SCRAM-SHA-256"), some[1_000:1_500])
+        _produced(kafka.settings("plain", "PLAIN"), some[1_500:2_000])
+        _produced(kafka.with_certificate("certified"), some[2_000:])
+        decided = {decode_decision(record.value).transaction_id for record in collect(reader, {DECISIONS: 3_000}, 120)[DECISIONS]}
+        assert decided == {t.transaction_id for t in some}
+        alerts = [decode_alert(record.value) for record in collect(kafka.settings("admin"), {ALERTS: 1})[ALERTS]]
+        collect(reader, {EXPLANATIONS: len(alerts)}, 120)
+        queue = Queue(database, SystemClock())
+        queue.decide(alerts[0].alert_id, Finding.FRAUD, "analyst", None, None)
+        relay = Relay(queue, kafka.settings("console"))
+        relay.start()
+        collect(kafka.settings("admin"), {VERDICTS: 1, LABELS: 1})
+        relay.stop()
+        queue.close()
+        assert "AuthorizationFailed" not in score.stop() + explain.stop() + archive.stop()
+    store = Archive(database, SystemClock(), days=100)
+    assert all(store.holds(transaction) for transaction in some)
+    store.close()
+
+
+def test_a_restarted_worker_reads_its_checkpoints(kafka, bundle_dir):
+    with Worker("score", kafka.settings("score"), bundle=bundle_dir) as worker:
+        assert "restored" in worker.stop()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kafka_password": "wrong"}, "refuses the log-in"),
+        ({"kafka_ca": "other"}, "unknown authority"),
+        ({"kafka_sasl": "PLAIN"}, "refuses the log-in"),
+        ({"kafka_security": "SSL", "kafka_user": "", "kafka_password": ""}, "WHYFLAG_KAFKA_SECURITY"),
+        ({"kafka_security": "PLAINTEXT", "kafka_user": "", "kafka_password": "", "kafka_ca": ""}, "WHYFLAG_KAFKA_SECURITY"),
+    ],
+)
+def test_what_is_wrong_is_told_by_workers_and_other_clients(kafka, bundle_dir, tmp_path, changes, told):
+    from tests.kafka.secured import Authority
+
+    if changes.get("kafka_ca"):
+        changes = {"kafka_ca": str(Authority(tmp_path, "somebody else").path)}
+    settings = msgspec.structs.replace(kafka.settings("score"), **changes)
+    with Worker("score", settings, bundle=bundle_dir, ready=False) as worker:
+        with pytest.raises(BrokerError, match=told):
+            Sender(settings, 0)
+        status, printed = worker.ended(90)
+    assert status == 70
+    assert told in printed
+    assert settings.kafka_password == "" or settings.kafka_password not in printed
+    assert "Traceback" not in printed
+
+
+def test_a_missing_right_is_told(kafka, bundle_dir):
+    with pytest.raises(BrokerError, match="lacks a right"):
+        create_acls(kafka.settings("nobody"), acls(Role.PRODUCER, "User:whyflag-nobody"))
+    with Worker("score", kafka.settings("nobody"), bundle=bundle_dir, ready=False) as worker:
+        status, printed = worker.ended(90)
+    assert status == 70
+    assert "lacks a right" in printed
+
+
+def test_a_producer_can_write_to_no_other_topic(kafka):
+    """Who can write to a checkpoint topic can change decisions."""
+    written = {right.name for right in RIGHTS[Role.PRODUCER]}
+    assert written == {TRANSACTIONS, LABELS}
+    for topic in (PROFILED, ALERTS, DEAD_LETTERS, "score-checkpoints"):
+        with pytest.raises(BrokerError, match="lacks a right"):
+            _written(kafka.settings("producer"), topic)
+
+
+def test_a_producer_cannot_read(kafka):
+    with closing(Observer(kafka.settings("producer"), [TRANSACTIONS])) as observer, pytest.raises(TopicAuthorizationFailedError):
+        list(observer.all())
+
+
+def test_topics_that_outsiders_write_to_carry_the_brokers_time(kafka, apache, bundle_dir):
+    """And a worker refuses one where a producer says itself when it wrote."""
+    from kafka import KafkaAdminClient
+    from kafka.admin import NewTopic
+
+    record = collect(kafka.settings("admin"), {TRANSACTIONS: 1})[TRANSACTIONS][0]
+    assert record.timestamp_type == 1
+    admin = KafkaAdminClient(**connection_of(apache).kafka_python)
+    admin.create_topics([NewTopic(TRANSACTIONS, num_partitions=4, replication_factor=1)])
+    admin.close()
+    create_topics(apache, partitions=4, replication=1)
+    with Worker("score", apache, bundle=bundle_dir, ready=False) as worker:
+        status, printed = worker.ended(60)
+    assert status == 70
+    assert "message.timestamp.type=CreateTime" in printed
+    assert "kafka-configs.sh" in printed
+
+
+def test_the_rights_can_be_printed(kafka):
+    done = subprocess.run([sys.executable, "-m", "cli.main", "topics", "acls"], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == sum(1 + len(RIGHTS[role]) for role in Role)
+    assert commands(Role.PRODUCER, "User:p")[0] == "--add --allow-principal User:p --operation Write --topic transactions"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"kafka_security": "SASL_SSL"}, "needs WHYFLAG_KAFKA_USER"),
+        ({"kafka_security": "SSL", "kafka_user": "u"}, "SASL_SSL only"),
+        ({"kafka_ca": "x.pem"}, "SSL or SASL_SSL only"),
+        ({"kafka_security": "SSL", "kafka_ca": "/no/ca.pem"}, "no file /no/ca.pem"),
+        ({"kafka_security": "SSL", "kafka_certificate": __file__}, "cannot be used"),
+    ],
+)
+def test_contradicting_settings_are_told(settings, told):
+    with pytest.raises(SettingsError, match=told):
+        connection_of(Settings(**settings))

@@ -1,0 +1,409 @@
+import json
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cli.modelling.simulate import write_table
+from core.clock import FixedClock
+from core.decoding import decode_label, decode_transaction
+from core.errors import InputError, MappingError, MissingKeyError
+from core.event_time import AHEAD_MS
+from core.messages import LATEST, encode
+from core.privacy.masking import Privacy
+from models.features.columns import table_columns
+from tests.strategies import transactions
+from training.data.mapping import PrivateColumns, included_mappings, load_mapping
+from training.data.readers import TransactionFile, read_labels
+from training.replay import transactions_of
+
+KEY = Privacy(b"sixteen bytes or more")
+SPARKOV = "trans_date_trans_time,cc_num,merchant,category,amt,merch_lat,merch_long,trans_num,is_fraud\n"
+GOOD = '2019-01-01 00:00:18,4111111111111111,"fraud_Rippin, Kub",misc_net,4.97,36.01,-82.04,t{},0\n'
+
+
+def _sparkov(tmp_path, body, name="t.csv"):
+    path = tmp_path / name
+    path.write_bytes((SPARKOV + body).encode() if isinstance(body, str) else SPARKOV.encode() + body)
+    return TransactionFile(path, load_mapping("sparkov"), KEY, tmp_path / "rejects.jsonl")
+
+
+def _rejects(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
+
+
+def test_the_included_mappings_are_those_that_are_documented():
+    assert included_mappings() == ["handbook", "sparkov", "whyflag"]
+
+
+def test_sparkov_columns_become_transactions(tmp_path):
+    (transaction,) = transactions_of(_sparkov(tmp_path, GOOD.format(1)))
+    assert msgspec.to_builtins(transaction) == {
+        "transaction_id": "t1", "event_time": 1546300818000, "card_id": transaction.card_id, "merchant_id": "fraud_Rippin, Kub",
+        "merchant_name": "fraud_Rippin, Kub", "amount": 497, "currency": "USD", "mcc": "5969", "country": "US", "channel": "online",
+        "lat": 36.01, "lon": -82.04,
+    }  # fmt: skip
+    assert transaction.card_id.startswith("pan_")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("bad,4111111111111111,m,misc_net,4.97,36.01,-82.04,t2,0", "event_time"),
+        ("1,2", "2 columns instead of 9"),
+        ("2019-01-01 00:00:18,4111111111111111,m,misc_net,-3,36.01,-82.04,t2,0", "negative"),
+        ("2019-01-01 00:00:18,4111111111111111,m,misc_net,abc,36.01,-82.04,t2,0", "amount"),
+        ("2019-01-01 00:00:18,4111111111111111,m,misc_net,1e30,36.01,-82.04,t2,0", "amount"),
+        ("2019-01-01 00:00:18,4111111111111111,m,misc_net,NaN,36.01,-82.04,t2,0", "amount"),
+        ("2019-01-01 00:00:18,,m,misc_net,3,36.01,-82.04,t2,0", "card_id is missing"),
+        ("2019-01-01 00:00:18,4111111111111111,m,no_such,3,36.01,-82.04,t2,0", "mcc"),
+        ("2019-01-01 00:00:18,4111111111111111,m,misc_net,3,xx,-82.04,t2,0", "lat"),
+        ("2019-01-01 00:00:18,4111111111111111,m,misc_net,3,95,-82.04,t2,0", "lat"),
+        ("1066-01-01 00:00:18,4111111111111111,m,misc_net,3,36,-82.04,t2,0", "event_time"),
+        ("2019-01-01 00:00:18,4111111111111111,m,misc_net,3,36,-82.04,t2,perhaps", "label"),
+        (f"2019-01-01 00:00:18,4111111111111111,{'m' * 129},misc_net,3,36,-82.04,t2,0", "merchant_id"),
+    ],
+)
+def test_a_bad_row_is_rejected_with_its_line_and_reason_and_the_rest_is_read(tmp_path, row, reason):
+    source = _sparkov(tmp_path, GOOD.format(1) + "\n" + row + "\n" + GOOD.format(3))
+    assert [t.transaction_id for t in transactions_of(source)] == ["t1", "t3"]
+    assert (source.read, source.rejected) == (3, 1)
+    (reject,) = _rejects(tmp_path)
+    assert reject["line"] == 4  # after the header, a good row and a blank line
+    assert reason in reject["reason"]
+    assert "4111111111111111" not in (tmp_path / "rejects.jsonl").read_text()
+
+
+def test_bytes_that_are_not_text_reject_their_row_only(tmp_path):
+    source = _sparkov(tmp_path, GOOD.format(1).encode() + b"2019-01-01 00:00:18,41,m\xff,misc_net,3,36,-82.04,t2,0\n")
+    assert [t.transaction_id for t in transactions_of(source)] == ["t1"]
+    assert source.rejected == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ('{"transaction_id": {"a": 1}}', "transaction_id"),
+        ("\x00", "JSON"),
+    ],
+)
+def test_a_bad_json_line_is_rejected(tmp_path, world, line, reason):
+    good = next(transactions_of(TransactionFile(world / "transactions.parquet", load_mapping("whyflag"))))
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(encode(good) + b"\n" + line.encode() + b"\n" + encode(good) + b"\n")
+    source = TransactionFile(path, load_mapping("whyflag"), rejects=tmp_path / "rejects.jsonl")
+    assert list(transactions_of(source)) == [good, good]
+    (reject,) = _rejects(tmp_path)
+    assert (reject["line"], reason in reject["reason"]) == (2, True), reject
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_all_formats_and_chunk_sizes_give_the_same_transactions(tmp_path, world, suffix, rows):
+    table = pq.read_table(world / "transactions.parquet").slice(0, 200)
+    path = tmp_path / f"t{suffix}"
+    write_table(table, path)
+    source = TransactionFile(path, load_mapping("whyflag"))
+    chunks = list(source.chunks(rows))
+    assert max(len(chunk.table) for chunk in chunks) <= rows
+    assert [row["transaction_id"] for chunk in chunks for row in chunk.table.to_pylist()] == table["transaction_id"].to_pylist()
+    expected = pa.concat_tables(
+        chunk.table for chunk in TransactionFile(world / "transactions.parquet", load_mapping("whyflag")).chunks()
+    )
+    got, wanted = (
+        table_columns(t, "EUR", {}, 500, 5) for t in (pa.concat_tables(c.table for c in chunks), expected.slice(0, 200))
+    )
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(st.lists(transactions, min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_what_the_wire_accepts_the_reader_accepts(tmp_path_factory, many):
+    path = tmp_path_factory.mktemp("wire") / "t.jsonl"
+    path.write_bytes(b"".join(encode(t) + b"\n" for t in many))
+    source = TransactionFile(path, load_mapping("whyflag"), KEY, clock=FixedClock(LATEST))
+    read = list(transactions_of(source))
+    assert source.rejected == 0, source.first_reject
+    wire = [decode_transaction(encode(t), KEY) for t in many]
+
+    assert read == wire
+
+
+def test_a_wrong_mapping_says_what_is_missing_and_what_there_is(world):
+    with pytest.raises(MappingError, match=r"'CUSTOMER_ID'.*it has 'transaction_id', 'event_time'"):
+        list(TransactionFile(world / "transactions.parquet", load_mapping("handbook")).chunks())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[columns", "mapping"),
+        ('amount = "gold"\ntime = "ms"\n[columns]', "amount"),
+        ('amount = "minor"\ntime = "ms"\n[columns]\ncolour = "x"', "no such field colour"),
+        ('amount = "minor"\ntime = "ms"\n[columns]\namount = "x"', "required field transaction_id"),
+        ('amount = "minor"\ntime = "ms"\ntypo = 1\n[columns]', "typo"),
+    ],
+)
+def test_a_wrong_mapping_file_is_told(tmp_path, text, reason):
+    path = tmp_path / "m.toml"
+    path.write_text(text)
+    with pytest.raises(MappingError, match=reason):
+        load_mapping(str(path))
+
+
+def test_an_unknown_mapping_lists_the_included_ones():
+    with pytest.raises(MappingError, match="handbook, sparkov, whyflag"):
+        load_mapping("kaggle")
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        TransactionFile(tmp_path / "none.csv", load_mapping("whyflag"))
+    (tmp_path / "t.xlsx").touch()
+    with pytest.raises(InputError, match=r"\.csv, \.parquet or \.jsonl"):
+        TransactionFile(tmp_path / "t.xlsx", load_mapping("whyflag"))
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match="cannot be read"):
+        list(TransactionFile(tmp_path / "t.parquet", load_mapping("whyflag")).chunks())
+
+
+def test_a_file_without_a_usable_row_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="none of its 2 rows can be used; the first: line 2"):
+        list(_sparkov(tmp_path, "x,,,,,,,,\ny,,,,,,,,\n").chunks())
+
+
+def test_card_numbers_without_a_key_are_told(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(SPARKOV + GOOD.format(1))
+    with pytest.raises(MissingKeyError, match="WHYFLAG_PAN_KEY"):
+        list(TransactionFile(path, load_mapping("sparkov")).chunks())
+
+
+def test_a_missing_key_is_told_at_the_first_card_number(tmp_path):
+    """Not after the whole file has been read."""
+    path = tmp_path / "t.csv"
+    rows = [GOOD.format(i).replace("4111111111111111", "card" if i else "4111111111111111") for i in range(20_000)]
+    path.write_text(SPARKOV + "".join(rows))
+    mapping = msgspec.structs.replace(load_mapping("sparkov"), privacy=PrivateColumns())
+    source = TransactionFile(path, mapping)
+    with pytest.raises(MissingKeyError):
+        next(source.chunks(100))
+    assert source.read == 100
+
+
+def test_columns_are_as_private_as_the_mapping_declares(tmp_path):
+    """Card numbers that fail Luhn become tokens too, personal columns are never read, free text is masked in an identifier."""
+    path, mapping = tmp_path / "t.jsonl", tmp_path / "m.toml"
+    mapping.write_text(
+        'amount = "minor"\ntime = "ms"\n[columns]\ntransaction_id = "id"\nevent_time = "at"\ncard_id = "card"\nmerchant_id = "shop"\n'
+        'amount = "total"\n[constants]\ncurrency = "EUR"\n[privacy]\ncard_number = ["card"]\npersonal = ["name"]\nfree_text = ["shop"]\n'
+    )
+    row = {
+        "id": "t1",
+        "at": 1_750_000_000_000,
+        "card": "4111111111111112",
+        "shop": "shop 4111111111111111",
+        "total": 5,
+        "name": "Jane Canary",
+    }
+    broken = row | {"id": "t2", "total": -1}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (row, broken)) + '{"name": "Jane Canary"\n')
+    source = TransactionFile(path, load_mapping(str(mapping)), KEY, tmp_path / "rejects.jsonl")
+    (read,) = transactions_of(source)
+    assert read.card_id.startswith("pan_")
+    assert read.card_id.endswith("_1112")
+    assert read.merchant_id == "shop [card ending 1111]"
+    rejects = (tmp_path / "rejects.jsonl").read_text()
+    assert "Canary" not in rejects
+    assert "4111" not in rejects
+    assert source.rejected == 2
+
+
+@pytest.mark.parametrize(
+    ("privacy", "reason"),
+    [
+        ('personal = ["card"]', "declared personal"),
+        ('card_number = ["none"]', "no field comes from it"),
+        ('card_number = ["total"]', "cannot be a token"),
+        ('secret = ["card"]', "secret"),
+    ],
+)
+def test_a_wrong_declaration_of_private_columns_is_refused(tmp_path, privacy, reason):
+    mapping = tmp_path / "m.toml"
+    mapping.write_text(
+        'amount = "minor"\ntime = "ms"\n[columns]\ntransaction_id = "id"\nevent_time = "at"\ncard_id = "card"\nmerchant_id = "shop"\n'
+        f'amount = "total"\n[constants]\ncurrency = "EUR"\n[privacy]\n{privacy}\n'
+    )
+    with pytest.raises(MappingError, match=reason):
+        load_mapping(str(mapping))
+
+
+def test_a_row_from_the_future_is_rejected(tmp_path, world):
+    good = next(transactions_of(TransactionFile(world / "transactions.parquet", load_mapping("whyflag"))))
+    now = good.event_time
+    path = tmp_path / "t.jsonl"
+    times = (now, now + AHEAD_MS, now + AHEAD_MS + 1, LATEST)
+    path.write_bytes(b"".join(encode(msgspec.structs.replace(good, event_time=time)) + b"\n" for time in times))
+    source = TransactionFile(path, load_mapping("whyflag"), clock=FixedClock(now))
+    assert [t.event_time for t in transactions_of(source)] == [now, now + AHEAD_MS]
+    assert "future" in source.first_reject
+
+
+def test_identifiers_with_card_numbers_stay_distinct_and_join_with_labels(tmp_path):
+    """Sixteen-digit transaction ids do not collapse, and a label finds its transaction."""
+    rows = [
+        {"transaction_id": f"{4111111111111111 + i}", "event_time": 1_750_000_000_000 + i, "card_id": "4111111111111111",
+         "merchant_id": f"{5500005555555559 + i}", "amount": 1, "currency": "EUR", "device_id": f"{30569309025904 + i}"}
+        for i in range(300)
+    ]  # fmt: skip
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = list(transactions_of(TransactionFile(path, load_mapping("whyflag"), KEY)))
+    for field in ("transaction_id", "merchant_id", "device_id"):
+        assert len({getattr(t, field) for t in read}) == len(rows)
+    assert len({t.card_id for t in read}) == 1
+    assert read == [decode_transaction(json.dumps(row).encode(), KEY) for row in rows]
+    label = {"source": "chargeback", "fraud": True, "label_time": 1_750_000_100_000}
+    label |= {name: rows[7][name] for name in ("transaction_id", "card_id", "merchant_id", "event_time")}
+    (tmp_path / "l.jsonl").write_text(json.dumps(label) + "\n")
+    (known,) = read_labels(tmp_path / "l.jsonl", KEY)
+    assert [t for t in read if t.transaction_id == known.transaction_id] == [read[7]]
+    assert known == decode_label(json.dumps(label).encode(), KEY)
+
+
+def test_amounts_follow_the_currency(tmp_path):
+    mapping = tmp_path / "m.toml"
+    mapping.write_text(
+        'amount = "major"\ntime = "s"\n[columns]\ntransaction_id = "id"\nevent_time = "at"\ncard_id = "c"\nmerchant_id = "m"\n'
+        'amount = "a"\ncurrency = "cur"\n'
+    )
+    path = tmp_path / "t.csv"
+    path.write_text("id,at,c,m,a,cur\n1,1700000000,c,m,12.34,EUR\n2,1700000000,c,m,1234,JPY\n3,1700000000,c,m,1.234,KWD\n")
+    assert [t.amount for t in transactions_of(TransactionFile(path, load_mapping(str(mapping))))] == [1234, 1234, 1234]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_labels_are_read_from_every_format(tmp_path, world, suffix):
+    table = pq.read_table(world / "labels.parquet")
+    write_table(table, tmp_path / f"l{suffix}")
+    labels = read_labels(tmp_path / f"l{suffix}")
+    assert labels == read_labels(world / "labels.parquet")
+    assert len(labels) == len(table)
+
+
+def test_a_wrong_label_is_told_with_its_place(tmp_path):
+    (tmp_path / "l.jsonl").write_text('{"transaction_id": "t"}\n')
+    with pytest.raises(InputError, match="label 1"):
+        read_labels(tmp_path / "l.jsonl")
+
+
+_READ = """
+import resource, sys
+from pathlib import Path
+from training.data.mapping import load_mapping
+from training.data.readers import TransactionFile
+from core.privacy.masking import Privacy
+n = sum(len(c.table) for c in TransactionFile(Path(sys.argv[1]), load_mapping("whyflag")).chunks())
+print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_large_file_is_streamed(tmp_path, world):
+    """Reading twenty times as much takes about the same memory."""
+    small = tmp_path / "small.csv"
+    write_table(pq.read_table(world / "transactions.parquet"), small)
+    large = tmp_path / "large.csv"
+    header, rows = small.read_bytes().split(b"\n", 1)
+    with large.open("wb") as file:
+        file.write(header + b"\n")
+        for _ in range(20):
+            file.write(rows)
+    figures = []
+    for path in (small, large):
+        done = subprocess.run([sys.executable, "-c", _READ, str(path)], capture_output=True, text=True, check=True)
+        figures.append([int(part) for part in done.stdout.split()])
+    (n_small, peak_small), (n_large, peak_large) = figures
+    assert n_large == 20 * n_small
+    assert large.stat().st_size > 60 << 20
+    assert (peak_large - peak_small) * 1024 < large.stat().st_size
+
+
+def test_an_open_quote_does_not_swallow_rows_silently(tmp_path):
+    rows = ["transaction_id,event_time,card_id,merchant_id,amount,currency,memo"]
+    rows += [f"t{i},{1_750_000_000_000 + i},c,m,100,EUR,fine" for i in range(1, 5)]
+    rows[2] = rows[2].replace("fine", '"not closed')
+    rows[4] += '"'
+    path = tmp_path / "open.csv"
+    path.write_text("\n".join(rows) + "\n")
+    source = TransactionFile(path, load_mapping("whyflag"), KEY)
+    assert [t.transaction_id for t in transactions_of(source)] == ["t1"]
+    assert source.rejected == 1
+    assert "quote" in source.first_reject
+
+
+def test_identifiers_that_became_floats_are_whole_again(tmp_path):
+    table = pa.table(
+        {
+            "transaction_id": [1.0, 2.0, 3.0, 4.0], "event_time": [1_750_000_000_000] * 4,
+            "card_id": [4111111111111111.0, None, float("nan"), 17.5], "merchant_id": ["m"] * 4, "amount": [100] * 4,
+            "currency": ["EUR"] * 4,
+        }
+    )  # fmt: skip
+    pq.write_table(table, tmp_path / "floats.parquet")
+    source = TransactionFile(tmp_path / "floats.parquet", load_mapping("whyflag"), KEY)
+    (read,) = transactions_of(source)
+    assert read.transaction_id == "1"
+    assert read.card_id.startswith("pan_")
+    assert source.rejected == 3
+
+
+def test_a_bad_value_in_a_dictionary_encoded_column_rejects_its_row_only(tmp_path, world):
+    table = pq.read_table(world / "transactions.parquet").slice(0, 5)
+    amounts = pa.array(["100", "many", "300", "400", "500"]).dictionary_encode()
+    pq.write_table(table.set_column(table.schema.get_field_index("amount"), "amount", amounts), tmp_path / "t.parquet")
+    source = TransactionFile(tmp_path / "t.parquet", load_mapping("whyflag"), KEY, tmp_path / "rejects.jsonl")
+    assert [t.amount for t in transactions_of(source)] == [100, 300, 400, 500]
+    assert [reject["reason"] for reject in _rejects(tmp_path)] == ["amount is missing or not a number"]
+
+
+CARD = "4111 1111 1111 1111"
+
+
+def test_neither_errors_nor_rejects_quote_a_card_number(tmp_path):
+    (tmp_path / "columns.csv").write_text(f"{CARD},b\n1,2\n")
+    with pytest.raises(InputError) as failed:
+        list(transactions_of(TransactionFile(tmp_path / "columns.csv", load_mapping("whyflag"), KEY, tmp_path / "rejects.jsonl")))
+    assert CARD not in str(failed.value)
+    assert "card ending 1111" in str(failed.value)
+    row = f"2019-01-01 00:00:18,{CARD.replace(' ', '')},{CARD},{CARD},{CARD},36,-82,{CARD},0\n"
+    assert len(list(transactions_of(_sparkov(tmp_path, row + GOOD.format(1))))) == 1
+    assert "1111 1111" not in (rejects := (tmp_path / "rejects.jsonl").read_text())
+    assert "card ending 1111" in rejects
+
+
+def test_rejects_do_not_overwrite_the_file_itself(world):
+    path = world / "transactions.parquet"
+    with pytest.raises(InputError, match="overwrite"):
+        TransactionFile(path, load_mapping("whyflag"), KEY, path)
+
+
+def test_a_label_column_must_be_late(tmp_path):
+    path = tmp_path / "leak.toml"
+    path.write_text(
+        'amount = "major"\ntime = "datetime"\n[columns]\ntransaction_id = "a"\nevent_time = "b"\ncard_id = "c"\nmerchant_id = "d"\n'
+        'amount = "e"\n[constants]\ncurrency = "EUR"\n[label]\ncolumn = "f"\ndelay = "0d"\n'
+    )
+    with pytest.raises(MappingError, match="longer than nothing"):
+        load_mapping(str(path))
+    path.write_bytes(b"amount = '\xe9'")
+    with pytest.raises(MappingError):
+        load_mapping(str(path))

@@ -1,0 +1,1 @@
+"""Read files of transactions and labels into datasets."""

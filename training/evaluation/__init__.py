@@ -1,0 +1,1 @@
+"""Measure models: metrics, reports, backtests, and published protocols."""

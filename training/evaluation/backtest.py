@@ -1,0 +1,211 @@
+"""Policies over history: what rules, thresholds and bundles would have decided, and where two of them differ, alert by alert."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet
+from msgspec import Struct, structs
+
+from core.clock import MS_PER_DAY
+from core.errors import InputError
+from core.privacy.masking import Privacy
+from models.bundles.bundle import Bundle
+from models.features.columns import combined, label_columns
+from models.features.engine import FeatureEngine
+from models.scorer import OUTCOMES, Decider
+from training.data.checks import check_fit
+from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
+from training.data.readers import TransactionFile, read_labels
+from training.evaluation.measures import evaluate
+from training.progress import Progress
+from training.replay import text_of
+
+
+class Played(Struct, frozen=True):
+    """n transactions as a policy decided them, each with a hash of its identity: ``outcome`` int8, ``probability`` float64, ``held`` bool [n, R] of R ``rules``."""
+
+    name: str
+    ids: list[str]
+    identities: npt.NDArray[np.uint64]
+    time: npt.NDArray[np.int64]
+    amount: npt.NDArray[np.int64]
+    outcome: npt.NDArray[np.int8]
+    probability: npt.NDArray[np.float64]
+    rules: tuple[str, ...]
+    held: npt.NDArray[np.bool_]
+    fraud: npt.NDArray[np.bool_]
+
+
+def with_thresholds(bundle: Bundle, review: float | None, decline: float | None) -> Bundle:
+    """
+    The bundle with other thresholds.
+
+    Raises:
+        InputError: if a decline would come before a review.
+    """
+    policy = structs.replace(
+        bundle.policy,
+        review=bundle.policy.review if review is None else review,
+        decline=max(bundle.policy.decline, review or 0.0) if decline is None else decline,
+    )
+    if not 0 <= policy.review <= policy.decline:  # not so with NaN either
+        raise InputError(f"declines from {policy.decline:g} would come before reviews from {policy.review:g}")
+    return structs.replace(bundle, policy=policy)
+
+
+def play(
+    name: str,
+    source: TransactionFile,
+    labels: Path | None,
+    decider: Decider,
+    begin: int | None,
+    privacy: Privacy,
+    progress: Progress,
+) -> Played:
+    """
+    Decide the transactions of a file from a time on (epoch ms; None for all). Those before it only fill the windows.
+
+    Raises:
+        InputError: if the file cannot be used or holds nothing from then on.
+    """
+    assert decider.bundle is not None
+    spec = decider.bundle.spec
+    reports = label_columns(read_labels(labels, privacy)) if labels else None
+    if labels is None and not source.has_labels:
+        raise InputError("nothing says which transactions were fraud: give --labels FILE, or a mapping with a [label] section")
+    feed = LabelledReplay(FeatureEngine(spec), reports)
+    progress.stage(name, 0)
+    ids: list[str] = []
+    parts: dict[str, list[Any]] = {
+        key: [] for key in ("hash", "identity", "time", "amount", "outcome", "probability", "held", "fraud")
+    }
+    for chunk in source.chunks(65_536):
+        columns = columns_of(chunk.table, spec)
+        if reports is None and chunk.fraud is not None:
+            feed.add_labels(column_labels(columns, chunk, source.label_delay_ms))
+        X, duplicate, marks, _ = feed.update(columns)
+        columns = columns.marked(marks)
+        check_fit(columns, spec.currency, source.path)
+        rows = np.flatnonzero(~duplicate if begin is None else ~duplicate & (columns.event_time >= begin))
+        progress.advance(len(chunk.table))
+        if len(rows) == 0:
+            continue
+        kept = chunk.table.take(pa.array(rows))
+        scores = decider.decide(X[rows], columns.rows(rows), spec.feature_names, partial(text_of, kept))
+        ids += kept["transaction_id"].to_pylist()
+        found = (
+            columns.transaction[rows], combined(columns.transaction, columns.content)[rows], columns.event_time[rows], kept["amount"].to_numpy(), scores.outcome, scores.probability, scores.held,
+            chunk.fraud[rows] if chunk.fraud is not None else np.zeros(len(rows), np.bool_),
+        )  # fmt: skip
+        for key, values in zip(parts, found, strict=True):
+            parts[key].append(values)
+    if not ids:
+        raise InputError(f"{source.path} holds nothing to decide in that period")
+    joined = {key: np.concatenate(values) for key, values in parts.items()}
+    fraud = joined["fraud"] if reports is None else known_labels(joined["hash"], reports).final
+    rules = decider.rules.ids if decider.rules else ()
+    return Played(
+        name,
+        ids,
+        joined["identity"],
+        joined["time"],
+        joined["amount"],
+        joined["outcome"],
+        joined["probability"],
+        rules,
+        joined["held"],
+        fraud,
+    )
+
+
+def summary(played: Played, minutes_per_alert: float) -> dict[str, Any]:
+    """What a policy would have done: measures, analyst hours a day, and the same by rule."""
+    days = _days(played)
+    flagged = played.outcome > 0
+    measured = evaluate(np.nan_to_num(played.probability, nan=1.0), flagged, played.fraud, played.amount, days)
+    caught = int(played.amount[flagged & played.fraud].sum())
+    by_rule = []
+    for place, rule in enumerate(played.rules):
+        held = played.held[:, place]
+        frauds = int((held & played.fraud).sum())
+        by_rule.append(
+            {
+                "rule": rule,
+                "hits": int(held.sum()),
+                "precision": round(frauds / int(held.sum()), 4) if held.any() else None,
+                "frauds": frauds,
+                "amount_caught": int(played.amount[held & played.fraud].sum()),
+            }
+        )
+    return {
+        "policy": played.name,
+        **measured,
+        "declined": int((played.outcome == 2).sum()),
+        "money_caught": caught,
+        "money_lost": int(played.amount[played.fraud].sum()) - caught,
+        "analyst_hours_per_day": round(float(flagged.sum()) / days * minutes_per_alert / 60, 2),
+        "rules": by_rule,
+    }
+
+
+def differences(one: Played, other: Played) -> pa.Table:
+    """The transactions that two policies decide differently, one row each, with how they turned out."""
+    place = {identity: row for row, identity in enumerate(other.identities.tolist())}
+    pairs = [(row, place[identity]) for row, identity in enumerate(one.identities.tolist()) if identity in place]
+    pairs = [(a, b) for a, b in pairs if one.outcome[a] != other.outcome[b]]
+    left, right = np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64)
+
+    def hits(played: Played, rows: npt.NDArray[np.int64]) -> list[str]:
+        return [" ".join(played.rules[rule] for rule in np.flatnonzero(played.held[row])) for row in rows]
+
+    return pa.table(
+        {
+            "transaction_id": [one.ids[row] for row in left],
+            "event_time": one.time[left],
+            "amount": one.amount[left],
+            "fraud": one.fraud[left],
+            "outcome": [OUTCOMES[code].value for code in one.outcome[left].tolist()],
+            "against_outcome": [OUTCOMES[code].value for code in other.outcome[right].tolist()],
+            "probability": one.probability[left],
+            "against_probability": other.probability[right],
+            "rules": pa.array(hits(one, left), pa.string()),
+            "against_rules": pa.array(hits(other, right), pa.string()),
+        }
+    )
+
+
+def difference_summary(table: pa.Table) -> list[dict[str, Any]]:
+    """How many transactions go from one outcome to another, how many of them were fraud, and their money."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row in table.select(["outcome", "against_outcome", "fraud", "amount"]).to_pylist():
+        counted = groups.setdefault((row["against_outcome"], row["outcome"]), [0, 0, 0])
+        counted[0] += 1
+        counted[1] += row["fraud"]
+        counted[2] += row["amount"] if row["fraud"] else 0
+    return [
+        {"from": before, "to": after, "transactions": n, "frauds": frauds, "fraud_amount": amount}
+        for (before, after), (n, frauds, amount) in sorted(groups.items())
+    ]
+
+
+def write_differences(table: pa.Table, path: Path) -> None:
+    """
+    The differences as CSV or Parquet, by the file's ending.
+
+    Raises:
+        InputError: for another ending.
+    """
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+    elif path.suffix == ".csv":
+        table.to_pandas().to_csv(path, index=False)
+    else:
+        raise InputError(f"--out {path}: write .csv or .parquet")
+
+
+def _days(played: Played) -> float:
+    return max((int(played.time.max()) - int(played.time.min()) + 1) / MS_PER_DAY, 1 / 24)

@@ -1,0 +1,102 @@
+"""How good decisions were, once it is known what was fraud."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
+from core.clock import MS_PER_DAY
+from core.errors import InputError
+from core.privacy.masking import Privacy
+from models.bundles.bundle import Bundle
+from models.features.columns import UNKNOWN_AMOUNT
+from models.scorer import Scores, score
+from training.data.dataset import Dataset, features_of, load_dataset
+from training.data.readers import TransactionFile
+from training.progress import Progress
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float32]
+
+
+class Tested(Struct, frozen=True):
+    """n transactions that a bundle has scored, and how they ended."""
+
+    dataset: Dataset
+    rows: npt.NDArray[np.int64]
+    X: Matrix
+    scores: Scores
+    fraud: Mask
+    amount: npt.NDArray[np.int64]
+    days: float
+
+    @property
+    def flagged(self) -> Mask:
+        """Which became alerts, bool [n]."""
+        return self.scores.outcome > 0
+
+
+def score_file(
+    source: TransactionFile,
+    labels: Path | None,
+    bundle: Bundle,
+    privacy: Privacy,
+    progress: Progress,
+    after: Bundle | None = None,
+) -> Tested:
+    """
+    Score what a file holds after the bundle's calibration, or after that of another, ``after``.
+
+    Raises:
+        InputError: if the file cannot be used or holds nothing after that.
+    """
+    progress.stage("reading", 0)
+    dataset = load_dataset(source, bundle.spec, labels, privacy, progress.advance)
+    time = dataset.columns.event_time
+    progress.stage("features", len(time))
+    X, duplicate = features_of(dataset, bundle.spec, progress.advance)
+    begins = (after or bundle).metrics["split"]["test_begin"]
+    begin = int(datetime.fromisoformat(f"{begins}+00:00").timestamp() * 1000)
+    rows = np.flatnonzero((time >= begin) & ~duplicate)
+    if len(rows) == 0:
+        raise InputError(
+            f"{source.path} holds nothing after {bundle.metrics['split']['test_begin']}, when the bundle's test period began"
+        )
+    progress.stage("scoring", 0)
+    return Tested(
+        dataset=dataset,
+        rows=rows,
+        X=X[rows],
+        scores=score(bundle, X[rows], dataset.columns.amount[rows] == UNKNOWN_AMOUNT),
+        fraud=dataset.known.final[rows],
+        amount=dataset.amounts[rows],
+        days=max((int(time[rows].max()) - int(time[rows].min()) + 1) / MS_PER_DAY, 1 / 24),
+    )
+
+
+def evaluate(probability: Floats, flagged: Mask, fraud: Mask, amount: npt.NDArray[np.int64], days: float) -> dict[str, Any]:
+    """
+    Measures of n scored transactions: counts, alerts a day, precision, recall and amount caught of the flagged ones; area
+    under ROC, average precision, Brier score and log loss of the probabilities. What is undefined is None.
+    """
+    caught = int((flagged & fraud).sum())
+    lost = int(amount[fraud].sum())
+    both = bool(fraud.any() and not fraud.all())
+    return {
+        "transactions": len(fraud),
+        "frauds": int(fraud.sum()),
+        "alerts": int(flagged.sum()),
+        "alerts_per_day": round(float(flagged.sum()) / days, 2) if days > 0 else None,
+        "precision": round(caught / int(flagged.sum()), 4) if flagged.any() else None,
+        "recall": round(caught / int(fraud.sum()), 4) if fraud.any() else None,
+        "amount_caught": round(int(amount[flagged & fraud].sum()) / lost, 4) if lost else None,
+        "auc": round(float(roc_auc_score(fraud, probability)), 4) if both else None,
+        "average_precision": round(float(average_precision_score(fraud, probability)), 4) if both else None,
+        "brier": round(float(brier_score_loss(fraud, np.clip(probability, 0, 1))), 6) if both else None,
+        "log_loss": round(float(log_loss(fraud, np.clip(probability, 1e-12, 1 - 1e-12))), 6) if both else None,
+    }
