@@ -26,12 +26,12 @@ $(STAMP): requirements.lock bootstrap.lock pyproject.toml
 demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
 
-test: setup ## Run the tests; those that need other programs skip with a reason where these are missing.
-	$(BIN)/python -m pytest -rs -m "not faults and not local_llm" $(PARALLEL)
+test: setup ## Run the tests of the Python code; `make test-system` runs those of other programs and the slow ones.
+	$(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm" $(PARALLEL)
 
 test-system: setup ## Install those programs with apt and run their tests, none skipped.
 	.ci/install-system
-	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "system and not faults" $(PARALLEL)
+	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "(system or slow) and not faults and not local_llm" $(PARALLEL)
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m faults
 
 .venv/.local-llm: $(STAMP) local-llm.lock

@@ -14,7 +14,8 @@ The one error tree of whyflag.
     ├── LanguageModelError a language model gave no answer of use
     ├── StateError         the log of a partition's state cannot be used
     ├── BrokerError        Kafka cannot be reached or refuses a request
-    └── DeliveryError      an output was not acknowledged; the worker must stop without acking
+    ├── DeliveryError      an output was not acknowledged; the worker must stop without acking
+    └── ProcessError       a process that whyflag started has ended or did not become ready
 
 Every message tells the reader what to do next. The command line prints it without a traceback.
 """
@@ -74,3 +75,7 @@ class BrokerError(WhyflagError):
 
 class DeliveryError(WhyflagError):
     """An output was not acknowledged by Kafka: the worker must stop without acknowledging its input."""
+
+
+class ProcessError(WhyflagError):
+    """A process that whyflag started has ended or did not become ready; the message shows the end of its output."""

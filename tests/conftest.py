@@ -1,17 +1,27 @@
-"""What many tests share: a small simulated world and a bundle trained on it, made once a run."""
+"""
+What many tests share: a small simulated world, bundles trained on it and their replay.
 
+They are made once for each state of the code, in ``.test_cache`` under a hash of the code that makes them; parallel workers and later
+runs take them from there.
+"""
+
+import fcntl
+import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from cli.demo import free_ports
+from cli.supervisor import free_ports
 from core.messages import decode_alert
 from core.privacy.masking import Privacy
 from core.settings import Settings
@@ -27,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 DAY = 86_400_000
 # What the run was told; no test sees settings from outside, not in the fixtures of a module either.
-TOLD = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("WHYFLAG_")}
+GIVEN = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("WHYFLAG_")}
 
 
 def needs(program: str) -> str:
@@ -35,7 +45,7 @@ def needs(program: str) -> str:
     found = shutil.which(program)
     if found is None:
         message = f"{program} is not installed: `make test-system` installs it"
-        if TOLD.get("WHYFLAG_TEST_SYSTEM"):
+        if GIVEN.get("WHYFLAG_TEST_SYSTEM"):
             pytest.fail(message)
         pytest.skip(message)
     return found
@@ -44,7 +54,7 @@ def needs(program: str) -> str:
 @pytest.fixture(scope="session")
 def _apache(tmp_path_factory):
     """One Apache Kafka for the run; ``WHYFLAG_KAFKA_BOOTSTRAP`` names another that may be used up."""
-    if given := TOLD.get("WHYFLAG_KAFKA_BOOTSTRAP"):
+    if given := GIVEN.get("WHYFLAG_KAFKA_BOOTSTRAP"):
         yield given
         return
     needs("java"), needs("mvn")
@@ -63,14 +73,51 @@ def apache(_apache) -> Settings:
     return Settings(kafka_bootstrap=_apache)
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory) -> Path:
-    """A folder with 60,000 simulated transactions over 45 days, their labels and truth."""
-    folder = tmp_path_factory.mktemp("world")
+def _code_hash() -> str:
+    """A hash of everything that the cached files depend on: the code and its data, the locked packages, this file."""
+    digest = hashlib.sha256()
+    sources = [
+        path
+        for package in ("core", "models", "training")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in {".py", ".toml"}
+    ]
+    for path in sorted([*sources, ROOT / "requirements.lock", Path(__file__)]):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+CACHE = ROOT / ".test_cache"
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that ``make`` fills, made by the first test process that wants it."""
+    folder = CACHE / _code_hash() / name
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            for old in CACHE.iterdir():
+                if old != folder.parent and time.time() - old.stat().st_mtime > 86_400:
+                    shutil.rmtree(old, ignore_errors=True)
+            unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def _simulate(folder: Path) -> None:
     made = simulate(SimulationSpec(transactions=60_000, days=45, fraud_share=0.02, seed=3))
     for name in ("transactions", "labels", "truth"):
         pq.write_table(getattr(made, name), folder / f"{name}.parquet")
-    return folder
+
+
+@pytest.fixture(scope="session")
+def world() -> Path:
+    """A folder with 60,000 simulated transactions over 45 days, their labels and truth."""
+    return cached("world", _simulate)
 
 
 def transactions_file(world: Path) -> TransactionFile:
@@ -81,22 +128,21 @@ def trained(world: Path, out: Path, seed: int, alerts_per_day: float, recipe: Re
     """A bundle trained on a world."""
     train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=alerts_per_day,
-        label_delay_ms=5 * DAY, out=out, seed=seed, privacy=Privacy(),
-        progress=NoProgress(), recipe=recipe,
+        label_delay_ms=5 * DAY, out=out, seed=seed, privacy=Privacy(), progress=NoProgress(), recipe=recipe,
     )  # fmt: skip
     return out
 
 
 @pytest.fixture(scope="session")
-def bundle_dir(world, tmp_path_factory) -> Path:
+def bundle_dir(world) -> Path:
     """A bundle trained on the world."""
-    return trained(world, tmp_path_factory.mktemp("bundle") / "bundle", 1, 30, Recipe())
+    return cached("bundle", lambda folder: trained(world, folder / "bundle", 1, 30, Recipe())) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def other_bundle_dir(world, tmp_path_factory) -> Path:
+def other_bundle_dir(world) -> Path:
     """Another bundle of the same features, trained on the world."""
-    return trained(world, tmp_path_factory.mktemp("other") / "bundle", 2, 60, Recipe(rounds=60))
+    return cached("other", lambda folder: trained(world, folder / "bundle", 2, 60, Recipe(rounds=60))) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -105,21 +151,20 @@ def bundle(bundle_dir) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def replayed(world, bundle, tmp_path_factory):
+def replayed(world, bundle_dir):
     """The world replayed: (folder with decisions.jsonl and alerts.jsonl, summary)."""
-    from training.replay import replay
 
-    out = tmp_path_factory.mktemp("replayed")
-    summary = replay(
-        transactions_file(world),
-        bundle,
-        labels=world / "labels.parquet",
-        out=out,
-        form="jsonl",
-        privacy=Privacy(),
-        progress=lambda n: None,
-    )
-    return out, summary
+    def make(folder: Path) -> None:
+        from training.replay import replay
+
+        summary = replay(
+            transactions_file(world), load_bundle(bundle_dir), labels=world / "labels.parquet", out=folder, form="jsonl",
+            privacy=Privacy(), progress=lambda n: None,
+        )  # fmt: skip
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    out = cached("replayed", make)
+    return out, json.loads((out / "summary.json").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,17 @@
 """Real workers against a real protocol: child processes of the command line, on the embedded broker or on Apache Kafka."""
 
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections import defaultdict
 from pathlib import Path
 
-from cli.demo import free_ports
+from cli.supervisor import Child, free_ports, whyflag_environment
 from core.settings import Settings
 from streams.kafka.clients import Observer
+
+PASSED_ON = ("kafka_security", "kafka_ca", "kafka_certificate", "kafka_sasl", "kafka_user", "kafka_password", "pan_key")
 
 
 class Worker:
@@ -23,58 +22,44 @@ class Worker:
         environment: dict[str, str] | None = None, ready: bool = True,
     ) -> None:  # fmt: skip
         """With ``ready`` false the block begins at once."""
-        self.kind, self.options, self._wait = kind, options, ready
-        (self.port,) = free_ports(1)
+        self._wait = ready
         self._folder = tempfile.TemporaryDirectory(prefix="whyflag-worker-", ignore_cleanup_errors=True)
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WHYFLAG_")} | {
-            "WHYFLAG_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-            "WHYFLAG_KAFKA_API_VERSION": settings.kafka_api_version,
-            "WHYFLAG_CHECKPOINTS": str(settings.checkpoints).lower(),
-            "WHYFLAG_CHECKPOINT_SECONDS": str(settings.checkpoint_seconds),
-            "WHYFLAG_SESSION_SECONDS": str(settings.session_seconds),
-            "WHYFLAG_STALLED_SECONDS": str(settings.stalled_seconds),
-            "WHYFLAG_MAX_POLL_RECORDS": str(settings.max_poll_records),
-            "WHYFLAG_METRICS_PORT": str(self.port),
-            "WHYFLAG_BUNDLE": str(bundle or "/no/bundle"),
-            "WHYFLAG_CASEBOOK": f"{self._folder.name}/casebook",
-            "WHYFLAG_LLM_URL": settings.llm_url,
-            "WHYFLAG_LLM_MODEL": settings.llm_model,
-            **{
-                f"WHYFLAG_{name.upper()}": getattr(settings, name)
-                for name in (
-                    "kafka_security",
-                    "kafka_ca",
-                    "kafka_certificate",
-                    "kafka_sasl",
-                    "kafka_user",
-                    "kafka_password",
-                    "pan_key",
-                )
-            },
-        }
-        self.environment |= environment or {}
-        if database:
-            self.environment["WHYFLAG_DATABASE"] = database
+        (self.port,) = free_ports(1)
+        self.environment = whyflag_environment(
+            {
+                "WHYFLAG_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+                "WHYFLAG_KAFKA_API_VERSION": settings.kafka_api_version,
+                "WHYFLAG_CHECKPOINTS": str(settings.checkpoints).lower(),
+                "WHYFLAG_CHECKPOINT_SECONDS": str(settings.checkpoint_seconds),
+                "WHYFLAG_SESSION_SECONDS": str(settings.session_seconds),
+                "WHYFLAG_STALLED_SECONDS": str(settings.stalled_seconds),
+                "WHYFLAG_MAX_POLL_RECORDS": str(settings.max_poll_records),
+                "WHYFLAG_METRICS_PORT": str(self.port),
+                "WHYFLAG_BUNDLE": str(bundle or "/no/bundle"),
+                "WHYFLAG_CASEBOOK": f"{self._folder.name}/casebook",
+                "WHYFLAG_LLM_URL": settings.llm_url,
+                "WHYFLAG_LLM_MODEL": settings.llm_model,
+            }
+            | {f"WHYFLAG_{name.upper()}": getattr(settings, name) for name in PASSED_ON}
+            | (environment or {})
+            | ({"WHYFLAG_DATABASE": database} if database else {})
+        )
+        self._child = Child(["worker", kind, *options], self.environment, self.port, Path(self._folder.name) / "log")
 
     def __enter__(self) -> "Worker":
-        self._printed = tempfile.TemporaryFile()  # a pipe that nobody reads would stop the worker when it is full
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "worker", self.kind, *self.options],
-            env=self.environment, stdout=self._printed, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        if not self._wait:
-            return self
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the worker ended: {self.printed()}")
+        self._child.start()
+        if self._wait:
             try:
-                self.get("ready")
-                return self
-            except OSError:
-                time.sleep(0.1)
-        self.kill()
-        raise AssertionError(f"the worker was not ready in time: {self.printed()}")
+                self._child.wait_ready()
+            except BaseException:
+                if self._child.running:
+                    self.kill()
+                raise
+        return self
+
+    @property
+    def process(self) -> subprocess.Popen:
+        return self._child.process
 
     @property
     def memory(self) -> float:
@@ -84,48 +69,43 @@ class Worker:
 
     def printed(self) -> str:
         """All it has printed."""
-        return os.pread(self._printed.fileno(), 1 << 24, 0).decode("utf-8", "replace")
+        return self._child.output()
 
     def ended(self, seconds: float = 60) -> tuple[int, str]:
         """Wait for its end: exit status and what it printed."""
         return self.process.wait(seconds), self.printed()
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
-            return answer.read().decode()
+        return self._child.get(path)
 
     def kill(self) -> None:
         """``kill -9``."""
-        self.process.kill()
-        self.process.wait()
+        self._child.kill()
 
     def pause(self) -> None:
         """SIGSTOP."""
-        self.process.send_signal(signal.SIGSTOP)
+        self._child.send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
-        self.process.send_signal(signal.SIGCONT)
+        self._child.send(signal.SIGCONT)
 
     def stop(self) -> str:
         """SIGTERM; the worker must leave with 0 in time. Returns what it printed."""
-        self.process.terminate()
         try:
-            status, output = self.ended(30)
+            status = self._child.stop()
         except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"the worker did not stop in 30 s: {self.printed()}") from None
-        assert status == 0, output
-        return output
+            raise AssertionError(f"the worker did not stop in time: {self.printed()}") from None
+        assert status == 0, self.printed()
+        return self.printed()
 
     def __exit__(self, kind, error, trace) -> None:
-        if self.process.poll() is None:
+        if self._child.running:
             if kind is None:
                 self.stop()
             else:
                 self.kill()
                 print(self.printed())
-        self._printed.close()
         self._folder.cleanup()
 
 

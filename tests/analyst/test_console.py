@@ -16,7 +16,7 @@ from analyst.console import create_app
 from analyst.pictures import timeline, waterfall
 from analyst.queue import Queue
 from analyst.tables import alerts
-from cli.demo import free_ports
+from cli.supervisor import free_ports
 from core.clock import FixedClock, SystemClock
 from core.decoding import decode_label
 from core.errors import DatabaseError

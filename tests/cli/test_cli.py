@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from core import errors
 from core.errors import SettingsError
 from core.settings import read_settings
 from tests.conftest import ROOT
@@ -140,16 +139,10 @@ def test_an_error_of_a_setting_tells_no_secret():
     assert "short-secret" not in str(told.value)
 
 
-def test_every_error_is_in_the_tree_of_errors():
-    drawn = errors.__doc__
-    known = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, errors.WhyflagError)}
-    assert {name for name in known if name not in drawn} == set()
-
-
 def test_a_killed_demo_leaves_no_child():
     """Not even one that would not notice that its parent is gone."""
     code = (
-        "import subprocess, time\nfrom cli.demo import _end_with_the_parent\n"
+        "import subprocess, time\nfrom cli.supervisor import _end_with_the_parent\n"
         "child = subprocess.Popen(['sleep', '60'], preexec_fn=_end_with_the_parent, start_new_session=True)\n"
         "print(child.pid, flush=True)\ntime.sleep(60)\n"
     )

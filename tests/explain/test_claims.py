@@ -29,11 +29,11 @@ from explain.claims import (
     template_claims,
 )
 from explain.words import LANGUAGES, writer
-from tests.conftest import TOLD
+from tests.conftest import GIVEN
 from tests.explain.test_words import catalogue
 
-ANSWERS = int(TOLD.get("WHYFLAG_FUZZ_ANSWERS", "3000"))
-SEED = int(TOLD.get("WHYFLAG_FUZZ_SEED", "1"))
+ANSWERS = int(GIVEN.get("WHYFLAG_FUZZ_ANSWERS", "3000"))
+SEED = int(GIVEN.get("WHYFLAG_FUZZ_SEED", "1"))
 
 
 def subject_of(explanation):

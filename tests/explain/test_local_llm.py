@@ -11,16 +11,16 @@ from contextlib import contextmanager
 
 import pytest
 
-from cli.demo import free_ports
+from cli.supervisor import free_ports
 from core.settings import Settings
 from explain.claims import Subject, check
 from explain.narrators.client import language_model
 from explain.narrators.prompting import CHOICE
 from explain.narrators.service import Narrators
 from explain.words import LANGUAGES, writer
-from tests.conftest import TOLD
+from tests.conftest import GIVEN
 
-ALERTS = int(TOLD.get("WHYFLAG_LLM_ALERTS", "200"))
+ALERTS = int(GIVEN.get("WHYFLAG_LLM_ALERTS", "200"))
 
 pytestmark = pytest.mark.local_llm
 

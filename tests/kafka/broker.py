@@ -19,7 +19,7 @@ from types import TracebackType
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from cli.demo import free_ports
+from cli.supervisor import free_ports
 from core.topics import TOPICS
 
 POM = Path(__file__).with_name("pom.xml")

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cli.demo import free_ports
+from cli.supervisor import free_ports
 from core.settings import Settings
 from streams.kafka.acls import Role
 from tests.kafka.broker import KafkaCluster, Node, obtain_jars

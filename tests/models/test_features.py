@@ -1,6 +1,7 @@
 import random
 from itertools import groupby
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +35,7 @@ from models.features.spec import (
     default_spec,
     handbook_spec,
 )
-from tests.conftest import ROOT
+from tests.conftest import GIVEN, ROOT
 from tests.features_oracle import EntityOracle, Row, rows_of
 from training.data.dataset import LabelledReplay, features_of, load_dataset
 from training.data.mapping import load_mapping
@@ -292,8 +293,9 @@ def by_label_time(stream) -> list[Label]:
     return sorted(labels_of(stream), key=lambda message: message.label_time)
 
 
-# no explanations of a failure: they take minutes here, and the message of the comparison says which feature differs
-PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+# A failure is reported as it is found: shrinking it takes minutes, and the comparison names the feature that differs.
+# WHYFLAG_TEST_SHRINK=1 shrinks it.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, *((Phase.shrink,) if GIVEN.get("WHYFLAG_TEST_SHRINK") else ()))
 
 
 def lenient(max_examples: int):
@@ -308,6 +310,23 @@ def lenient(max_examples: int):
 
 def column(spec: FeatureSpec, X, name: str) -> list[float]:
     return X[:, spec.feature_names.index(name)].tolist()
+
+
+# --- each op alone ----------------------------------------------------------------------------------------------------
+
+
+def ops_of(kind: StateKind):
+    return [pytest.param(kind, op, id=f"{kind.value}-{op.name.lower()}") for op in sorted(ALLOWED_OPS[kind] | EVENT_OPS)]
+
+
+@pytest.mark.parametrize(("kind", "op"), [*ops_of(StateKind.EXACT), *ops_of(StateKind.BUCKETED)])
+def test_an_op_agrees_with_the_oracle(kind, op):
+    """The first tests to fail when an op is wrong, each within a second and under the op's name."""
+    entity = exact_entity(history=16) if kind is StateKind.EXACT else bucketed_entity(history=16)
+    own = tuple(feature for feature in entity.features if feature.op == op.name.lower())
+    spec = small_spec(msgspec.structs.replace(entity, features=own))
+    for seed in range(4):
+        check_against_oracle(spec, random_stream(seed, 60, cards=2, merchants=2))
 
 
 # --- engine and oracle ------------------------------------------------------------------------------------------------
@@ -708,6 +727,7 @@ def published_differences() -> tuple[dict[str, np.ndarray], np.ndarray]:
     return differing, (size[group.ravel()] > 1)[rows]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HANDBOOK.is_dir(), reason="the Fraud Detection Handbook's data is not here (shared/data/handbook)")
 def test_handbook_published_features():
     differing, tied = published_differences()

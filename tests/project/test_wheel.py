@@ -53,6 +53,7 @@ def _install(python, *what):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_wheel_works_in_an_empty_environment(wheel, world, bundle_dir, tmp_path):
     environment = tmp_path / "empty"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)

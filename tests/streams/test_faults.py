@@ -25,7 +25,7 @@ from sqlalchemy import Table, create_engine, text
 from sqlalchemy.engine import make_url
 
 from analyst.tables import archived_labels, archived_transactions
-from cli.demo import free_ports
+from cli.supervisor import free_ports
 from core.decoding import decode_label, decode_transaction, decode_transactions
 from core.errors import InvalidEvent
 from core.event_time import is_ahead
@@ -44,7 +44,7 @@ from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
 from streams.state import PartitionState
-from tests.conftest import DAY, TOLD, needs, transactions_file
+from tests.conftest import DAY, GIVEN, needs, transactions_file
 from tests.kafka import KafkaCluster, Node
 from tests.kafka.proxy import Proxy
 from tests.streams.test_kafka import _whyflag
@@ -58,7 +58,7 @@ from training.train import Recipe, train
 pytestmark = pytest.mark.faults
 
 PARTITIONS = 4
-KILLS = int(TOLD.get("WHYFLAG_FAULT_KILLS", "6"))  # `make test-faults` sets 50
+KILLS = int(GIVEN.get("WHYFLAG_FAULT_KILLS", "6"))  # `make test-faults` sets 50
 LONG = KILLS >= 50  # then bursts last a minute, brokers are away for a minute, and a soak takes ten
 N = 20_000
 

@@ -23,12 +23,12 @@ from streams.stages.explain import ExplainStage
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
 from streams.worker import spare_the_collector
-from tests.conftest import TOLD
+from tests.conftest import GIVEN
 from tests.hostile import EMAIL, NAME, PAN_FORMS, SSN, records, valid
 
 NOW = 1_750_000_000_000
-COUNT = int(TOLD.get("WHYFLAG_FUZZ_RECORDS", "3000"))
-SEED = int(TOLD.get("WHYFLAG_FUZZ_SEED", "1"))
+COUNT = int(GIVEN.get("WHYFLAG_FUZZ_RECORDS", "3000"))
+SEED = int(GIVEN.get("WHYFLAG_FUZZ_SEED", "1"))
 CHUNK = 500  # records that a worker fetches at once
 LEAKS = [form.encode() for form in (*PAN_FORMS, SSN, EMAIL)]
 # The defects that this guards against took a minute. `python -m benchmarks.privacy` measures the normal time, a few hundredths of a second.

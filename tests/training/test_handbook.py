@@ -66,6 +66,7 @@ def test_other_data_is_refused(tmp_path):
 
 
 @needs_data
+@pytest.mark.slow
 def test_the_protocol_reproduces_what_is_published_and_repeats_itself():
     book = handbook.load_handbook(DATA, QUIET)
     fold = book.fold("07-25")
@@ -84,7 +85,7 @@ def test_the_protocol_reproduces_what_is_published_and_repeats_itself():
 
 
 @needs_data
-@pytest.mark.system
+@pytest.mark.slow
 def test_the_command_beats_the_published_table(tmp_path):
     from cli.main import whyflag
 

@@ -247,6 +247,7 @@ def test_measures_without_fraud_are_unknown_not_wrong():
     assert got["auc"] is None
 
 
+@pytest.mark.slow
 def test_the_handbook_file_goes_from_training_to_alerts(tmp_path):
     if not HANDBOOK.exists():
         pytest.skip(f"the handbook's data is not in {HANDBOOK}")

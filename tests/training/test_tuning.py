@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 from sklearn.metrics import brier_score_loss
 
 from cli.main import whyflag
@@ -41,9 +42,17 @@ def test_folds_never_know_what_came_later(history):
         assert fold.known.sum() >= 10
 
 
-def test_tuning_keeps_its_budget_and_repeats_itself(history):
+@pytest.fixture(scope="module")
+def small_history(history):
+    """The history with every sixth of its honest transactions: the search takes a quarter of the time."""
+    fraud = history.dataset.known.final
+    return structs.replace(history, usable=history.usable & (fraud | (np.arange(len(fraud)) % 6 == 0)))
+
+
+def test_tuning_keeps_its_budget_and_repeats_itself(small_history):
     found = [
-        tune(history, default_spec(), label_delay_ms=5 * DAY, trials=3, seconds=1800, seed=3, progress=QUIET) for _ in range(2)
+        tune(small_history, default_spec(), label_delay_ms=5 * DAY, trials=3, seconds=1800, seed=3, progress=QUIET)
+        for _ in range(2)
     ]
     assert found[0] == found[1]
     assert len(found[0].trials) == 3

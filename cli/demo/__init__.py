@@ -1,0 +1,101 @@
+"""``whyflag demo``: the whole pipeline on this machine, with nothing else installed."""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli.demo.results import Totals
+from cli.demo.stream import stream
+from cli.demo.world import prepare, run_whyflag
+from cli.progress import stderr
+from cli.supervisor import Child, free_ports, whyflag_environment
+from core.errors import WhyflagError
+
+
+@click.command()
+@click.option("--headless", is_flag=True, help="Print a line every few seconds instead of the live view.")
+@click.option("--duration", type=click.FloatRange(1), default=None, help="Seconds of streaming. [default: until Ctrl-C]")
+@click.option("--rate", type=click.FloatRange(1, 2_000), default=80.0, show_default=True, help="Transactions per second.")
+@click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Seed of the simulated world.")
+def command(headless: bool, duration: float | None, rate: float, as_json: bool, seed: int) -> None:
+    """
+    Simulate, train, and watch the whole pipeline run on an embedded broker.
+
+    Exits with status 1 unless every transaction was decided or dead-lettered and every alert was explained.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="whyflag-demo-") as folder:
+        stderr.print(
+            "whyflag demo: simulates card payments, trains a model on the first half, streams the second half through the pipeline, "
+            "and explains each alert.\n"
+            f"Everything is kept in {folder}. Ctrl-C stops the demo and removes that folder; nothing else is written.\n"
+            "The console opens in about a minute.",
+            highlight=False,
+        )
+        totals = _run(Path(folder), headless, duration, rate, seed, began)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(totals)))
+    else:
+        for name, value in msgspec.to_builtins(totals).items():
+            click.echo(f"{name.replace('_', ' '):<26}{'n/a' if value is None else f'{value:,}'}")
+    if lost := totals.produced - totals.decided - totals.dead_lettered:
+        raise WhyflagError(f"{lost} of {totals.produced} records were neither decided nor dead-lettered")
+    if totals.alerts != totals.explained:
+        raise WhyflagError(f"{totals.alerts - totals.explained} alerts were not explained")
+
+
+def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed: int, began: float) -> Totals:
+    """Prepare the world, start broker, workers and console, and stream."""
+    from core.settings import Settings
+    from streams.kafka.embedded import API_VERSION, EmbeddedBroker
+
+    prepare(folder, seed)
+    history = ["--transactions", str(folder / "history.parquet"), "--labels", str(folder / "history-labels.parquet")]
+    with EmbeddedBroker() as broker, contextlib.ExitStack() as stack:
+        settings = Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
+        ports = free_ports(4)
+        environment = whyflag_environment(
+            {
+                "WHYFLAG_KAFKA_BOOTSTRAP": broker.bootstrap,
+                "WHYFLAG_KAFKA_API_VERSION": API_VERSION,
+                "WHYFLAG_CHECKPOINTS": "false",  # the embedded broker has no transactions and keeps nothing
+                "WHYFLAG_DATABASE": f"sqlite:///{folder}/queue.db",
+                "WHYFLAG_ARCHIVE": f"sqlite:///{folder}/archive.db",
+                "WHYFLAG_BUNDLE": str(folder / "bundle"),
+                "WHYFLAG_CASEBOOK": str(folder / "casebook"),
+                "WHYFLAG_ANALYST": os.environ.get("WHYFLAG_ANALYST", "demo-analyst"),
+            }
+            | {name: value for name, value in os.environ.items() if name.startswith("WHYFLAG_LLM_")}
+        )
+        stderr.print("filling the archive with the past payments …", highlight=False)
+        run_whyflag(["archive", *history], environment)
+        children = []
+        for arguments, port in zip(
+            (
+                ["worker", "score", "--history", history[1], *history[2:]],
+                ["worker", "explain"],
+                ["worker", "archive"],
+                ["console"],
+            ),
+            ports,
+            strict=True,
+        ):
+            name = arguments[-1] if arguments[-1] in ("explain", "archive", "console") else "score"
+            served = {"WHYFLAG_CONSOLE_PORT" if name == "console" else "WHYFLAG_METRICS_PORT": str(port)}
+            child = Child(arguments, environment | served, port, folder / f"{name}.log")
+            child.start(end_with_parent=True)
+            stack.callback(child.stop)
+            children.append(child)
+        with stderr.status("starting workers and console; the first run on a machine also compiles the feature kernels …"):
+            for child in children:
+                child.wait_ready()
+        address = f"http://127.0.0.1:{ports[-1]}"
+        stderr.print(f"console: {address} (after {time.monotonic() - began:.0f} s)", highlight=False)
+        return stream(settings, folder, address, children, headless, duration, rate)
