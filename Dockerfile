@@ -1,4 +1,4 @@
-# Two stages: the first builds an environment from the lock, the second runs it as nobody in particular.
+# Two stages: the first builds a virtual environment from the lock file, the second runs it as an unprivileged user.
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

@@ -4,20 +4,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-# a file of tests stays on one worker, which makes its bundle, its database and its broker once
+# all tests of a file run on one worker, so that its bundle, database and broker are created only once
 PARALLEL := -n $(or $(WORKERS),2) --dist loadfile
 
-help: ## Show what can be made.
+help: ## Show the available targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
-setup: $(STAMP) ## Make .venv with the locked versions.
+setup: $(STAMP) ## Create .venv with the locked versions.
 
 $(STAMP): requirements.lock bootstrap.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("whyflag needs Python 3.11 or later") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
 	@echo "installing locked dependencies (about a minute when nothing is cached) …"
-	# uv is quick; where it cannot reach the index that pip is set up for, pip does the same
+	# uv is faster; pip is the fallback if uv cannot reach the index that pip is configured for
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock \
 	  || $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -29,34 +29,34 @@ demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 test: setup ## Run the tests of the Python code; `make test-system` runs those of other programs and the slow ones.
 	$(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm" $(PARALLEL)
 
-test-system: setup ## Install those programs with apt and run their tests, none skipped.
+test-system: setup ## Install the external programs with apt and run the tests that need them, none skipped.
 	.ci/install-system
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "(system or slow) and not faults and not local_llm" $(PARALLEL)
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m faults
 
 .venv/.local-llm: $(STAMP) local-llm.lock
-	@echo "installing a local language model: llama.cpp is compiled for some minutes …"
+	@echo "installing a local language model: compiling llama.cpp takes some minutes …"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r local-llm.lock \
 	  || $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r local-llm.lock
 	@touch $@
 
-demo-llm: .venv/.local-llm ## The demo with narratives by a small language model that runs on this machine.
+demo-llm: .venv/.local-llm ## Run the demo with narratives by a small language model on this machine.
 	@WHYFLAG_LLM_CLASS=explain.narrators.local.LocalModel WHYFLAG_LLM_MODEL=smollm2-135m WHYFLAG_LLM_PROMPT=choice-1 \
 	  WHYFLAG_LLM_CONCURRENCY=1 WHYFLAG_LLM_TIMEOUT=60 $(BIN)/whyflag demo
 
-test-llm: .venv/.local-llm ## A small language model narrates alerts, in this process and behind its server; not part of `make test`.
+test-llm: .venv/.local-llm ## Test a small language model's narratives, in process and behind its server; not part of `make test`.
 	$(BIN)/python -m pytest -rs -s -m local_llm tests/explain/test_local_llm.py
 
-test-faults: setup ## The fault suite on Apache Kafka with fifty kills (Java and Maven).
+test-faults: setup ## Run the fault tests on Apache Kafka with fifty kills (needs Java and Maven).
 	WHYFLAG_FAULT_KILLS=50 $(BIN)/python -m pytest -rs -m faults
 
-fuzz: setup ## Drive the whole chain with hostile records for some minutes, with a seed of its own.
+fuzz: setup ## Fuzz the whole pipeline with hostile records for some minutes, with a new seed each time.
 	WHYFLAG_FUZZ_RECORDS=$(or $(RECORDS),200000) WHYFLAG_FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(BIN)/python -m pytest -rs tests/streams/test_fuzz.py
 
-kafka: setup ## Start Apache Kafka for development (Java and Maven); Ctrl-C stops.
+kafka: setup ## Start Apache Kafka for development (needs Java and Maven); Ctrl-C stops.
 	@$(BIN)/python -m tests.kafka
 
-lint: setup ## Format and lint, types, layers.
+lint: setup ## Check formatting, lint rules, types and package layers.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -70,6 +70,6 @@ bench: setup ## Measure speed and print the figures with the machine's descripti
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.restore
 
-clean: ## Remove what was made here.
+clean: ## Remove .venv, caches and build output.
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,9 @@
 """
-The archive: transactions, decisions and labels in SQL, for looking up what a card, a merchant or a device did.
+SQL archive of transactions, decisions and labels, for looking up the history of a card, a merchant or a device.
 
-It is off the decision path. Each row is one Kafka record, or one row of an imported file. Its key is the time, partition and offset of the
-record, so storing it twice changes nothing. Card numbers are tokens here as everywhere; memos and IP addresses are not stored.
+The archive is not on the decision path. Each row is one Kafka record or one row of an imported file. Its primary key is the time,
+partition and offset of the record, so storing a record twice has no effect. Card numbers are stored as tokens, as everywhere in
+whyflag. Memos and IP addresses are not stored.
 """
 
 import io
@@ -28,16 +29,16 @@ from core.messages import Channel, Decision, Label, Transaction
 from explain.facts.history import DeviceHistory, MerchantHistory, Payment
 
 TABLES = (archived_transactions, archived_decisions, archived_labels)
-_PARTITION_LOCK = 7_216_483  # any number: the advisory lock under which partitions are made
-_LOCK_MS, _QUERY_MS = 2_000, 3_000  # longest wait for a lock, longest query of a page
-_MOST_PAYMENTS = 2_000  # of one card: three months of the busiest simulated cards are 600
+_PARTITION_LOCK = 7_216_483  # arbitrary ID of the advisory lock held while partitions are created
+_LOCK_MS, _QUERY_MS = 2_000, 3_000  # lock_timeout for dropping a partition, statement_timeout for a query
+_MOST_PAYMENTS = 2_000  # per card; the busiest simulated cards make 600 payments in three months
 _ARROW_TYPES: dict[type, pa.DataType] = {BigInteger: pa.int64(), Integer: pa.int64(), Float: pa.float64(), Boolean: pa.bool_()}
 
 logger = logging.getLogger(__name__)
 
 
 class Source(Struct, frozen=True):
-    """Where a record stands in its topic and when it was written (epoch ms)."""
+    """The partition and offset of a record, and the time at which it was written (epoch ms)."""
 
     written_at: int
     partition: int
@@ -45,14 +46,16 @@ class Source(Struct, frozen=True):
 
 
 class Archive:
-    """The archive in one database."""
+    """Archive stored in one SQL database."""
 
     def __init__(self, url: str, clock: Clock, days: int) -> None:
         """
-        The archive at a SQLAlchemy URL, which need not answer yet. Records written more than ``days`` days ago are not kept.
+        Use the database at a SQLAlchemy URL, without connecting to it yet.
+
+        Records written more than ``days`` days ago are not kept.
 
         Raises:
-            DatabaseError: if the URL is wrong.
+            DatabaseError: if the URL is wrong or a SQLite file cannot be created.
         """
         self._engine = database_at(url, "WHYFLAG_ARCHIVE")
         self._clock, self._days = clock, days
@@ -60,10 +63,10 @@ class Archive:
 
     def migrate(self) -> None:
         """
-        Bring the database to the newest schema.
+        Migrate the database to the newest schema.
 
         Raises:
-            DatabaseError: if it cannot be opened or changed.
+            DatabaseError: if the database cannot be opened or migrated.
         """
         migrate(self._engine, "WHYFLAG_ARCHIVE")
 
@@ -72,34 +75,34 @@ class Archive:
         self._engine.dispose()
 
     def ping(self) -> None:
-        """Return when the database has answered."""
+        """Check that the database answers, and raise ``DatabaseError`` if it does not."""
         self._rows(select(1))
 
     # -- writing --------------------------------------------------------------------------------------------------------------
 
     def add_transactions(self, sources: Sequence[Source], transactions: Sequence[Transaction]) -> None:
         """
-        Store transactions. Those that are there already stay as they are.
+        Store transactions, skipping those that are already stored.
 
         Raises:
-            InvalidEvent: if the database refuses a value.
-            DatabaseError: if it does not answer.
+            InvalidEvent: if the database rejects a value.
+            DatabaseError: if the database does not answer.
         """
         self._add(archived_transactions, sources, transactions)
 
     def add_decisions(self, sources: Sequence[Source], decisions: Sequence[Decision]) -> None:
-        """As ``add_transactions``, for decisions."""
+        """Store decisions; otherwise like ``add_transactions``."""
         self._add(archived_decisions, sources, decisions, reason_codes=[" ".join(one.reason_codes) for one in decisions])
 
     def add_labels(self, sources: Sequence[Source], labels: Sequence[Label]) -> None:
-        """As ``add_transactions``, for labels."""
+        """Store labels; otherwise like ``add_transactions``."""
         self._add(archived_labels, sources, labels)
 
     def expire(self) -> int:
         """
-        Drop what was written before the retention; return how many partitions (PostgreSQL) or rows (SQLite) that were.
+        Drop records older than the retention; return the number of partitions (PostgreSQL) or rows (SQLite) dropped.
 
-        A partition that a long query is reading is left for the next time.
+        A partition that a long query is reading is left for the next call.
         """
         oldest = self._oldest()
         with _failures():
@@ -120,13 +123,13 @@ class Archive:
         except DatabaseError as error:
             if not isinstance(getattr(error.__cause__, "orig", None), psycopg.errors.LockNotAvailable):
                 raise
-            logger.warning("the partition %s is in use and is dropped later", name)
+            logger.warning("partition %s is in use and will be dropped later", name)
             return False
         self._partitions.discard(name)
         return True
 
     def _oldest(self) -> int:
-        """When the oldest kept record was written: the beginning of a day, epoch ms."""
+        """Return the start of the retention period: midnight UTC of its first day, epoch ms."""
         return (self._clock.now_ms() // MS_PER_DAY - self._days) * MS_PER_DAY
 
     def _add(self, table: Table, sources: Sequence[Source], messages: Sequence[Any], **computed: list[Any]) -> None:
@@ -153,13 +156,13 @@ class Archive:
 
     def _copy(self, table: Table, rows: pa.Table) -> None:
         """
-        Store rows by COPY. COPY fails on rows that already exist, for example after a restart or a second import. Then all rows are copied
-        to a temporary table, and the missing ones are inserted from there.
+        Store rows with COPY. COPY fails on rows that already exist, for example after a restart or a second import. In that case,
+        copy all rows to a temporary table and insert the missing ones from there.
         """
         import psycopg
 
         buffer = io.BytesIO()
-        # an empty cell is NULL, an empty text is quoted
+        # pyarrow quotes an empty string but not a null, so COPY reads only the null as NULL
         pyarrow.csv.write_csv(rows, buffer, pyarrow.csv.WriteOptions(include_header=False))
         days = {time // MS_PER_DAY for time in rows.column("written_at").to_pylist()}
         try:
@@ -167,7 +170,7 @@ class Archive:
             try:
                 self._copy_once(table, rows.column_names, buffer)
             except psycopg.errors.CheckViolation:
-                # a partition has gone since it was looked up: by a shorter retention elsewhere, or in a restored database
+                # a cached partition no longer exists: another process has a shorter retention, or the database was restored
                 self._partitions.clear()
                 self._make_partitions(table, days)
                 self._copy_once(table, rows.column_names, buffer)
@@ -190,13 +193,13 @@ class Archive:
                 connection.execute(text(f"INSERT INTO {table.name} SELECT * FROM {waiting} ON CONFLICT DO NOTHING"))
 
     def _make_partitions(self, table: Table, days: set[int]) -> None:
-        """Make the partitions of some days. To attach one does not wait for readers, as to make it in place would."""
+        """Create the partitions of some days. Attaching a partition does not wait for readers; creating it in place would."""
         wanted = {_name_of(table, day): day for day in days}
         missing = wanted.keys() - self._partitions
         if not missing:
             return
         with self._engine.begin() as connection:
-            lock(connection, _PARTITION_LOCK)  # another worker may make the same
+            lock(connection, _PARTITION_LOCK)  # another worker may be creating the same partitions
             there = _partitions(connection, table).keys()
             for name in sorted(missing - there):
                 begin = wanted[name] * MS_PER_DAY
@@ -211,7 +214,7 @@ class Archive:
     # -- reading --------------------------------------------------------------------------------------------------------------
 
     def holds(self, transaction: Transaction) -> bool:
-        """Whether a transaction has been archived: if not, the archive is behind, or no longer keeps its time."""
+        """Return whether a transaction is archived. If not, the archive lags or the transaction is past the retention."""
         table = archived_transactions
         wanted = select(table.c.source_offset).where(
             table.c.card_id == transaction.card_id,
@@ -222,20 +225,21 @@ class Archive:
         return bool(self._rows(wanted.limit(1)))
 
     def begins(self) -> int | None:
-        """When the oldest stored transaction was written, epoch ms; None if there is none."""
+        """Return when the oldest stored transaction was written (epoch ms), or None if no transaction is stored."""
         ((oldest,),) = self._rows(select(func.min(archived_transactions.c.written_at)))
         return None if oldest is None else int(oldest)
 
     def payments_of_card(self, card_id: str, since: int, before: int) -> list[Payment]:
-        """A card's payments from ``since`` to before ``before`` (event time, epoch ms), oldest first; the newest 2,000 of them."""
+        """Return a card's newest 2,000 payments with ``since`` <= event time < ``before`` (epoch ms), oldest first."""
         table = archived_transactions
         columns = [table.c[name] for name in Payment.__struct_fields__]
-        wanted = _between(select(*columns).where(table.c.card_id == card_id), since, before).distinct()  # sent twice, paid once
+        # distinct, because a payment sent twice counts once
+        wanted = _between(select(*columns).where(table.c.card_id == card_id), since, before).distinct()
         rows = self._rows(wanted.order_by(table.c.event_time.desc(), table.c.transaction_id).limit(_MOST_PAYMENTS))
         return [_payment(row) for row in reversed(rows)]
 
     def merchant(self, merchant_id: str, since: int, before: int) -> MerchantHistory:
-        """A merchant's payments from ``since`` to before ``before``, and what was reported of these until then."""
+        """Count a merchant's payments with ``since`` <= event time < ``before``, and the frauds reported before ``before``."""
         labels = archived_labels
         reported = (
             select(labels.c.card_id, labels.c.transaction_id, labels.c.fraud)
@@ -248,17 +252,17 @@ class Archive:
             .order_by(labels.c.label_time, labels.c.source_offset)
         )
         count, cards = self._counted(archived_transactions.c.merchant_id == merchant_id, since, before)
-        newest = {(row.card_id, row.transaction_id): row.fraud for row in self._rows(reported)}  # a later label corrects
+        newest = {(row.card_id, row.transaction_id): row.fraud for row in self._rows(reported)}  # the last label wins
         frauds = [card for (card, _), fraud in newest.items() if fraud]
         return MerchantHistory(payments=count, cards=cards, frauds=len(frauds), cards_with_fraud=len(set(frauds)))
 
     def device(self, device_id: str, since: int, before: int) -> DeviceHistory:
-        """A device's payments from ``since`` to before ``before``, and by how many cards."""
+        """Count a device's payments with ``since`` <= event time < ``before``, and the cards that made them."""
         payments, cards = self._counted(archived_transactions.c.device_id == device_id, since, before)
         return DeviceHistory(payments=payments, cards=cards)
 
     def _counted(self, condition: Any, since: int, before: int) -> tuple[int, int]:
-        """How many payments there are on a condition, and by how many cards. What was sent twice counts once."""
+        """Count the payments that match a condition and the cards that made them. A payment sent twice counts once."""
         table = archived_transactions
         identity = (table.c.card_id, table.c.transaction_id, table.c.event_time, table.c.amount)
         payments = _between(select(*identity).where(condition), since, before).distinct().subquery()
@@ -280,7 +284,7 @@ def _copy_csv(connection: Connection, table: str, columns: list[str], rows: io.B
 
 @contextmanager
 def _failures() -> Any:
-    """Turn a refused value into ``InvalidEvent`` and an outage into ``DatabaseError``, by the error's class."""
+    """Map errors by class: a rejected value to ``InvalidEvent``, any other database error to ``DatabaseError``."""
     try:
         yield
     except (DataError, OverflowError, UnicodeEncodeError) as error:
@@ -290,7 +294,7 @@ def _failures() -> Any:
 
 
 def _refused(error: BaseException) -> InvalidEvent:
-    return InvalidEvent(f"the archive refuses a value: {type(error).__name__}")
+    return InvalidEvent(f"the archive's database rejected a value: {type(error).__name__}")
 
 
 def _away(error: BaseException) -> DatabaseError:
@@ -310,7 +314,7 @@ def _name_of(table: Table, day: int) -> str:
 
 
 def _partitions(connection: Connection, table: Table) -> dict[str, int]:
-    """The partitions that were made here, by name, with the end of their day (epoch ms). Others are an administrator's."""
+    """Map the partitions that whyflag created to the end of their day (epoch ms). Partitions of an administrator are left out."""
     wanted = text(
         "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = CAST(:parent AS regclass)"
     )
@@ -323,6 +327,6 @@ def _partitions(connection: Connection, table: Table) -> dict[str, int]:
 
 
 def _between(wanted: Any, since: int, before: int) -> Any:
-    """Transactions of an event time; what was written long before cannot be among them."""
+    """Limit a query to an event-time range. Records written more than ``AHEAD_MS`` before it cannot be in it."""
     table = archived_transactions
     return wanted.where(table.c.event_time >= since, table.c.event_time < before, table.c.written_at >= since - AHEAD_MS)

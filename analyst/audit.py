@@ -1,4 +1,4 @@
-"""The audit trail: who did what when, each entry carrying the hash of the one before, so that none can be changed unseen."""
+"""Audit trail: who did what and when. Each entry holds the hash of the previous entry, so that a changed entry is detected."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ def _digest(number: int, at: int, actor: str, action: str, subject: str, detail:
 
 
 def record(connection: Connection, at: int, actor: str, action: str, subject: str, detail: str) -> None:
-    """Append an entry in the transaction of the change it is about."""
+    """Append an entry in the same database transaction as the change that it records."""
     last = connection.execute(select(audit.c.number, audit.c.hash).order_by(audit.c.number.desc()).limit(1)).first()
     number, previous = (last.number + 1, last.hash) if last else (1, FIRST)
     digest = _digest(number, at, actor, action, subject, detail, previous)
@@ -27,7 +27,7 @@ def record(connection: Connection, at: int, actor: str, action: str, subject: st
 
 
 def first_broken(connection: Connection) -> int | None:
-    """The number of the first entry that does not fit its chain, None if all do."""
+    """Return the number of the first entry that breaks the hash chain, or None if the chain is intact."""
     previous, expected = FIRST, 1
     for row in connection.execute(select(audit).order_by(audit.c.number)):
         digest = _digest(row.number, row.at, row.actor, row.action, row.subject, row.detail, row.previous)

@@ -1,4 +1,4 @@
-"""The cases in SQL, which are the truth that every index of them is derived from."""
+"""Cases in SQL: the source of truth from which every vector index is derived."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,28 +21,28 @@ _AT_ONCE = 500
 
 
 class Cases:
-    """The cases of every bundle, beside the queue's alerts. Every change gets a number, so that an index can follow."""
+    """Cases of every bundle, stored in the queue's database. Changes are numbered, so that an index can catch up."""
 
     def __init__(self, queue: Queue, clock: Clock) -> None:
         self._queue, self._engine, self._clock = queue, queue.engine, clock
 
-    # -- what the casebook reads
+    # -- read by the casebook
 
     def changes(self, bundle: str, after: int, limit: int) -> list[Change]:
-        """What changed after a change, oldest first."""
+        """Return the changes with a number above ``after``, oldest first."""
         wanted = select(cases).where(cases.c.bundle == bundle, cases.c.changed > after).order_by(cases.c.changed).limit(limit)
         with self._queue.reading() as connection:
             rows = connection.execute(wanted).mappings().all()
         return [Change(row["number"], row["changed"], None if row["removed"] else _case(row)) for row in rows]
 
     def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
-        """Cases by number; those that were taken out are missing."""
+        """Return the cases with these numbers, keyed by number. Removed cases are left out."""
         wanted = select(cases).where(cases.c.number.in_(numbers), cases.c.bundle == bundle, cases.c.removed.is_(False))
         with self._queue.reading() as connection:
             return {row["number"]: _case(row) for row in connection.execute(wanted).mappings()}
 
     def typed_frauds(self, bundle: str, limit: int) -> list[Case]:
-        """The newest frauds with a typology."""
+        """Return the fraud cases that have a typology, newest first."""
         wanted = select(cases).where(
             cases.c.bundle == bundle,
             cases.c.removed.is_(False),
@@ -53,18 +53,19 @@ class Cases:
             return [_case(row) for row in connection.execute(wanted.order_by(cases.c.closed_time.desc()).limit(limit)).mappings()]
 
     def newest(self, bundle: str) -> int:
-        """The number of the last change of a bundle's cases."""
+        """Return the number of the last change to a bundle's cases, or 0 if there is none."""
         wanted = select(func.coalesce(func.max(cases.c.changed), 0)).where(cases.c.bundle == bundle)
         with self._queue.reading() as connection:
             return int(connection.execute(wanted).scalar_one())
 
-    # -- what makes and changes cases
+    # -- creating and changing cases
 
     def fill(self, bundle: Bundle) -> int:
         """
-        Add what is missing of a bundle's cases: those that came with it and those of all verdicts given so far, whatever bundle
-        raised their alerts, as long as it has the features. What was deleted or corrected in another bundle's casebook stays so. The
-        number of cases added.
+        Add the missing cases of a bundle and return how many were added.
+
+        The cases come from the bundle and from all verdicts given so far, including verdicts on alerts of other bundles if the
+        alert has this bundle's features. Cases deleted or corrected in another bundle's casebook stay deleted or corrected.
         """
         added, judged = 0, self._judged_elsewhere(bundle.version)
         gone = {case_id for case_id, outcome in judged.items() if outcome is None}
@@ -85,7 +86,7 @@ class Cases:
         return added
 
     def _judged_elsewhere(self, bundle: str) -> dict[str, Finding | None]:
-        """What people said last of cases of other bundles: an outcome, or None for one that was taken out."""
+        """Return the last human judgement on each case of other bundles: its outcome, or None if the case was removed."""
         wanted = select(cases.c.case_id, cases.c.removed, cases.c.outcome).where(
             cases.c.bundle != bundle, cases.c.judged.is_(True)
         )
@@ -94,7 +95,7 @@ class Cases:
         return {row.case_id: None if row.removed else Finding(row.outcome) for row in rows}
 
     def judge(self, verdict: Verdict) -> None:
-        """A verdict changes its case in every bundle's casebook that has it, unless that knows a later one."""
+        """Apply a verdict to its case in every bundle's casebook, unless a judgement of that time or later is stored there."""
         with self._engine.begin() as connection:
             lock(connection)
             which = (cases.c.case_id == verdict.alert_id) & (
@@ -112,8 +113,10 @@ class Cases:
 
     def put(self, bundle: str, new: Sequence[Case], judged: bool = True) -> int:
         """
-        Add cases, ``judged`` by a person here or come with the bundle, or correct those that are there and not judged at that time or
-        later: a verdict may come twice, and undoes no correction. The number of those.
+        Add new cases, update known ones, and return how many were added or updated.
+
+        ``judged`` is true if a person judged the cases here, and false if they came with the bundle. A case that a person has
+        already judged is updated only by a later judgement: a verdict may arrive twice and must not undo a correction.
         """
         count = 0
         with self._engine.begin() as connection:
@@ -137,7 +140,9 @@ class Cases:
 
     def delete(self, case_id: str, actor: str, reason: str) -> int:
         """
-        Take a case out of every bundle's casebook for good, with a line in the audit trail. Its vectors follow.
+        Remove a case permanently from every bundle's casebook and record that in the audit trail.
+
+        The indexes remove its vectors when they catch up. Return the number of casebooks changed.
 
         Raises:
             CasebookError: if there is no such case.
@@ -146,7 +151,9 @@ class Cases:
 
     def correct(self, case_id: str, outcome: Finding, actor: str, reason: str) -> int:
         """
-        Give a case another outcome in every bundle's casebook, with a line in the audit trail.
+        Change the outcome of a case in every bundle's casebook and record that in the audit trail.
+
+        Return the number of casebooks changed.
 
         Raises:
             CasebookError: if there is no such case.
@@ -164,7 +171,7 @@ class Cases:
         return count
 
     def _change(self, connection: Connection, which: ColumnElement[bool], values: dict[str, Any]) -> int:
-        """Give known cases other values, as a person's judgement; the number of those."""
+        """Update the selected cases as judged by a person; return how many were updated."""
         change, numbers = self._last_change(connection), connection.execute(select(cases.c.number).where(which)).scalars().all()
         for count, number in enumerate(numbers, start=1):
             changed = values | {"judged": True, "changed": change + count}
@@ -172,26 +179,26 @@ class Cases:
         return len(numbers)
 
     def count(self, bundle: str) -> int:
-        """Number of a bundle's cases."""
+        """Return the number of a bundle's cases."""
         wanted = select(func.count()).select_from(cases).where(cases.c.bundle == bundle, cases.c.removed.is_(False))
         with self._queue.reading() as connection:
             return int(connection.execute(wanted).scalar_one())
 
     def find(self, case_id: str) -> list[tuple[str, Case]]:
-        """A case as it is in each bundle's casebook."""
+        """Return (bundle, case) for each bundle whose casebook holds the case."""
         with self._queue.reading() as connection:
             wanted = select(cases).where(cases.c.case_id == case_id, cases.c.removed.is_(False)).order_by(cases.c.number)
             return [(row["bundle"], _case(row)) for row in connection.execute(wanted).mappings()]
 
     def counts(self) -> list[tuple[str, str, int]]:
-        """Number of cases by bundle and outcome."""
+        """Return (bundle, outcome, number of cases) for each bundle and outcome."""
         wanted = select(cases.c.bundle, cases.c.outcome, func.count()).where(cases.c.removed.is_(False))
         with self._queue.reading() as connection:
             rows = connection.execute(wanted.group_by(cases.c.bundle, cases.c.outcome).order_by(cases.c.bundle, cases.c.outcome))
             return [(row[0], row[1], row[2]) for row in rows]
 
     def _numbers(self, connection: Connection, bundle: str, new: Sequence[Case]) -> dict[str, tuple[int, int]]:
-        """Of known cases the number, and when they were judged; 0 for never."""
+        """Map the ID of each known case to its number and the time at which a person judged it (0 for never)."""
         wanted = select(cases.c.case_id, cases.c.number, cases.c.judged, cases.c.closed_time).where(cases.c.bundle == bundle)
         if len(new) <= _AT_ONCE:
             wanted = wanted.where(cases.c.case_id.in_([case.case_id for case in new]))

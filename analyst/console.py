@@ -1,7 +1,7 @@
 """
-The analyst's console: the queue, an alert's page, and verdicts.
+Web console for analysts: the queue, a page for each alert, and verdicts.
 
-Pages are complete without JavaScript; htmx refreshes the queue, a few keys move through it.
+All pages work without JavaScript. With it, htmx refreshes the queue, and keyboard shortcuts move through it.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ from explain.words import ENGLISH, LANGUAGES, Writer, writer
 _HERE = Path(__file__).parent
 PAGE = 50
 _YEAR_SECONDS = 365 * 24 * 3600
-_OTHERS = 6  # alerts of the same device or merchant that an alert shows, itself included
+_OTHERS = 6  # alerts read per device and per merchant, including the alert shown
 logger = logging.getLogger(__name__)
-_PRIVACY = WITHOUT_KEY  # notes are free text: masking needs no key
+_PRIVACY = WITHOUT_KEY  # notes are free text: they are masked, which needs no key
 _LOOPBACK = ("127.0.0.1", "localhost")
-_OPEN = ("/live", "/ready", "/metrics")  # for probes and Prometheus, which no proxy signs in
+_OPEN = ("/live", "/ready", "/metrics")  # for probes and Prometheus, which do not sign in through the proxy
 _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 
@@ -52,10 +52,11 @@ def create_app(
     history: History | None = None,
 ) -> FastAPI:
     """
-    Return the console over a queue.
+    Return the console application for a queue.
 
-    ``publishing`` tells whether verdicts are on their way to Kafka; ``investigating`` lets a language model look into an alert and returns
-    what it found, as JSON; ``history`` knows past payments.
+    ``publishing`` returns whether verdicts are being published to Kafka. ``investigating`` lets a language model investigate an
+    alert and returns the result as JSON; without it, the console offers no investigations. ``history`` reads past payments from
+    the archive.
     """
     under_way: set[asyncio.Task[None]] = set()
     app = FastAPI(title="whyflag", docs_url=None, redoc_url=None, openapi_url=None)
@@ -75,14 +76,15 @@ def create_app(
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
-        """Changes only from pages of ours, nothing loaded from elsewhere, nothing framed, nobody unnamed."""
+        """Require a signed-in analyst, reject changes from other origins, and forbid external content and framing."""
         if not _named(request, settings) and request.url.path not in _OPEN:
-            return PlainTextResponse(f"the proxy named no analyst in the header {settings.analyst_header}\n", 401)
+            return PlainTextResponse(f"no analyst is signed in: the proxy must set the header {settings.analyst_header}\n", 401)
         if request.method not in ("GET", "HEAD") and not _same_origin(request):
-            return PlainTextResponse("a verdict can only be given from the console's own pages\n", 403)
+            return PlainTextResponse("verdicts and investigations are accepted only from the console's own pages\n", 403)
         response: Response = await call_next(request)
         response.headers["Content-Security-Policy"] = _POLICY
-        response.headers["Referrer-Policy"] = "same-origin"  # with no-referrer a browser hides the origin of our own forms too
+        # with no-referrer, browsers would hide the Origin of our own forms too
+        response.headers["Referrer-Policy"] = "same-origin"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
@@ -142,9 +144,9 @@ def create_app(
     async def start_investigation(request: Request, alert_id: str) -> RedirectResponse:
         queued = await asyncio.to_thread(_found, queue, alert_id)
         if investigating is None:
-            raise HTTPException(409, "no language model is set: WHYFLAG_LLM_URL and WHYFLAG_LLM_MODEL name one")
+            raise HTTPException(409, "no language model is configured: set WHYFLAG_LLM_URL and WHYFLAG_LLM_MODEL")
         if queued.explanation is None:
-            raise HTTPException(409, "this alert is not explained yet")
+            raise HTTPException(409, "this alert has no explanation yet: try again when it has one")
         number = await asyncio.to_thread(queue.begin_investigation, alert_id, _named(request, settings))
         task = asyncio.create_task(_look_into(queue, queued, number, investigating))
         under_way.add(task)
@@ -160,7 +162,7 @@ def create_app(
         note: Annotated[str, Form(max_length=2000)] = "",
     ) -> RedirectResponse:
         if typology and typology not in TYPOLOGIES:
-            raise HTTPException(422, f"no typology {typology!r}")
+            raise HTTPException(422, f"unknown typology {typology!r}: choose one from the list")
         queue.decide(alert_id, finding, _named(request, settings), typology or None, _PRIVACY.text(note.strip()) or None)
         waiting = queue.open_alerts(1)
         return RedirectResponse(f"/alerts/{waiting[0].alert.alert_id}" if waiting else "/", status_code=303)
@@ -192,13 +194,13 @@ async def _look_into(
     try:
         message = await investigating(queued)
     except Exception:
-        logger.exception("the investigation of %s failed", queued.alert.alert_id)
+        logger.exception("the investigation of alert %s failed", queued.alert.alert_id)
         message = None
     await asyncio.to_thread(queue.end_investigation, number, message)
 
 
 def _investigations(queue: Queue, alert_id: str) -> dict[str, Any]:
-    """What was found, newest first, and since when one is under way."""
+    """Return an alert's finished investigations, newest first, and when the running one was started (None if none runs)."""
     rows = queue.investigations_of(alert_id)
     return {
         "investigations": [
@@ -211,7 +213,7 @@ def _investigations(queue: Queue, alert_id: str) -> dict[str, Any]:
 
 
 def _past(history: History | None, transaction: Transaction) -> CardHistory | None:
-    """What the archive tells; None without an archive, or while it does not answer."""
+    """Return the card's history from the archive; None if there is no archive or it does not answer."""
     if history is None:
         return None
     try:
@@ -222,7 +224,7 @@ def _past(history: History | None, transaction: Transaction) -> CardHistory | No
 
 
 def _others(queue: Queue, alert: Alert) -> list[tuple[str, QueuedAlert]]:
-    """Other alerts with what they share with this one: its card, its device or its merchant; newest first."""
+    """Return the alerts that share this alert's card, device or merchant, each with the name of what it shares, newest first."""
     transaction = alert.transaction
     found = [("card", one) for one in queue.of_card(transaction.card_id)]
     if transaction.device_id:
@@ -243,7 +245,7 @@ def _found(queue: Queue, alert_id: str) -> QueuedAlert:
 
 
 def _same_origin(request: Request) -> bool:
-    """Whether a change comes from a page of ours, by what the browser says of it. Browsers send ``Origin`` with every change."""
+    """Return whether a change comes from our own pages, judging by its headers. Browsers send ``Origin`` with every change."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         return False
@@ -251,41 +253,41 @@ def _same_origin(request: Request) -> bool:
 
 
 def _hosts(settings: Settings) -> list[str]:
-    """Names the console answers to, so that no other site's name can be made to point here (DNS rebinding)."""
+    """Return the host names that the console accepts. Rejecting all others prevents DNS rebinding."""
     if settings.console_hosts:
         return settings.console_hosts.split(",")
     return ["127.0.0.1", "localhost"] if settings.console_host in _LOOPBACK else ["*"]
 
 
 def _named(request: Request, settings: Settings) -> str:
-    """Who is signed in: named by a trusted proxy's header, or by the settings; empty for nobody."""
+    """Return the signed-in analyst, from the trusted proxy's header or from the settings; empty if nobody is signed in."""
     return (request.headers.get(settings.analyst_header, "") if settings.analyst_header else settings.analyst)[:64]
 
 
 def _language(request: Request) -> str:
-    """The reader's language: as chosen now, as chosen before, as the browser prefers, or English."""
+    """Return the page language: from the query string, the cookie or the browser's preference, in this order, else English."""
     preferred = (one.split(";")[0].strip()[:2].lower() for one in request.headers.get("accept-language", "").split(","))
     asked = (request.query_params.get("language", ""), request.cookies.get("language", ""), *preferred)
     return next((one for one in asked if one in LANGUAGES), ENGLISH)
 
 
 def _value(unit: str, number: float | None = None, text: str = "", currency: str = "") -> Value:
-    """A value for the pages, by the name of its unit."""
+    """Return a ``Value`` for the templates, which give its unit by name."""
     return Value(Unit(unit), number, text, currency)
 
 
 def _whole_share(share: float) -> Value:
-    """A share in whole percent."""
+    """Return a share rounded to whole percent."""
     return Value(Unit.SHARE, round(share, 2))
 
 
 def _shared_themes(words: Writer, case: SimilarCase) -> str:
-    """The themes that a past case shares with an alert."""
+    """Return the names of the themes that a past case shares with the alert, separated by commas."""
     return ", ".join(words.code(f"theme-{theme}") for theme in case.shared)
 
 
 def _investigation(message: str | None) -> Investigation | None:
-    """What an investigation found; None if it broke down or an earlier version wrote it."""
+    """Decode the result of an investigation; None if it failed or was written in an earlier, incompatible version."""
     try:
         return msgspec.json.decode(message, type=Investigation) if message else None
     except msgspec.MsgspecError:

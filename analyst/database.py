@@ -1,4 +1,4 @@
-"""Open an SQL database, SQLite or PostgreSQL, and bring it to the newest schema."""
+"""Open a SQLite or PostgreSQL database and migrate it to the newest schema."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from core.errors import DatabaseError
 
-_LOCK_SECONDS = 20  # another process may hold SQLite's write lock for one short transaction
-_QUEUE_LOCK = 7_216_482  # any number
-# A server that does not answer must not hold a page or a worker for ever.
+_LOCK_SECONDS = 20  # wait for SQLite's write lock, which another process may hold for one short transaction
+_QUEUE_LOCK = 7_216_482  # arbitrary ID of a PostgreSQL advisory lock
+# The timeouts keep a server that does not answer from blocking a page or a worker forever.
 _POSTGRES = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "client_encoding": "utf8"}
 
 
@@ -29,25 +29,25 @@ def open_database(url: str, setting: str) -> Engine:
 
 def database_at(url: str, setting: str) -> Engine:
     """
-    The database at a SQLAlchemy URL, without connecting to it yet.
+    Return an engine for a SQLAlchemy URL without connecting to the database yet.
 
     Raises:
-        DatabaseError: if the URL is wrong, or a SQLite file cannot be made.
+        DatabaseError: if the URL is wrong or a SQLite file cannot be created.
     """
     try:
         return _engine(url)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise DatabaseError(f"{setting} is no usable SQLAlchemy URL: {error}") from None
+        raise DatabaseError(f"{setting} is not a usable SQLAlchemy URL: {error}") from None
     except OSError as error:
         raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
 
 
 def migrate(engine: Engine, setting: str) -> None:
     """
-    Bring a database to the newest schema; two processes may do so at once.
+    Migrate a database to the newest schema. Two processes may do this at the same time.
 
     Raises:
-        DatabaseError: if it cannot be opened or changed.
+        DatabaseError: if the database cannot be opened or migrated.
     """
     try:
         _migrate(engine)
@@ -57,21 +57,21 @@ def migrate(engine: Engine, setting: str) -> None:
 
 def lock(connection: Connection, number: int = _QUEUE_LOCK) -> None:
     """
-    Let one transaction at a time take a PostgreSQL advisory lock: by default the one for the schema, the audit chain and the cases.
-    SQLite's write lock does it by itself.
+    Take a PostgreSQL advisory lock until the end of the transaction. The default lock protects the schema, the audit chain and
+    the cases. On SQLite, do nothing: its write lock already admits one writer at a time.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(number)))
 
 
 def _engine(url: str) -> Engine:
-    # an error's text goes to the log, so it must not quote values
+    # error messages are logged, so they must not contain parameter values
     engine = create_engine(
         url, pool_pre_ping=True, hide_parameters=True, connect_args=_POSTGRES if url.startswith("postgresql") else {}
     )
     if engine.dialect.name == "sqlite":
         if (path := engine.url.database) and path != ":memory:":
-            # made here, for its owner alone; SQLite gives the files beside it the same mode
+            # created readable by its owner only; SQLite gives its WAL files the same mode
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
         @event.listens_for(engine, "connect")
@@ -82,7 +82,7 @@ def _engine(url: str) -> Engine:
 
         @event.listens_for(engine, "begin")
         def _(connection: Connection) -> None:
-            # a deferred transaction that turns into a writer cannot wait for the lock: a writer takes it at the beginning
+            # a deferred transaction cannot wait for the lock at its first write, so a writer takes the lock at the beginning
             reading = connection.get_execution_options().get("reading", False)
             connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 

@@ -1,4 +1,4 @@
-"""Explanations that were stored in an earlier version of the message, read as the present one."""
+"""Read explanations that were stored in an earlier version of the message format."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class _Sentence(Struct):
 
 
 class _VersionOne(Struct):
-    """Version 1: English sentences instead of facts and claims."""
+    """Version 1 of the message, with English sentences instead of facts and claims."""
 
     alert_id: str
     transaction_id: str
@@ -58,10 +58,10 @@ class _Version(Struct):
 
 def stored_explanation(raw: bytes) -> Explanation:
     """
-    Return a stored explanation of any version. The sentences of version 1 become facts that are written as they are, in English.
+    Decode a stored explanation of any version. Each sentence of version 1 becomes a fact that is shown unchanged, in English.
 
     Raises:
-        msgspec.MsgspecError: if it is of no known version.
+        msgspec.MsgspecError: if the version is unknown or the message is invalid.
     """
     if msgspec.json.decode(raw, type=_Version).v != 1:
         return decode_explanation(raw)
@@ -101,5 +101,5 @@ def _fact(fact_id: str, words: str, contribution: float | None) -> Fact:
 
 
 def _case(case: dict[str, Any]) -> SimilarCase:
-    """A similar case without its differences, which were sentences."""
+    """Convert a similar case without its differences, which were sentences in version 1."""
     return msgspec.convert({name: value for name, value in case.items() if name != "differences"}, SimilarCase)

@@ -1,4 +1,7 @@
-"""Pictures of an alert as SVG: what moved the score, and the amount against the card's past. Every number comes from evidence."""
+"""SVG charts of an alert: contributions to its score, and its amount beside the card's past amounts.
+
+All numbers come from the alert and its explanation.
+"""
 
 import math
 from datetime import UTC, datetime
@@ -15,7 +18,10 @@ _LABELS = 250
 
 
 def waterfall(explanation: Explanation, words: Writer) -> str:
-    """From the starting point to the score in log-odds: one bar a theme, red for fraud, blue against. Empty where no model scored."""
+    """Draw one bar per theme from the model's starting point to the score (log-odds). Return an empty string if no model scored.
+
+    Red bars speak for fraud, blue bars against it.
+    """
     steps = explanation.themes
     if explanation.start is None or not steps:
         return ""
@@ -51,10 +57,13 @@ def waterfall(explanation: Explanation, words: Writer) -> str:
 
 
 def timeline(alert: Alert, words: Writer) -> str:
-    """The card's last transactions and this one: amount (logarithmic) against time before the alert. Empty without a past."""
+    """Draw the amounts of the card's last transactions and of this one against time; both axes are logarithmic.
+
+    Return an empty string if the card has no past transaction with an amount.
+    """
     now, currency = alert.transaction.event_time, alert.currency or alert.transaction.currency
     price = alert.features.get("amount")
-    own = round(price * minor_per_major(currency)) if price is not None else None  # in the currency of the past ones
+    own = round(price * minor_per_major(currency)) if price is not None else None  # in the currency of the past amounts
     past = [one for one in alert.recent if one.amount is not None and one.event_time <= now]
     if not past:
         return ""

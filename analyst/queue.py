@@ -1,8 +1,8 @@
 """
-The queue of alerts: SQLAlchemy over SQLite or PostgreSQL, the same on both.
+Alert queue in SQLite or PostgreSQL, with the same SQLAlchemy code for both.
 
-Every write is idempotent by id, because the stream may say a thing twice. A verdict, the change of the alert, its audit entry and
-the note that it must still be published are one transaction.
+Every write from the stream is idempotent by ID, because the stream may deliver a message twice. One database transaction writes a
+verdict, marks it as unpublished, sets the alert's finding and appends the audit entry.
 """
 
 from collections.abc import Iterator
@@ -30,11 +30,11 @@ from core.messages import (
 )  # fmt: skip
 
 UNDER_WAY, ENDED = "under way", "ended"
-_INVESTIGATION_MS = 600_000  # after that one that never ended is nobody's any more
+_INVESTIGATION_MS = 600_000  # an investigation that has not ended after this time counts as abandoned
 
 
 class QueuedAlert(Struct, frozen=True):
-    """An alert of the queue, its explanation if there is one yet, and its finding if it was worked."""
+    """A queued alert with its explanation, if there is one yet, and its finding, if an analyst has given a verdict."""
 
     alert: Alert
     explanation: Explanation | None
@@ -45,33 +45,33 @@ class QueuedAlert(Struct, frozen=True):
 @contextmanager
 def refusals() -> Iterator[None]:
     """
-    Turn a store's refusal of a value into ``InvalidEvent``: the next try would end the same way. An outage stays as it is.
+    Raise ``InvalidEvent`` if the database rejects a value, since a retry would fail too. Outages and other errors propagate.
 
     Raises:
-        InvalidEvent: if the store cannot hold what it was given.
+        InvalidEvent: if the database rejects a value.
     """
     try:
         yield
     except (DataError, IntegrityError, OverflowError, UnicodeEncodeError) as error:
-        raise InvalidEvent(f"the store refuses a value: {type(getattr(error, 'orig', error)).__name__}") from error
+        raise InvalidEvent(f"the database rejected a value: {type(getattr(error, 'orig', error)).__name__}") from error
 
 
 class Queue:
-    """The analyst's queue in one database."""
+    """Alert queue stored in one SQL database."""
 
     def __init__(self, url: str, clock: Clock) -> None:
         """
         Open and migrate the database at a SQLAlchemy URL.
 
         Raises:
-            DatabaseError: if it cannot be opened.
+            DatabaseError: if the URL is wrong or the database cannot be opened.
         """
         self._clock = clock
         self._engine = open_database(url, "WHYFLAG_DATABASE")
 
     @property
     def engine(self) -> Engine:
-        """The engine underneath."""
+        """The SQLAlchemy engine of the queue's database."""
         return self._engine
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Queue:
         self._engine.dispose()
 
     def put(self, alert: Alert, explanation: Explanation) -> None:
-        """Add an alert with its explanation; an alert that is there keeps its finding and gets this explanation."""
+        """Add an alert with its explanation. If the alert is already queued, replace its explanation and keep its finding."""
         decision = alert.decision
         words = encode(explanation).decode()
         with self._engine.begin() as connection:
@@ -108,22 +108,22 @@ class Queue:
             try:
                 with connection.begin_nested():
                     connection.execute(insert(alerts).values(row))
-            except IntegrityError:  # another explainer was faster: the same alert, the same words
+            except IntegrityError:  # another explainer has just inserted the same alert and explanation
                 return
 
     def ping(self) -> None:
-        """Return when the database has answered."""
+        """Check that the database answers, and raise ``SQLAlchemyError`` if it does not."""
         with self.reading() as connection:
             connection.execute(select(1))
 
     def get(self, alert_id: str) -> QueuedAlert | None:
-        """One alert, None if there is none of that id."""
+        """Return the alert with this ID, or None."""
         with self.reading() as connection:
             row = connection.execute(select(alerts).where(alerts.c.alert_id == alert_id)).mappings().first()
         return _queued(row) if row else None
 
     def open_alerts(self, limit: int, offset: int = 0) -> list[QueuedAlert]:
-        """Alerts without a finding, highest expected loss first; of equal ones the older first."""
+        """Return alerts without a finding: highest expected loss first, older first among equal losses."""
         wanted = (
             select(alerts)
             .where(alerts.c.finding.is_(None))
@@ -135,15 +135,15 @@ class Queue:
             return [_queued(row) for row in connection.execute(wanted).mappings()]
 
     def of_card(self, card_id: str, limit: int = 10) -> list[QueuedAlert]:
-        """A card's alerts, newest first."""
+        """Return a card's alerts, newest first."""
         return self._newest(alerts.c.card_id == card_id, limit)
 
     def of_device(self, device_id: str, limit: int = 10) -> list[QueuedAlert]:
-        """A device's alerts, newest first."""
+        """Return a device's alerts, newest first."""
         return self._newest(alerts.c.device_id == device_id, limit)
 
     def of_merchant(self, merchant_id: str, limit: int = 10) -> list[QueuedAlert]:
-        """A merchant's alerts, newest first."""
+        """Return a merchant's alerts, newest first."""
         return self._newest(alerts.c.merchant_id == merchant_id, limit)
 
     def _newest(self, condition: Any, limit: int) -> list[QueuedAlert]:
@@ -153,10 +153,10 @@ class Queue:
 
     def begin_investigation(self, alert_id: str, analyst: str) -> int:
         """
-        Note that somebody lets a model look into an alert; the number of the investigation.
+        Record that an analyst started an investigation of an alert; return the investigation's number.
 
         Raises:
-            QueueError: if there is no such alert, or one is under way.
+            QueueError: if there is no such alert, or an investigation of it is under way.
         """
         now = self._clock.now_ms()
         with self._engine.begin() as connection:
@@ -169,14 +169,14 @@ class Queue:
                 investigations.c.asked_at > now - _INVESTIGATION_MS,
             )
             if connection.execute(under_way).first() is not None:
-                raise QueueError(f"an investigation of {alert_id} is under way")
+                raise QueueError(f"an investigation of {alert_id} is already under way: wait until it has ended")
             row = {"alert_id": alert_id, "asked_by": analyst, "asked_at": now, "state": UNDER_WAY}
             number = connection.execute(insert(investigations).values(row)).inserted_primary_key
             record(connection, now, analyst, "investigation", alert_id, "asked for")
         return int(number[0]) if number else 0
 
     def end_investigation(self, number: int, message: str | None) -> None:
-        """Keep what an investigation found, as JSON; None if it broke down."""
+        """Store the result of an investigation as JSON; None if the investigation failed."""
         with self._engine.begin() as connection:
             connection.execute(
                 update(investigations).where(investigations.c.number == number).values(state=ENDED, message=message)
@@ -184,8 +184,9 @@ class Queue:
 
     def investigations_of(self, alert_id: str) -> list[Any]:
         """
-        The investigations of an alert, newest first: ``asked_by``, ``asked_at``, ``state`` and ``message``. One that never ended, because
-        its process did, is not among them after ten minutes.
+        Return the investigations of an alert, newest first, as rows with ``asked_by``, ``asked_at``, ``state`` and ``message``.
+
+        An investigation that never ended because its process died is left out after ten minutes.
         """
         alive = self._clock.now_ms() - _INVESTIGATION_MS
         wanted = select(investigations).where(
@@ -195,14 +196,14 @@ class Queue:
             return list(connection.execute(wanted.order_by(investigations.c.number.desc())).all())
 
     def counts(self) -> dict[str, int]:
-        """Number of alerts that are open, and by finding."""
+        """Return the number of alerts by finding; ``open`` counts those without one."""
         with self.reading() as connection:
             rows = connection.execute(select(alerts.c.finding, func.count()).group_by(alerts.c.finding)).all()
         return {finding or "open": count for finding, count in rows}
 
     def decide(self, alert_id: str, finding: Finding, analyst: str, typology: str | None, note: str | None) -> Verdict:
         """
-        Record a verdict, to be published. A later verdict on the same alert replaces the finding; both stay in the trail.
+        Record a verdict for publication. A later verdict on the same alert replaces the finding; both stay in the audit trail.
 
         Raises:
             QueueError: if there is no such alert.
@@ -233,13 +234,13 @@ class Queue:
         return verdict
 
     def verdicts_of(self, alert_id: str) -> list[Verdict]:
-        """The verdicts on an alert, oldest first."""
+        """Return the verdicts on an alert, oldest first."""
         wanted = select(verdicts.c.message).where(verdicts.c.alert_id == alert_id).order_by(verdicts.c.number)
         with self.reading() as connection:
             return [decode_verdict(row.message.encode()) for row in connection.execute(wanted)]
 
     def unpublished(self, limit: int = 100) -> list[tuple[int, Verdict]]:
-        """Verdicts that Kafka has not acknowledged yet, with their numbers, oldest first."""
+        """Return the verdicts that Kafka has not acknowledged yet, with their numbers, oldest first."""
         wanted = (
             select(verdicts.c.number, verdicts.c.message)
             .where(verdicts.c.published.is_(False))
@@ -250,12 +251,12 @@ class Queue:
             return [(row.number, decode_verdict(row.message.encode())) for row in connection.execute(wanted)]
 
     def published(self, number: int) -> None:
-        """Kafka has acknowledged a verdict and its label."""
+        """Mark a verdict as published, once Kafka has acknowledged it and its label."""
         with self._engine.begin() as connection:
             connection.execute(update(verdicts).where(verdicts.c.number == number).values(published=True))
 
     def reading(self) -> Connection:
-        """A connection for reading alone."""
+        """Return a connection for read-only transactions."""
         return self._engine.connect().execution_options(reading=True)
 
 

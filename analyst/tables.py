@@ -1,4 +1,4 @@
-"""The tables of the analyst's queue and of the archive. Migrations in ``analyst/migrations`` make them; a test compares the two."""
+"""Tables of the queue and the archive. Migrations in ``analyst/migrations`` create them; a test checks that both agree."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ verdicts = Table(
     Column("published", Boolean, nullable=False),
 )
 
-# number is a case's own for ever; changed is the number of its last change, so that an index can follow
+# number identifies a case permanently; changed is the number of its last change, so that an index can catch up
 cases = Table(
     "cases",
     metadata,
@@ -62,7 +62,7 @@ cases = Table(
     Column("case_id", String(64), nullable=False),
     Column("changed", BigInteger, nullable=False),
     Column("removed", Boolean, nullable=False),
-    Column("judged", Boolean, nullable=False),  # by a person here; what came with a bundle gives way to that
+    Column("judged", Boolean, nullable=False),  # by a person here; takes precedence over the bundle's own case
     Column("outcome", String(16), nullable=False),
     Column("closed_time", BigInteger, nullable=False),
     Column("typology", String(64)),
@@ -101,9 +101,9 @@ audit = Table(
 
 def _archived(name: str, *columns: Column[Any] | Index) -> Table:
     """
-    A table of the archive: one row for each Kafka record, identified by where and when it was written.
+    Return an archive table with one row per record, keyed by the record's write time, partition and offset.
 
-    On PostgreSQL the rows of a day are a partition of their own, so that retention drops tables instead of deleting rows.
+    On PostgreSQL, each day has its own partition, so that old records are removed by dropping tables instead of deleting rows.
     """
     return Table(
         name,

@@ -1,8 +1,8 @@
 """
-The archive on a local PostgreSQL: transactions decoded and stored by the worker's stage, and one alert's history read back.
+Benchmark of the archive on a local PostgreSQL: the worker's stage stores transactions, and one alert's history is read back.
 
-The archive first gets 100,000 transactions spread over 90 days, then ``COUNT`` (500,000) of today in chunks of 5,000, which are timed. The
-server is Debian's with its defaults, on the same two cores.
+The archive first stores 100,000 transactions spread over 90 days, then ``COUNT`` (default 500,000) of today in chunks of
+5,000. Both loads are timed. The server is Debian's PostgreSQL with its defaults, on the same two cores.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _LOG_APPEND_TIME = 1
 
 
 def records(rng: np.random.Generator, first: int, count: int, begin: int, end: int) -> list[Any]:
-    """Kafka records of transactions spread over a time (epoch ms), from an offset on."""
+    """Return Kafka records of transactions between two times (epoch ms). Offsets begin at ``first``."""
     cards, merchants = rng.integers(0, _CARDS, count).tolist(), rng.integers(0, _MERCHANTS, count).tolist()
     times, amounts = np.sort(rng.integers(begin, end, count)).tolist(), rng.integers(100, 50_000, count).tolist()
     transactions = (
@@ -52,7 +52,7 @@ def records(rng: np.random.Generator, first: int, count: int, begin: int, end: i
 
 
 async def store(stage: ArchiveStage, made: list[Any]) -> float:
-    """Store records in chunks; the seconds it took."""
+    """Store records in chunks and return the seconds it took."""
     began = time.perf_counter()
     for begin in range(0, len(made), CHUNK):
         await stage.process(TRANSACTIONS, 0, made[begin : begin + CHUNK])
@@ -72,9 +72,7 @@ def main() -> None:
         archive = Archive(url, clock, days=_DAYS + 10)
         archive.migrate()
         stage = ArchiveStage(archive, Privacy(), clock)
-        print(
-            f"{'over 90 days':<16} {PAST / asyncio.run(store(stage, past)):10,.0f} transactions/s, with a partition a day to make"
-        )
+        print(f"{'over 90 days':<16} {PAST / asyncio.run(store(stage, past)):10,.0f} transactions/s, including daily partitions")
         for name in ("of today", "stored again"):
             print(f"{name:<16} {COUNT / asyncio.run(store(stage, today)):10,.0f} transactions/s")
         seconds = []

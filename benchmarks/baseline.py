@@ -1,8 +1,11 @@
 """
-The same features and model as most would write them first: a stock Faust agent, one event at a time, a table for cards and one
-for merchants. No batches, no checkpoints of its own, no promise about crashes: what there is to be better than.
+Baseline: the same features and model, written the obvious way.
 
-``python -m benchmarks.baseline BOOTSTRAP COUNT BUNDLE worker`` prints events a second; imported, it is checked against the engine.
+A stock Faust agent handles one event at a time, with a table for cards and one for merchants. It has no batches, no checkpoints
+of its own and no guarantees after a crash.
+
+``python -m benchmarks.baseline BOOTSTRAP COUNT BUNDLE worker`` prints events per second. A test imports this module and compares
+it with the engine.
 """
 
 import math
@@ -28,24 +31,24 @@ NAN = float("nan")
 UNUSUAL = "unusual"
 
 
-decode_past = msgspec.json.Decoder(list[Transaction]).decode  # a table holds what is JSON
+decode_past = msgspec.json.Decoder(list[Transaction]).decode  # tables hold JSON
 
 
 def normal_amount(spec: FeatureSpec, past: list[Transaction], now: Transaction) -> float:
-    """The normal amount of a card, minor units."""
+    """Return the normal amount of a card, minor units."""
     last = [p.amount for p in past if p.event_time > now.event_time - 30 * DAY][-51:]
     middle = statistics.median_low(last) if last else 0
     return (len(last) * middle + spec.normal_weight * spec.normal_amount) / (len(last) + spec.normal_weight)
 
 
 def judged(spec: FeatureSpec, past: list[Transaction], now: Transaction) -> Transaction:
-    """The transaction as the table remembers it: whether its amount was unusual stands in its memo, which no feature reads."""
+    """Return the transaction as stored in the table. Its memo, which no feature reads, marks an unusual amount."""
     unusual = now.amount > spec.unusual_ratio * normal_amount(spec, past, now)
     return structs.replace(now, memo=UNUSUAL if unusual else None)
 
 
 def card_features(spec: FeatureSpec, past: list[Transaction], now: Transaction) -> list[float]:
-    """Features of a card from the list of its transactions of the last 30 days, oldest first."""
+    """Return the features of a card from its transactions of the last 30 days, oldest first."""
     t, amount = now.event_time, now.amount
     hour = t % DAY / HOUR
     windows = {name: [p for p in past if p.event_time > t - length] for name, length in LENGTHS.items()}
@@ -133,7 +136,7 @@ def card_features(spec: FeatureSpec, past: list[Transaction], now: Transaction) 
 
 
 def merchant_features(spec: FeatureSpec, buckets: dict[str, dict[int, list[int]]], now: Transaction) -> list[float]:
-    """Features of a merchant from its buckets by resolution: [transactions, low amounts, sum of amounts]."""
+    """Return the features of a merchant from its buckets by resolution: [transactions, low amounts, sum of amounts]."""
     entity = spec.entity("merchant")
     totals = {}
     for window in entity.windows:
@@ -150,7 +153,7 @@ def merchant_features(spec: FeatureSpec, buckets: dict[str, dict[int, list[int]]
                 "amount_mean": total / count / 100 if count else NAN,
                 "amount_ratio": now.amount * count / total if total else NAN,
                 "low_share": low / count if count else NAN,
-                "fraud_reports": 0.0,  # no labels come in this benchmark
+                "fraud_reports": 0.0,  # this benchmark has no labels
                 "fraud_report_share": spec.fraud_prior * spec.prior_weight / (count + spec.prior_weight),
             }[feature.op]
         )
@@ -158,7 +161,7 @@ def merchant_features(spec: FeatureSpec, buckets: dict[str, dict[int, list[int]]
 
 
 def remember(spec: FeatureSpec, buckets: dict[str, dict[int, list[int]]], now: Transaction) -> dict[str, dict[int, list[int]]]:
-    """The merchant's buckets with one more transaction, those of more than 31 days ago forgotten."""
+    """Add a transaction to the merchant's buckets, remove expired buckets (after 31 days at most), and return them."""
     for resolution, size in {"5m": HOUR // 12, "1h": HOUR, "1d": DAY}.items():
         own, at = buckets.setdefault(resolution, {}), now.event_time // size
         keep = {"5m": 13, "1h": 25, "1d": 31}[resolution]
@@ -172,7 +175,7 @@ def remember(spec: FeatureSpec, buckets: dict[str, dict[int, list[int]]], now: T
 
 
 def decide(bundle: Bundle, cards: dict, merchants: dict, now: Transaction) -> bytes:
-    """The decision on one transaction, which both tables then remember."""
+    """Decide one transaction and add it to both tables. Return the encoded decision."""
     past = [p for p in decode_past(cards.get(now.card_id, "[]")) if p.event_time > now.event_time - 31 * DAY]
     buckets = merchants.get(now.merchant_id, {})
     x = [*card_features(bundle.spec, past, now), *merchant_features(bundle.spec, buckets, now)]
@@ -183,7 +186,7 @@ def decide(bundle: Bundle, cards: dict, merchants: dict, now: Transaction) -> by
 
 
 def main(bootstrap: str, count: int, bundle: Bundle) -> None:
-    """Run until ``count`` events are decided; the first hundred are not timed."""
+    """Run until ``count`` events are decided. The first hundred are not timed."""
     app = faust.App(
         "baseline", broker=f"kafka://{bootstrap}", store="memory://", datadir="/tmp", web_enabled=False, topic_disable_leader=True,
         consumer_auto_offset_reset="earliest", origin=None, autodiscover=False, topic_partitions=4,

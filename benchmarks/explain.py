@@ -1,7 +1,7 @@
 """
-The explaining side: evidence and explanation of an alert, a casebook of a million cases, and how good its neighbours are.
+Benchmarks of explaining: evidence and explanation of an alert, a casebook of a million cases, and the quality of its neighbours.
 
-``python -m benchmarks.explain [evidence] [casebook] [retrieval]``; all of them without a name. One core for what is timed.
+Run ``python -m benchmarks.explain [evidence] [casebook] [retrieval]``; without a name all parts run. Timed work uses one core.
 """
 
 import os
@@ -91,7 +91,7 @@ def _written(claims: tuple[Claim, ...], facts: tuple[Fact, ...], language: str) 
 
 
 def casebook(folder: Path) -> None:
-    """A million vectors: real ones of a simulated world's transactions, and more that lie between two of them and beside."""
+    """Measure a million vectors: real ones of simulated transactions, and noisy mixtures of two real ones."""
     bundle = load_bundle(folder / "bundle")
     history = load_history(
         TransactionFile(folder / "transactions.parquet", load_mapping("whyflag")),
@@ -126,16 +126,16 @@ def casebook(folder: Path) -> None:
         recall = np.mean([len(set(f) & set((e + 1).tolist())) / 10 for f, e in zip(found, exact, strict=True)])
         print(f"{count:,} cases: built in {built:.0f} s, recall@10 {recall:.4f} against exact search")
         shown("  ten nearest", [timed(store.nearest, vector, 10) for vector in asked])
-        shown("  ten nearest, half of all closed too late", [timed(store.nearest, vector, 10, 500) for vector in asked])
+        shown("  ten nearest, half of the cases closed too late", [timed(store.nearest, vector, 10, 500) for vector in asked])
         numbers = rng.integers(1, count, 500).tolist()
         shown("  replace one", [timed(store.put, [n], [1], made[n - 1][None, :], 1) for n in numbers])
         kept = timed(store.save)
         size = sum(file.stat().st_size for file in (folder / f"index-{count}").iterdir())
         again = FaissCases("bench", own.shape[1], folder / f"index-{count}")
-        print(f"  {size / 2**20:.0f} MiB on disk, kept in {kept:.1f} s, read and checked in {timed(again.load):.1f} s")
+        print(f"  {size / 2**20:.0f} MiB on disk, saved in {kept:.1f} s, read and checked in {timed(again.load):.1f} s")
         faiss.omp_set_num_threads(os.cpu_count() or 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"peak memory of the process grew by {(peak - before) / 2**10:.0f} MiB over the vectors it was fed from")
+    print(f"peak memory of the process grew by {(peak - before) / 2**10:.0f} MiB, without the input vectors")
 
 
 def _fill(store: FaissCases, vectors: Matrix, closed: npt.NDArray[np.int64]) -> None:
@@ -153,10 +153,10 @@ def _exact(asked: Matrix, made: Matrix) -> npt.NDArray[np.int64]:
 
 def retrieval(folder: Path) -> None:
     """
-    Neighbours of frauds of a typology that the model never saw, among cases of the weeks before.
+    Measure the neighbours of frauds whose typology the model never saw, among the cases of the weeks before.
 
-    Precision at 5: share of the five nearest that are of the query's typology. AUC: of the fraud share among the five nearest, frauds
-    of that typology against honest transactions.
+    Precision at 5 is the share of the five nearest cases that have the query's typology. The AUC measures how well the share of
+    frauds among the five nearest cases separates frauds of that typology from honest transactions.
     """
     spec = default_spec("EUR")
     history = load_history(
@@ -213,7 +213,7 @@ def _quality(
 
 
 def _text_vectors(spec: object, X: Matrix) -> Matrix:
-    """Each row as the catalogue's sentences, embedded by latent semantic analysis: no language model can be had here."""
+    """Write each row as the catalogue's sentences and embed them by latent semantic analysis: no language model is available."""
     told = [entity_of(spec, name) for name in spec.feature_names]  # type: ignore[arg-type, attr-defined]
     english = writer(ENGLISH)
 
@@ -231,7 +231,7 @@ def main() -> None:
     parts = {"evidence": evidence, "casebook": casebook, "retrieval": retrieval}
     wanted = sys.argv[1:] or list(parts)
     if unknown := [name for name in wanted if name not in parts]:
-        sys.exit(f"no part {unknown[0]}: choose {', '.join(parts)}")
+        sys.exit(f"unknown part {unknown[0]}: choose from {', '.join(parts)}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="whyflag-bench-") as name:
         folder = Path(name)

@@ -1,6 +1,6 @@
-"""Speed of the feature engine over the whole default spec, one core: whole history at once, and in batches of the stream's size.
+"""Benchmark of the feature engine with the default spec on one core: the whole history at once, and in the stream's batches.
 
-Run it by ``make bench``. Figures are for this machine, now; compare only figures of one run.
+Run it with ``make bench``. Figures hold only for this machine at this time; compare only figures of one run.
 """
 
 import platform
@@ -16,7 +16,7 @@ from training.simulator import SimulationSpec, simulate
 
 
 def main() -> None:
-    """Print transactions a second."""
+    """Print transactions per second."""
     table = simulate(SimulationSpec(transactions=1_000_000)).transactions
     n, spec = len(table), default_spec()
     full = pa.table(
@@ -25,7 +25,7 @@ def main() -> None:
     begin = time.perf_counter()
     columns = columns_of(full, spec)
     converted = time.perf_counter() - begin
-    FeatureEngine(spec).update(columns.rows(slice(0, 1000)))  # compile
+    FeatureEngine(spec).update(columns.rows(slice(0, 1000)))  # compiles the kernels
     print(f"{platform.machine()}, Python {platform.python_version()}; {n:,} transactions, {len(spec.feature_names)} features")
     print(f"columns from a table     {n / converted:12,.0f} transactions/s")
     for name, size in (("whole history at once", n), ("batches of 256", 256)):

@@ -1,9 +1,12 @@
 """
-From produce to decision on Apache Kafka: transactions are sent at a steady rate, and the broker stamps each decision when it is
-written. One worker on one core with a checkpoint a second; the broker and the sender share the other.
+Benchmark of the latency from produce to decision on Apache Kafka.
 
-``RATES`` (default ``2000,10000``) are transactions a second, ``SECONDS`` (default 15) how long each lasts. Each rate is tried with one
-partition and with four, because a worker's fixed costs are those of a chunk, and a chunk is of one partition.
+Transactions are sent at a steady rate, and the broker stamps each decision when it is written. One worker runs on one core with a
+checkpoint per second; the broker and the sender share the other core.
+
+``RATES`` (default ``2000,10000``) are transactions per second, ``SECONDS`` (default 15) is the duration of each rate. Each
+rate is measured with one and with four partitions, because a worker has fixed costs per chunk and a chunk belongs to one
+partition.
 """
 
 import asyncio
@@ -29,7 +32,7 @@ _WARM_UP_SECONDS = 5.0
 
 
 async def sent_at(place: Setting, rate: int, partitions: int) -> dict[bytes, float]:
-    """Send for some seconds; returns when each transaction was handed to the producer, epoch seconds."""
+    """Send transactions at a rate; return when each was handed to the producer, epoch seconds by transaction id."""
     sent: dict[bytes, float] = {}
     wanted = int(rate * (SECONDS + _WARM_UP_SECONDS))
     transactions = place.transactions()
@@ -50,7 +53,7 @@ async def sent_at(place: Setting, rate: int, partitions: int) -> dict[bytes, flo
 
 
 def latencies(place: Setting, rate: int, partitions: int) -> np.ndarray:
-    """Milliseconds from just before a transaction is handed to the producer until the broker has written its decision."""
+    """Return the ms from just before a transaction is handed to the producer until the broker has written its decision."""
     stamped_by_broker(place)
     sent = asyncio.run(sent_at(place, rate, partitions))
     first = min(sent.values()) + _WARM_UP_SECONDS
@@ -59,7 +62,7 @@ def latencies(place: Setting, rate: int, partitions: int) -> np.ndarray:
 
 
 def stamped_by_broker(place: Setting) -> None:
-    """Let the broker's clock, which is the sender's, say when a decision was written."""
+    """Make the broker stamp each decision when it is written. Its clock is the same as the sender's."""
     admin = KafkaAdminClient(bootstrap_servers=place.cluster.bootstrap)
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, DECISIONS, {"message.timestamp.type": "LogAppendTime"})])
     admin.close()

@@ -1,4 +1,8 @@
-"""The parts of the scoring path alone, in batches of 1,000 in one process without Kafka: µs a transaction, the best of five laps each."""
+"""
+Benchmark of the parts of the scoring path, in batches of 1,000 in one process without Kafka.
+
+The figures are µs per transaction, the best of five laps.
+"""
 
 import platform
 import tempfile
@@ -70,11 +74,11 @@ def main() -> None:
     decided = [decision for batch, s in zip(batches, scores, strict=True) for decision in decisions(batch, s)]
 
     timed("decode, check and make private", lambda: [decode_transactions(raw, Privacy()) for raw in raws])
-    timed("columns of messages", lambda: [engine.columns(batch) for batch in batches])
+    timed("convert messages to columns", lambda: [engine.columns(batch) for batch in batches])
     for entity in spec.entities:
         timed(f"features of the {entity.name}", lambda entity=entity: computed(EntityEngine(spec, entity), columns))
-    timed("encode the record between the hops", lambda: [encode(message) for message in profiled])
-    timed("decode the record between the hops", lambda: [decode_profiled(raw) for raw in between])
+    timed("encode the record between hops", lambda: [encode(message) for message in profiled])
+    timed("decode the record between hops", lambda: [decode_profiled(raw) for raw in between])
     timed("score: XGBoost, calibration, novelty, policy", lambda: [score(bundle, x, priced) for x in X])
     timed("  of which novelty", lambda: [novelty(bundle.forest, x) for x in X])
     timed("decision messages", lambda: [decisions(batch, s) for batch, s in zip(batches, scores, strict=True)])

@@ -1,4 +1,4 @@
-"""Speed of masking, on ordinary text and on the texts that are slowest to mask: megabytes of UTF-8 a second."""
+"""Benchmark of masking, on ordinary text and on the slowest texts, in megabytes of UTF-8 per second."""
 
 import os
 import platform
@@ -10,13 +10,13 @@ from core.privacy.sensitive import mask
 SIZE = 65_536
 TEXTS = {
     "ordinary words": "the customer called about a payment at the shop ",
-    "one digit after another": "1 ",
+    "single digits and spaces": "1 ",
     "dotted digits": "1.",
     "random digits": " ".join(random.Random(1).choices("0123456789", k=SIZE // 2)),
     "full-width digits": "\uff11 ",
-    "digits without end": "4",
+    "one long run of digits": "4",
     "card numbers": "4111111111111111 ",
-    "nearly card numbers": "4111 1111 1111 1112 ",
+    "almost card numbers": "4111 1111 1111 1112 ",
     "e-mail addresses": "a@b.cd ",
     "at signs": "a@",
     "social security numbers": "078-05-1120 ",
@@ -24,7 +24,7 @@ TEXTS = {
 
 
 def main() -> None:
-    """Print a line a text."""
+    """Print one line per text."""
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; one core used")
     for name, piece in TEXTS.items():
         text = piece * max(1, SIZE // len(piece))

@@ -1,7 +1,7 @@
 """
-State of many cards on Apache Kafka: written as one checkpoint, restored as a worker would, and what a card takes in memory.
+Benchmark of the state of many cards on Apache Kafka: write one checkpoint, restore it as a worker does, memory per card.
 
-``CARDS`` and ``EACH`` (transactions a card, spread over 30 days) choose the size; all are in one partition, which is the worst case.
+``CARDS`` and ``EACH`` (transactions per card, spread over 30 days) set the size. All cards are in one partition, the worst case.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _DAY = 86_400_000
 
 
 def columns(rng: np.random.Generator, number: int) -> TransactionColumns:
-    """One transaction of every card."""
+    """Return one transaction of every card."""
     n = CARDS
     return TransactionColumns(
         transaction=(np.arange(n, dtype=np.uint64) + np.uint64(number * n)) * np.uint64(0x9E3779B97F4A7C15),
@@ -68,9 +68,10 @@ async def measure(bootstrap: str) -> None:
     took = time.perf_counter() - began
     assert checkpoint is not None
     assert restored.digest == checkpoint.digest
-    print(f"{state.keys:,} cards with {EACH} transactions each: {size / state.keys:,.0f} bytes a card in the log")
+    print(f"{state.keys:,} cards with {EACH} transactions each: {size / state.keys:,.0f} bytes per card in the log")
     print(
-        f"memory                {restored.nbytes / restored.keys:10,.0f} bytes a card as restored, {state.nbytes / state.keys:,.0f} as grown"
+        f"memory                {restored.nbytes / restored.keys:10,.0f} bytes per card after the restore, "
+        f"{state.nbytes / state.keys:,.0f} when built from events"
     )
     print(f"rows packed           {packed:10.1f} s")
     print(f"packed and written    {written:10.1f} s")

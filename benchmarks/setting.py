@@ -1,4 +1,4 @@
-"""What the benchmarks of the stream share: a simulated world, a bundle trained on it, a broker pinned to one core, pinned workers."""
+"""Shared setup of the stream benchmarks: a simulated world, a bundle trained on it, and a broker and workers pinned to cores."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ _murmur2 = DefaultPartitioner()
 
 
 class Setting(Struct):
-    """Where a benchmark takes place."""
+    """The environment of a benchmark: data folder, broker and its settings, and the number of transactions and cards."""
 
     folder: Path
     cluster: KafkaCluster
@@ -49,13 +49,13 @@ class Setting(Struct):
         return transactions_in(self.folder)
 
     def load(self) -> None:
-        """Fresh topics with all transactions."""
+        """Recreate the topics and publish all transactions."""
         emptied(self.cluster.bootstrap)
         create_topics(self.kafka, partitions=PARTITIONS, replication=1)
         asyncio.run(self._load())
 
     def written(self) -> dict[str, int]:
-        """Bytes of each topic as they are on the broker's disk."""
+        """Return the bytes of each topic on the broker's disk."""
         found: dict[str, int] = {}
         for path in self.cluster.nodes[0].folder.glob("data/*/*.log"):
             topic, _, partition = path.parent.name.rpartition("-")
@@ -71,12 +71,12 @@ class Setting(Struct):
 
 
 def transactions_in(folder: Path) -> Iterator[Transaction]:
-    """The transactions of a simulated world."""
+    """Return the transactions of a simulated world."""
     return transactions_of(TransactionFile(folder / "transactions.parquet", load_mapping("whyflag")))
 
 
 def trained_world(folder: Path, count: int) -> None:
-    """About ``count`` transactions over 60 days, and a bundle of 200 trees trained on them."""
+    """Simulate about ``count`` transactions over 60 days, and train a bundle of 200 trees on them."""
     _whyflag("simulate", "--out", str(folder), "--transactions", str(count), "--days", "60")
     _whyflag(
         "train", "--transactions", str(folder / "transactions.parquet"), "--labels", str(folder / "labels.parquet"),
@@ -85,7 +85,7 @@ def trained_world(folder: Path, count: int) -> None:
 
 
 def batches(transactions: Iterator[Transaction], partitions: int = PARTITIONS) -> list[Outputs]:
-    """Transactions keyed as any producer keys them."""
+    """Return one batch per partition. Cards are the keys, and keys are assigned to partitions as Kafka's producers do it."""
     places = list(range(partitions))
     found = [Outputs(TRANSACTIONS, [], [], partition) for partition in places]
     for transaction in transactions:
@@ -101,7 +101,7 @@ def pinned(pid: int, *cores: int) -> None:
 
 
 def metric(port: int, name: str) -> float:
-    """One of a worker's metrics; asking takes it some milliseconds."""
+    """Return one of a worker's metrics. The request costs the worker a few milliseconds."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith(name + " "):
@@ -117,7 +117,7 @@ def _whyflag(*arguments: str) -> None:
 
 @contextmanager
 def setting(count: int) -> Iterator[Setting]:
-    """A trained world, and a broker on the other core."""
+    """Prepare a trained world and a broker on the other core, and yield the setting."""
     with tempfile.TemporaryDirectory(prefix="whyflag-bench-") as name:
         folder = Path(name)
         trained_world(folder, count)

@@ -1,8 +1,9 @@
 """
-The scoring path on Apache Kafka: one worker pinned to one core, both hops, checkpoints, a trained model. Kafka and the load on the other.
+Benchmark of the scoring path on Apache Kafka: one worker on one core, with both hops, checkpoints and a trained model.
 
-Beside it, in the same run on the same topic: a stock Faust agent with an empty body, the same features and model one event at a
-time with tables (``baseline.py``), and a bare aiokafka loop that decodes, computes, scores and forgets. Last, two workers.
+Kafka and the load run on the other core. The same run measures three references on the same topic: a stock Faust agent with an
+empty body, a Faust agent that computes the same features and model one event at a time with tables (``baseline.py``), and a bare
+aiokafka loop that decodes, computes, scores and keeps no results. The last measurement has two workers.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ def stock_rate(place: Setting, count: int) -> float:
 
 
 def agent_rate(script: list[str]) -> float:
-    """What a Faust app of its own prints at its end."""
+    """Run a Faust app in its own process and return the rate that it prints at the end."""
     done = subprocess.run(
         ["taskset", "-c", str(WORKER_CORE), sys.executable, *script, "worker"],
         check=True, capture_output=True, text=True, timeout=300, cwd=ROOT,
@@ -66,7 +67,7 @@ def agent_rate(script: list[str]) -> float:
 
 
 async def bare_rate(place: Setting) -> float:
-    """A loop that decodes, computes all features, scores, and forgets: no hops, no outputs, no checkpoints."""
+    """Measure a loop that decodes, computes all features and scores: no hops, no outputs, no checkpoints."""
     bundle = load_bundle(place.bundle)
     engine = FeatureEngine(bundle.spec)
     done, began = 0, 0.0
@@ -86,8 +87,9 @@ async def bare_rate(place: Setting) -> float:
 
 def worker_rate(place: Setting, cores: list[int]) -> tuple[float, dict[str, float], float]:
     """
-    Decided transactions a second of one worker on each of some cores, which meet the whole topic; seconds by what they were spent on;
-    memory in MB of the largest.
+    Measure one worker on each of ``cores`` over the whole topic.
+
+    Return the decided transactions per second, the seconds by stage and activity, and the memory of the largest worker in MB.
     """
     place.load()
     with ExitStack() as stack:
@@ -100,7 +102,7 @@ def worker_rate(place: Setting, cores: list[int]) -> tuple[float, dict[str, floa
             try:
                 done = sum(metric(worker.port, 'whyflag_records_total{stage="score",topic="profiled"}') for worker in workers)
             except OSError:
-                continue  # not listening yet
+                continue  # the worker is not listening yet
             now = time.perf_counter()
             if first is None and done > WARM_UP:
                 first = (now, done)
@@ -135,10 +137,10 @@ def main() -> None:
                 f"{memory:,.0f} MB"
             )
             for what, seconds in spent.items():
-                print(f"  {what:<20} {seconds / place.count * 1e6:6.1f} µs a transaction", flush=True)
+                print(f"  {what:<20} {seconds / place.count * 1e6:6.1f} µs per transaction", flush=True)
         for topic, size in sorted(place.written().items()):
             if not topic.startswith("_"):
-                print(f"  {topic:<20} {size / place.count:6.0f} bytes a transaction on the broker's disk")
+                print(f"  {topic:<20} {size / place.count:6.0f} bytes per transaction on the broker's disk")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``whyflag``: commands are imported when they are called, so that ``--help`` answers at once."""
+"""``whyflag``: the command group, which imports a command only when it is called, so that ``--help`` is fast."""
 
 import importlib
 import os
@@ -18,26 +18,28 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("cli.demo", "Simulate, train, and watch the whole pipeline run on an embedded broker."),
-    "simulate": Command("cli.modelling.simulate", "Write simulated transactions, labels and their truth."),
+    "demo": Command("cli.demo", "Simulate data, train a model, and run the whole pipeline on an embedded broker."),
+    "simulate": Command("cli.modelling.simulate", "Write simulated transactions, labels and the ground truth."),
     "train": Command("cli.modelling.train", "Train, calibrate and evaluate a model bundle from a file."),
-    "tune": Command("cli.modelling.tune", "Search for a recipe to train by."),
-    "report": Command("cli.modelling.report", "Write a page with pictures of what a bundle does."),
-    "backtest": Command("cli.modelling.backtest", "What policies would have decided over history."),
-    "bundles": Command("cli.modelling.bundles", "Store, challenge, promote and roll back bundles."),
-    "retrain": Command("cli.modelling.retrain", "Train a challenger on new labels; promote it through the gates."),
-    "benchmark": Command("cli.modelling.benchmark", "Measure the models against published results."),
-    "replay": Command("cli.modelling.replay", "Decide every transaction of a file, without Kafka."),
-    "topics": Command("cli.operations.topics", "Make the Kafka topics."),
-    "produce": Command("cli.operations.produce", "Write a file of transactions into Kafka."),
-    "state": Command("cli.operations.state", "Look after the state that workers keep in Kafka."),
+    "tune": Command("cli.modelling.tune", "Search for a training recipe."),
+    "report": Command("cli.modelling.report", "Write an HTML report with charts of a bundle's performance."),
+    "backtest": Command("cli.modelling.backtest", "Show what policies would have decided on past transactions."),
+    "bundles": Command("cli.modelling.bundles", "Manage the bundle store: add, challenge, promote and roll back bundles."),
+    "retrain": Command(
+        "cli.modelling.retrain", "Train a challenger on new labels; optionally promote it if it passes the gates."
+    ),
+    "benchmark": Command("cli.modelling.benchmark", "Compare the models with published results."),
+    "replay": Command("cli.modelling.replay", "Score and decide every transaction in a file, without Kafka."),
+    "topics": Command("cli.operations.topics", "Create the Kafka topics and their ACLs."),
+    "produce": Command("cli.operations.produce", "Send a file of transactions to Kafka."),
+    "state": Command("cli.operations.state", "Rebuild the state that workers keep in Kafka."),
     "worker": Command("cli.operations.worker", "Run a worker: score, explain or archive."),
-    "archive": Command("cli.operations.archive", "Fill the archive from files of past transactions."),
-    "cases": Command("cli.casework.cases", "Look after the casebook of past alerts."),
-    "investigate": Command("cli.casework.investigate", "Let a language model look into an alert with read-only tools."),
-    "evaluate": Command("cli.casework.evaluate", "Compare language models and prompts by what they write."),
-    "sar": Command("cli.casework.sar", "Draft a suspicious-activity narrative about an alert."),
-    "console": Command("cli.operations.console", "Serve the analyst's queue and pages."),
+    "archive": Command("cli.operations.archive", "Load past transactions and labels from files into the archive."),
+    "cases": Command("cli.casework.cases", "Inspect, correct and rebuild the casebook of past alerts."),
+    "investigate": Command("cli.casework.investigate", "Let a language model investigate an alert with read-only tools."),
+    "evaluate": Command("cli.casework.evaluate", "Compare language models and prompts by the explanations they write."),
+    "sar": Command("cli.casework.sar", "Draft the narrative of a suspicious-activity report on an alert."),
+    "console": Command("cli.operations.console", "Serve the analysts' web console."),
     "schemas": Command("cli.operations.schemas", "Write the JSON Schemas of the messages."),
 }
 
@@ -61,14 +63,14 @@ class _Lazy(click.Group):
 @click.version_option(package_name="whyflag")
 def whyflag() -> None:
     """
-    Real-time card-fraud detection that explains itself.
+    Real-time card-fraud detection that explains its alerts.
 
     Settings come from WHYFLAG_* environment variables: see docs/settings.md.
     """
 
 
 def main() -> None:
-    """Run; an error that whyflag knows is told in one line, without a traceback."""
+    """Run the command line. Print known errors in one line, without a traceback."""
     try:
         whyflag(standalone_mode=False)
     except click.exceptions.Abort:
@@ -86,7 +88,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        # a full disk, a folder that may not be written, a port that is taken
+        # for example a full disk, a folder without write permission, or a port in use
         click.echo(f"whyflag: {error}", err=True)
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ import click
 
 def spec_of(name: str, currency: str) -> Any:
     """
-    The feature spec of a name, in a currency.
+    Return the named feature spec for a currency.
 
     Raises:
-        InputError: if there is none, or the currency is no ISO 4217 code.
+        InputError: if there is no such spec, or the currency is not an ISO 4217 code.
     """
     import re
 
@@ -21,16 +21,16 @@ def spec_of(name: str, currency: str) -> Any:
     if name not in SPECS:
         raise InputError(f"no feature spec {name!r}: choose {' or '.join(SPECS)}")
     if not re.fullmatch("[A-Z]{3}", currency):
-        raise InputError(f"--currency {currency!r} is no ISO 4217 code such as EUR")
+        raise InputError(f"--currency {currency!r} is not an ISO 4217 code: give one such as EUR")
     return SPECS[name](currency)
 
 
 def currency_of(source: Any) -> str:
     """
-    The currency of a file's first transaction.
+    Return the currency of a file's first transaction.
 
     Raises:
-        InputError: if it holds none.
+        InputError: if the file holds no transactions.
     """
     from core.errors import InputError
 
@@ -42,10 +42,10 @@ def currency_of(source: Any) -> str:
 
 def delay_of(text: str) -> int:
     """
-    A label delay in milliseconds.
+    Return a label delay in milliseconds.
 
     Raises:
-        InputError: if it is no duration.
+        InputError: if the text is not a duration.
     """
     from core.clock import duration_ms
     from core.errors import InputError
@@ -57,10 +57,10 @@ def delay_of(text: str) -> int:
 
 
 def transactions_options(command: Any) -> Any:
-    """``--transactions``, ``--mapping`` and ``--labels``."""
+    """Add the options ``--transactions``, ``--mapping`` and ``--labels`` to a command."""
     for option in (
-        click.option("--labels", type=click.Path(path_type=Path), help="File of labels, where the transactions hold none."),
-        click.option("--mapping", default="whyflag", show_default=True, help="Name of an included mapping, or a TOML file."),
+        click.option("--labels", type=click.Path(path_type=Path), help="File of labels, if the transactions have none."),
+        click.option("--mapping", default="whyflag", show_default=True, help="Name of a built-in mapping, or a TOML file."),
         click.option("--transactions", type=click.Path(path_type=Path), required=True, help="CSV, Parquet or JSON Lines file."),
     ):
         command = option(command)

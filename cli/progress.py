@@ -1,4 +1,4 @@
-"""Progress on the terminal's error stream, so that results can be piped."""
+"""Progress display on stderr, so that results on stdout can be piped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +10,19 @@ stderr = Console(stderr=True)
 
 
 class Stages:
-    """Stages of a long run, one line each."""
+    """Progress of a long run, with one line per stage."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._task: TaskID | None = None
 
     def stage(self, name: str, steps: int = 0) -> None:
-        """Begin a stage with a number of steps, 0 if that is not known."""
+        """Begin a stage with a number of steps, or 0 if the number is not known."""
         self._finish()
         self._task = self._bars.add_task(name, total=steps or None)
 
     def advance(self, steps: int) -> None:
-        """Some steps of this stage are done."""
+        """Mark a number of steps of the current stage as done."""
         if self._task is not None:
             self._bars.advance(self._task, steps)
 
@@ -32,13 +32,13 @@ class Stages:
             self._bars.update(self._task, total=done or 1, completed=done or 1)
 
     def close(self) -> None:
-        """The last stage is done."""
+        """Mark the last stage as done."""
         self._finish()
 
 
 @contextmanager
 def stages() -> Iterator[Stages]:
-    """Show stages while the block runs: bars on a terminal, a line for each stage elsewhere."""
+    """Show the stages while the block runs: as bars on a terminal, otherwise as one line per stage."""
     if not stderr.is_terminal:
         yield _Lines()
         return

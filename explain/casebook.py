@@ -1,8 +1,8 @@
 """
 Similar past cases: a LlamaIndex retriever over the vectors of investigated alerts.
 
-A case's vector is its standardised features beside its TreeSHAP contributions, each of length one. The cases themselves are in SQL
-(``analyst.cases``); the vectors are derived from them (``explain.vectors``) and follow every change.
+A case's vector concatenates its standardised features and its TreeSHAP contributions, each scaled to the same length. The cases
+themselves are in SQL (``analyst.cases``). The vectors (``explain.vectors``) are derived from the cases and follow every change.
 """
 
 import io
@@ -27,17 +27,19 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float32]
 SIMILAR = 5
-_CLIP = 4.0  # standard deviations beyond which a feature is simply extreme
+_CLIP = 4.0  # standard deviations at which features are clipped
 _DIFFERENCES = 2
-_NOTABLE = 0.5  # standard deviations from which a difference is told
-_SHARED = 3  # strongest themes that are compared
+_NOTABLE = 0.5  # smallest difference shown, in standard deviations
+_SHARED = 3  # strongest themes of each score that are compared
 _AT_ONCE = 5000
 
 
 class Case(Struct, frozen=True):
     """
-    An investigated alert: ``features`` and ``contributions`` float32 [F] in the order of the bundle's spec. ``note`` is an analyst's
-    and untrusted.
+    An investigated alert.
+
+    ``features`` and ``contributions`` are float32 [F] in the order of the bundle's spec. ``note`` is an analyst's text and
+    untrusted.
     """
 
     case_id: str
@@ -50,7 +52,7 @@ class Case(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """A case as it is since change number ``changed``; ``case`` is None for one that was taken out."""
+    """The state of a case since change number ``changed``. ``case`` is None if the case was removed."""
 
     number: int
     changed: int
@@ -58,20 +60,20 @@ class Change(Struct, frozen=True):
 
 
 class CaseSource(Protocol):
-    """Where the cases are kept, by bundle: ``number`` is a case's own for ever, ``changed`` counts changes."""
+    """A source of cases by bundle. ``number`` identifies a case permanently; ``changed`` is the running number of a change."""
 
     def changes(self, bundle: str, after: int, limit: int) -> list[Change]:
-        """What changed after a change, oldest first."""
+        """Return the changes after change number ``after``, oldest first."""
 
     def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
-        """Cases by number; those that were taken out are missing."""
+        """Return cases by number. Removed cases are left out."""
 
     def typed_frauds(self, bundle: str, limit: int) -> list[Case]:
-        """The newest frauds with a typology."""
+        """Return the newest frauds with a typology."""
 
 
 class CasesInMemory:
-    """Cases that are kept nowhere else: of a bundle alone, for a measurement."""
+    """A source that holds the cases of a single bundle in memory, for measurements."""
 
     def __init__(self, cases: Iterable[Case] = ()) -> None:
         self._changes: dict[str, Change] = {}
@@ -84,7 +86,7 @@ class CasesInMemory:
         self._set(case.case_id, case)
 
     def remove(self, case_id: str) -> None:
-        """Take a case out."""
+        """Remove a case."""
         self._set(case_id, None)
 
     def _set(self, case_id: str, case: Case | None) -> None:
@@ -93,27 +95,28 @@ class CasesInMemory:
         self._changes[case_id] = Change(known.number if known else len(self._changes) + 1, self._count, case)
 
     def changes(self, bundle: str, after: int, limit: int) -> list[Change]:
-        """What changed after a change, oldest first."""
+        """Return the changes after change number ``after``, oldest first."""
         found = (change for change in self._changes.values() if change.changed > after)
         return sorted(found, key=lambda change: change.changed)[:limit]
 
     def typed_frauds(self, bundle: str, limit: int) -> list[Case]:
-        """The newest frauds with a typology."""
+        """Return the newest frauds with a typology."""
         found = [
             one.case for one in self._changes.values() if one.case and one.case.outcome is Finding.FRAUD and one.case.typology
         ]
         return sorted(found, key=lambda case: -case.closed_time)[:limit]
 
     def cases(self, bundle: str, numbers: list[int]) -> dict[int, Case]:
-        """Cases by number."""
+        """Return cases by number. Removed cases are left out."""
         wanted = set(numbers)
         return {change.number: change.case for change in self._changes.values() if change.case and change.number in wanted}
 
 
 def case_from(alert: Alert, verdict: Verdict, bundle: Bundle) -> Case | None:
     """
-    The case that a verdict makes of an alert, with this bundle's contributions; None for an escalation, or where the alert lacks
-    the bundle's features.
+    Return the case for an alert and its verdict, with this bundle's contributions.
+
+    None for an escalation, or if the alert's features differ from the bundle's.
     """
     if verdict.finding is Finding.ESCALATE or alert.features.keys() != set(bundle.spec.feature_names):
         return None
@@ -122,7 +125,7 @@ def case_from(alert: Alert, verdict: Verdict, bundle: Bundle) -> Case | None:
 
 
 def bundle_cases(bundle: Bundle) -> list[Case]:
-    """The cases that come with a bundle: the alerts it would have raised before it went live."""
+    """Return the cases that come with a bundle: the alerts that the bundle would have raised before it went live."""
     rows = pyarrow.parquet.read_table(io.BytesIO(Path(bundle.folder / CASES).read_bytes())).to_pylist()
     return [
         Case(
@@ -137,14 +140,14 @@ def bundle_cases(bundle: Bundle) -> list[Case]:
 
 
 class Casebook:
-    """The cases of a bundle, and the vectors that find the nearest."""
+    """The cases of a bundle, and the vectors for finding the nearest cases."""
 
     def __init__(self, bundle: Bundle, source: CaseSource, store: "VectorStore | None" = None) -> None:
-        """Over cases and their vectors; without a ``store`` the vectors are kept in memory."""
+        """Create a casebook over a source of cases. Without a ``store``, the vectors are kept in memory."""
         from explain.vectors import FaissCases
 
         self._bundle, self._source = bundle, source
-        # an empty store counts as false
+        # an empty store is falsy, hence the comparison with None
         self._store = FaissCases(bundle.version, 2 * len(bundle.spec.feature_names)) if store is None else store
         self._known = self._store.known
         self._themes = np.array(themes_of(bundle.spec))
@@ -152,19 +155,19 @@ class Casebook:
 
     @property
     def version(self) -> str:
-        """Which bundle's vectors these are, and the number of the last change they hold."""
+        """The bundle's version, and the number of the last change that the vectors include."""
         return f"{self._bundle.version}-{self._known}"
 
     def __len__(self) -> int:
         return len(self._store)
 
     def vector(self, features: Vector, contributions: Vector) -> Vector:
-        """The unit vector, float32 [2 F], of features and contributions float32 [F]."""
+        """Return the unit vector, float32 [2 F], of features and contributions, each float32 [F]."""
         own: Vector = self.vectors(features[None, :], contributions[None, :])[0]
         return own
 
     def vectors(self, features: Vector, contributions: Vector) -> Vector:
-        """The unit vectors, float32 [N, 2 F], of features and contributions float32 [N, F]."""
+        """Return the unit vectors, float32 [N, 2 F], of features and contributions, each float32 [N, F]."""
         reference = self._bundle.reference
         z = np.clip(np.nan_to_num((features - reference.mean) / reference.std), -_CLIP, _CLIP)
         parts = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in (z, contributions)]
@@ -172,7 +175,7 @@ class Casebook:
         return both
 
     def refresh(self) -> None:
-        """Take up what changed in the cases since."""
+        """Apply all changes of the cases since the last refresh to the vectors."""
         while changes := self._source.changes(self._bundle.version, self._known, _AT_ONCE):
             last = changes[-1].changed
             kept = [(change.number, change.case) for change in changes if change.case is not None]
@@ -183,20 +186,20 @@ class Casebook:
             self._known = last
 
     def typed_frauds(self, limit: int) -> list[Case]:
-        """The newest closed frauds with a typology."""
+        """Return the newest closed frauds with a typology."""
         return self._source.typed_frauds(self._bundle.version, limit)
 
     def save(self) -> None:
-        """Keep the vectors."""
+        """Save the vectors."""
         self._store.save()
 
     def close(self) -> None:
-        """Keep the vectors and let go of them."""
+        """Save the vectors and close the store."""
         self._store.save()
         self._store.close()
 
     def similar(self, features: Vector, contributions: Vector, before: int, own_id: str) -> list[SimilarCase]:
-        """The nearest cases closed before a time (epoch ms), nearest first; never the alert itself."""
+        """Return the nearest cases closed before a time (epoch ms), nearest first, without the alert's own case (``own_id``)."""
         from llama_index.core import QueryBundle
 
         from explain.vectors import CaseRetriever
@@ -222,7 +225,7 @@ class Casebook:
         ][:SIMILAR]
 
     def _differences(self, features: Vector, other: Vector) -> tuple[Difference, ...]:
-        """In what a case differs most from this alert, in standard deviations."""
+        """Return the features in which a case differs most from this alert, in standard deviations."""
         spec, reference = self._bundle.spec, self._bundle.reference
         gap = np.nan_to_num(np.abs(features - other) / reference.std)
         found = []
@@ -236,12 +239,12 @@ class Casebook:
         return tuple(found)
 
     def _shared(self, contributions: Vector, other: Vector, fraud: bool) -> tuple[str, ...]:
-        """The themes that moved both scores most, towards what the case turned out to be."""
+        """Return the themes that are among the strongest of both scores and moved both towards the case's outcome."""
         own, there = (self._strongest(values) for values in (contributions, other))
         return tuple(theme for theme, side in own.items() if side == fraud == there.get(theme))
 
     def _strongest(self, contributions: Vector) -> dict[str, bool]:
-        """The strongest themes of a score, strongest first, and whether each speaks for fraud."""
+        """Return the strongest themes of a score, strongest first, and whether each supports fraud."""
         sums = {theme: float(contributions[self._themes == theme].sum()) for theme in Theme if (self._themes == theme).any()}
         ranked = sorted((theme for theme in sums if sums[theme]), key=lambda theme: (-abs(sums[theme]), theme))
         return {theme.value: sums[theme] > 0 for theme in ranked[:_SHARED]}

@@ -1,8 +1,9 @@
 """
-Claims: what a narrator may say about an alert, and the check of what it said.
+Claims: the sentences that a narrator may write about an alert, and the check that accepts or refuses them.
 
-A narrator places facts; it writes none. Each sentence names facts in one of their forms, an opening and a joiner from closed lists. The
-schema of an alert admits only its own facts in the parts where they belong; ``check`` tests an answer again, whoever gave it.
+A narrator arranges facts and writes none itself. Each sentence lists facts, each in one of its forms, with an opening and a
+joiner from closed lists. The JSON Schema for an alert admits only the alert's own facts, in the parts where they belong.
+``check`` validates every answer again, whatever its source.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,11 +17,11 @@ from core.messages import Claim, Fact, Form, Joiner, Mention, Opening, Part, Sid
 from explain.words import ENGLISH, RANKED, writer
 
 TEMPLATE: Final = "template-3"
-BUDGET: Final = 120  # words of a narrative in English
+BUDGET: Final = 120  # maximum number of words of a narrative in English
 _FACTS_OF_A_SENTENCE: Final = 3
-_SENTENCES: Final = 20  # of an answer that are read
-_LONGEST_ANSWER: Final = 20_000  # characters; a narrative has a few hundred
-_REASONS: Final = 3  # themes that the template tells for fraud
+_SENTENCES: Final = 20  # maximum number of sentences read from an answer
+_LONGEST_ANSWER: Final = 20_000  # maximum characters; a narrative has a few hundred
+_REASONS: Final = 3  # maximum number of themes that the template names on each side
 
 _PAYMENT_KINDS: Final = frozenset(
     {
@@ -42,7 +43,7 @@ _CASE_KINDS: Final = frozenset(
     {"cases", "cases-none", "cases-not-searched", "cases-contradict", "case", "case-shared", "typology", "typology-fitted"}
 )
 _BALANCE_KINDS: Final = frozenset({"balance", "balance-one-sided"})
-# what is usual for the card; a rare hour or channel, on the side of fraud, is not
+# these describe the card's usual behaviour, except on the side of fraud, such as a rare hour or channel
 _HABITS: Final = frozenset(
     {
         "habit-amount",
@@ -77,49 +78,49 @@ _OPENINGS: Final = {
 
 
 class Fault(StrEnum):
-    """Why a sentence is refused."""
+    """The reason why a sentence was refused."""
 
-    UNREADABLE = "not of the form that was asked for"
+    UNREADABLE = "malformed sentence"
     UNKNOWN_PART = "unknown part"
     UNKNOWN_FACT = "unknown fact"
-    UNKNOWN_FORM = "a form that the fact does not have"
-    UNKNOWN_WORD = "a word from outside the list"
-    MIXED_FORMS = "clauses and noun phrases in one sentence"
-    NO_CLAUSE = "a noun phrase without an opening"
-    LOST_CONTRAST = "a contrast that does not follow its fact"
-    WRONG_PART = "a fact in a part where it does not belong"
-    WRONG_SIDE = "an opening that contradicts the side of a fact"
-    WRONG_RANK = "a rank that the fact does not have"
-    NO_OPPOSITION = "a “but” between facts of one side"
-    TOO_MANY = "too many facts in one sentence"
-    REPEATED = "a fact that was told before"
-    TOO_LATE = "more sentences than are read"
+    UNKNOWN_FORM = "form not available for the fact"
+    UNKNOWN_WORD = "opening or joiner not in the list"
+    MIXED_FORMS = "clauses mixed with noun phrases"
+    NO_CLAUSE = "noun phrase without a suitable opening"
+    LOST_CONTRAST = "contrast not directly after its fact"
+    WRONG_PART = "fact in the wrong part"
+    WRONG_SIDE = "opening that does not match its facts"
+    WRONG_RANK = "“strongest” repeated or unjustified"
+    NO_OPPOSITION = "“but” without facts of opposite sides"
+    TOO_MANY = "too many facts in a sentence"
+    REPEATED = "repeated fact"
+    TOO_LATE = "too many sentences"
 
 
 class Subject(Struct, frozen=True):
-    """What a narrative is about: the facts of an alert and its themes, strongest first."""
+    """The subject of a narrative: the facts of an alert, and the alert's themes, strongest first."""
 
     facts: tuple[Fact, ...]
     themes: tuple[ThemeReason, ...] = ()
 
     def strongest(self, side: Side) -> str | None:
-        """The strongest theme of a side; None if no theme supports it."""
+        """Return the strongest theme that supports a side, or None."""
         return next((reason.theme for reason in self.supporting(side)), None)
 
     def supporting(self, side: Side) -> list[ThemeReason]:
-        """The themes that support a side, strongest first."""
+        """Return the themes that support a side, strongest first."""
         sign = 1 if side is Side.FRAUD else -1
         return [reason for reason in self.themes if sign * reason.contribution > 0]
 
     def leading(self, side: Side) -> set[str]:
-        """The ids of the facts that may stand for the strongest theme of a side: the one about it, and its most telling value."""
+        """Return the ids of the facts that may represent a side's strongest theme: its own fact and its most telling value."""
         theme = self.strongest(side)
         values = next((reason.facts[:1] for reason in self.themes if reason.theme == theme), ())
         return {*values, *(fact.fact_id for fact in self.facts if fact.kind == "theme" and fact.theme == theme)}
 
 
 class Proposed(Struct, frozen=True):
-    """A sentence as a narrator proposes it: ``facts`` are references such as ``F1.clause``."""
+    """A sentence that a narrator proposes. ``facts`` are references such as ``F1.clause``."""
 
     part: str
     facts: tuple[str, ...]
@@ -128,7 +129,7 @@ class Proposed(Struct, frozen=True):
 
 
 class Checked(Struct, frozen=True):
-    """A proposed sentence, and the claim that it makes or why it was refused."""
+    """A proposed sentence with its claim, or with the fault for which it was refused."""
 
     proposed: Proposed
     claim: Claim | None
@@ -140,7 +141,7 @@ class _Answer(Struct, frozen=True):
 
 
 def part_of(fact: Fact) -> tuple[Part, ...]:
-    """Return the parts of a narrative in which a fact may be told."""
+    """Return the parts of a narrative in which a fact may appear."""
     if fact.kind in _PAYMENT_KINDS:
         return (Part.WHAT_HAPPENED,)
     if fact.kind in _CASE_KINDS:
@@ -157,21 +158,25 @@ def part_of(fact: Fact) -> tuple[Part, ...]:
 
 
 def is_usual(fact: Fact, form: Form) -> bool:
-    """Return whether a fact in a form tells what is usual for the card; the clause of usual amounts also tells of this payment's."""
+    """
+    Return whether a fact, in a form, describes only the card's usual behaviour.
+
+    The clause of ``habit-amount`` does not: it also ranks this payment's amount.
+    """
     if fact.kind == "habit-amount":
         return form is Form.SHORT
     return fact.kind in _HABITS and fact.side is Side.LEGITIMATE
 
 
 def forms_of(fact: Fact) -> tuple[Form, ...]:
-    """Return the forms that a fact has. The name of a theme alone could be taken for what happened."""
+    """Return the available forms of a fact. A theme has no short form, because its bare name could be mistaken for an event."""
     if fact.kind == "theme":
         return (Form.CLAUSE,)
     return (Form.CLAUSE, Form.SHORT, Form.CONTRAST) if fact.contrast else (Form.CLAUSE, Form.SHORT)
 
 
 def schema(subject: Subject) -> dict[str, Any]:
-    """Return the JSON Schema of an answer about an alert: in each part only its own facts in their own forms."""
+    """Return the JSON Schema of an answer about an alert. Each part admits only its own facts, in their available forms."""
     variants = []
     for part in Part:
         references = [f"{fact.fact_id}.{form}" for fact in subject.facts if part in part_of(fact) for form in forms_of(fact)]
@@ -201,31 +206,31 @@ def _sentence_schema(part: Part, references: list[str]) -> dict[str, Any]:
 
 def json_object(answer: str) -> str:
     """
-    Return the JSON object in an answer, without what stands before and after it.
+    Return the JSON object in an answer, without the text around it.
 
     Raises:
-        ValueError: if the answer is too long or holds no object.
+        ValueError: if the answer is too long or contains no JSON object.
     """
     if len(answer) > _LONGEST_ANSWER:
         raise ValueError("the answer is too long")
     begin, end = answer.find("{"), answer.rfind("}")
     if begin < 0 or end < begin:
-        raise ValueError("the answer holds no JSON object")
+        raise ValueError("the answer contains no JSON object")
     return answer[begin : end + 1]
 
 
 def parse(answer: str) -> list[Proposed | None]:
     """
-    Return the sentences in the JSON object of an answer, None for each that is not of the right form.
+    Return the sentences in an answer's JSON object, with None for each malformed sentence.
 
     Raises:
-        ValueError: if there is no such object.
+        ValueError: if the answer contains no such object.
     """
     found = json_object(answer)
     try:
         sentences = msgspec.json.decode(found, type=_Answer).sentences
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ValueError(f"the answer is no narrative: {error}") from None
+        raise ValueError(f"the answer is not a valid narrative: {error}") from None
     return [_proposed(sentence) for sentence in sentences]
 
 
@@ -237,7 +242,7 @@ def _proposed(sentence: Any) -> Proposed | None:
 
 
 def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str) -> list[Checked]:
-    """Return for each proposed sentence the claim that it makes, or its fault."""
+    """Check the proposed sentences in order, and return each with its claim or its fault."""
     facts = {fact.fact_id: fact for fact in subject.facts}
     mentioned_before: set[str] = set()
     checked = []
@@ -290,7 +295,7 @@ def _mentions(references: Iterable[str], facts: dict[str, Fact]) -> tuple[Mentio
 
 
 def _shape_fault(claim: Claim) -> Fault | None:
-    """What is wrong with the shape of a sentence."""
+    """Return the fault in the structure of a sentence, or None."""
     mentioned = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
     if not mentioned:
         return Fault.LOST_CONTRAST if claim.mentions else Fault.UNREADABLE
@@ -322,7 +327,7 @@ _SIDES: Final = {
 
 
 def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, mentioned_before: set[str]) -> Fault | None:
-    """What a sentence says that its facts do not."""
+    """Return the fault of a sentence that its facts do not support, or None."""
     mentions = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
     used = [facts[mention.fact_id] for mention in mentions]
     if any(fact.fact_id in mentioned_before for fact in used):
@@ -344,7 +349,7 @@ def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, menti
 
 
 def template_claims(subject: Subject) -> tuple[Claim, ...]:
-    """Return the five parts as the template tells them, within the word budget."""
+    """Return the template's claims for the five parts, within the word budget."""
     claims = [
         *_each(Part.WHAT_HAPPENED, _of(subject, "payment")),
         *_each(Part.WHAT_HAPPENED, [fact for fact in subject.facts if fact.kind in _PAYMENT_KINDS - {"payment"}]),
@@ -371,7 +376,11 @@ def _each(part: Part, facts: Iterable[Fact]) -> list[Claim]:
 
 
 def _reasons(subject: Subject, side: Side, part: Part, opening: Opening) -> list[Claim]:
-    """The strongest themes of a side, the first with its contrast: each by its most telling value, or by itself where it has none."""
+    """
+    Return claims for the strongest themes of a side, the first with its contrast.
+
+    Each theme is represented by its most telling value, or by the theme's own fact if it has no value.
+    """
     leading = [_leading(subject, reason) for reason in subject.supporting(side)[:_REASONS]]
     claims = []
     for rank, fact in enumerate(leading):
@@ -388,7 +397,7 @@ def _leading(subject: Subject, reason: ThemeReason) -> Fact:
 
 
 def required(subject: Subject) -> list[frozenset[str]]:
-    """Return what every narrative tells: of each set of fact ids at least one."""
+    """Return sets of fact ids. Every narrative must mention at least one fact of each set."""
     sets = [
         {fact.fact_id}
         for fact in subject.facts
@@ -407,8 +416,9 @@ def required(subject: Subject) -> list[frozenset[str]]:
 
 def completed(claims: Iterable[Claim], subject: Subject) -> tuple[Claim, ...]:
     """
-    Return a narrative of accepted claims in the order of the parts, with the template's claims for what is required and for each part that has
-    none, within the word budget.
+    Return a narrative of accepted claims in the order of the parts, within the word budget.
+
+    The template's claims supply required facts that are missing, and parts that have no claim.
     """
     kept = list(claims)
     for claim in template_claims(subject):
@@ -423,8 +433,10 @@ def completed(claims: Iterable[Claim], subject: Subject) -> tuple[Claim, ...]:
 
 def budgeted(claims: Sequence[Claim], subject: Subject) -> tuple[Claim, ...]:
     """
-    Return the claims that fit into the budget: required ones stay, of the others the last of the longest part goes first, and contrasts go where
-    that does not suffice.
+    Return the claims that fit into the word budget.
+
+    Required claims stay. The others are dropped one by one, starting with the last claim of the part that has the most claims. If
+    that does not suffice, contrasts and then optional facts are removed.
     """
     lengths = _lengths(claims, subject)
     kept, needed = list(range(len(claims))), required(subject)
@@ -437,13 +449,13 @@ def budgeted(claims: Sequence[Claim], subject: Subject) -> tuple[Claim, ...]:
 
 
 def _lengths(claims: Sequence[Claim], subject: Subject) -> list[int]:
-    """How many words each claim has in English."""
+    """Return the number of English words in each claim."""
     facts = {fact.fact_id: fact for fact in subject.facts}
     return [len(writer(ENGLISH).claim(claim, facts).split()) for claim in claims]
 
 
 def _shortened(claims: Sequence[Claim], subject: Subject, needed: list[frozenset[str]]) -> tuple[Claim, ...]:
-    """Claims without contrasts, and without facts that nobody requires, the last first, until they fit."""
+    """Return claims without contrasts, and drop optional facts, last first, until the claims fit."""
     short = [
         structs.replace(claim, mentions=tuple(one for one in claim.mentions if one.form is not Form.CONTRAST)) for claim in claims
     ]
@@ -459,7 +471,7 @@ def _shortened(claims: Sequence[Claim], subject: Subject, needed: list[frozenset
 
 
 def _is_spare(place: int, kept: list[int], claims: Sequence[Claim], needed: list[frozenset[str]]) -> bool:
-    """Whether a narrative keeps all its parts and all that is required without a claim."""
+    """Return whether a claim can be dropped without emptying its part or losing a required fact."""
     rest = [claims[one] for one in kept if one != place]
     if all(claim.part is not claims[place].part for claim in rest):
         return False
@@ -469,7 +481,7 @@ def _is_spare(place: int, kept: list[int], claims: Sequence[Claim], needed: list
 
 
 def answer_of(claims: Iterable[Claim]) -> str:
-    """Return claims as the JSON that a narrator answers with."""
+    """Return claims in the JSON format of a narrator's answer."""
     sentences = [
         Proposed(
             claim.part.value, tuple(f"{m.fact_id}.{m.form}" for m in claim.mentions), claim.opening.value, claim.joiner.value

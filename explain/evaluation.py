@@ -1,8 +1,9 @@
 """
-What a language model and a prompt are worth: the same alerts explained by several of them, and their claims measured.
+Comparison of language models and prompts: several of them explain the same alerts, and their claims are measured.
 
-Measured before any sentence is replaced: how many of the model's sentences are accepted and why the others are not, what share of the score the
-narrative tells, how long and how readable it is, how long and how dear it was, and how much of what is shown would be the template's.
+A model's sentences are measured before any is replaced: the share accepted and the faults of the others, the share of the score
+that the narrative covers, length, readability, time and cost. The share of the final narrative that comes from the template is
+measured too.
 """
 
 import asyncio
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
 
 class Result(Struct, frozen=True):
     """
-    What one model with one prompt did: shares in 0..1, seconds, words; ``faults`` by kind; ``examples`` of refused sentences.
+    The measurements of one model with one prompt.
 
-    ``coverage`` is the share of the score (the sum of the themes' absolute contributions) whose themes the accepted sentences tell.
+    Shares are in [0, 1], times in seconds and lengths in words. ``faults`` counts refused sentences by kind; ``examples`` shows
+    some of them. ``coverage`` is the share of the score (the sum of the themes' absolute contributions) whose themes the accepted
+    sentences mention.
     """
 
     model: str
@@ -60,7 +63,7 @@ class Result(Struct, frozen=True):
 
 
 class _Answer(Struct, frozen=True):
-    """A narrator's checked sentences about one alert, None without an answer, and the seconds that it took."""
+    """A narrator's checked sentences about one alert (None without an answer), and the time that the answer took."""
 
     checked: list[Checked] | None
     seconds: float
@@ -74,7 +77,9 @@ def evaluate(
     progress: Callable[[str, int], None] = lambda name, done: None,
 ) -> list[Result]:
     """
-    Explain the alerts by the template, and by each model with each prompt. ``progress`` hears what is under way and how far.
+    Explain the alerts with the template and with each model and prompt, and return the measurements.
+
+    ``progress`` is called with the name of the current run and the number of alerts done.
 
     Raises:
         SettingsError: if a model or a prompt cannot be used.
@@ -94,7 +99,7 @@ async def _measured(settings: Settings, explanations: "list[Explanation]", progr
     assert llm is not None
     narrators = Narrators(llm, settings)
     name = f"{narrators.name} · {narrators.prompt.version}"
-    places = asyncio.Semaphore(settings.llm_concurrency)  # what waits for a place here is not late
+    places = asyncio.Semaphore(settings.llm_concurrency)  # waiting for a free place here is not measured as latency
     done = 0
     progress(name, 0)
 
@@ -181,7 +186,7 @@ def _words(explanation: "Explanation", claims: Sequence[Claim]) -> list[str]:
 
 
 def coverage(explanation: "Explanation", claims: Sequence[Claim]) -> float:
-    """Return the share of the score that claims tell: the absolute contributions of the themes that they mention, of all themes'."""
+    """Return the share of the score that claims cover: absolute contributions of mentioned themes over those of all."""
     mentioned = {mention.fact_id for claim in claims for mention in claim.mentions}
     mentioned_themes = {fact.theme for fact in explanation.facts if fact.fact_id in mentioned and fact.theme}
     whole = sum(abs(reason.contribution) for reason in explanation.themes)
@@ -193,7 +198,7 @@ def coverage(explanation: "Explanation", claims: Sequence[Claim]) -> float:
 
 
 def reading_ease(sentences: Sequence[str]) -> float:
-    """Flesch's reading ease of some sentences; 60 to 70 is plain English. Syllables by Pyphen's hyphenation."""
+    """Return the Flesch reading ease of sentences; 60 to 70 is plain English. Pyphen's hyphenation counts the syllables."""
     import pyphen
 
     hyphens = pyphen.Pyphen(lang="en_US")
@@ -216,12 +221,12 @@ _COLUMNS: Final = (
 
 
 def table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows."""
+    """Return the headings and the rows of the comparison."""
     return [name for name, _ in _COLUMNS], [[of(result) for _, of in _COLUMNS] for result in results]
 
 
 def page(results: Sequence[Result], made: str) -> str:
-    """One self-contained page: the table, faults by kind, and refused sentences as they were."""
+    """Return a self-contained HTML page with the table, the faults by kind, and examples of refused sentences."""
     from importlib import resources
 
     headings, rows = table(results)
@@ -247,5 +252,5 @@ def page(results: Sequence[Result], made: str) -> str:
 
 
 def as_json(results: Sequence[Result]) -> str:
-    """The results, for a program."""
+    """Return the results as JSON."""
     return json.dumps([structs.asdict(result) for result in results], indent=2)

@@ -1,4 +1,8 @@
-"""From an alert to an explanation: facts, similar cases, the template's claims at once, a language model's when they pass."""
+"""
+From an alert to an explanation: facts, similar cases and the narrative.
+
+The template's claims come at once; a language model's claims replace them later if they pass the check.
+"""
 
 import logging
 import time
@@ -27,12 +31,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CODES = 3  # reason codes of an explanation
-_REST_SECONDS = 30.0  # for which an archive that did not answer is not asked again
+_CODES = 3  # maximum number of reason codes of an explanation
+_REST_SECONDS = 30.0  # pause after a failure of the archive before the next query
 
 
 class Explainer:
-    """Explains the alerts of one bundle."""
+    """Explainer for the alerts of one bundle."""
 
     def __init__(
         self,
@@ -43,8 +47,10 @@ class Explainer:
         history: History | None = None,
     ) -> None:
         """
-        ``narrators`` word the narrative after the template has; ``steps`` are the next steps, by default the included ones; ``history`` knows
-        past payments.
+        Create an explainer.
+
+        ``narrators`` rewrite the template's narrative, ``steps`` are the next steps (by default the built-in table), and
+        ``history`` is the store of past payments.
         """
         self.bundle, self.casebook, self.narrators = bundle, casebook, narrators
         self._steps, self._history = steps or load_next_steps(), history
@@ -53,17 +59,17 @@ class Explainer:
 
     @property
     def has_language_model(self) -> bool:
-        """Whether there is more to wait for than the template's words."""
+        """Whether a language model rewrites the template's narrative."""
         return self.narrators is not None
 
     @property
     def narrator(self) -> str:
-        """Who words the narrative in the end."""
+        """The name of the narrator that writes the final narrative."""
         return self.narrators.name if self.narrators else TEMPLATE
 
     def explain(self, alert: Alert) -> Explanation:
         """
-        Return the explanation with the template's claims: complete, and at once.
+        Return a complete explanation with the template's claims, without waiting for a language model.
 
         Raises:
             InvalidEvent: if the alert lacks features of the bundle that it names.
@@ -106,28 +112,29 @@ class Explainer:
             return no_archive()
         try:
             return past_facts(alert.transaction, card_history(alert.transaction, self._history))
-        except DatabaseError as error:  # the explanation says what it could not see
+        except DatabaseError as error:  # a fact in the explanation says that the archive is missing
             logger.warning("the archive could not be read for %s: %s", alert.alert_id, error)
             self._resting_until = time.monotonic() + _REST_SECONDS
             return no_archive()
 
     def _codes(self, facts: tuple[Fact, ...]) -> tuple[str, ...]:
-        """The codes of the strongest values for fraud."""
+        """Return the reason codes of the values with the largest contributions to fraud."""
         values = [fact for fact in facts if fact.feature and (fact.contribution or 0) > 0]
         values.sort(key=lambda fact: -(fact.contribution or 0))
         return tuple(dict.fromkeys(code_of(*entity_of(self.bundle.spec, fact.feature)) for fact in values))[:_CODES]
 
     async def narrate(self, explanation: Explanation) -> Explanation | None:
         """
-        Return the same explanation with the language model's claims, as far as they pass, and the template's for the others; None if the model
-        failed or nothing passed.
+        Return the explanation with the language model's accepted claims, completed by the template's claims.
+
+        None if there is no language model, the model fails, or no claim is accepted.
         """
         if self.narrators is None:
             return None
         subject, name = Subject(explanation.facts, explanation.themes), self.narrators.name
         try:
             proposed = await self.narrators.narrative(subject)
-        except LanguageModelError as error:  # whatever the server does, the template's words stand
+        except LanguageModelError as error:  # after any failure of the server, the template's narrative stays
             logger.warning("the language model gave no narrative for %s: %s", explanation.alert_id, error)
             SENTENCES.labels("failed").inc()
             return None

@@ -1,8 +1,8 @@
 """
-A language model looks into one alert with read-only tools, within a budget of steps and tokens.
+Investigation of one alert by a language model with read-only tools, within a budget of steps and tokens.
 
-Every tool answers with facts; the report is made of claims about these and is checked like any narrative. The whole conversation is kept, so that a
-reader can follow how the report came about. The model can look and place facts, and nothing else.
+Every tool returns facts. The report consists of claims about these facts and is checked like any narrative. The whole
+conversation is kept, so that a reader can trace how the report was made. The model can only call the tools and arrange facts.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 STEPS: Final = 8
 TOKENS: Final = 40_000
-_SENTENCES = 12  # of a report
-_SHOWN = 10  # payments that a tool tells of
-_ALERTS = 200  # of a card or merchant that are counted
+_SENTENCES = 12  # maximum number of sentences of a report
+_SHOWN = 10  # maximum number of payments that a tool returns
+_ALERTS = 200  # maximum number of alerts of a card or merchant that are counted
 
 
 class Records(Protocol):
-    """What an investigation may read of the queue."""
+    """The part of the queue that an investigation may read."""
 
     def of_card(self, card_id: str, limit: int = 10) -> "list[Any]":
-        """A card's alerts, newest first."""
+        """Return a card's alerts, newest first."""
 
     def of_merchant(self, merchant_id: str, limit: int = 10) -> "list[Any]":
-        """A merchant's alerts, newest first."""
+        """Return a merchant's alerts, newest first."""
 
 
 class Entry(Struct, frozen=True):
-    """A line of the transcript: who said it (``model``, ``tool``, ``us``) and what."""
+    """An entry of the transcript: ``who`` spoke (``model``, ``tool`` or ``us``) and ``what`` was said."""
 
     who: str
     what: str
@@ -53,8 +53,11 @@ class Entry(Struct, frozen=True):
 
 class Investigation(Struct, frozen=True):
     """
-    What an investigation found: ``report``, the model's claims that passed the check, the ``facts`` that they mention and all that the tools found, the transcript, what was used, and
-    why it ended: ``finished``, ``out of steps``, ``out of tokens``, ``late``, or ``failed: ...``.
+    The result of an investigation.
+
+    ``report`` holds the model's claims that passed the check. ``facts`` are the facts that the report mentions and all facts that
+    the tools found. ``steps``, ``tokens`` and ``seconds`` are the resources used. ``ended`` says why the investigation ended:
+    ``finished``, ``out of steps``, ``out of tokens``, ``late``, or ``failed: ...``.
     """
 
     alert_id: str
@@ -70,12 +73,16 @@ class Investigation(Struct, frozen=True):
     seconds: float
 
     def facts_by_id(self) -> dict[str, Fact]:
-        """The facts by id."""
+        """Return the facts by id."""
         return {fact.fact_id: fact for fact in self.facts}
 
 
 class _Toolbox:
-    """The tools about one alert. Each answers with facts; identifiers of cards, merchants and devices stay here."""
+    """
+    The tools of an investigation of one alert.
+
+    Each tool returns facts. Identifiers of cards, merchants and devices are never passed to the model.
+    """
 
     def __init__(
         self,
@@ -90,7 +97,7 @@ class _Toolbox:
         self._answers: dict[str, str] = {}
 
     def _answer(self, name: str, facts: Sequence[Fact]) -> str:
-        """Number new facts, once, and return them with their words; facts of the explanation keep their ids."""
+        """Return facts with their words as JSON. New facts are numbered once; facts of the explanation keep their ids."""
         if name not in self._answers:
             known = {fact.fact_id for fact in self._explanation.facts}
             new = [fact for fact in facts if fact.fact_id not in known]
@@ -101,22 +108,22 @@ class _Toolbox:
         return self._answers[name]
 
     def card_history(self) -> str:
-        """The card's habits in 90 days, its last payments before this one, and its other alerts with what they turned out to be."""
+        """Return the card's habits in 90 days, its last payments before this one, and the outcomes of its other alerts."""
         return self._answer("card_history", [*self._past(FactSubject.CARD), *self._payments(), self._alerts_of_card()])
 
     def merchant_history(self) -> str:
-        """The merchant's payments and reported frauds in 90 days, and its alerts with what they turned out to be."""
+        """Return the merchant's payments and reported frauds in 90 days, and the outcomes of its other alerts."""
         merchant = self._alert.transaction.merchant_id
         alerts = _alerts(FactSubject.MERCHANT, self._others(self._records.of_merchant(merchant, _ALERTS)))
         return self._answer("merchant_history", [*self._past(FactSubject.MERCHANT), alerts])
 
     def device_history(self) -> str:
-        """How the card and other cards used the device of this payment in 90 days."""
+        """Return how the card and other cards used this payment's device in 90 days."""
         facts = self._past(FactSubject.DEVICE)
         return self._answer("device_history", facts) if facts else "No device was given with this payment."
 
     def linked_cards(self) -> str:
-        """Other cards with alerts at the same merchant, and other cards that used the same device."""
+        """Return the number of other cards with alerts at the same merchant, and of other cards that used the same device."""
         transaction = self._alert.transaction
         others = [
             one
@@ -131,20 +138,20 @@ class _Toolbox:
         return self._answer("linked_cards", [Fact("", "found-linked", FactSubject.MERCHANT, values, side), *device])
 
     def similar_cases(self) -> str:
-        """The most similar closed cases, and what they turned out to be."""
+        """Return the most similar closed cases and their outcomes."""
         return self._answer("similar_cases", [fact for fact in self._explanation.facts if fact.subject is FactSubject.CASES])
 
-    def rule_definition(self, rule: Annotated[str, "the rule's id, as the facts name it"]) -> str:
-        """What a rule that holds for this payment says, and who owns it."""
+    def rule_definition(self, rule: Annotated[str, "the rule's id, as given in the facts"]) -> str:
+        """Return the definition and the owner of a rule that holds for this payment."""
         if rule not in self._alert.decision.rule_hits:
             return "No such rule holds for this payment."
         words = self._rule(rule)
         if words is None:
-            return f"The definition of rule {rule} is not at hand here."
+            return f"The definition of rule {rule} is not available."
         return self._answer(f"rule_{rule}", [Fact("", "found-rule", FactSubject.RULE, {"text": text(words)}, Side.FRAUD)])
 
     def _past(self, about: FactSubject) -> list[Fact]:
-        """What the archive knows of the card, merchant or device; facts that the explanation has already keep their ids."""
+        """Return the archive's facts about the card, merchant or device. Facts already in the explanation keep their ids."""
         if self._history is None:
             found = no_archive()
         else:
@@ -180,7 +187,7 @@ class _Toolbox:
         return [one for one in alerts if one.alert.alert_id != self._alert.alert_id]
 
     def tools(self) -> list[Any]:
-        """The tools as LlamaIndex knows them."""
+        """Return the tools as LlamaIndex function tools."""
         from llama_index.core.tools import FunctionTool
 
         own = (
@@ -195,7 +202,7 @@ class _Toolbox:
 
 
 def _alerts(about: FactSubject, others: list[Any]) -> Fact:
-    """How many other alerts there are, and what they turned out to be."""
+    """Return the fact that counts other alerts by outcome."""
     findings = Counter(one.finding for one in others)
     closed = findings[Finding.FRAUD] + findings[Finding.LEGITIMATE]
     values = {
@@ -208,12 +215,12 @@ def _alerts(about: FactSubject, others: list[Any]) -> Fact:
 
 
 def _checked(tool: Callable[..., str]) -> Callable[..., str]:
-    """A tool that tells a model what was wrong with its arguments, for LlamaIndex passes on whatever it was given."""
+    """Wrap a tool so that it reports bad arguments to the model, because LlamaIndex does not validate them."""
 
     @functools.wraps(tool)
     def checked(**arguments: Any) -> str:
         if not all(isinstance(value, str) and len(value) <= 64 for value in arguments.values()):
-            return "Arguments must be short texts."
+            return "Arguments must be strings of at most 64 characters."
         return tool(**arguments)
 
     return checked
@@ -232,10 +239,11 @@ async def investigate(
     on_entry: Callable[[Entry], None] = lambda entry: None,
 ) -> Investigation:
     """
-    Let a model look into an alert. It never raises for what the model or its server does: that is how the investigation ended.
+    Let a language model investigate an alert. Failures of the model or its server are not raised but recorded in ``ended``.
 
-    ``rule`` gives the definition of a rule; ``steps`` are answers of the model, ``tokens`` of prompts and answers together, ``limit`` is in seconds;
-    ``history`` knows past payments; ``on_entry`` hears of each line of the transcript as it comes.
+    ``rule`` returns the definition of a rule, or None. ``steps`` limits the model's answers, ``tokens`` the tokens of prompts and
+    answers together, and ``limit`` the time in seconds. ``history`` is the store of past payments. ``on_entry`` is called with each
+    new entry of the transcript.
     """
     from llama_index.core.agent.workflow import AgentOutput, FunctionAgent, ReActAgent, ToolCall, ToolCallResult
     from workflows.errors import WorkflowRuntimeError, WorkflowTimeoutError
@@ -252,7 +260,7 @@ async def investigate(
     asked = prompt(INVESTIGATION).filled(facts_for_model(Subject(explanation.facts, explanation.themes)))
     note("us", asked)
     kind = FunctionAgent if llm.metadata.is_function_calling_model else ReActAgent
-    # a limit of n stops the n-th answer even if it is the last word
+    # a limit of n rejects the n-th answer even if it is final, hence one more
     agent = kind(
         name="investigator", description="looks into an alert", tools=toolbox.tools(), llm=llm, streaming=False, timeout=limit
     )
@@ -279,7 +287,7 @@ async def investigate(
         ended = "late"
     except WorkflowRuntimeError as error:
         ended = "out of steps" if "iteration" in str(error).lower() else f"failed: {type(error).__name__}"
-    except Exception as error:  # whatever the server does is how it ended
+    except Exception as error:  # any failure of the server is recorded in ``ended``
         status = getattr(error, "status_code", None)
         ended = f"failed: {f'HTTP {status}' if status else type(error).__name__}"
     if ended != "finished":
@@ -316,5 +324,5 @@ def _tokens(raw: Any) -> int:
 
 
 def run(*arguments: Any, **named: Any) -> Investigation:
-    """``investigate``, for those who do not wait."""
+    """Run ``investigate`` synchronously."""
     return asyncio.run(investigate(*arguments, **named))

@@ -1,8 +1,9 @@
 """
-What an explanation is worth to whoever decides: a model in the analyst's place judges alerts with and without it.
+Measurement of how much explanations help: a language model in the analyst's place judges alerts with and without them.
 
-A card is what a judge reads: the payment, its score and the card's last payments; with the explanation also its reasons by theme, habits, cases and
-narrative. It holds no text of others. AUC and Brier score of the judgements tell how much the explanation helps.
+The judge reads a sheet about each alert (``card``): the payment, its score and the card's last payments, and with the explanation
+also reasons by theme, habits, cases, the narrative and the card's other alerts. The sheet contains no third-party text. The AUC
+and Brier score of the judgements show how much the explanation helps.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ _WORDS = writer(ENGLISH)
 
 
 class Condition(StrEnum):
-    """What a judge sees."""
+    """The information that a judge sees."""
 
     BARE = "transaction list only"
     EXPLAINED = "with the explanation"
@@ -40,8 +41,10 @@ class Condition(StrEnum):
 
 class Judged(Struct, frozen=True):
     """
-    How a model judged alerts under a condition: of ``alerts``, ``answered`` got a judgement; area under the ROC curve and Brier score of
-    these; seconds of one judgement (median).
+    A model's results under one condition.
+
+    Of ``alerts``, ``answered`` received a judgement; the area under the ROC curve (``auc``) and the Brier score (``brier``) cover
+    these. ``median_seconds`` is the median time of one judgement.
     """
 
     model: str
@@ -59,8 +62,9 @@ class _Answer(Struct, frozen=True):
 
 def card(alert: Alert, explanation: Explanation | None, history: History | None = None, others: Sequence[Alert] = ()) -> str:
     """
-    Return what a judge reads about an alert, with its explanation if one is given; ``history`` and ``others``, the card's other alerts, belong to the
-    explanation.
+    Return the sheet that a judge reads about an alert, with the explanation if one is given.
+
+    ``history`` and ``others``, the card's other alerts, are shown only together with an explanation.
     """
     lines = [_payment(alert)]
     if alert.decision.probability is not None:
@@ -69,7 +73,7 @@ def card(alert: Alert, explanation: Explanation | None, history: History | None 
     lines += ["", "Last payments of this card, newest first:"]
     lines += _last_with_archive(alert, past) if past and past.last else _last(alert)
     if explanation:
-        lines += ["", *_explained(explanation), "", "Other alerts of this card before:", *(_other(alert, one) for one in others)]
+        lines += ["", *_explained(explanation), "", "Earlier alerts of this card:", *(_other(alert, one) for one in others)]
     return "\n".join(lines)
 
 
@@ -94,7 +98,7 @@ def _last(alert: Alert) -> list[str]:
         parts += [_WORDS.value(country(one.country))] if one.country else []
         parts += ["this merchant" if one.same_merchant else "another merchant"]
         lines.append(f"- {_before(alert, one.event_time)}: {', '.join(parts)}")
-    return lines or ["- none is known"]
+    return lines or ["- none known"]
 
 
 def _last_with_archive(alert: Alert, past: CardHistory) -> list[str]:
@@ -128,7 +132,7 @@ def _before(alert: Alert, event_time: int) -> str:
 def _explained(explanation: Explanation) -> list[str]:
     facts = {fact.fact_id: fact for fact in explanation.facts}
     lines = [
-        "Why the model scored it so (points in log-odds; above zero speaks for fraud; all points and the start add up to the score):"
+        "Why the model gave this score (log-odds, above zero for fraud; all points and the starting point sum to the score):"
     ]
     for reason in explanation.themes:
         without = _WORDS.value(share(reason.probability_without))
@@ -148,7 +152,7 @@ def _explained(explanation: Explanation) -> list[str]:
 
 
 class Case(Struct, frozen=True):
-    """An alert to judge, its explanation, and whether it is fraud."""
+    """An alert to judge, with its explanation and whether the alert is fraud."""
 
     alert: Alert
     explanation: Explanation
@@ -162,7 +166,11 @@ def judge(
     concurrency: int = 4,
     progress: Callable[[str, int], None] = lambda name, done: None,
 ) -> list[Judged]:
-    """Let a model judge cases under each condition, ``concurrency`` requests at once. ``progress`` hears what is under way and how far."""
+    """
+    Let a model judge cases under each condition, with ``concurrency`` requests at once.
+
+    ``progress`` is called with the name of the current run and the number of cases done.
+    """
     return [asyncio.run(_judged(llm, cases, condition, history, concurrency, progress)) for condition in Condition]
 
 
@@ -209,15 +217,15 @@ class _Judgement(Struct, frozen=True):
 
 
 def _is_before(other: Alert, alert: Alert) -> bool:
-    """Whether an alert is an earlier one of the same card."""
+    """Return whether ``other`` is an earlier alert of the same card."""
     one, this = other.transaction, alert.transaction
     return one.card_id == this.card_id and one.event_time < this.event_time
 
 
 async def _probability(llm: "LLM", text: str) -> float | None:
-    """A model's judgement of a card; None if it gave none that can be read."""
+    """Return a model's fraud probability for a sheet, or None if the request fails or the answer is unreadable."""
     try:
         answer = (await llm.acomplete(prompt(JUDGE).filled(text))).text
         return msgspec.json.decode(json_object(answer), type=_Answer).probability
-    except Exception:  # whatever the server does, this alert has no judgement
+    except Exception:  # after any failure of the server, this alert has no judgement
         return None

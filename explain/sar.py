@@ -1,8 +1,8 @@
 """
-A draft of the narrative of a suspicious-activity report: who, what, when, where, why and how, in the order of time.
+Draft narrative of a suspicious-activity report: who, what, when, where, why and how, with events in chronological order.
 
-The six elements are those of FinCEN's guidance on preparing a complete and sufficient narrative. What only the bank knows stays a gap
-that is named; a person fills it in, checks the rest and signs.
+The six elements are those of FinCEN's guidance on preparing a complete and sufficient narrative. Information that only the bank
+has stays a named gap; a person fills in the gaps, checks the rest and signs.
 """
 
 import re
@@ -20,12 +20,12 @@ _GAP = "[to be filled in: {}]"
 
 
 def markdown_quoted(text: str, longest: int = 60) -> str:
-    """A text of others for Markdown: cleaned, cut, and nothing in it is markup."""
+    """Return third-party text for Markdown: cleaned, shortened, and with all markup escaped."""
     return re.sub(r"([\\`*_\[\]<>&!#|~])", r"\\\1", quoted(text, longest))
 
 
 class Draft(Struct, frozen=True):
-    """The draft as Markdown, and what is missing in it."""
+    """The draft as Markdown, and the list of what it still lacks."""
 
     text: str
     missing: tuple[str, ...]
@@ -33,9 +33,10 @@ class Draft(Struct, frozen=True):
 
 def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict], others: list[Any], made_at: int) -> Draft:
     """
-    Draft a report about an alert. ``others`` are the card's other alerts with their findings, in any order; ``made_at`` epoch ms.
+    Draft a report about an alert.
 
-    ``missing`` names each element that has a gap, and each thing a report needs first, such as a verdict that it is fraud.
+    ``others`` are the card's other alerts with their findings, in any order; ``made_at`` is in epoch ms. ``missing`` in the
+    result names each element that has a gap, and each prerequisite of a report, such as a verdict of fraud.
     """
     missing: list[str] = []
 
@@ -74,12 +75,12 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
         f"- Suspect, if known: {gap('who', 'who used the card, or that this is not known')}",
         "",
         "## What",
-        f"- {_sum(alert)} by card was flagged and sent to {decision.outcome}.",
+        f"- {_sum(alert)} by card was flagged; the decision was {decision.outcome}.",
         *(f"- {english.sentence(fact)}" for fact in facts if fact.fact_id == "S1"),
-        f"- Amount at risk over the related alerts of this card: {_at_risk(alert, others)}.",
+        f"- Amount at risk across the related alerts of this card: {_at_risk(alert, others)}.",
         "",
         "## When",
-        f"- From {_when(events[0][0])} to {_when(events[-1][0])} UTC. In the order of time:",
+        f"- From {_when(events[0][0])} to {_when(events[-1][0])} UTC. In chronological order:",
         "",
         *(f"  {number}. {_when(at)} UTC: {what}" for number, (at, what) in enumerate(events, start=1)),
         "",
@@ -92,11 +93,11 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
             or [f"- {gap('why', 'the reasons for suspicion')}"]
         ),
         *(f"- {english.sentence(fact)} [{fact.fact_id}]" for fact in facts if fact.kind in ("cases", "cases-none", "typology")),
-        *([f"- What speaks against it: {' '.join(english.sentence(fact) for fact in against)}"] if against else []),
+        *([f"- Evidence against fraud: {' '.join(english.sentence(fact) for fact in against)}"] if against else []),
         "",
         "## How",
         f"- Typology: {typology}.",
-        f"- Method: {gap('how', 'how the scheme worked: how card or credentials were obtained, and how the money was moved')}",
+        f"- Method: {gap('how', 'how the card or credentials were obtained, and how the money was moved')}",
     ]
     if final and final.note:
         lines.append(f"- The analyst's note, as written: “{markdown_quoted(final.note, 1000)}”")
@@ -106,7 +107,7 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
         *(f"- Missing: {one}" for one in missing),
         *([] if missing else ["- All six elements are present."]),
         "",
-        f"Signed: {_GAP.format('name and date of the person who checked this')}",
+        f"Signed: {_GAP.format('name of the person who checked this draft, and date')}",
         "",
     ]
     return Draft("\n".join(lines), tuple(missing))
@@ -120,7 +121,7 @@ def _events(alert: Alert, verdicts: list[Verdict], others: list[Any]) -> list[tu
         place = "" if past.channel is None else ", online" if past.channel == "online" else ", card present"
         entries.append((past.event_time, f"the card paid {amount}{place}{f', in {past.country}' if past.country else ''}."))
     for other in others:
-        found = f", found to be {other.finding}" if other.finding else ", not worked yet"
+        found = f", found to be {other.finding}" if other.finding else ", not reviewed yet"
         entries.append((other.alert.transaction.event_time, f"{_sum(other.alert)}: alert {other.alert.alert_id}{found}."))
     entries += [(verdict.verdict_time, f"an analyst found the alert to be {verdict.finding}.") for verdict in verdicts]
     return entries
@@ -139,9 +140,7 @@ def _at_risk(alert: Alert, others: list[Any]) -> str:
 
 def _where(alert: Alert, gap: Any) -> str:
     transaction = alert.transaction
-    place = (
-        "Online" if transaction.channel == "online" else "With the card present" if transaction.channel else "Channel not given"
-    )
+    place = "Online" if transaction.channel == "online" else "Card present" if transaction.channel else "Channel not given"
     country = f"in {transaction.country}" if transaction.country else gap("where", "country of the transaction")
     return f"{place}, {country}."
 

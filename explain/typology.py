@@ -1,7 +1,8 @@
 """
-The likely typology of an alert, if it is fraud: a hint with its support.
+The likely typology of an alert, assuming that the alert is fraud: a hint with its supporting evidence.
 
-Where enough closed frauds have a typology, a logistic regression on their case vectors tells it (ADR 21); otherwise the typology that at least two of the nearest cases share.
+Once enough closed frauds have a typology, a logistic regression on their case vectors predicts the typology (ADR 21). Until then,
+the likely typology is one that at least two of the nearest cases share.
 """
 
 import logging
@@ -23,24 +24,24 @@ logger = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
-_TYPICAL: Final = 2  # fraud cases of one typology among the nearest ones from which it is likely
-_MOST_CASES: Final = 2_000  # newest typed frauds that the classifier is fitted on
+_TYPICAL: Final = 2  # nearest fraud cases that must share a typology
+_MOST_CASES: Final = 2_000  # maximum number of typed frauds that the classifier is fitted on, newest first
 _FEWEST_CASES, _FEWEST_OF_A_TYPE = 100, 10
-_CHECKED_EVERY: Final = 100  # alerts after which typed cases are counted again
-_GROWTH: Final = 0.2  # share of them that must be new for the classifier to be fitted again
-_LIKELY: Final = 0.5  # probability from which a typology is told
+_CHECKED_EVERY: Final = 100  # alerts between two checks for new typed cases
+_GROWTH: Final = 0.2  # share of new typed cases above which the classifier is fitted again
+_LIKELY: Final = 0.5  # lowest probability of a typology that is reported
 _FOLDS: Final = 5
 
 
 class TypologyClassifier(Struct, frozen=True):
-    """A classifier fitted on ``cases`` typed frauds; ``right`` is the share that it told rightly while they were held out (5 folds)."""
+    """A classifier fitted on ``cases`` typed frauds. ``right`` is its accuracy in 5-fold cross-validation."""
 
     model: "LogisticRegression"
     cases: int
     right: float
 
     def likely(self, vector: Vectors) -> LikelyTypology | None:
-        """The typology of a case vector, float32 [2 F]; None if none is at least as probable as all others together."""
+        """Return the typology of a case vector, float32 [2 F]; None if no typology has a probability of at least 0.5."""
         probabilities = self.model.predict_proba(vector[None, :])[0]
         best = int(np.argmax(probabilities))
         if probabilities[best] < _LIKELY:
@@ -51,8 +52,9 @@ class TypologyClassifier(Struct, frozen=True):
 
 def fit_typologies(vectors: Vectors, names: Sequence[str]) -> TypologyClassifier | None:
     """
-    Fit a classifier on case vectors, float32 [N, 2 F], and their typologies. Typologies with fewer than ten cases are left out; None if fewer
-    than 100 cases or two typologies remain.
+    Fit a classifier on case vectors, float32 [N, 2 F], and their typologies.
+
+    Typologies with fewer than ten cases are left out. Return None if fewer than 100 cases or fewer than two typologies remain.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
@@ -68,7 +70,7 @@ def fit_typologies(vectors: Vectors, names: Sequence[str]) -> TypologyClassifier
 
 
 class Typologies:
-    """The typologies of a casebook's frauds."""
+    """Predictor of the likely typology of alerts, from the frauds of a casebook."""
 
     def __init__(self, casebook: Casebook) -> None:
         self._casebook = casebook
@@ -76,7 +78,7 @@ class Typologies:
         self._newest = self._alerts = 0
 
     def likely(self, vector: Vectors, similar: Sequence[SimilarCase]) -> LikelyTypology | None:
-        """The likely typology of an alert with a case vector, float32 [2 F], and these nearest cases; None if there is no clear one."""
+        """Return an alert's likely typology from its case vector, float32 [2 F], and its nearest cases; None if none is clear."""
         if self._alerts % _CHECKED_EVERY == 0:
             self._refresh(self._casebook.typed_frauds(_MOST_CASES))
         self._alerts += 1
@@ -93,7 +95,7 @@ class Typologies:
         )
         self._classifier = fit_typologies(vectors, [case.typology or "" for case in known])
         if self._classifier:
-            logger.info("typologies: fitted on %d cases, right for %.1f %%", self._classifier.cases, 100 * self._classifier.right)
+            logger.info("typologies: %d cases, held-out accuracy %.1f %%", self._classifier.cases, 100 * self._classifier.right)
 
 
 def nearest_typology(similar: Sequence[SimilarCase]) -> LikelyTypology | None:

@@ -1,8 +1,8 @@
 """
-Where the vectors of past cases live: a Faiss index in a folder, or PostgreSQL with pgvector, behind one LlamaIndex interface.
+Vector stores for past cases: a Faiss index in a folder, or PostgreSQL with pgvector, behind one LlamaIndex interface.
 
-Either is derived from the cases in SQL and never trusted beyond that: it carries the number of the last change that it knows, takes
-up later ones, and is built anew where its files are not what was written. A node's id is the number of its case.
+Both are derived from the cases in SQL, which remain the source of truth. A store records the number of the last change that it
+includes and applies later changes; a Faiss index with damaged files is rebuilt. A node's id is the number of its case.
 """
 
 import hashlib
@@ -40,40 +40,40 @@ Vector = npt.NDArray[np.float32]
 CLOSED: Final = "closed_time"
 CHANGED: Final = "changed"
 
-EXACT: Final = 50_000  # cases up to which every vector is compared; docs/performance.md has the measurement
-_PROBED = 128  # lists of an inverted index that a query looks into
+EXACT: Final = 50_000  # maximum number of cases for which every vector is compared; measured in docs/performance.md
+_PROBED = 128  # lists of an inverted index that a query searches
 _SEED = 7
 _FORMAT = 1
 _NEVER = np.iinfo(np.int64).max
 
 
 class VectorStore(Protocol):
-    """What the casebook needs of a store beside LlamaIndex's interface."""
+    """The methods that the casebook needs from a store, in addition to LlamaIndex's interface."""
 
     @property
     def known(self) -> int:
-        """The number of the last change it holds."""
+        """The number of the last change that the store includes."""
 
     def put(self, numbers: list[int], closed: list[int], vectors: Vector, changed: int) -> None:
-        """Add or replace cases by number: float32 [n, d] of unit length."""
+        """Add or replace cases by number. ``vectors`` are float32 [n, d] of unit length."""
 
     def drop(self, numbers: list[int], changed: int) -> None:
-        """Take cases out."""
+        """Remove cases by number."""
 
     def llama(self) -> BasePydanticVectorStore:
-        """The store as LlamaIndex knows it."""
+        """Return the store as a LlamaIndex vector store."""
 
     def save(self) -> None:
-        """Keep it, where keeping is not what it does by itself."""
+        """Save the store, unless it persists every change by itself."""
 
     def forget(self) -> None:
-        """Empty it."""
+        """Remove all cases."""
 
     def close(self) -> None:
-        """Let go of what it holds open."""
+        """Release the store's resources."""
 
     def __len__(self) -> int:
-        """Number of cases."""
+        """Return the number of cases."""
 
 
 class _Manifest(Struct, frozen=True):
@@ -87,10 +87,11 @@ class _Manifest(Struct, frozen=True):
 
 class FaissCases(BasePydanticVectorStore):
     """
-    Unit vectors by number: all compared up to ``EXACT`` cases, above that an inverted index over the nearest of its lists.
+    A Faiss store of unit vectors by case number.
 
-    The inverted index is trained when the exact one outgrows its limit or it has doubled since; between, cases are added and
-    taken out as they are.
+    Up to ``EXACT`` cases, a query compares every vector; above that, an inverted index searches the lists nearest to the query.
+    The inverted index is trained when the number of cases exceeds ``EXACT``, and again whenever that number has doubled. Between
+    trainings, cases are added and removed without training.
     """
 
     stores_text: bool = False
@@ -104,7 +105,7 @@ class FaissCases(BasePydanticVectorStore):
     _folder: Path | None = PrivateAttr()
 
     def __init__(self, bundle: str, width: int, folder: Path | None = None) -> None:
-        """Of a bundle's version and the width of its vectors; ``folder`` keeps it, None keeps it in memory only."""
+        """Create an empty store for a bundle's version and a vector width. Without a ``folder``, it is kept in memory only."""
         super().__init__(stores_text=False)
         self._bundle, self._width, self._folder = bundle, width, folder
         self._empty()
@@ -134,36 +135,36 @@ class FaissCases(BasePydanticVectorStore):
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Take a case out."""
+        """Remove a case."""
         self.drop([int(ref_doc_id)], self._changed)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nearest cases, nearest first; of filters only ``closed_time`` below a value is known."""
+        """Return the nearest cases, nearest first. The only supported filter is ``closed_time`` less than a value."""
         before = _NEVER
         for one in query.filters.filters if query.filters else []:
             if not isinstance(one, MetadataFilter) or (one.key, one.operator) != (CLOSED, FilterOperator.LT):
-                raise ValueError(f"a casebook filters by {CLOSED} < value alone")
+                raise ValueError(f"a casebook supports only filters of the form {CLOSED} < value")
             before = int(one.value)  # type: ignore[arg-type]
         numbers, scores = self.nearest(np.array(query.query_embedding, np.float32), query.similarity_top_k, before)
         nodes = [TextNode(id_=str(number), text="") for number in numbers]
         return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[str(number) for number in numbers])
 
-    # -- what the casebook needs
+    # -- the casebook's interface
 
     @property
     def known(self) -> int:
-        """The number of the last change it holds."""
+        """The number of the last change that the store includes."""
         return self._changed
 
     def llama(self) -> BasePydanticVectorStore:
-        """Itself."""
+        """Return the store itself, which is a LlamaIndex vector store."""
         return self
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     def nearest(self, vector: Vector, count: int, before: int = _NEVER) -> tuple[list[int], list[float]]:
-        """Numbers and inner products of the nearest cases that were closed before a time."""
+        """Return numbers and inner products of the nearest cases that were closed before a time (epoch ms)."""
         total, reach = len(self), 4 * count
         while total:
             reach = min(reach, total)
@@ -172,11 +173,11 @@ class FaissCases(BasePydanticVectorStore):
             found[found] = self._closed[numbers[0][found]] < before
             if found.sum() >= count or reach == total:
                 return numbers[0][found][:count].tolist(), scores[0][found][:count].tolist()
-            reach *= 8  # most of the nearest were closed later: look further
+            reach *= 8  # most of the nearest cases were closed later: search further
         return [], []
 
     def put(self, numbers: list[int], closed: list[int], vectors: Vector, changed: int) -> None:
-        """Add or replace cases by number: float32 [n, d] of unit length."""
+        """Add or replace cases by number. ``vectors`` are float32 [n, d] of unit length."""
         if numbers:
             ids = np.array(numbers, np.int64)
             size = len(self._closed)
@@ -191,7 +192,7 @@ class FaissCases(BasePydanticVectorStore):
         self._changed = max(self._changed, changed)
 
     def drop(self, numbers: list[int], changed: int) -> None:
-        """Take cases out."""
+        """Remove cases by number."""
         ids = np.array([number for number in numbers if number < len(self._closed)], np.int64)
         self._remove(ids[self._closed[ids] != _NEVER])
         self._closed[ids] = _NEVER
@@ -202,7 +203,7 @@ class FaissCases(BasePydanticVectorStore):
             self._index.remove_ids(ids)
 
     def _grown(self) -> None:
-        """Train an inverted index when the exact one is outgrown, and again whenever it has doubled."""
+        """Train an inverted index when the cases exceed ``EXACT``, and again whenever their number has doubled."""
         total = len(self)
         if total <= EXACT or (self._trained and total < 2 * self._trained):
             return
@@ -224,7 +225,7 @@ class FaissCases(BasePydanticVectorStore):
     # -- on disk
 
     def save(self) -> None:
-        """Write index and times beside each other, then put them in the place of the former in one step."""
+        """Write the index and the closing times to a temporary folder, then move that folder into the place of the old one."""
         if self._folder is None:
             return
         try:
@@ -243,26 +244,26 @@ class FaissCases(BasePydanticVectorStore):
                 os.replace(folder, self._folder)
         except OSError as error:
             logger.warning(
-                "the casebook's index cannot be kept in %s (%s): it is built from SQL at the next start", self._folder, error
+                "the casebook's index cannot be saved in %s (%s): it is rebuilt from SQL at the next start", self._folder, error
             )
 
     def load(self) -> bool:
-        """Read what was saved; False, and empty, where it is missing or not what was written."""
+        """Load the saved index. Return False, with an empty store, if the index is missing, damaged or of another bundle."""
         if self._folder is None or not self._folder.exists():
             return False
         try:
             manifest = msgspec.json.decode((self._folder / "manifest.json").read_bytes(), type=_Manifest)
             for name, expected in manifest.sha256.items():
                 if _sha256(self._folder / name) != expected:
-                    raise CasebookError(f"{name} is not what was written")
+                    raise CasebookError(f"{name} does not match its checksum")
             if (manifest.format, manifest.bundle, manifest.width) != (_FORMAT, self._bundle, self._width):
-                raise CasebookError("it is of another bundle")
+                raise CasebookError("it belongs to another bundle or format")
             index = faiss.read_index(str(self._folder / "index.faiss"))
             closed = np.load(self._folder / "closed.npy")
             if index.ntotal != manifest.count or index.d != self._width or int((closed != _NEVER).sum()) != manifest.count:
-                raise CasebookError("its parts do not belong together")
+                raise CasebookError("its files do not match each other")
         except (OSError, ValueError, RuntimeError, KeyError, msgspec.MsgspecError, CasebookError) as error:
-            logger.warning("the casebook's index in %s is not used (%s): it is built from SQL", self._folder, error)
+            logger.warning("the casebook's index in %s is not used (%s): it is rebuilt from SQL", self._folder, error)
             self._empty()
             return False
         self._index, self._closed, self._changed = index, closed, manifest.changed
@@ -270,23 +271,23 @@ class FaissCases(BasePydanticVectorStore):
         return True
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: the store holds no resources open."""
 
     def forget(self) -> None:
-        """Empty it, on disk too."""
+        """Remove all cases, also on disk."""
         self._empty()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def inverted(vectors: Vector, numbers: npt.NDArray[np.int64]) -> Any:
-    """An inverted index of float32 [n, d] unit vectors by number: exact within the 128 lists that are nearest to a query."""
+    """Return an inverted index of unit vectors, float32 [n, d], by number, exact within the 128 lists nearest to a query."""
     lists = 4096 if len(vectors) > 300_000 else max(1, min(1024, len(vectors) // 40))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.spherical, index.cp.seed = 10, True, _SEED
     sample = np.random.default_rng(_SEED).permutation(len(vectors))[: 40 * lists]
     index.train(np.ascontiguousarray(vectors[sample]))
-    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]  # so that a case can be taken out
+    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]  # so that cases can be removed
     index.nprobe = _PROBED
     index.add_with_ids(np.ascontiguousarray(vectors), numbers)
     return index
@@ -299,17 +300,18 @@ def _sha256(path: Path) -> str:
 
 class PostgresCases:
     """
-    The same in PostgreSQL with pgvector (0.8 or later), shared by all explainers: one table a bundle.
+    A vector store in PostgreSQL with pgvector (0.8 or later), shared by all explainers, with one table per bundle.
 
-    Cosine similarity, which is the inner product of unit vectors. The index searches on until enough cases pass the filter.
+    Scores are cosine similarities, which equal the inner products of unit vectors. A query scans the index until enough cases
+    pass the filter.
     """
 
     def __init__(self, url: str, bundle: str, width: int) -> None:
         """
-        Open the store at a SQLAlchemy URL, and make its table.
+        Open the store at a SQLAlchemy URL, and create its table and indexes.
 
         Raises:
-            CasebookError: if the database cannot be used.
+            CasebookError: if the database cannot be used or the pgvector extra is not installed.
         """
         try:
             from llama_index.vector_stores.postgres import PGVectorStore
@@ -334,7 +336,7 @@ class PostgresCases:
                 use_jsonb=True,
                 initialization_fail_on_error=True,
             )
-            self._store.get_nodes(node_ids=["0"])  # makes the table
+            self._store.get_nodes(node_ids=["0"])  # creates the table
             with self._engine.begin() as connection:
                 connection.execute(text(f"CREATE UNIQUE INDEX IF NOT EXISTS {self._table}_number ON {self._table} (node_id)"))
                 connection.execute(
@@ -345,18 +347,18 @@ class PostgresCases:
         except (SQLAlchemyError, ImportError, ValueError) as error:
             raise CasebookError(
                 f"the casebook's database cannot be used ({type(error).__name__}): WHYFLAG_CASEBOOK must be the SQLAlchemy URL of a "
-                "PostgreSQL with pgvector 0.8 or later, as in postgresql+psycopg://user@host/db"
+                "PostgreSQL database with pgvector 0.8 or later, such as postgresql+psycopg://user@host/db"
             ) from None
 
     @property
     def known(self) -> int:
-        """The number of the last change it holds."""
+        """The number of the last change that the store includes."""
         wanted = self._text(f"SELECT coalesce(max((metadata_->>'{CHANGED}')::bigint), 0) FROM {self._table}")
         with self._engine.connect() as connection:
             return int(connection.execute(wanted).scalar_one())
 
     def put(self, numbers: list[int], closed: list[int], vectors: Vector, changed: int) -> None:
-        """Add or replace cases by number: float32 [n, d] of unit length."""
+        """Add or replace cases by number. ``vectors`` are float32 [n, d] of unit length."""
         if not numbers:
             return
         nodes: list[BaseNode] = [
@@ -368,28 +370,28 @@ class PostgresCases:
             self._store.add(nodes)
 
     def drop(self, numbers: list[int], changed: int) -> None:
-        """Take cases out."""
+        """Remove cases by number."""
         if numbers:
             with self._alone():
                 self._store.delete_nodes(node_ids=[str(number) for number in numbers])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One explainer at a time: the store replaces in two steps."""
+        """Lock out other explainers, because the store replaces cases in two steps: delete and add."""
         with self._engine.begin() as connection:
             connection.execute(self._text("SELECT pg_advisory_xact_lock(hashtext(:table))"), {"table": self._table})
             yield
 
     def llama(self) -> BasePydanticVectorStore:
-        """LlamaIndex's own store over the table."""
+        """Return LlamaIndex's own store over the table."""
         store: BasePydanticVectorStore = self._store
         return store
 
     def save(self) -> None:
-        """It keeps itself."""
+        """Do nothing: the database persists every change."""
 
     def forget(self) -> None:
-        """Empty it."""
+        """Remove all cases."""
         with self._engine.begin() as connection:
             connection.execute(self._text(f"DELETE FROM {self._table}"))
 
@@ -403,7 +405,7 @@ class PostgresCases:
 
 
 class CaseRetriever(BaseRetriever):
-    """The nearest cases that were closed before a time (epoch ms), by a ready-made vector."""
+    """A retriever of the nearest cases that were closed before a time (epoch ms), for a precomputed query vector."""
 
     def __init__(self, store: BasePydanticVectorStore, count: int, before: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Everything that touches Kafka: transport, operator, the hops, publishing, health."""
+"""All code that uses Kafka: transport, operator, stages, publishing, health."""

@@ -1,9 +1,10 @@
 """
-The checkpoint log: a partition's state and its positions in one place, so that they cannot disagree.
+The checkpoint log: keeps a partition's state and its positions together, so that they cannot disagree.
 
-Each hop has a compacted topic with a partition for each of its source's. A checkpoint is one Kafka transaction: the rows of all keys
-that changed, then a marker. So a reader of committed records sees whole checkpoints only, compaction never lets a torn one hide
-a row, and a later owner's claim makes the broker refuse whatever an earlier one still writes.
+Each stage has a compacted topic with as many partitions as its source topics. A checkpoint is one Kafka transaction: the rows
+of all keys that changed, then a marker. Therefore a reader of committed records sees only complete checkpoints, compaction
+never lets an incomplete one hide a row, and once a new owner has claimed the log, the broker refuses all writes of an earlier
+owner.
 """
 
 import asyncio
@@ -24,22 +25,23 @@ from streams.state import KEY_BYTES, LogRecord
 logger = logging.getLogger(__name__)
 
 _MARKER = b"marker"
-_FORMAT = 2  # of rows and marker
-_BATCH_BYTES = 512 << 10  # a topic takes 1 MiB by default
+_FORMAT = 2  # version of the row and marker format
+_BATCH_BYTES = 512 << 10  # a topic's default limit is 1 MiB
 _LARGEST_ROW = 1 << 20
-# A checkpoint takes milliseconds to seconds. A broker that is away for longer than this is met again by the worker's successor.
+# A checkpoint takes milliseconds to seconds. If the broker is unavailable for longer, the worker ends and its successor retries.
 _WRITE_SECONDS = 120.0
 _TRANSACTION_MS = 120_000
-_POLL_MS = 500  # a poll that finds nothing
+_POLL_MS = 500  # longest wait of a poll that finds nothing
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """
     The marker at the end of a checkpoint.
 
-    ``positions`` are the next offsets to read, by source topic; ``origins`` the highest origin offsets seen; ``digest`` and
-    ``keys`` those of the state. ``clean`` says that nothing was read after it: its writer stopped in order. Rows of another
-    ``lineage`` are left over from before a rebuild. ``pan_key`` is the fingerprint of the key under which card numbers became tokens.
+    ``positions`` are the next offsets to read, by source topic; ``origins`` are the highest origin offsets seen; ``digest`` and
+    ``keys`` are the state's digest and number of keys. ``clean`` means that its writer stopped in order and processed nothing
+    after it. Rows of another ``lineage`` are leftovers from before a rebuild. ``pan_key`` is the fingerprint of the key that
+    tokenised card numbers.
     """
 
     spec: str
@@ -56,20 +58,20 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class CheckpointLog:
-    """The log of one hop's partition. One owner at a time writes it: the last to ``claim``."""
+    """The log of one partition of a stage. Only its owner can write to it: the last one to call ``claim``."""
 
     def __init__(self, connection: Connection, topic: str, partition: int) -> None:
         self._connection, self._tp = connection, TopicPartition(topic, partition)
         self._name = f"{topic}/{partition}"
         self._producer: AIOKafkaProducer | None = None
         self._end = 0
-        self._written: Checkpoint | None = None  # as this owner has written it
+        self._written: Checkpoint | None = None  # the last checkpoint that this owner wrote
         self._lineage = 0
         self._stale: set[bytes] = set()
 
     async def claim(self) -> None:
         """
-        Become the owner: the broker ends a transaction that an earlier owner left open, and refuses its writes from now on.
+        Become the owner: the broker aborts an open transaction of an earlier owner, and refuses that owner's writes from now on.
 
         Raises:
             KafkaError: if no broker answers.
@@ -92,14 +94,15 @@ class CheckpointLog:
 
     async def read(self, load: Callable[[Sequence[LogRecord]], None]) -> Checkpoint | None:
         """
-        Hand all rows to ``load``, in order, and return the last marker; None where there is no checkpoint.
+        Pass all rows to ``load``, in order, and return the last marker, or None if there is no checkpoint.
 
-        What is not of a checkpoint is passed over: records behind the last marker, because a transaction ends with one, and records
-        whose keys are not those of rows. The digest in the marker tells whether a foreign record took the place of a row.
+        Records that belong to no checkpoint are skipped: those after the last marker, because a checkpoint ends with its
+        marker, and those whose key is not a row's key. The caller compares the marker's digest to detect a foreign record that
+        replaced a row.
 
         Raises:
             KafkaError: if no broker answers.
-            StateError: if there are records but no marker that can be understood.
+            StateError: if there are records but no readable marker, or a marker has another format.
         """
         async with self._reader() as consumer:
             begin, end = await self._bounds(consumer)
@@ -108,8 +111,8 @@ class CheckpointLog:
             if found is None:
                 if count:
                     raise StateError(
-                        f"the checkpoint log {self._name} holds no marker that can be read: something else was written to it. Run `whyflag "
-                        f"state rebuild --partition {self._tp.partition}`"
+                        f"the checkpoint log {self._name} holds no readable marker: foreign records were written to it. Run "
+                        f"`whyflag state rebuild --partition {self._tp.partition}`"
                     )
                 return None
             checkpoint, behind = found
@@ -127,9 +130,9 @@ class CheckpointLog:
 
     async def start_over(self) -> Checkpoint | None:
         """
-        Forget all rows: those written from here on are of a new lineage, and the next ``write`` removes the old ones.
+        Discard all rows: start a new lineage, and let the next ``write`` delete the old rows.
 
-        Returns the last marker that can be understood, if there is one.
+        Return the last readable marker, or None.
         """
         checkpoint, lineages = None, {0}
         async with self._reader() as consumer:
@@ -137,7 +140,7 @@ class CheckpointLog:
             async for records in self._records(consumer, begin, end):
                 for record in records:
                     if record.key == _MARKER:
-                        with contextlib.suppress(StateError):  # of another format: the positions are lost, not the records
+                        with contextlib.suppress(StateError):  # another format: positions are lost, source records are not
                             checkpoint = _decoded(record.value) or checkpoint
                     elif record.key:
                         lineages.add(record.key[0])
@@ -162,8 +165,8 @@ class CheckpointLog:
 
     async def _last_marker(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> tuple[tuple[Checkpoint, int] | None, int]:
         """
-        The last marker and its offset, and how many committed records were looked at. Behind it may be what was rolled back, and the
-        transactions' own records.
+        Return the last marker with its offset, and the number of committed records read. Aborted records and the transactions'
+        control records may follow the marker, so the search starts near the end and widens until it finds one.
         """
         reach, found, count = 2, None, 0
         while found is None and reach // 4 < end - begin:
@@ -176,7 +179,7 @@ class CheckpointLog:
             reach *= 4
         if found is not None and (foreign := await self._behind(consumer, found[1], end)):
             logger.warning(
-                "%d records behind the last marker of %s are of no checkpoint and passed over: who else may write to it?",
+                "%d records after the last marker of %s belong to no checkpoint and are skipped: check who may write to it",
                 foreign,
                 self._name,
             )
@@ -197,10 +200,10 @@ class CheckpointLog:
 
     async def still_owned(self) -> bool:
         """
-        Whether nobody else has written to the log or claimed it since this owner wrote last.
+        Return whether this owner still owns the log: nobody has written to it or claimed it since this owner's last write.
 
-        A successor that claimed the log and died before it wrote left no record. So the last marker is written again: the broker
-        refuses it to a former owner.
+        A successor that claimed the log but died before writing leaves no record. To detect it, the last marker is written
+        again: the broker refuses this write to a former owner.
         """
         async with self._reader() as consumer:
             if (await self._bounds(consumer))[1] != self._end or self._written is None:
@@ -213,7 +216,7 @@ class CheckpointLog:
 
     async def write(self, rows: Sequence[LogRecord], checkpoint: Checkpoint) -> None:
         """
-        Numbered steps of a checkpoint: 1 begin; 2 rows; 3 marker; 4 commit. It exists from step 4 on, or not at all.
+        Write a checkpoint in four steps: 1 begin; 2 rows; 3 marker; 4 commit. Readers see the checkpoint only after step 4.
 
         Raises:
             DeliveryError: if it could not be written, or if another owner has claimed the log.
@@ -222,9 +225,9 @@ class CheckpointLog:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self._write(rows, checkpoint)
         except ProducerFenced:
-            raise DeliveryError(f"{self._name} has a new owner: this worker was taken for dead and must start again") from None
+            raise DeliveryError(f"{self._name} has a new owner: this worker was considered dead and must be restarted") from None
         except (KafkaError, TimeoutError) as error:
-            raise DeliveryError(f"Kafka did not take a checkpoint of {self._name}: {error!r}") from error
+            raise DeliveryError(f"Kafka did not accept a checkpoint of {self._name}: {error!r}") from error
 
     async def _write(self, rows: Sequence[LogRecord], checkpoint: Checkpoint) -> None:
         assert self._producer is not None
@@ -236,7 +239,7 @@ class CheckpointLog:
         await self._producer.commit_transaction()  # 4
         self._stale.clear()
         self._written = marked
-        self._end = marker + 2  # behind the marker and the transaction's own record
+        self._end = marker + 2  # after the marker and the transaction's control record
 
     async def _append(self, records: Sequence[tuple[bytes, bytes | None]]) -> int:
         assert self._producer is not None
@@ -261,10 +264,10 @@ class CheckpointLog:
 
 def _decoded(raw: bytes | None) -> Checkpoint | None:
     """
-    The marker in a record's value; None if it is none.
+    Return the marker in a record's value, or None if the value is not a marker.
 
     Raises:
-        StateError: if it is of another format.
+        StateError: if the marker has another format.
     """
     try:
         checkpoint = msgspec.json.decode(raw or b"", type=Checkpoint)
@@ -272,6 +275,6 @@ def _decoded(raw: bytes | None) -> Checkpoint | None:
         return None
     if checkpoint.v != _FORMAT:
         raise StateError(
-            f"the checkpoint log is of format {checkpoint.v}, this version reads format {_FORMAT}: run `whyflag state rebuild` once"
+            f"the checkpoint log has format {checkpoint.v}, this version reads format {_FORMAT}: run `whyflag state rebuild` once"
         )
     return checkpoint

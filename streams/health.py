@@ -1,4 +1,4 @@
-"""Health and metrics over HTTP, served by the worker's own event loop: if it answers, the loop turns."""
+"""Health and metrics over HTTP, served from the worker's event loop, so that an answer proves that the loop is running."""
 
 from time import monotonic
 
@@ -10,30 +10,32 @@ from core.errors import SettingsError
 
 class Health:
     """
-    ``/live`` answers while the loop turns; ``/ready`` while partitions are assigned and everything the worker depends on has answered
-    lately; ``/metrics`` is what Prometheus reads.
+    HTTP server for probes and metrics.
+
+    ``/live`` answers while the event loop runs. ``/ready`` answers 200 while partitions are assigned and every dependency has
+    answered recently, else 503. ``/metrics`` serves Prometheus.
     """
 
     def __init__(self, port: int, silence_seconds: float = 30.0, host: str = "0.0.0.0") -> None:  # noqa: S104 -- probes and Prometheus come from outside the pod
-        """Port 0 takes a free one. ``silence_seconds`` is how long a dependency may be silent."""
+        """Port 0 selects a free port. ``silence_seconds`` is the longest time a dependency may go without answering."""
         self.ready = False
         self._host, self._port, self._silence_seconds = host, port, silence_seconds
         self._answered: dict[str, float] = {}
         self._runner: web.AppRunner | None = None
 
     def answered(self, dependency: str) -> None:
-        """Note that a dependency (Kafka, the database) has just answered."""
+        """Record that a dependency (Kafka, the database) has just answered."""
         self._answered[dependency] = monotonic()
 
     @property
     def silent(self) -> list[str]:
-        """Dependencies that have not answered for too long."""
+        """Dependencies that have not answered within ``silence_seconds``."""
         now = monotonic()
         return [name for name, since in self._answered.items() if now - since > self._silence_seconds]
 
     async def start(self) -> None:
         """
-        Listen.
+        Start listening.
 
         Raises:
             SettingsError: if the port is taken.
@@ -52,7 +54,7 @@ class Health:
             ) from None
 
     async def stop(self) -> None:
-        """Close."""
+        """Stop listening."""
         if self._runner:
             await self._runner.cleanup()
 

@@ -1,8 +1,8 @@
 """
-State from past transactions, so that a worker does not meet every card as a stranger.
+Warm start: load past transactions into the state, so that cards and merchants are not unknown to a new worker.
 
-Until state has a log of its own, this is how a worker starts warm: it reads a file of history into its engines before the first
-chunk. Each row goes to the engine of the partition that its key has in Kafka.
+``whyflag worker score --history`` (state in memory only) and ``whyflag state rebuild --history`` read a history file into the
+engines. Each row goes to the engine of the partition that its key has in Kafka.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ _murmur2 = DefaultPartitioner()
 
 
 class HistoryChunk(NamedTuple):
-    """Some past transactions, in order: the ids that decide their partitions, and their columns."""
+    """A chunk of past transactions, in order: the ids that determine their partitions, and their columns."""
 
     card_ids: pa.Array
     merchant_ids: pa.Array
@@ -41,7 +41,7 @@ def _by_partition(keys: pa.Array, partition: Callable[[bytes], int]) -> npt.NDAr
 async def learn(
     history: Iterable[HistoryChunk], labels: Sequence[Label], profile: ProfileStage, score: ScoreStage, publisher: Publisher
 ) -> int:
-    """Read a history into the stages' state; returns the number of transactions. Labels count from their label times on."""
+    """Load a history into both stages' state; return the number of transactions. Labels take effect at their label times."""
     sources = list(range(await publisher.partitions(TRANSACTIONS)))
     merchants = await publisher.partitions(PROFILED)
     for label in labels:

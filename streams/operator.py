@@ -1,26 +1,29 @@
 """
-The operator: runs one stage over its chunks and keeps its checkpoints. There is one for each stage of a worker.
+The operator runs one stage over its chunks and writes its checkpoints. A worker has one operator per stage.
 
-Numbered steps of a chunk, in ``handle``:
+Steps of a chunk, numbered in ``handle`` and ``_process``:
 
-1. only records at the partition's position count: a replay is dropped, a gap is read again;
-2. the stage computes the outputs and changes its state;
-3. the outputs are put on their way to Kafka, a few chunks ahead of their acknowledgements at the most;
-4. the position moves on;
-5. if the epoch is over, a checkpoint follows.
+1. compare the chunk with the partition's position: drop replayed records, and read again from the position if records are
+   missing;
+2. let the stage compute the outputs and update its state;
+3. queue the outputs for Kafka, at most a few chunks ahead of their acknowledgements;
+4. advance the position;
+5. if the epoch is over, start a checkpoint.
 
-Numbered steps of a checkpoint, in ``_checkpoint`` and ``_write``:
+Steps of a checkpoint, numbered in ``_checkpoint`` and ``_write``:
 
-1. the one before it is committed;
-2. what decides from here on is renewed, and the rows that changed, the positions and the digest are taken at this moment;
-3. every output put on its way until then is acknowledged, while the next epoch goes on;
-4. rows and marker are written in one transaction;
-5. a new bundle or new rules decide nothing before the marker that names them is committed, nor what may have been decided before a crash.
+1. wait until the previous checkpoint is committed;
+2. switch to a newer decider, if there is one, and take a snapshot of the changed rows, the positions and the digest;
+3. wait until every output queued before the snapshot is acknowledged, while the next epoch runs;
+4. write the rows and the marker in one transaction;
+5. after a switch, wait for that commit. A new bundle or new rules decide nothing before the marker that names them is
+   committed, and no record that may have been decided before a crash.
 
-Without a checkpoint log a chunk is done when its outputs are acknowledged, and positions begin where the consumer group has committed.
+Without a checkpoint log, a chunk is done when its outputs are acknowledged, and positions start at the consumer group's
+committed offsets.
 
-Whatever goes wrong ends the process without acknowledging: what is read again meets the state it met the first time, and
-the same records with the same ids come out.
+Any error ends the process without acknowledging the input. The records are then read again with the same state as the first
+time, and produce the same outputs with the same ids.
 """
 
 import asyncio
@@ -50,37 +53,38 @@ from streams.state import LogRecord
 
 logger = logging.getLogger(__name__)
 
-# An epoch also ends after this many records, so that a fast partition replays seconds after a crash, not minutes.
+# An epoch also ends after this many records, so that after a crash a busy partition replays for seconds, not minutes.
 _EPOCH_RECORDS = 100_000
-# Faust may drop what it has fetched and say nothing. What was fetched and has not moved a position for so long is read again; if it
-# only waited behind the chunks of other partitions, it comes twice, and the second is dropped as a replay.
+# Faust may silently drop fetched records. If a position has not moved for this long although later records were fetched, they
+# are read again. If they only waited behind chunks of other partitions, they arrive twice, and the second copy is dropped as a
+# replay.
 _LOST_SECONDS = 2.0
-_TICK_SECONDS = 0.1  # how late a checkpoint may be when no more records come
-# How many chunks' outputs may be under way. One would leave the core idle while Kafka writes; more than a few only hold memory.
+_TICK_SECONDS = 0.1  # longest delay of a checkpoint when no more records arrive
+# Chunks whose outputs may await acknowledgement. One would leave the CPU idle while Kafka writes; many would only use memory.
 _CHUNKS_AHEAD = 4
-_RESTORES_AT_ONCE = 4  # each holds a connection and some megabytes of the log
+_RESTORES_AT_ONCE = 4  # each uses a connection and some megabytes for the log
 
 Place = tuple[str, int]  # topic, partition
 
 
 class Source(Protocol):
-    """What the operator asks of the consumer that feeds it."""
+    """Interface of the consumer that feeds the operator."""
 
     async def bounds(self, places: list[Place]) -> Mapping[Place, tuple[int, int]]:
-        """First and next offset of partitions, as Kafka has them now."""
+        """Return the current first and next offset of each partition in Kafka."""
 
     async def committed(self, places: list[Place]) -> Mapping[Place, int]:
-        """The offsets that the consumer group has committed, for the partitions where there are any."""
+        """Return the consumer group's committed offsets; partitions without one are left out."""
 
     def read_from(self, place: Place, offset: int) -> None:
-        """Read a partition from this offset on; whatever was fetched for it before is dropped."""
+        """Continue reading a partition at this offset, and drop the records already fetched from it."""
 
     def reached(self, place: Place) -> int:
-        """The offset behind the last chunk that was fetched of a partition."""
+        """Return the offset after the last chunk fetched from a partition."""
 
 
 class Operator:
-    """One stage in this worker. Its chunks, checkpoints and rebalances take turns."""
+    """Runs one stage of a worker. A lock makes its chunks, checkpoints and rebalances take turns."""
 
     def __init__(
         self,
@@ -92,8 +96,8 @@ class Operator:
         pan_key: str = "",
     ) -> None:
         """
-        ``log`` makes the log of (topic, partition); None keeps state in memory. ``failed`` ends the process. ``pan_key`` is the
-        fingerprint of the key under which card numbers become tokens.
+        ``log`` creates the checkpoint log of a (topic, partition); None keeps state in memory only. ``failed`` ends the
+        process. ``pan_key`` is the fingerprint of the key that tokenises card numbers.
         """
         self.stage = stage
         self._publisher = publisher
@@ -106,23 +110,23 @@ class Operator:
         self._owned: set[int] = set()
         self._logs: dict[int, CheckpointLog] = {}
         self._writes: dict[int, asyncio.Task[None]] = {}
-        self._deliveries: deque[Delivery] = deque()  # of the last chunks, in their order
-        self._replays: dict[Place, int] = {}  # up to where an owner before may have decided
-        self._epochs: dict[int, tuple[float, int]] = {}  # when the epoch began, records in it
+        self._deliveries: deque[Delivery] = deque()  # of the latest chunks, in order
+        self._replays: dict[Place, int] = {}  # the offsets up to which a previous owner may have decided
+        self._epochs: dict[int, tuple[float, int]] = {}  # start of the epoch, number of records in it
         self._source: Source | None = None
-        self._unmoved: dict[Place, tuple[int, float]] = {}  # a position behind what was fetched, and since when
+        self._unmoved: dict[Place, tuple[int, float]] = {}  # a position below the fetched offset, and since when
         self._partitions = 0
 
     @property
     def positions(self) -> dict[Place, int]:
-        """The next offset to process of each partition that is owned and restored."""
+        """Next offset to process, for each partition that is owned and restored."""
         return {place: offset for place, offset in self._positions.items() if place[1] in self._owned}
 
     # -- assignment -----------------------------------------------------------------------------------------------------------
 
     async def open(self, assigned: set[Place], source: Source) -> None:
         """
-        Own the partitions of an assignment: drop the state of others, restore what is new, and read on from its position.
+        Take over the assigned partitions: drop the state of all others, restore the new ones, and read on from their positions.
 
         Raises:
             StateError: if a partition's log cannot be used.
@@ -146,7 +150,7 @@ class Operator:
             self._owned = owned
 
     async def _committed(self, places: list[Place]) -> dict[Place, int]:
-        """Where the group stopped; at the beginning where it never was or where the topic was made anew."""
+        """Return the group's committed positions, or a partition's first offset if it has none or the topic was recreated."""
         assert self._source is not None
         if not places:
             return {}
@@ -169,7 +173,7 @@ class Operator:
                 f"these topics must have the same number of partitions, but have {counts}: see 'Adding partitions' in docs/delivery.md"
             )
         if apart := {(topic, partition) for topic in self.stage.topics for partition in owned} - assigned:
-            raise StateError(f"the group gave this worker some partitions without their twins: {sorted(apart)}")
+            raise StateError(f"the group assigned partitions of only some of the stage's topics, missing: {sorted(apart)}")
         self._partitions = counts[self.stage.topics[0]] or 0
 
     async def _restore(self, partition: int, at_once: asyncio.Semaphore) -> None:
@@ -195,14 +199,14 @@ class Operator:
             self.stage.states[partition] = state
             self._epochs[partition] = (monotonic(), 0)
             if (checkpoint is None or checkpoint.clean) and self.stage.decider_version(partition):
-                # after a crash in the first epoch a successor must know that there was one, and what has decided in it
+                # after a crash in this first epoch, the successor must know that the epoch began and which decider it used
                 await self._checkpoint(partition, first=True)
                 await self._writes[partition]
             RESTORE_SECONDS.labels(self.stage.name).observe(perf_counter() - began)
             logger.info("%s %d restored: %d keys in %.1f s", self.stage.name, partition, state.keys, perf_counter() - began)
 
     async def _start(self, partition: int, checkpoint: Checkpoint | None) -> dict[Place, int]:
-        """Where to read on, after a check that the checkpoint fits this worker and that Kafka still has what follows it."""
+        """Return the positions to read from, after checking that the checkpoint fits this worker and no later record is lost."""
         assert self._source is not None
         places = [(topic, partition) for topic in self.stage.topics]
         bounds = await self._source.bounds(places)
@@ -212,23 +216,23 @@ class Operator:
         name = f"{self.stage.checkpoints}/{partition}"
         if checkpoint.spec != self.stage.version:
             raise StateError(
-                f"the state in {name} is of feature spec {checkpoint.spec!r}, this worker's is {self.stage.version!r}: start the bundle it "
-                "belongs to, or run `whyflag state rebuild` to compute the state of the new spec"
+                f"the state in {name} has feature spec {checkpoint.spec!r}, this worker uses {self.stage.version!r}: start a "
+                "bundle of the former spec, or run `whyflag state rebuild` to compute the state of the latter"
             )
         if checkpoint.pan_key and checkpoint.pan_key != self._pan_key:
             raise StateError(
-                f"the state in {name} holds tokens under another WHYFLAG_PAN_KEY (fingerprint {checkpoint.pan_key}, this worker's is "
+                f"the state in {name} has tokens of another WHYFLAG_PAN_KEY (fingerprint {checkpoint.pan_key}, this worker's is "
                 f"{self._pan_key or 'none'}): start with that key, or see 'Another key' in docs/privacy.md"
             )
         if checkpoint.partitions != self._partitions:
             raise StateError(
-                f"the state in {name} was kept when there were {checkpoint.partitions} partitions, now there are {self._partitions}: "
+                f"the state in {name} is for {checkpoint.partitions} partitions, but the topics now have {self._partitions}: "
                 "see 'Adding partitions' in docs/delivery.md"
             )
         if not self.stage.adopt(partition, checkpoint.bundle, checkpoint.clean):
             raise StateError(
-                f"the worker that wrote {name} did not stop in order and used bundle {checkpoint.bundle or 'none'}; what it had begun must "
-                "be decided by the same bundle: start that one once, stop it by SIGTERM, then start the new one"
+                f"the worker that wrote {name} did not stop in order and used bundle {checkpoint.bundle or 'none'}; its "
+                "unfinished records need the same bundle: start that one once, stop it with SIGTERM, then start the new one"
             )
         for topic, partition in places:
             begin, end = bounds[topic, partition]
@@ -238,17 +242,17 @@ class Operator:
             if position < begin:
                 raise StateError(
                     f"{begin - position} records of {topic}/{partition} were deleted by retention before they were read (read up to "
-                    f"{position}, kept from {begin}): run `whyflag state rebuild`, which goes on from what is left"
+                    f"{position}, kept from {begin}): run `whyflag state rebuild`, which continues with the remaining records"
                 )
             if position > end:
                 raise StateError(
-                    f"{topic}/{partition} ends at {end} but was read up to {position}: the topic was made anew or has lost its end. "
-                    f"Run `whyflag state rebuild`, which begins with what is there"
+                    f"{topic}/{partition} ends at {end} but was read up to {position}: the topic was recreated or lost "
+                    f"records. Run `whyflag state rebuild`, which continues at its present end"
                 )
         return {place: checkpoint.positions[place[0]] for place in places}
 
     async def revoke(self) -> None:
-        """Another worker may own any partition from now on: finish, write a last checkpoint, process nothing more."""
+        """Release all partitions: finish the current chunk, write a last checkpoint, and process nothing more."""
         async with self._turn:
             for partition in self._owned if self._make_log else ():
                 await self._checkpoint(partition, clean=True)
@@ -256,7 +260,7 @@ class Operator:
             self._owned = set()
 
     async def stop(self) -> None:
-        """As ``revoke``, for good."""
+        """Release all partitions for good, and close the stage and its logs."""
         await self.revoke()
         async with self._turn:
             await self.stage.stop()
@@ -286,7 +290,7 @@ class Operator:
             place = (chunk.topic, chunk.partition)
             position = self._positions.get(place)
             if chunk.partition not in self._owned or position is None:
-                return  # its owner reads it again
+                return  # the partition's owner reads these records
             records = chunk.records
             if chunk.begin > position:  # 1
                 assert self._source is not None
@@ -326,15 +330,16 @@ class Operator:
         ACK_SECONDS.labels(self.stage.name).observe(perf_counter() - sent)
 
     async def _keep_up(self, ahead: int) -> None:
-        """Wait until the outputs of no more than ``ahead`` chunks are under way."""
+        """Wait until at most ``ahead`` chunks have unacknowledged outputs."""
         while self._deliveries and (len(self._deliveries) > ahead or self._deliveries[0].done()):
             await asyncio.shield(self._deliveries[0])
             self._deliveries.popleft()
 
     async def _check_gap(self, place: Place, position: int) -> None:
         """
-        Offsets may be missing where a producer used transactions. Where retention deleted records, that must be said, and state that
-        would have to know them is worth nothing.
+        Check whether a gap in the offsets is a loss. Gaps from producers' transactions are harmless. If retention deleted
+        records, a stage with a checkpoint log stops, because its state would be wrong without them; any other stage logs an
+        error.
         """
         assert self._source is not None
         begin, _ = (await self._source.bounds([place]))[place]
@@ -353,16 +358,16 @@ class Operator:
         return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
 
     def _outdated(self, partition: int) -> bool:
-        """Whether something newer may decide from here on: not before all is decided again that was decided before a crash."""
+        """Return whether a newer decider should take over now: not before all records decided before a crash are replayed."""
         return self.stage.outdated(partition) and self._replayed(partition)
 
     def _replayed(self, partition: int) -> bool:
-        """Whether all is processed that an owner before may have processed after its last checkpoint."""
+        """Return whether all records are processed that a previous owner may have processed after its last checkpoint."""
         places = [(topic, partition) for topic in self.stage.topics]
         return all(self._positions[place] >= self._replays.get(place, 0) for place in places)
 
     async def tick(self) -> None:
-        """Ends epochs in which no more records come, and reads again what was fetched and lost. Runs until cancelled."""
+        """End epochs that receive no more records, and read again records that were fetched but lost. Runs until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             if not self._turn.locked():
@@ -382,7 +387,7 @@ class Operator:
             elif before != position:
                 self._unmoved[place] = (position, now)
             elif now - since >= _LOST_SECONDS:
-                logger.info("%s/%d is read again from %d: what was fetched has not arrived", *place, position)
+                logger.info("%s/%d is read again from %d: the fetched records have not arrived", *place, position)
                 self._source.read_from(place, position)
                 self._unmoved[place] = (position, now)
 
@@ -405,7 +410,7 @@ class Operator:
             keys=state.keys,
             digest=state.digest,
             pan_key=self._pan_key,
-            clean=clean and self._replayed(partition),  # not in the middle of what was decided before a crash
+            clean=clean and self._replayed(partition),  # not while records decided before a crash are being replayed
         )
         self._epochs[partition] = (monotonic(), 0)
         self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint, tuple(self._deliveries)))

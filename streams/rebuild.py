@@ -1,7 +1,8 @@
 """
-State computed anew from what Kafka still holds, for a new feature spec, a damaged log, or a first start with a history.
+Rebuild state from the records that Kafka still holds, for a new feature spec, a damaged log, or a first start with a history.
 
-Nothing is decided again: the hops go on where they stopped, or, where that is not known, at the end of what there is.
+No decision is repeated: each stage continues at the position of its last checkpoint, within the offsets that Kafka still holds.
+A stage without a checkpoint has decided nothing yet and starts at the beginning.
 """
 
 import logging
@@ -33,13 +34,14 @@ async def rebuild(
     progress: Callable[[str, int], None], only: Collection[int] = (),
 ) -> None:  # fmt: skip
     """
-    Write both hops' checkpoint logs anew, from ``history`` and from the source topics up to where the hops stopped; with ``only`` those
-    of some partitions.
+    Rewrite both stages' checkpoint logs, from ``history`` and from the source topics up to where each stage stopped. ``only``
+    limits this to some partitions.
 
-    No worker may run: the claim ends the writing of one that does. ``progress`` is told (what, records).
+    Stop all workers first: a running one loses its log to the rebuild's claim. ``progress`` is called with (source, number of
+    records).
 
     Raises:
-        StateError: if topics are missing, or records that the second hop has not scored yet belong to another feature spec.
+        StateError: if topics or partitions are missing, or records of another feature spec are not scored yet.
         BrokerError: if Kafka does not answer.
     """
     publisher = Publisher(connection_of(settings))
@@ -48,12 +50,12 @@ async def rebuild(
         counts = await publisher.counts([*profile.topics, *score.topics, profile.checkpoints, score.checkpoints])
         if 0 in counts.values() or len(set(counts.values())) > 1:
             raise StateError(
-                f"these topics must be there with the same number of partitions, but have {counts}: `whyflag topics create`"
+                f"these topics must exist with the same number of partitions, but have {counts}: run `whyflag topics create`"
             )
         partitions = counts[TRANSACTIONS]
         chosen = sorted(only) if only else list(range(partitions))
         if chosen[-1] >= partitions:
-            raise StateError(f"there is no partition {chosen[-1]}: the topics have {partitions}, counted from 0")
+            raise StateError(f"there is no partition {chosen[-1]}: the topics have {partitions} partitions, numbered from 0")
         logs = {}
         for stage in (profile, score):
             for partition in chosen:
@@ -63,8 +65,8 @@ async def rebuild(
         waiting = await _of_another_spec(settings, score, {p: logs[score.name, p][1] for p in chosen})
         if waiting:
             raise StateError(
-                f"{waiting} records in {PROFILED} are not scored yet and belong to another feature spec: start the bundle they belong to "
-                "until whyflag_lag_records is 0, then rebuild"
+                f"{waiting} records in {PROFILED} have another feature spec and are not scored yet: run a worker with that "
+                "spec's bundle until whyflag_lag_records is 0, then rebuild"
             )
         progress("history", await learn(history, labels, profile, score, publisher))
         for stage in (profile, score):
@@ -83,9 +85,9 @@ async def _rebuild(
     state = stage.states.setdefault(partition, stage.new_state())
     positions: dict[str, int] = {}
     for topic in stage.topics:
-        stopped = checkpoint.positions.get(topic) if checkpoint else 0  # without a checkpoint nothing was decided yet
+        stopped = checkpoint.positions.get(topic) if checkpoint else 0  # without a checkpoint nothing has been decided yet
         positions[topic] = stopped or 0
-        # among another number of partitions the records of this one are of other keys: the history has to tell their past
+        # if the number of partitions has changed, this one held other keys: its present keys' past must come from the history
         kept = stopped if checkpoint and checkpoint.partitions == partitions else 0
         async for records in _records(settings, topic, partition, 0, kept):
             stage.remember(topic, partition, records)
@@ -106,7 +108,7 @@ async def _rebuild(
 
 
 async def _of_another_spec(settings: Settings, score: ScoreStage, stopped: dict[int, Checkpoint | None]) -> int:
-    """How many records wait for the second hop that another spec has profiled."""
+    """Return the number of records that wait to be scored but were profiled with another feature spec."""
     found = 0
     for partition, checkpoint in stopped.items():
         begin = checkpoint.positions.get(PROFILED, 0) if checkpoint else 0
@@ -126,7 +128,7 @@ async def _bounds(settings: Settings, topic: str, partition: int) -> tuple[int, 
 
 
 async def _records(settings: Settings, topic: str, partition: int, begin: int, upto: int | None) -> AsyncIterator[list[Any]]:
-    """The records of a partition from ``begin`` on that Kafka still holds, up to an offset or to the end."""
+    """Yield the records of a partition that Kafka still holds, from ``begin`` to before ``upto`` (None: to the end)."""
     place = TopicPartition(topic, partition)
     first, end = await _bounds(settings, topic, partition)
     end = end if upto is None else min(upto, end)

@@ -1,8 +1,8 @@
 """
-Verdicts from the queue to Kafka: each becomes a message of its own and a label for the stream.
+Publish verdicts from the queue to Kafka: each as a verdict message and, unless it is an escalation, as a label.
 
-The verdict waits in the database until Kafka has acknowledged both, so that none is lost; if the process ends in between, both
-are sent again, and every reader of them takes the second for what it is.
+A verdict stays marked as unpublished in the database until Kafka has acknowledged both messages, so none is lost. If the
+process ends before that, both messages are sent again, and consumers ignore the duplicates.
 """
 
 import logging
@@ -17,8 +17,8 @@ from streams.kafka.clients import Sender
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 0.5  # a verdict reaches the stream within about this
-_RETRY_SECONDS = 5.0  # how long to leave a broker alone that does not answer
+_IDLE_SECONDS = 0.5  # poll interval: a verdict reaches Kafka within about this time
+_RETRY_SECONDS = 5.0  # pause after Kafka or the database has failed
 
 
 class Relay:
@@ -30,17 +30,17 @@ class Relay:
         self._thread = threading.Thread(target=self._run, name="verdict-relay", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the verdict under way."""
+        """Ask the thread to stop after its current batch of verdicts, and wait up to 10 s for it."""
         self._stop.set()
         self._thread.join(timeout=10)
 
     @property
     def alive(self) -> bool:
-        """Whether verdicts are on their way."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -48,12 +48,12 @@ class Relay:
             try:
                 if not self._publish():
                     self._stop.wait(_IDLE_SECONDS)
-            except Exception as error:  # a broker or database that is away; nothing is lost, and the next try may succeed
-                logger.warning("verdicts wait in the queue: %s", error)
+            except Exception as error:  # Kafka or the database is unavailable: nothing is lost, and the next attempt may succeed
+                logger.warning("verdicts cannot be published and stay in the queue: %s", error)
                 self._stop.wait(_RETRY_SECONDS)
 
     def _publish(self) -> bool:
-        """Publish what waits; False if nothing did."""
+        """Publish the verdicts that are still unpublished; return whether there were any."""
         waiting = self._queue.unpublished()
         for number, verdict in waiting:
             sender = Sender(self._settings, 0)

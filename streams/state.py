@@ -1,4 +1,4 @@
-"""What one hop knows of one partition, and how it is written to the checkpoint log."""
+"""State of one stage for one partition, and its conversion to and from checkpoint log records."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from models.features.engine import UNBOUNDED, EntityEngine
 from models.features.spec import Entity, FeatureSpec
 
 LogRecord = tuple[bytes, bytes | None]
-KEY_BYTES = 9  # the entity's place in the spec, then the key's hash
+KEY_BYTES = 9  # one byte for the engine's index, eight for the key's hash
 
 
 class PartitionState:
-    """The engines of a hop's entities, and the highest origin offset seen from each origin: what comes below it is a replay."""
+    """A stage's feature engines, and the highest offset seen per origin partition. Records up to that offset are replays."""
 
     def __init__(self, spec: FeatureSpec, entities: Sequence[Entity], ceiling: int = UNBOUNDED) -> None:
-        """``ceiling`` is the most keys that an entity may have."""
+        """Create empty engines. ``ceiling`` is the maximum number of keys per entity."""
         self.engines = [EntityEngine(spec, entity, ceiling=ceiling) for entity in entities]
         self.origins: dict[str, int] = {}
 
@@ -27,11 +27,11 @@ class PartitionState:
 
     @property
     def digest(self) -> str:
-        """Digest of what was written or loaded last, 16 hexadecimal digits an entity."""
+        """Digest of the rows last written or loaded, 16 hexadecimal digits per entity."""
         return "".join(f"{engine.digest:016x}" for engine in self.engines)
 
     def is_new(self, topic: str, origin: Origin) -> bool:
-        """Whether this origin was not seen before; it is from here on. Rests on the order within an origin partition."""
+        """Return whether a record's origin is new, and remember it. The offsets of an origin partition must arrive in order."""
         place = f"{topic}/{origin.partition}"
         if origin.offset <= self.origins.get(place, -1):
             return False
@@ -39,7 +39,7 @@ class PartitionState:
         return True
 
     def changed(self) -> list[LogRecord]:
-        """Log records of all keys that changed since the last call: a row, or None for a key that is not held any more."""
+        """Return log records of the keys that changed since the last call: the key's row, or None for a removed key."""
         records: list[LogRecord] = []
         for number, engine in enumerate(self.engines):
             (keys, offsets, words), removed = engine.changed()
@@ -53,7 +53,7 @@ class PartitionState:
         return records
 
     def load(self, records: Sequence[LogRecord]) -> None:
-        """Take records of the log, in its order. What is no row is passed over; the digest tells whether it took the place of one."""
+        """Load log records, in log order. Invalid rows are skipped; the caller compares the digest to detect a lost row."""
         newest = dict(records)
         for number, engine in enumerate(self.engines):
             own = [(key[1:], row) for key, row in newest.items() if len(key) == KEY_BYTES and key[0] == number]
@@ -62,5 +62,5 @@ class PartitionState:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, bytes."""
+        """Memory used, in bytes."""
         return int(np.sum([engine.nbytes for engine in self.engines]))

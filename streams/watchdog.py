@@ -1,8 +1,8 @@
 """
-Leaves when the stream stands still.
+Watchdog that ends the worker when the stream stalls.
 
-A Faust consumer can stop silently after a broker restart. Nobody else would notice: the loop turns, the group is stable, and records
-wait. The watchdog asks Kafka itself how far the topics go, over a connection of its own.
+A Faust consumer can stop silently after a broker restart. No other check detects this: the event loop runs and the group is
+stable while records wait. The watchdog reads the topics' end offsets from Kafka, over its own connection.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 5.0
 
 
 class Watchdog:
-    """Compares what the operators have processed with what there is."""
+    """Compares the operators' positions with the end offsets in Kafka."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class Watchdog:
         answered: Callable[[], None] = lambda: None,
     ) -> None:
         """
-        ``failed`` is called when records waited and none was processed for ``stalled_seconds``, ``answered`` whenever Kafka has
-        answered.
+        ``failed`` is called when a partition has waiting records but has made no progress for ``stalled_seconds``, ``answered``
+        after each answer from Kafka.
         """
         self._connection, self._operators = connection, operators
         self._stalled_seconds, self._failed = stalled_seconds, failed
@@ -44,7 +44,7 @@ class Watchdog:
         self._progress: dict[Place, tuple[int, float]] = {}
 
     async def run(self) -> None:
-        """Look until cancelled. A broker outage resets the stall timer."""
+        """Check every few seconds until cancelled. A broker outage resets the stall timer."""
         while True:
             try:
                 async with AIOKafkaConsumer(**self._connection.aiokafka, group_id=None) as consumer:
@@ -62,7 +62,7 @@ class Watchdog:
             positions = operator.positions
             places = positions or dict.fromkeys(
                 ((operator.stage.topics[0], 0),), 0
-            )  # without partitions Kafka is asked all the same
+            )  # even without partitions, query Kafka, so that it counts as answered
             ends = await consumer.end_offsets([TopicPartition(*place) for place in places])
             lag = 0
             for place, position in positions.items():

@@ -1,8 +1,8 @@
 """
-A worker: one Faust app with one agent a stage, which hands the stage's chunks to its operator, and nothing else.
+A worker: one Faust app with one agent per stage. The agent only passes the stage's chunks to its operator.
 
-What happens to a chunk and when a checkpoint is written is in ``operator.py``. An error ends the process at once and
-acknowledges nothing; SIGTERM finishes the chunk under way, writes a last checkpoint and leaves the group.
+``operator.py`` processes the chunks and writes the checkpoints. An error ends the process at once and acknowledges nothing;
+SIGTERM finishes the current chunk, writes a last checkpoint and leaves the group.
 """
 
 import asyncio
@@ -33,21 +33,21 @@ from streams.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor restarts the worker
-_CHUNKS_BUFFERED = 16  # chunks waiting in memory before fetching from a partition pauses
-_DRAIN_SECONDS = 18.0  # for what is under way at SIGTERM; Kubernetes would kill after 30
-_STOP_SECONDS = 21.0  # for all of the stop, which is promised within 25 s: Faust's clients wait longer for a broker that is away
+_CHUNKS_BUFFERED = 16  # chunks that may wait in memory before fetching from a partition pauses
+_DRAIN_SECONDS = 18.0  # to finish pending work after SIGTERM; Kubernetes would kill the pod after 30
+_STOP_SECONDS = 21.0  # for the whole shutdown, promised within 25 s: Faust's clients wait longer for an absent broker
 _ASK_SECONDS = 5.0
 
 
 class ChunkSchema(Schema[Any, Any]):
-    """Chunks pass through Faust undecoded."""
+    """Faust schema that passes chunks through undecoded."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> Any:
-        """No key: each record has its own."""
+        """Return None: a chunk has no key, only its records do."""
         return None
 
     def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
-        """The chunk itself."""
+        """Return the chunk itself."""
         return message.value
 
 
@@ -60,8 +60,10 @@ def build_app(
     checks: Mapping[str, Callable[[], None]] | None = None,
 ) -> faust.App:
     """
-    A Faust app for some stages, in the consumer group ``group``; ``before`` runs once before the first chunk. ``checks`` ask what the
-    stages depend on beside Kafka, and return when it has answered.
+    Return a Faust app that runs some stages in the consumer group ``group``.
+
+    ``before`` runs once before the first chunk. ``checks`` are named functions that return once a dependency other than Kafka
+    has answered.
     """
     connection = connection_of(settings)
     publisher = Publisher(connection)
@@ -73,7 +75,7 @@ def build_app(
 
     class App(faust.App):
         async def on_start(self) -> None:
-            # before anything of Faust's: partitions may be assigned as soon as its consumer runs
+            # runs before Faust's own start: partitions may be assigned as soon as its consumer runs
             try:
                 await health.start()
                 await publisher.start()
@@ -108,7 +110,7 @@ def build_app(
         broker=[f"whyflag://{server}" for server in connection.servers],
         broker_credentials=connection.faust,
         store="memory://",
-        datadir=tempfile.gettempdir(),  # Faust insists on one; nothing is written: there are no tables
+        datadir=tempfile.gettempdir(),  # required by Faust; nothing is written, because there are no tables
         consumer_auto_offset_reset="earliest",
         broker_max_poll_records=settings.max_poll_records,
         broker_commit_interval=1.0,
@@ -125,8 +127,8 @@ def build_app(
     )
 
     def _operate(operator: Operator) -> None:
-        # one agent a stage and one chunk at a time in it: a stage's state changes in the order of its partitions, while the other
-        # stage computes during its acknowledgements
+        # One agent per stage handles one chunk at a time, so that the stage's state changes in the order of each partition.
+        # While one stage waits for acknowledgements, the other computes.
         @app.agent(app.topic(*operator.stage.topics, schema=ChunkSchema()), name=f"{group}-{operator.stage.name}")
         async def operate(chunks: Any) -> None:
             async for chunk in chunks:
@@ -135,7 +137,7 @@ def build_app(
                 except asyncio.CancelledError:
                     raise
                 except BaseException as error:
-                    # Faust would acknowledge the chunk and go on: nothing but leaving keeps it
+                    # Faust would acknowledge the chunk and go on: only ending the process prevents that
                     _leave(error)
 
     for operator in operators:
@@ -162,7 +164,7 @@ def build_app(
                     task.cancel()
                 await publisher.stop()
         except TimeoutError:
-            _leave(BrokerError(f"Kafka has not taken what was under way within {_DRAIN_SECONDS:.0f} s of the signal to stop"))
+            _leave(BrokerError(f"Kafka has not accepted the pending writes within {_DRAIN_SECONDS:.0f} s of the signal to stop"))
         except BaseException as error:
             _leave(error)
         await health.stop()
@@ -171,7 +173,7 @@ def build_app(
 
 
 async def _ask(health: Health, name: str, check: Callable[[], None]) -> None:
-    """Ask a dependency every few seconds and note its answers; runs until cancelled."""
+    """Check a dependency every few seconds and record its answers, until cancelled."""
     health.answered(name)
     while True:
         try:
@@ -183,14 +185,14 @@ async def _ask(health: Health, name: str, check: Callable[[], None]) -> None:
 
 
 def spare_the_collector() -> None:
-    """Exempt what was made until now from garbage collection: with compiled kernels a full one stops the loop for 0.3 s."""
+    """Exempt existing objects from garbage collection: with compiled kernels a full collection stops the event loop for 0.3 s."""
     gc.collect()
     gc.freeze()
 
 
 def _leave_later(seconds: float) -> None:
-    """End the process after a while, whatever clients that wait for an absent broker are doing then."""
-    late = BrokerError(f"the worker has not stopped in order within {seconds:.0f} s of the signal: Kafka does not answer")
+    """End the process after a delay, even if Kafka clients are still waiting for an absent broker."""
+    late = BrokerError(f"the worker has not shut down within {seconds:.0f} s of the signal to stop: Kafka does not answer")
     timer = threading.Timer(seconds, _leave, [late])
     timer.daemon = True
     timer.start()
@@ -205,9 +207,9 @@ def _leave(error: BaseException) -> None:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, WhyflagError):
-        logger.critical("the worker stops without acknowledging what it could not finish: %s", error)
+        logger.critical("the worker stops without acknowledging its unfinished input: %s", error)
     else:
-        logger.critical("the worker stops without acknowledging what it could not finish", exc_info=error)
+        logger.critical("the worker stops without acknowledging its unfinished input", exc_info=error)
     sys.stdout.flush()
     logging.shutdown()
     os._exit(EXIT_FAILED)

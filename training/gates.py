@@ -1,7 +1,7 @@
 """
-The gates that a challenger must pass to become champion: quality, calibration, drift, speed and conformance.
+Gates that a challenger must pass to become champion: quality, calibration, drift, speed and conformance.
 
-Both are measured on the same transactions, none of which trained or calibrated the challenger.
+Challenger and champion are measured on the same transactions. None of these was used to train or calibrate the challenger.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from models.scorer import score
 from training.evaluation.measures import Tested
 
 Floats = npt.NDArray[np.float64]
-_WORSE = 0.01  # average precision that may be lost within noise
+_WORSE = 0.01  # a loss of average precision up to this counts as noise
 _RECALL_WORSE = 0.02
 _CALIBRATION_WORSE, _CALIBRATION_FLOOR = 1.25, 0.005
 _SLOWER = 1.5
@@ -30,7 +30,7 @@ _FEWEST_FRAUDS = 20
 
 
 class Gate(Struct, frozen=True):
-    """One gate and what was found there."""
+    """The result of one gate: whether it passed, and the measurement in words."""
 
     name: str
     passed: bool
@@ -39,14 +39,16 @@ class Gate(Struct, frozen=True):
 
 def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tested | None, seed: int = 0) -> list[Gate]:
     """
-    All gates. ``seen`` and ``before`` are the same transactions scored by the challenger and the champion; without a champion the
-    comparisons are skipped.
+    Return the results of all gates, or of the first one alone if there is too little to measure.
+
+    ``seen`` and ``before`` are the same transactions, scored by the challenger and by the champion. Without a champion,
+    quality and calibration are compared with the fraud rate, and speed is not measured.
     """
     frauds, others = int(seen.fraud.sum()), int((~seen.fraud).sum())
     enough = Gate(
         "frauds",
         frauds >= _FEWEST_FRAUDS and others >= _FEWEST_FRAUDS,
-        f"{frauds:,} frauds and {others:,} others to measure by; it takes {_FEWEST_FRAUDS} of each",
+        f"{frauds:,} frauds and {others:,} legitimate transactions; at least {_FEWEST_FRAUDS} of each are needed",
     )
     found = [enough]
     if not enough.passed:
@@ -64,14 +66,14 @@ def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tes
         Gate(
             "drift",
             float(index[-1]) < SHIFTED,
-            f"score index {index[-1]:.3f}, limit {SHIFTED}; most of all {names[worst]} {index[worst]:.3f}",
+            f"stability index of the score {index[-1]:.3f}, limit {SHIFTED}; largest: {names[worst]} {index[worst]:.3f}",
         )
     )
     precision = float(average_precision_score(seen.fraud, probability))
     if champion is None or before is None:
         share = float(seen.fraud.mean())
         found.append(
-            Gate("quality", precision > 5 * share, f"average precision {precision:.4f}, at random {share:.4f}; no champion yet")
+            Gate("quality", precision > 5 * share, f"average precision {precision:.4f}, by chance {share:.4f}; no champion yet")
         )
         found.append(Gate("calibration", error <= max(_CALIBRATION_FLOOR, 0.5 * share), f"error {error:.5f}; no champion yet"))
         return found
@@ -86,7 +88,7 @@ def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tes
             quality,
             f"average precision {precision:.4f} against {old_precision:.4f} (difference 95 %: {low:+.4f} to {high:+.4f}), recall "
             f"{recalls[0]:.3f} against {recalls[1]:.3f} at {seen.flagged.sum() / seen.days:.1f} and "
-            f"{before.flagged.sum() / before.days:.1f} alerts a day",
+            f"{before.flagged.sum() / before.days:.1f} alerts per day",
         )
     )
     old_error = calibration_error(old, seen.fraud)
@@ -95,19 +97,23 @@ def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tes
     times = _seconds(challenger, seen.X, champion, before.X)
     found.append(
         Gate(
-            "speed", times[0] <= _SLOWER * times[1], f"{times[0] / times[1]:.2f} of the champion's time to score, limit {_SLOWER}"
+            "speed",
+            times[0] <= _SLOWER * times[1],
+            f"{times[0] / times[1]:.2f} times the champion's scoring time, limit {_SLOWER}",
         )
     )
     return found
 
 
 def conformance(bundle: Bundle, X: Matrix, champion: Bundle | None) -> list[Gate]:
-    """What every bundle must do whatever it has learned, on rows of X float32 [n, F] and on hostile ones."""
+    """Check the properties that every bundle must have, on rows of X float32 [n, F] and on hostile rows."""
     same = champion is None or champion.spec.version == bundle.spec.version
     checks = {
         "features": (
             same,
-            bundle.spec.version if same else f"wants {bundle.spec.version}, the champion {champion and champion.spec.version}",
+            bundle.spec.version
+            if same
+            else f"needs spec {bundle.spec.version}, the champion needs {champion and champion.spec.version}",
         ),
         "manifest": (_loads(bundle.folder, bundle.version), "every file matches its SHA-256"),
     }
@@ -122,18 +128,21 @@ def conformance(bundle: Bundle, X: Matrix, champion: Bundle | None) -> list[Gate
     p = scores.probability
     checks["probabilities"] = (
         bool(np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()),
-        "finite and in [0, 1], whatever comes",
+        "finite and in [0, 1] for any input",
     )
     order = np.argsort(p, kind="stable")
     checks["monotone policy"] = (
         bool((np.diff(scores.by_score[order]) >= 0).all()),
-        "a higher probability never has a milder outcome",
+        "a higher probability never gets a milder outcome",
     )
     single = np.concatenate([score(bundle, hostile[i : i + 1], doubts[:1]).probability for i in range(0, len(hostile), 7)])
-    checks["batches"] = (bool((single == p[::7]).all()), "the same bits alone and in a batch")
+    checks["batches"] = (bool((single == p[::7]).all()), "scores are bit-identical alone and in a batch")
     shap, bias = contributions(bundle.booster, some[:50])
     margin = bundle.booster.inplace_predict(some[:50], predict_type="margin", validate_features=False)
-    checks["contributions"] = (bool(np.allclose(shap.sum(axis=1) + bias, margin, atol=1e-3)), "they add up to the score")
+    checks["contributions"] = (
+        bool(np.allclose(shap.sum(axis=1) + bias, margin, atol=1e-3)),
+        "contributions and bias add up to the margin",
+    )
     return [Gate(f"conformance: {name}", passed, words) for name, (passed, words) in checks.items()]
 
 
@@ -142,9 +151,9 @@ def _loads(folder: Path, version: str) -> bool:
 
 
 def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: int) -> tuple[float, float]:
-    """The middle 95 % of the difference in average precision over paired resamples (bootstrap)."""
+    """Return the central 95 % interval of the difference in average precision, by a paired bootstrap."""
     rng = np.random.default_rng(seed)
-    # only the top matters to average precision; resampling weights keep a million rows quick
+    # Average precision depends mostly on the top scores. Resampling weights instead of rows keeps a million rows fast.
     found = []
     for _ in range(_RESAMPLES):
         weight = rng.poisson(1.0, len(fraud))
@@ -158,7 +167,7 @@ def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: in
 
 
 def _seconds(one: Bundle, X: Matrix, other: Bundle, Y: Matrix) -> tuple[float, float]:
-    """Least seconds to score batches of 256, side by side."""
+    """Return the fastest time of each bundle to score a batch of 256 rows, in seconds. The bundles take turns."""
     best = [float("inf"), float("inf")]
     for _ in range(15):
         for place, (bundle, rows) in enumerate(((one, X[:256]), (other, Y[:256]))):

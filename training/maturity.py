@@ -1,4 +1,4 @@
-"""The share of a period's frauds that has been reported so far: labels come late, so the newest frauds still count as honest."""
+"""Estimate of the share of a period's frauds reported so far. Labels come late, so the newest frauds still count as honest."""
 
 from typing import Final
 
@@ -7,17 +7,19 @@ import numpy.typing as npt
 
 from models.features.columns import Int64s
 
-_FEWEST: Final = 20  # reported frauds below which delays cannot be estimated
-_LOWEST: Final = 0.1  # share below which an estimate would multiply noise
+_FEWEST: Final = 20  # reported frauds needed to estimate delays
+_LOWEST: Final = 0.1  # lower bound of the estimate: a smaller share would amplify noise
 
 
 def reported_share(event_time: Int64s, fraud_time: Int64s, reported: Int64s, as_of: int) -> float:
     """
-    Estimate which share of the frauds among transactions (``event_time`` int64 [n], ms) has been reported at a time, in [0.1, 1].
+    Estimate the share of the frauds among transactions (``event_time`` int64 [n], ms) reported by ``as_of``, in [0.1, 1].
 
-    Delays are taken from frauds that happened at ``fraud_time`` and were reported at ``reported`` (int64 [m], ms), both before ``as_of``. Only delays shorter than
-    a fraud's age can be seen, so their distribution is estimated by the reverse-time product limit for right-truncated data (Lagakos, Barraj and De
-    Gruttola, 1988). 1 if fewer than 20 frauds are known.
+    Delays come from the frauds that happened at ``fraud_time`` and were reported at ``reported`` (int64 [m], ms), both before
+    ``as_of``. Only delays shorter than a fraud's age can be observed, so their distribution is estimated by the reverse-time
+    product limit for right-truncated data (Lagakos, Barraj and De Gruttola, 1988).
+
+    Return 1 if fewer than 20 frauds are known.
     """
     seen = (fraud_time <= reported) & (reported <= as_of)
     delay, age = (reported - fraud_time)[seen], (as_of - fraud_time)[seen]
@@ -25,7 +27,7 @@ def reported_share(event_time: Int64s, fraud_time: Int64s, reported: Int64s, as_
         return 1.0
     delays, events = np.unique(delay, return_counts=True)
     at_risk = np.searchsorted(np.sort(delay), delays, side="right") - np.searchsorted(np.sort(age), delays, side="left")
-    survived = np.cumprod((1 - events / at_risk)[::-1])[::-1]  # at place k: the product over delays of place k and later
+    survived = np.cumprod((1 - events / at_risk)[::-1])[::-1]  # survived[k]: the product over delays k and later
     shares = np.append(survived, 1.0)
     own: npt.NDArray[np.float64] = shares[np.searchsorted(delays, as_of - event_time, side="right")]
     return float(np.clip(own.mean(), _LOWEST, 1.0))

@@ -1,4 +1,4 @@
-"""A bundle in MLflow: a run with parameters, metrics and files, and a version in the model registry."""
+"""Tracking of bundles in MLflow: a run with parameters, metrics and files, and a version in the model registry."""
 
 import warnings
 from pathlib import Path
@@ -12,7 +12,7 @@ try:
         import mlflow
         from mlflow.exceptions import MlflowException
 except ImportError:
-    raise InputError("--mlflow needs the extra: pip install 'whyflag[mlflow]'") from None
+    raise InputError("--mlflow needs the extra `mlflow`: pip install 'whyflag[mlflow]'") from None
 
 EXPERIMENT = MODEL = "whyflag"
 _CHALLENGER = "challenger"
@@ -20,12 +20,12 @@ _CHALLENGER = "challenger"
 
 def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -> str:
     """
-    Log a bundle's folder as a run at a tracking URI, and register it as the alias ``challenger`` of the model ``whyflag``.
+    Log a bundle's folder as a run at a tracking URI, and register it as a version of the model ``whyflag``.
 
-    Returns the registry's version number.
+    The new version gets the alias ``challenger``. Return its number in the registry.
 
     Raises:
-        InputError: if MLflow does not take it.
+        InputError: if MLflow refuses the bundle or cannot be reached.
     """
     try:
         client = mlflow.MlflowClient(tracking_uri=tracking)
@@ -49,11 +49,15 @@ def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -
         client.set_registered_model_alias(MODEL, _CHALLENGER, registered.version)
         return str(registered.version)
     except (MlflowException, OSError) as error:
-        raise InputError(f"MLflow at {tracking} did not take the bundle: {str(error).splitlines()[0]}") from None
+        raise InputError(f"MLflow at {tracking} could not store the bundle: {str(error).splitlines()[0]}") from None
 
 
 def _artifacts(tracking: str) -> str | None:
-    """Where files go: a server knows; beside a local database, where MLflow would take whatever folder the command runs in."""
+    """
+    Return where to store files: None to let a server choose, or a folder beside a local SQLite database.
+
+    For a local database MLflow's own default would be the current folder.
+    """
     if not tracking.startswith("sqlite:///"):
         return None
     return (Path(tracking.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()

@@ -1,4 +1,4 @@
-"""A file through the whole of scoring, without Kafka: the same engine, scorer and policy as the stream."""
+"""Replay of a transaction file without Kafka, with the same feature engine, scorer and policy as the stream."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,7 +41,7 @@ _ALERTS_AT_ONCE = 2_000
 
 
 def _alert_schema(names: tuple[str, ...]) -> pa.Schema:
-    """Alerts as a table: nested as their messages are."""
+    """Return the schema of the alerts table, nested like the alert messages."""
     past = [
         ("event_time", pa.int64()), ("amount", pa.int64()), ("mcc", pa.string()), ("country", pa.string()), ("channel", pa.string()),
         ("same_merchant", pa.bool_()),
@@ -60,16 +60,16 @@ def _alert_schema(names: tuple[str, ...]) -> pa.Schema:
 
 
 def transactions_of(source: TransactionFile, rows: int = 2_048) -> Iterator[Transaction]:
-    """Every usable transaction of a file as a message."""
+    """Yield every usable transaction of a file as a message."""
     for chunk in source.chunks(rows):
         yield from messages_of(chunk.table)
 
 
 class _Writer:
-    """Decisions and alerts to a folder, as Parquet or JSON Lines. They take their names when all is written."""
+    """Writer of decisions and alerts to a folder, as Parquet or JSON Lines. Files get their final names once complete."""
 
     def __init__(self, out: Path, form: str, names: tuple[str, ...]) -> None:
-        """``names`` are the features of an alert."""
+        """Open the partial files. ``names`` are the names of the features in an alert."""
         self._form, self._out = form, out
         out.mkdir(parents=True, exist_ok=True)
         if form == "parquet":
@@ -84,7 +84,7 @@ class _Writer:
         return self._out / f".{name}.{self._form}.partial"
 
     def decisions(self, table: pa.Table, scores: Scores, rows: npt.NDArray[np.int64]) -> None:
-        """Decisions of all rows of a table; ``rows`` are their places in the scores."""
+        """Write the decisions on ``rows`` of a table. ``scores`` has one entry for each of these rows, in the same order."""
         if self._form == "jsonl":
             transactions = list(messages_of(table.take(pa.array(rows))))
             self._lines.writelines(encode(decided) + b"\n" for decided in decisions(transactions, scores))
@@ -108,7 +108,7 @@ class _Writer:
         )
 
     def alert(self, raised: Alert) -> None:
-        """One alert."""
+        """Write one alert."""
         if self._form == "parquet":
             self._raised.append(msgspec.to_builtins(raised))
             if len(self._raised) == _ALERTS_AT_ONCE:
@@ -121,7 +121,7 @@ class _Writer:
         self._raised.clear()
 
     def close(self, complete: bool) -> None:
-        """Finish all files, or forget them."""
+        """Close all files. Give them their final names if ``complete``, else delete them."""
         if self._form == "parquet":
             self._write_alerts()
             self._table.close()
@@ -137,7 +137,7 @@ class _Writer:
 
 
 def text_of(table: pa.Table, name: str) -> list[str | None]:
-    """A column of words."""
+    """Return a text column of a table as a list."""
     column: list[str | None] = table[name].to_pylist()
     return column
 
@@ -145,7 +145,7 @@ def text_of(table: pa.Table, name: str) -> list[str | None]:
 def _rules(path: Path | None, features: tuple[str, ...]) -> Any:
     if path is None:
         return None
-    from models.rules import load_rules  # Polars is loaded only where there are rules
+    from models.rules import load_rules  # Polars is loaded only if there are rules
 
     return load_rules(path, features)
 
@@ -155,9 +155,9 @@ def replay(
     batch: int = 65_536, rules: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """
-    Decide every transaction of a file in its order; write ``decisions`` and ``alerts``; return the summary.
+    Decide every transaction of a file in file order, write the files ``decisions`` and ``alerts``, and return a summary.
 
-    ``form`` is ``parquet`` or ``jsonl``. What is in ``out`` already stays until the new files are complete.
+    ``form`` is ``parquet`` or ``jsonl``. Existing files in ``out`` are replaced only when the new files are complete.
 
     Raises:
         InputError: if the file cannot be used.
@@ -202,7 +202,7 @@ def replay(
                     seen["fraud"].append(chunk.fraud[rows])
             progress(len(chunk.table))
         if not seen["p"]:
-            raise InputError(f"{source.path} holds no transactions")
+            raise InputError(f"{source.path} contains no transactions")
     except BaseException:
         writer.close(complete=False)
         raise

@@ -1,4 +1,4 @@
-"""From a history to a bundle: features, booster, calibration, thresholds, novelty, and how good it is on what came later."""
+"""Training of a bundle from a history: features, booster, calibration, thresholds, novelty, and evaluation on later data."""
 
 import hashlib
 import importlib.metadata
@@ -47,11 +47,11 @@ from training.splits import Split, split_by_time
 
 Mask = npt.NDArray[np.bool_]
 NOVELTY_SAMPLE = 20_000
-HONEST_SAMPLE, FRAUD_SAMPLE = 5_000, 2_000  # kept in the bundle, to say how unusual a value is: 1.4 MB at 50 features
+HONEST_SAMPLE, FRAUD_SAMPLE = 5_000, 2_000  # rows kept in the bundle, to tell how unusual a value is: 1.4 MB at 50 features
 CASES_AT_MOST = 4_000
 NOVEL_SHARE = 0.05
-# XGBoost's defaults lose 0.07 to 0.10 average precision on fraud data: 256 bins blur the rare amounts, and a base score
-# estimated from one in two hundred wastes the first trees. See docs/adr/0004-xgboost-settings.md.
+# XGBoost's defaults lose 0.07 to 0.10 average precision on fraud data: 256 bins blur rare amounts, and a base score estimated
+# from one fraud in two hundred transactions wastes the first trees. See docs/adr/0004-xgboost-settings.md.
 BOOSTER = {
     "objective": "binary:logistic",
     "tree_method": "hist",
@@ -65,8 +65,8 @@ BOOSTER = {
 }
 ROUNDS = 200
 IMBALANCE = ("none", "weighted", "root-weighted", "undersampled")
-_LEGITIMATE_FOR_A_FRAUD = 20  # what undersampling keeps
-# What ``monotone`` holds: more known fraud at a merchant or card never speaks against fraud
+_LEGITIMATE_FOR_A_FRAUD = 20  # legitimate transactions that undersampling keeps for each fraud
+# Features that ``monotone`` constrains: more known fraud at a merchant or card never lowers the score
 _RISING = frozenset(
     {Op.FRAUD_COUNT, Op.FRAUD_SHARE, Op.USUAL_FRAUD_COUNT, Op.USUAL_FRAUD_SHARE, Op.FRAUD_REPORTS, Op.FRAUD_REPORT_SHARE}
 )
@@ -74,11 +74,12 @@ _RISING = frozenset(
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """
-    What is chosen before a model sees data, recorded in its metrics.
+    Settings chosen before a model sees data. They are recorded in the model's metrics.
 
-    ``booster`` overrides ``BOOSTER``; ``monotone`` holds known frauds monotone, for those who must promise that; off, since it costs
-    average precision (docs/models.md); ``imbalance`` is one of ``IMBALANCE``; ``calibration`` one of the calibration methods, or
-    ``auto`` for the better one by Brier score; ``review_cost`` in minor units sets the budget by cost instead of capacity.
+    ``booster`` overrides ``BOOSTER``. ``monotone`` guarantees that more known frauds never lower a score, for those who must
+    promise it; it is off by default, because it costs average precision (docs/models.md). ``imbalance`` is one of ``IMBALANCE``.
+    ``calibration`` is a calibration method, or ``auto`` for the best one by Brier score. ``review_cost`` (minor units) sets the
+    alert budget by cost instead of capacity.
     """
 
     booster: dict[str, float] = {}
@@ -95,20 +96,20 @@ DEFAULT = Recipe()
 
 def load_recipe(path: Path) -> Recipe:
     """
-    A recipe from a JSON file, as ``whyflag tune`` writes it.
+    Load a recipe from a JSON file, as written by ``whyflag tune``.
 
     Raises:
-        InputError: if the file is none.
+        InputError: if the file cannot be read or is not a valid recipe.
     """
     try:
         recipe = msgspec.json.decode(path.read_bytes(), type=Recipe, strict=True)
     except OSError as error:
         raise InputError(f"--recipe: {error}") from None
     except msgspec.MsgspecError as error:
-        raise InputError(f"--recipe {path} is no recipe: {error}; write one with `whyflag tune`") from None
+        raise InputError(f"--recipe {path} is not a valid recipe: {error}; create one with `whyflag tune`") from None
     if recipe.imbalance not in IMBALANCE or recipe.calibration not in ("auto", *METHODS):
         raise InputError(
-            f"--recipe {path}: imbalance is one of {', '.join(IMBALANCE)}; calibration one of auto, {', '.join(METHODS)}"
+            f"--recipe {path}: imbalance must be one of {', '.join(IMBALANCE)}; calibration one of auto, {', '.join(METHODS)}"
         )
     return recipe
 
@@ -123,7 +124,11 @@ class _Rounds(xgb.callback.TrainingCallback):
 
 
 class History(Struct, frozen=True):
-    """A file read for training: its transactions in order, their features X float32 [n, F], and which count."""
+    """
+    A file read for training: transactions in order, features X float32 [n, F], the split, and the files' SHA-256 digests.
+
+    ``usable`` bool [n] is False for duplicates.
+    """
 
     dataset: Dataset
     X: Matrix
@@ -139,7 +144,7 @@ def load_history(
     Read a file and compute its features.
 
     Raises:
-        InputError: if the file, the labels or the history's length do not allow training.
+        InputError: if the file or the labels cannot be used, or the history is too short.
     """
     progress.stage("reading", 0)
     dataset = load_dataset(source, spec, labels, privacy, progress.advance)
@@ -158,10 +163,10 @@ def train(
     seed: int, privacy: Privacy, progress: Progress, recipe: Recipe = DEFAULT,
 ) -> tuple[str, dict[str, Any]]:  # fmt: skip
     """
-    Train, evaluate and write a bundle to ``out``. Returns its version and its metrics.
+    Train and evaluate a bundle and write it to ``out``. Return its version and its metrics.
 
     Raises:
-        InputError: if the file, the labels or the history's length do not allow it.
+        InputError: if the file or the labels cannot be used, the history is too short, or it has too few known frauds.
     """
     history = load_history(source, spec, labels, label_delay_ms, privacy, progress)
     dataset, X, split, usable = history.dataset, history.X, history.split, history.usable
@@ -170,7 +175,7 @@ def train(
     y = dataset.known.fraud(split.calibration_begin)[rows]
     if y.sum() < 10:
         raise InputError(
-            f"only {int(y.sum())} known frauds among the {len(rows):,} transactions to train on: it takes at least 10"
+            f"only {int(y.sum())} known frauds among the {len(rows):,} training transactions: at least 10 are needed"
         )
     progress.stage("boosting", recipe.rounds)
     booster = fit_booster(X[rows], y, spec, recipe, seed, progress)
@@ -238,7 +243,7 @@ def train(
 
 
 def budget_missed(alerts_per_day: float, budget: float) -> str | None:
-    """What to tell if the test period has half as many or half again as many alerts a day as were planned; None if it has not."""
+    """Return a warning if the test period has less than half or more than 1.5 times the budgeted alerts per day, else None."""
     if 0.5 * budget <= alerts_per_day <= 1.5 * budget:
         return None
     return (
@@ -251,8 +256,10 @@ def reference_of(
     X: Matrix, later: Matrix, probability: npt.NDArray[np.float64], honest: Matrix, fraud: Matrix, seed: int
 ) -> Reference:
     """
-    Return what was usual: of training rows X float32 [n, F], the distributions of later rows and their probabilities, and samples of the
-    training rows that are known to be honest and fraudulent.
+    Return the reference of usual values.
+
+    It holds statistics of the training rows X float32 [n, F], the distributions of the calibration rows ``later`` and their
+    probabilities, and samples of the honest and the fraudulent training rows.
     """
     with np.errstate(all="ignore"):
         filled = np.where(np.isnan(X).all(axis=0), np.float32(0), X)
@@ -269,19 +276,19 @@ def reference_of(
 
 
 def _sorted_sample(X: Matrix, most: int, seed: int) -> Matrix:
-    """At most so many rows, each column sorted by itself."""
+    """Return a sample of at most ``most`` rows, with each column sorted separately."""
     chosen = np.random.default_rng(seed).choice(len(X), min(most, len(X)), replace=False)
     return np.sort(X[np.sort(chosen)], axis=0)
 
 
 def environment() -> dict[str, str]:
-    """Versions of what a model's numbers depend on."""
+    """Return the versions of Python and of the packages that a model's numbers depend on."""
     packages = ("xgboost", "numpy", "scikit-learn", "numba", "pyarrow")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -289,7 +296,7 @@ def file_digest(path: Path) -> str:
 def fit_booster(
     X: Matrix, y: Mask, spec: FeatureSpec, recipe: Recipe, seed: int, progress: Progress | None = None
 ) -> xgb.Booster:
-    """Gradient-boosted trees on X float32 [n, F] and bool y [n]."""
+    """Train gradient-boosted trees on X float32 [n, F] and y bool [n]."""
     parameters: dict[str, Any] = {**BOOSTER, **recipe.booster, "seed": seed, "nthread": os.cpu_count() or 1}
     if "max_depth" in parameters:
         parameters["max_depth"] = int(parameters["max_depth"])
@@ -312,12 +319,12 @@ def fit_booster(
     except xgb.core.XGBoostError as error:
         lines = str(error).splitlines()
         raise InputError(
-            f"XGBoost does not take the recipe's booster settings {recipe.booster}: {lines[-1] if lines else error}"
+            f"XGBoost rejects the recipe's booster settings {recipe.booster}: {lines[-1] if lines else error}"
         ) from None
 
 
 def margins(booster: xgb.Booster, X: Matrix) -> npt.NDArray[np.float32]:
-    """Log-odds float32 [n] of X float32 [n, F]."""
+    """Return the log-odds float32 [n] of X float32 [n, F]."""
     found: npt.NDArray[np.float32] = booster.inplace_predict(X, predict_type="margin", validate_features=False)
     return found
 
@@ -327,9 +334,9 @@ def _cases(
     delay_ms: int,
 ) -> bytes:  # fmt: skip
     """
-    The alerts this bundle would have raised after training, as investigated cases: the casebook it starts with.
+    Return the bundle's initial casebook, Parquet: the alerts it would have raised after training, as investigated cases.
 
-    A fraud was closed when it was reported; what nobody reported within the label delay was closed as legitimate then.
+    A fraud counts as closed when it was reported. Any other alert counts as closed as legitimate after the label delay.
     """
     candidates = np.flatnonzero(rows)
     probability = calibration.probability(margins(booster, X[candidates]))
@@ -368,7 +375,7 @@ def _day(time: int) -> str:
 
 
 def model_card(spec: FeatureSpec, policy: Policy, metrics: dict[str, Any]) -> str:
-    """The model card (headings after Mitchell et al., 2019), in Markdown."""
+    """Return the model card in Markdown, with the headings of Mitchell et al. (2019)."""
     test, split, training = metrics["test"], metrics["split"], metrics["training"]
     measures = "\n".join(f"| {name.replace('_', ' ')} | {'n/a' if value is None else value} |" for name, value in test.items())
     return f"""# Model card
@@ -376,14 +383,14 @@ def model_card(spec: FeatureSpec, policy: Policy, metrics: dict[str, Any]) -> st
 ## Model details
 XGBoost {metrics["environment"]["xgboost"]}, {training["rounds"]} rounds, histogram trees with {BOOSTER["max_bin"]} bins, base score
 {BOOSTER["base_score"]}, seed {training["seed"]}. {len(spec.feature_names)} features of spec `{spec.version}`, amounts in {spec.currency}.
-Calibration: {metrics["calibration"]["method"]}. Isolation forest for novelty, with {policy.novel_share:.0%} of the alerts.
+Calibration: {metrics["calibration"]["method"]}. Novelty: isolation forest, with {policy.novel_share:.0%} of the alert budget.
 
 ## Intended use
 Ranking card transactions by the probability of fraud, for review by people. Not for decisions about a person's credit or account.
 
 ## Factors
-Features describe the card's and the merchant's recent behaviour. No name, address, age or nationality is used; country and
-place of purchase are, and may stand in for origin.
+Features describe the card's and the merchant's recent behaviour. Names, addresses, ages and nationalities are not
+used. The country and place of purchase are used, and may act as a proxy for origin.
 
 ## Metrics
 On the test period, {split["test_begin"]} to {split["test_end"]}, at the threshold for {policy.alerts_per_day:g} alerts a day:
@@ -394,14 +401,14 @@ On the test period, {split["test_begin"]} to {split["test_end"]}, at the thresho
 
 ## Training data
 File `{metrics["data"]["name"]}` (SHA-256 {metrics["data"]["sha256"]["transactions"][:16]}…): {training["transactions"]:,} transactions, {split["train_begin"]} to {split["train_end"]}, {training["known_frauds"]:,} of them known to be fraud
-when training could have begun. What nobody had reported by then counts as legitimate.
+when the calibration period began. Transactions not reported by then count as legitimate.
 
 ## Evaluation data
-Thresholds and calibration come from {split["calibration_begin"]} to {split["calibration_end"]}; the test period was used for nothing else than
-this card. Labels are taken to be {metrics["label_delay_days"]:g} days late.
+Thresholds and calibration come from {split["calibration_begin"]} to {split["calibration_end"]}; the test period was used only for
+this card. Labels are assumed to be {metrics["label_delay_days"]:g} days late.
 
 ## Ethical considerations
-A false alarm stops somebody's payment. The review outcome exists so that a person looks before that happens.
+A false alarm stops somebody's payment. The review outcome exists so that a person can check before that happens.
 
 ## Caveats and recommendations
 Fraud that is never reported looks legitimate to the model. Behaviour drifts: retrain, and compare the live alert rate with

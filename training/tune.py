@@ -1,7 +1,7 @@
 """
-The search for a recipe: Optuna over the booster's settings, on folds in time order with the delay of labels in between.
+Search for a training recipe: Optuna tunes the booster's settings on time-ordered folds with the label delay in between.
 
-Everything happens within the training period: calibration and test periods are never looked at.
+Only transactions of the training period are used, never those of the calibration and test periods.
 """
 
 import time
@@ -24,7 +24,7 @@ _VALIDATION_SHARE = 0.2  # of the training period, for each fold
 
 
 class Fold(Struct, frozen=True):
-    """Rows to train on with what was known of them when validation began, and rows to validate on with how they ended."""
+    """One fold: training rows with the labels known when validation began, and validation rows with their outcomes."""
 
     train: Any
     known: Any
@@ -33,7 +33,7 @@ class Fold(Struct, frozen=True):
 
 
 class Tuned(Struct, frozen=True):
-    """The best recipe, its mean average precision and the default's, each trial, and how ways to handle imbalance compare."""
+    """The best recipe, its mean average precision and the default recipe's, that of each imbalance method, and all trials."""
 
     recipe: Recipe
     average_precision: float
@@ -44,7 +44,7 @@ class Tuned(Struct, frozen=True):
 
 def folds_of(history: History, label_delay_ms: int) -> list[Fold]:
     """
-    Folds within the training period: each validates on a slice and trains on all that came a label delay before it.
+    Return the folds of the training period. Each validates on a slice and trains on everything up to a label delay before it.
 
     Raises:
         InputError: if the period is too short, or a fold has too few frauds.
@@ -57,12 +57,12 @@ def folds_of(history: History, label_delay_ms: int) -> list[Fold]:
         train = np.flatnonzero((event_time >= split.train_begin) & (event_time < begin - label_delay_ms) & history.usable)
         validate = np.flatnonzero((event_time >= begin) & (event_time < begin + length) & history.usable)
         known = history.dataset.known.fraud(begin)[train]
-        # how it ended, as far as it is known when the training period's labels are in
+        # outcomes as known when calibration begins
         fraud = history.dataset.known.fraud(split.calibration_begin)[validate]
         if known.sum() < 10 or fraud.sum() < 5:
             raise InputError(
-                f"too few frauds to tune on: a fold of {length / MS_PER_DAY:.1f} days knows {int(known.sum())} to train on and "
-                f"{int(fraud.sum())} to validate on; give more history"
+                f"too few frauds to tune on: a fold that validates {length / MS_PER_DAY:.1f} days has {int(known.sum())} "
+                f"known frauds to train on and {int(fraud.sum())} to validate on; give more history"
             )
         folds.append(Fold(train, known, validate, fraud))
     return folds
@@ -71,7 +71,7 @@ def folds_of(history: History, label_delay_ms: int) -> list[Fold]:
 def average_precision(
     history: History, spec: FeatureSpec, folds: list[Fold], recipe: Recipe, seed: int, trial: Any = None
 ) -> float:
-    """Mean average precision of a recipe over the folds; a trial that falls behind is pruned."""
+    """Return the mean average precision of a recipe over the folds. An Optuna trial that falls behind is pruned."""
     found: list[float] = []
     for step, fold in enumerate(folds):
         booster = fit_booster(history.X[fold.train], fold.known, spec, recipe, seed)
@@ -87,10 +87,10 @@ def tune(
     history: History, spec: FeatureSpec, *, label_delay_ms: int, trials: int, seconds: float, seed: int, progress: Progress
 ) -> Tuned:
     """
-    Search for a recipe within a budget of trials and seconds, whichever ends first. The default recipe is the first trial.
+    Search for the best recipe until the budget of trials or of seconds is spent. The first trial is the default recipe.
 
     Raises:
-        InputError: if the history does not allow it.
+        InputError: if the history is too short or has too few frauds.
     """
     began = time.monotonic()
     folds = folds_of(history, label_delay_ms)
@@ -126,7 +126,7 @@ def tune(
         return average_precision(history, spec, folds, recipe, seed, trial)
 
     progress.stage("tuning", trials)
-    left = max(seconds - (time.monotonic() - began), 0.01)  # Optuna finishes the trial that it has begun: there is always one
+    left = max(seconds - (time.monotonic() - began), 0.01)  # at least one trial runs: Optuna finishes a trial it has begun
     study.optimize(objective, n_trials=trials, timeout=left, callbacks=[lambda *_: progress.advance(1)])
     best = dict(study.best_params)
     rounds, imbalance = int(best.pop("rounds")), str(best.pop("imbalance"))

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection the queue gives it, inside its transaction."""
+"""Alembic entry point: runs the migrations on the caller's connection, inside the caller's transaction."""
 
 from alembic import context
 

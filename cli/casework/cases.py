@@ -1,4 +1,4 @@
-"""``whyflag cases``: the casebook."""
+"""``whyflag cases``: inspect, correct and rebuild the casebook."""
 
 import getpass
 from contextlib import closing
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-_why = click.option("--reason", required=True, help="Why, for the audit trail.")
+_why = click.option("--reason", required=True, help="Reason, recorded in the audit trail.")
 
 
 @click.group()
 def command() -> None:
-    """Look into the casebook, correct it, and build its index anew."""
+    """Inspect and correct the casebook, and rebuild its index."""
 
 
 @command.command("list")
@@ -22,13 +22,13 @@ def list_() -> None:
     for bundle, outcome, count in counts:
         click.echo(f"{bundle}  {outcome:<10}  {count:>9,}")
     if not counts:
-        click.echo("the casebook is empty: `whyflag worker explain` or `whyflag cases rebuild` fills it")
+        click.echo("the casebook is empty: run `whyflag worker explain` or `whyflag cases rebuild` to fill it")
 
 
 @command.command()
 @click.argument("case_id")
 def show(case_id: str) -> None:
-    """Show a case."""
+    """Show a case as it is in each bundle's casebook."""
     from datetime import UTC, datetime
 
     from core.display import quoted
@@ -48,31 +48,31 @@ def show(case_id: str) -> None:
 
 @command.command()
 @click.argument("case_id")
-@click.option("--outcome", type=click.Choice(["fraud", "legitimate"]), required=True, help="What it turned out to be.")
+@click.option("--outcome", type=click.Choice(["fraud", "legitimate"]), required=True, help="The correct outcome.")
 @_why
 def correct(case_id: str, outcome: str, reason: str) -> None:
-    """Give a case another outcome."""
+    """Change the outcome of a case."""
     from core.messages import Finding
 
     with closing(_open()) as opened:
         count = opened.cases.correct(case_id, Finding(outcome), getpass.getuser(), reason)
-    click.echo(f"case {case_id} is {outcome} now, in {count} casebook{'' if count == 1 else 's'}")
+    click.echo(f"case {case_id} is now {outcome} in {count} casebook{'' if count == 1 else 's'}")
 
 
 @command.command()
 @click.argument("case_id")
 @_why
 def delete(case_id: str, reason: str) -> None:
-    """Take a case out for good."""
+    """Delete a case permanently."""
     with closing(_open()) as opened:
         count = opened.cases.delete(case_id, getpass.getuser(), reason)
-    click.echo(f"case {case_id} is out of {count} casebook{'' if count == 1 else 's'}")
+    click.echo(f"case {case_id} deleted from {count} casebook{'' if count == 1 else 's'}")
 
 
 @command.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 def rebuild(bundle: Path | None) -> None:
-    """Build the index anew from the cases in SQL, with the bundle's vectors."""
+    """Rebuild the index of a bundle's casebook from the cases in SQL."""
     from cli.progress import stages
     from models.bundles.store import open_bundle
     from streams.stages.explain import casebook_of

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Measure what explanations are worth."""
+    """Measure the quality of explanations."""
 
 
 @command.command()
@@ -23,33 +23,36 @@ def command() -> None:
     "alerts_file",
     type=click.Path(path_type=Path),
     required=True,
-    help="alerts.jsonl of `whyflag replay --format jsonl`.",
+    help="alerts.jsonl as written by `whyflag replay --format jsonl`.",
 )
-@click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Alerts, the newest of the file.")
+@click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Alerts to use, from the end of the file.")
 @click.option(
-    "--model", "models", multiple=True, help="Model of the server, or NAME=URL of one on another. [default: WHYFLAG_LLM_MODEL]"
+    "--model",
+    "models",
+    multiple=True,
+    help="Model at WHYFLAG_LLM_URL, or NAME=URL for another server; repeatable. [default: WHYFLAG_LLM_MODEL]",
 )
 @click.option(
-    "--prompt", "prompts", multiple=True, help="Version of a prompt or a file; may be given again. [default: WHYFLAG_LLM_PROMPT]"
+    "--prompt", "prompts", multiple=True, help="Prompt version or prompt file; repeatable. [default: WHYFLAG_LLM_PROMPT]"
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default="explanations.html",
     show_default=True,
-    help="Page to write.",
+    help="HTML page to write.",
 )
 @click.option(
-    "--judge", is_flag=True, help="Let the models judge the alerts too, with and without the explanation; needs --truth."
+    "--judge", is_flag=True, help="Also let the models judge the alerts, with and without the explanation; needs --truth."
 )
 @click.option(
     "--truth",
     "truth_file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
-    help="Parquet with transaction_id and typology (`honest` is no fraud), as `whyflag simulate` writes it.",
+    help="Parquet file with transaction_id and typology (`honest`: no fraud), as written by `whyflag simulate`.",
 )
-@click.option("--json", "json_out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="The figures as JSON.")
+@click.option("--json", "json_out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="JSON file for figures.")
 def explanations(
     bundle: Path | None,
     alerts_file: Path,
@@ -61,7 +64,7 @@ def explanations(
     truth_file: Path | None,
     json_out: Path | None,
 ) -> None:
-    """Let models narrate a fixed set of alerts; compare what is accepted, coverage, length, speed and cost."""
+    """Let models narrate a fixed set of alerts, and compare acceptance, coverage, length, speed and cost."""
     from datetime import UTC, datetime
 
     from rich.console import Console
@@ -92,7 +95,7 @@ def explanations(
     named = models or ((settings.llm_model,) if settings.llm_model else ())
     candidates = [_settings(name, settings) for name in named]
     if not candidates:
-        click.echo("no language model is named (--model, WHYFLAG_LLM_MODEL): the template alone is measured", err=True)
+        click.echo("measuring the template only: to measure a language model, give --model or set WHYFLAG_LLM_MODEL", err=True)
     explainer = Explainer(loaded, Casebook(loaded, CasesInMemory(bundle_cases(loaded))))
     with stages() as progress:
 
@@ -115,14 +118,14 @@ def explanations(
     for result in results:
         if result.faults:
             kinds = ", ".join(f"{kind} {number}" for kind, number in result.faults.items())
-            click.echo(f"{result.model} · {result.prompt}: refused for {kinds}")
+            click.echo(f"{result.model} · {result.prompt}: sentences refused by reason: {kinds}")
     click.echo(f"page: {out}")
     if judge and truth_file is not None:
         _judge(candidates, explainer, alerts, truth_file)
 
 
 def _judge(models: "list[Settings]", explainer: "Explainer", alerts: "list[Alert]", truth_file: Path) -> None:
-    """Let each model judge the alerts with and without the explanation, and print what came of it."""
+    """Let each model judge the alerts with and without the explanation, and print the results."""
     import pyarrow.parquet as pq
 
     from cli.progress import stages
@@ -137,7 +140,7 @@ def _judge(models: "list[Settings]", explainer: "Explainer", alerts: "list[Alert
     typology = dict(zip(table["transaction_id"].to_pylist(), table["typology"].to_pylist(), strict=True))
     known = [alert for alert in alerts if alert.transaction.transaction_id in typology]
     if not known:
-        raise InputError(f"{truth_file} holds none of the alerts' transactions")
+        raise InputError(f"{truth_file} holds none of the alerts' transactions: give the truth file of the same transactions")
     cases = [Case(alert, explainer.explain(alert), typology[alert.transaction.transaction_id] != "honest") for alert in known]
     for settings in models:
         llm = language_model(settings)

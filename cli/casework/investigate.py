@@ -1,4 +1,4 @@
-"""``whyflag investigate``: a language model looks into one alert with read-only tools."""
+"""``whyflag investigate``: let a language model investigate one alert with read-only tools."""
 
 from contextlib import closing
 from pathlib import Path
@@ -8,18 +8,18 @@ import click
 
 @click.command()
 @click.argument("alert_id")
-@click.option("--steps", type=click.IntRange(1, 50), default=8, show_default=True, help="Answers of the model at most.")
+@click.option("--steps", type=click.IntRange(1, 50), default=8, show_default=True, help="Maximum number of model answers.")
 @click.option(
-    "--tokens", type=click.IntRange(1_000), default=40_000, show_default=True, help="Tokens of prompts and answers at most."
+    "--tokens", type=click.IntRange(1_000), default=40_000, show_default=True, help="Maximum tokens of all prompts and answers."
 )
 @click.option(
-    "--transcript", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the whole conversation here."
+    "--transcript", type=click.Path(path_type=Path, dir_okay=False), default=None, help="File for the whole conversation."
 )
 def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> None:
     """
-    Let the language model of WHYFLAG_LLM_URL look into an alert of the queue.
+    Let the language model at WHYFLAG_LLM_URL investigate an alert in the queue.
 
-    It has read-only tools, and every sentence of its report is checked against what they answered.
+    The model has read-only tools. Every sentence of its report is checked against the answers of these tools.
     """
     import getpass
 
@@ -44,9 +44,9 @@ def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> 
     with closing(archive), closing(Queue(settings.database, SystemClock())) as queue:
         queued = queue.get(alert_id)
         if queued is None:
-            raise QueueError(f"no alert {alert_id} in the queue of WHYFLAG_DATABASE")
+            raise QueueError(f"no alert {alert_id} in the queue: check the ID and WHYFLAG_DATABASE")
         if queued.explanation is None:
-            raise QueueError(f"alert {alert_id} is not explained yet")
+            raise QueueError(f"alert {alert_id} has no explanation yet: check that `whyflag worker explain` is running")
         number = queue.begin_investigation(alert_id, getpass.getuser())
 
         def show(entry: Entry) -> None:

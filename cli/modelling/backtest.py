@@ -29,30 +29,30 @@ def _thresholds(command: Any) -> Any:
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="A bundle, or a store: its champion and rules.",
+    help="Bundle, or store whose champion and rules are used.",
 )
-@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules and lists beside it, TOML.")
+@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of rules and lists to use.")
 @_thresholds
 @click.option(
-    "--against", type=click.Path(path_type=Path, file_okay=False), help="The bundle to compare with. [default: the same]"
+    "--against", type=click.Path(path_type=Path, file_okay=False), help="Bundle or store to compare with. [default: --bundle]"
 )
-@click.option("--against-rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules of the other policy.")
+@click.option("--against-rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules of the other policy, TOML.")
 @transactions_options
 @click.option(
     "--from",
     "begin",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="Decide from this day (UTC) on. [default: the bundle's test period]",
+    help="First day (UTC) to decide. [default: start of the bundle's test period]",
 )
 @click.option("--minutes-per-alert", type=click.FloatRange(0, min_open=True), default=2, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The differences, alert by alert: .csv or .parquet.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the differences: .csv or .parquet.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     folder: Path, rules: Path | None, review: float | None, decline: float | None, against: Path | None, against_rules: Path | None,
     against_review: float | None, against_decline: float | None, transactions: Path, mapping: str, labels: Path | None,
     begin: datetime | None, minutes_per_alert: float, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """What rules, thresholds and bundles would have decided over history, and where two policies differ."""
+    """Show what a policy (bundle, rules, thresholds) would have decided on past transactions, and where two policies differ."""
     from core.errors import InputError
     from core.settings import read_settings
     from models.bundles.bundle import check_key
@@ -80,9 +80,9 @@ def command(
     if compared:
         deciders.append(decider(against or folder, against_rules, against_review, against_decline))
     elif out is not None:
-        raise InputError("--out writes where two policies differ: name the other by --against, --against-rules or a threshold")
+        raise InputError("--out needs a second policy: give --against, --against-rules, --against-review or --against-decline")
     if out is not None and out.suffix not in (".csv", ".parquet"):
-        raise InputError(f"--out {out}: write .csv or .parquet")
+        raise InputError(f"--out {out} must end in .csv or .parquet")
     since = _since(begin, [bundle.metrics for d in deciders if (bundle := d.bundle)])
     with stages() as progress:
         played = [
@@ -107,7 +107,7 @@ def command(
 
 
 def _since(begin: datetime | None, metrics: list[dict[str, Any]]) -> int:
-    """Epoch ms from which to decide: no policy may be measured on what made it."""
+    """Return the time (epoch ms) from which to decide. By default, no policy is measured on data used to make it."""
     if begin is not None:
         return int(begin.replace(tzinfo=UTC).timestamp() * 1000)
     return max(int(datetime.fromisoformat(found["split"]["test_begin"] + "+00:00").timestamp() * 1000) for found in metrics)
@@ -136,4 +136,4 @@ def _show(report: dict[str, Any]) -> None:
                 f"{row['from'] + ' → ' + row['to']:<24}{row['transactions']:>14,}{row['frauds']:>8,}{row['fraud_amount']:>14,}"
             )
         if not report["differences"]:
-            click.echo("  none: both decide alike")
+            click.echo("  none: both policies decide alike")

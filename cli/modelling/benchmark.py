@@ -13,16 +13,16 @@ _HEADS = ("AUC", "AP", "CP@100")
 
 @click.group()
 def command() -> None:
-    """Measure the models against published results."""
+    """Compare the models with published results."""
 
 
 @command.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder with the handbook's transactions.parquet.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--ablation", is_flag=True, help="Instead: what each group of features is worth, on the validation folds.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the report here, as JSON.")
+@click.option("--ablation", is_flag=True, help="Measure the value of each feature group on the validation folds instead.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="JSON file for the report.")
 def handbook(data: Path, seed: int, ablation: bool, out: Path | None) -> None:
-    """The protocol of the Fraud Detection Handbook: chapter 3's split and the four prequential folds, in minutes."""
+    """Run the Fraud Detection Handbook's protocol: chapter 3's split and the four prequential folds. Takes minutes."""
     from training.evaluation import handbook as protocol
 
     with stages() as progress:
@@ -49,7 +49,7 @@ def _side_by_side(title: str, published: dict[str, Any], ours: list[dict[str, An
 
 def _table(title: str, rows: list[tuple[str, dict[str, Any], str]]) -> None:
     width = max(len(name) for name, _, _ in rows)
-    click.echo(f"\n{title:<{width}}  {'  '.join(f'{head:>6}' for head in _HEADS)}  CP of perfect")
+    click.echo(f"\n{title:<{width}}  {'  '.join(f'{head:>6}' for head in _HEADS)}  % of perfect CP")
     for name, row, share in rows:
         values = (row["auc"], row["average_precision"], row["card_precision_100"])
         click.echo(f"{name:<{width}}  {'  '.join(f'{value:6.4f}' for value in values)}  {share}".rstrip())

@@ -1,4 +1,4 @@
-"""``whyflag bundles``: the store, its champion and its challenger."""
+"""``whyflag bundles``: manage the bundle store, its champion and its challenger."""
 
 import getpass
 from contextlib import suppress
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from models.bundles.store import BundleStore
 
 _store = click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="The store."
+    "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="Folder of the store."
 )
 
 
 @click.group()
 def command() -> None:
-    """Keep bundles and rules in a store; challenge, promote and roll back while workers run."""
+    """Manage a store of bundles and rules: add, challenge, promote and roll back while workers run."""
 
 
 @command.command("list")
 @_store
 def list_(store: Path) -> None:
-    """Show what the store holds, who decides, and who decided before."""
+    """List the store's bundles, its champion and challenger, and all champions so far."""
     from models.bundles.store import BundleStore
 
     held = BundleStore(store)
@@ -44,7 +44,7 @@ def list_(store: Path) -> None:
 @command.command()
 @_store
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--challenge", is_flag=True, help="Let it score in shadow at once.")
+@click.option("--challenge", is_flag=True, help="Make it the challenger, which scores in shadow mode.")
 def add(store: Path, folder: Path, challenge: bool) -> None:
     """Copy a bundle into the store."""
     from models.bundles.store import BundleStore
@@ -60,26 +60,26 @@ def add(store: Path, folder: Path, challenge: bool) -> None:
 @_store
 @click.argument("version", required=False, default="")
 def challenge(store: Path, version: str) -> None:
-    """Let a bundle score in shadow beside the champion; without a version nobody does."""
+    """Make a bundle the challenger, which scores in shadow mode. Without a version, remove the challenger."""
     from models.bundles.store import BundleStore
 
     BundleStore(store).challenge(version)
-    click.echo(f"bundle {version} scores in shadow" if version else "nobody scores in shadow")
+    click.echo(f"challenger {version} scores in shadow mode" if version else "no challenger")
 
 
 @command.command()
 @_store
 @click.argument("version")
 @transactions_options
-@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules beside it. [default: the champion's]")
-@click.option("--no-rules", is_flag=True, help="No rules beside it.")
-@click.option("--why", required=True, help="Why; kept with the store.")
-@click.option("--despite-gates", is_flag=True, help="Promote even if a gate does not pass.")
+@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules to use. [default: the champion's]")
+@click.option("--no-rules", is_flag=True, help="Promote the bundle without rules.")
+@click.option("--why", required=True, help="Reason, recorded in the store.")
+@click.option("--despite-gates", is_flag=True, help="Promote even if a gate fails.")
 def promote(
     store: Path, version: str, transactions: Path, mapping: str, labels: Path | None, rules: Path | None, no_rules: bool, why: str,
     despite_gates: bool,
 ) -> None:  # fmt: skip
-    """Make a bundle the champion, through the gates; running workers take it up at the end of their epoch."""
+    """Make a bundle the champion if it passes the gates. Running workers switch to it at the end of their epoch."""
     from core.errors import InputError
     from core.settings import read_settings
     from models.bundles.signing import signing_key
@@ -89,7 +89,7 @@ def promote(
     bundle = held.open(version)
     passed = pass_gates(held, version, transactions, mapping, labels)
     if not passed and not despite_gates:
-        raise InputError("not promoted: a gate did not pass. --despite-gates promotes all the same, and the store remembers it")
+        raise InputError("not promoted: a gate failed. To promote anyway, use --despite-gates; the store records that")
     if rules is not None:
         kept = held.add_rules(rules, bundle.spec.feature_names)
     else:
@@ -101,9 +101,9 @@ def promote(
 
 @command.command()
 @_store
-@click.option("--why", required=True, help="Why; kept with the store.")
+@click.option("--why", required=True, help="Reason, recorded in the store.")
 def rollback(store: Path, why: str) -> None:
-    """Make the champion before this one the champion again."""
+    """Make the previous champion the champion again."""
     from models.bundles.store import BundleStore
 
     champion = BundleStore(store).rollback(getpass.getuser(), why)
@@ -111,10 +111,10 @@ def rollback(store: Path, why: str) -> None:
 
 
 @command.command()
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Show so many, the highest amounts.")
-@click.option("--json", "as_json", is_flag=True, help="Print all as JSON Lines.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Number to show, highest amounts first.")
+@click.option("--json", "as_json", is_flag=True, help="Print all disagreements as JSON Lines.")
 def disagreements(limit: int, as_json: bool) -> None:
-    """List what the challenger would have decided otherwise, from the topic."""
+    """List the decisions in Kafka on which the challenger disagrees with the champion."""
     import msgspec
 
     from core.messages import Disagreement, encode
@@ -124,9 +124,9 @@ def disagreements(limit: int, as_json: bool) -> None:
     from streams.kafka.clients import Observer
 
     observer = Observer(read_settings(), [DISAGREEMENTS])
-    by_identity: dict[tuple[object, ...], Disagreement] = {}  # a record that came twice is one disagreement
+    by_identity: dict[tuple[object, ...], Disagreement] = {}  # a record that was delivered twice counts once
     for record in observer.all():
-        with suppress(msgspec.MsgspecError, TypeError):  # whatever else somebody has written there
+        with suppress(msgspec.MsgspecError, TypeError):  # skip records that are not disagreements
             one = msgspec.json.decode(record.value, type=Disagreement)
             by_identity[one.card_id, one.transaction_id, one.event_time, one.amount, one.currency] = one
     observer.close()
@@ -145,7 +145,7 @@ def disagreements(limit: int, as_json: bool) -> None:
 
 
 def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: str, labels: Path | None) -> bool:
-    """Measure a bundle against the champion, print each gate, and say whether all passed."""
+    """Measure a bundle against the champion, print the result of each gate, and return whether all gates passed."""
     from core.errors import InputError
     from core.settings import read_settings
     from training.data.mapping import load_mapping
@@ -157,7 +157,7 @@ def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: 
     challenger = store.open(version)
     champion = store.open(store.champion.bundle) if store.champion else None
     if champion is not None and champion.version == version:
-        raise InputError(f"bundle {version} is the champion already")
+        raise InputError(f"bundle {version} is the champion already: there is nothing to promote")
     with stages() as progress:
 
         def seen(bundle: Any) -> Any:

@@ -12,14 +12,14 @@ from cli.progress import stages, stderr
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Folder of the model bundle.")
 @transactions_options
-@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules and lists beside the model, TOML.")
+@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of rules and lists to apply.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for decisions and alerts.")
 @click.option("--format", "form", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     bundle: Path, transactions: Path, mapping: str, labels: Path | None, rules: Path | None, out: Path, form: str, as_json: bool
 ) -> None:
-    """Decide every transaction of a file, without Kafka: the same engine, scorer and policy as the stream."""
+    """Score and decide every transaction in a file without Kafka, with the stream's engine, scorer and policy."""
     from core.settings import read_settings
     from models.bundles.bundle import check_key, load_bundle
     from training.data.mapping import load_mapping

@@ -12,9 +12,9 @@ from cli.progress import stages
 @click.option("--bundle", "folder", type=click.Path(path_type=Path, file_okay=False), required=True)
 @transactions_options
 @click.option("--truth", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file with transaction_id and typology.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The page, such as report.html.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="HTML file, such as report.html.")
 def command(folder: Path, transactions: Path, mapping: str, labels: Path | None, truth: Path | None, out: Path) -> None:
-    """Write one page with pictures of what a bundle does on transactions that came after its calibration."""
+    """Write an HTML report with charts of a bundle's performance on transactions after its calibration period."""
     from core.errors import InputError
     from core.settings import read_settings
     from models.bundles.bundle import check_key, load_bundle
@@ -25,7 +25,7 @@ def command(folder: Path, transactions: Path, mapping: str, labels: Path | None,
     try:
         from training.evaluation.report import read_typology, report
     except ImportError:
-        raise InputError("`whyflag report` needs the extra: pip install 'whyflag[training]'") from None
+        raise InputError("`whyflag report` needs the training extra: run pip install 'whyflag[training]'") from None
 
     settings, bundle, typology = read_settings(), load_bundle(folder), read_typology(truth)
     check_key(bundle, settings.privacy.fingerprint)

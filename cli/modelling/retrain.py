@@ -1,4 +1,4 @@
-"""``whyflag retrain``: a job that makes a challenger from what is known by now."""
+"""``whyflag retrain``: train a challenger on the transactions and labels known so far."""
 
 import getpass
 import tempfile
@@ -13,18 +13,20 @@ from cli.progress import stages, stderr
 
 @click.command()
 @click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="The store."
+    "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="Folder of the store."
 )
 @transactions_options
-@click.option("--kafka-labels", is_flag=True, help="Also take all labels of the topic.")
+@click.option("--kafka-labels", is_flag=True, help="Also use all labels in the Kafka topic.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
-@click.option("--promote", is_flag=True, help="Promote it if it passes all gates; without this it only scores in shadow.")
+@click.option("--promote", is_flag=True, help="Promote the challenger if it passes all gates.")
 def command(
     store: Path, transactions: Path, mapping: str, labels: Path | None, kafka_labels: bool, seed: int, promote: bool
 ) -> None:  # fmt: skip
     """
-    Train by the champion's features, recipe and budget on new labels; the challenger scores in shadow, and through the gates it may
-    decide. Leaves with status 0 if it passed them and 3 if it did not.
+    Train a challenger with the champion's features, recipe and budget on new labels, and let it score in shadow mode.
+
+    With --promote, the challenger becomes champion if it passes all gates. Exits with status 3 if it fails a gate, and with
+    status 0 if it passes or if training reproduced the champion.
     """
     import msgspec
 
@@ -38,7 +40,7 @@ def command(
 
     settings, held = read_settings(), BundleStore(store)
     if held.champion is None:
-        raise InputError(f"the store in {store} has no champion to go by: `whyflag train`, `bundles add`, `bundles promote`")
+        raise InputError(f"the store in {store} has no champion: run `whyflag train`, `bundles add` and `bundles promote`")
     champion = held.open(held.champion.bundle)
     recipe = msgspec.convert(champion.metrics["recipe"], Recipe)
     with tempfile.TemporaryDirectory() as folder, stages() as progress:
@@ -58,7 +60,7 @@ def command(
         )
         version = held.add(Path(folder) / "bundle")
         if version == champion.version:
-            click.echo(f"nothing new: training gave the champion {version} again")
+            click.echo(f"nothing new: training reproduced the champion {version}")
             return
         held.challenge(version)
         click.echo(f"challenger {version}")
@@ -73,7 +75,7 @@ def command(
 
 
 def _with_topic(labels: Path | None, folder: Path) -> Path:
-    """A file of the labels of a file and of those in Kafka."""
+    """Write the labels of a file and those in Kafka to one file; return its path."""
     from core.decoding import decode_label
     from core.errors import InvalidEvent
     from core.messages import encode
@@ -92,8 +94,8 @@ def _with_topic(labels: Path | None, folder: Path) -> Path:
             try:
                 file.write(encode(decode_label(record.value, settings.privacy)) + b"\n")
             except InvalidEvent:
-                unusable += 1  # the workers have made dead letters of these
+                unusable += 1  # the workers have already dead-lettered these
     observer.close()
     if unusable:
-        stderr.print(f"{unusable:,} records of the topic are no labels", highlight=False)
+        stderr.print(f"{unusable:,} records in the topic are not valid labels and were skipped", highlight=False)
     return path

@@ -11,7 +11,7 @@ from core.errors import InputError
 
 
 def write_table(table: Any, path: Path) -> None:
-    """Write a table by the ending of the path: .parquet, .csv or .jsonl."""
+    """Write a table in the format given by the path's suffix: .parquet, .csv or .jsonl."""
     import pyarrow.csv
     import pyarrow.parquet
 
@@ -34,16 +34,17 @@ def write_table(table: Any, path: Path) -> None:
 @click.option("--days", type=click.IntRange(2, 3650), default=60, show_default=True)
 @click.option("--begin", type=click.DateTime(["%Y-%m-%d"]), default="2025-01-01", show_default=True, help="First day, UTC.")
 @click.option("--fraud-share", type=click.FloatRange(0, 0.2), default=0.006, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same seed makes the same files.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same seed gives the same files.")
 @click.option("--drift", is_flag=True, help="Let amounts, online share and typologies change over time.")
 @click.option("--format", "form", type=click.Choice(["parquet", "csv", "jsonl"]), default="parquet", show_default=True)
 def command(
     out: Path, transactions: int, days: int, begin: datetime, fraud_share: float, seed: int, drift: bool, form: str
 ) -> None:
     """
-    Write simulated transactions, labels and their truth.
+    Write simulated transactions, labels and the ground truth.
 
-    transactions.* is what a model may see, labels.* what became known and when, truth.* the typology, for evaluation only.
+    transactions.* holds what a model may see, labels.* what was reported and when, and truth.* the true typology of each
+    transaction, for evaluation only.
     """
     from training.simulator import SimulationSpec, simulate
 
@@ -61,7 +62,7 @@ def command(
         try:
             out.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise InputError(f"{out} is not a folder") from None
+            raise InputError(f"{out} is not a folder: choose another --out") from None
         for name in ("transactions", "labels", "truth"):
             write_table(getattr(made, name), out / f"{name}.{form}")
     stderr.print(f"{made.transactions.num_rows:,} transactions and {made.labels.num_rows:,} labels in {out}", highlight=False)

@@ -12,23 +12,25 @@ from cli.progress import stages, stderr
 
 @click.command()
 @transactions_options
-@click.option("--review-budget", default="300/day", show_default=True, help="Alerts the team can work, as N/day or N/week.")
-@click.option("--label-delay", default="7d", show_default=True, help="How late labels come; the gap between the periods.")
+@click.option("--review-budget", default="300/day", show_default=True, help="Alerts that the team can review: N/day or N/week.")
+@click.option("--label-delay", default="7d", show_default=True, help="Delay until labels arrive; also the gap between periods.")
 @click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
-@click.option("--currency", default=None, help="Currency of the features' amounts. [default: that of the first transaction]")
+@click.option("--currency", default=None, help="Currency of amounts in features. [default: the first transaction's]")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the bundle.")
-@click.option("--recipe", type=click.Path(path_type=Path, dir_okay=False), help="Settings as `whyflag tune` found them.")
+@click.option("--recipe", type=click.Path(path_type=Path, dir_okay=False), help="Recipe file written by `whyflag tune`.")
 @click.option(
     "--calibration",
     type=click.Choice(["auto", "sigmoid", "isotonic", "none"]),
-    help="How probabilities are made; auto takes the better by Brier score.",
+    help="Calibration method; auto chooses by Brier score.",
 )
-@click.option("--review-cost", type=click.FloatRange(0, min_open=True), help="Set the budget by cost: what one review costs.")
+@click.option("--review-cost", type=click.FloatRange(0, min_open=True), help="Cost of one review; sets the budget by total cost.")
 @click.option(
-    "--novel-share", type=click.FloatRange(0, 1), help="Share of the alerts for what is unlike training. [default: 0.05]"
+    "--novel-share",
+    type=click.FloatRange(0, 1),
+    help="Share of the alerts kept for transactions unlike the training data. [default: 0.05]",
 )
-@click.option("--mlflow", "tracking", default=None, help="Also record and register in MLflow, by tracking URI (extra mlflow).")
+@click.option("--mlflow", "tracking", default=None, help="MLflow tracking URI: also log and register there (extra mlflow).")
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
 def command(
     transactions: Path, mapping: str, labels: Path | None, review_budget: str, label_delay: str, spec_name: str,
@@ -56,9 +58,9 @@ def command(
     budget = parse_budget(review_budget)
     chosen = load_recipe(recipe) if recipe else Recipe()
     if review_cost is not None and not math.isfinite(review_cost):
-        raise InputError("--review-cost is an amount of money such as 4.50")
+        raise InputError("--review-cost must be an amount of money such as 4.50")
     if tracking:
-        from training import mlflow_tracking  # a missing extra is progress before the work
+        from training import mlflow_tracking  # fails here, before training starts, if the extra is missing
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     if currency is None:
         currency = currency_of(source)
@@ -91,7 +93,7 @@ def command(
         click.echo(json.dumps({"bundle": version, **metrics}))
         return
     click.echo(f"bundle {version} in {out}")
-    click.echo(f"calibration: {metrics['calibration']['method']}; {metrics['novel']['alerts']} of the alerts for novelty")
-    click.echo(f"on the test period, {metrics['split']['test_begin']} to {metrics['split']['test_end']}:")
+    click.echo(f"calibration: {metrics['calibration']['method']}; {metrics['novel']['alerts']} alerts for novelty")
+    click.echo(f"test period, {metrics['split']['test_begin']} to {metrics['split']['test_end']}:")
     for name, value in test.items():
         click.echo(f"  {name.replace('_', ' '):<18} {'n/a' if value is None else f'{value:,}'}")

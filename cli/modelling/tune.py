@@ -11,19 +11,19 @@ from cli.progress import stages
 
 @click.command()
 @transactions_options
-@click.option("--label-delay", default="7d", show_default=True, help="How late labels come; the gap between the periods.")
+@click.option("--label-delay", default="7d", show_default=True, help="Delay until labels arrive; also the gap between periods.")
 @click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
-@click.option("--currency", default=None, help="Currency of the features' amounts. [default: that of the first transaction]")
-@click.option("--trials", type=click.IntRange(1), default=40, show_default=True, help="Trials at most.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=15, show_default=True, help="Time at most.")
+@click.option("--currency", default=None, help="Currency of amounts in features. [default: the first transaction's]")
+@click.option("--trials", type=click.IntRange(1), default=40, show_default=True, help="Maximum number of trials.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=15, show_default=True, help="Time limit.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The recipe, for `train --recipe`.")
-@click.option("--study", type=click.Path(path_type=Path, dir_okay=False), help="All trials, as JSON.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON file for the recipe.")
+@click.option("--study", type=click.Path(path_type=Path, dir_okay=False), help="JSON file for the results of all trials.")
 def command(
     transactions: Path, mapping: str, labels: Path | None, label_delay: str, spec_name: str, currency: str | None, trials: int,
     minutes: float, seed: int, out: Path, study: Path | None,
 ) -> None:  # fmt: skip
-    """Search for a recipe: the booster's settings and how to handle imbalance, on folds in time order."""
+    """Search for a training recipe (booster settings and handling of class imbalance) on folds in time order."""
     import msgspec
 
     from cli.options import currency_of, delay_of, spec_of
@@ -45,8 +45,10 @@ def command(
     out.write_bytes(msgspec.json.format(msgspec.json.encode(found.recipe)) + b"\n")
     if study:
         study.write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n")
-    click.echo("average precision by way to handle imbalance, default settings:")
+    click.echo("average precision by handling of class imbalance, with default booster settings:")
     for way, value in found.imbalance.items():
         click.echo(f"  {way:<14} {value:.4f}")
-    click.echo(f"best of {len(found.trials)} trials {found.average_precision:.4f}, default {found.default_average_precision:.4f}")
-    click.echo(f"recipe in {out}: train with --recipe {out}")
+    click.echo(
+        f"best of {len(found.trials)} trials: {found.average_precision:.4f}, default {found.default_average_precision:.4f}"
+    )
+    click.echo(f"recipe in {out}; use it with `whyflag train --recipe {out}`")

@@ -20,10 +20,10 @@ _NO_PARTITION = -1
 @transactions_options
 def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     """
-    Fill the archive from files, so that explanations know what cards did before the stream began.
+    Load past transactions and labels into the archive, so that explanations can use the time before the stream began.
 
-    A transaction counts as written at its event time, a label at its label time. Rows older than WHYFLAG_ARCHIVE_DAYS and labels from the
-    future are skipped. A row that is there already, from this file or another, changes nothing.
+    Transactions are archived as written at their event time, labels at their label time. Rows older than
+    WHYFLAG_ARCHIVE_DAYS, labels from the future, and rows that are already archived are skipped.
     """
     from analyst.archive import Archive
     from core.clock import SystemClock
@@ -57,7 +57,7 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
 
 
 def _source(written_at: int, message: "Transaction | Label") -> "Source":
-    """A place for a row that came from no topic: its content decides, in a partition that Kafka does not have."""
+    """Return a key for a row that is not from Kafka: a hash of its content as offset, in a partition that Kafka never uses."""
     from analyst.archive import Source
     from core.messages import encode
 

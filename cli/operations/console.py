@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 def command() -> None:
-    """Serve the analyst's queue and pages; publish verdicts and their labels."""
+    """Serve the analysts' web console, and publish verdicts and their labels to Kafka."""
     import uvicorn
 
     from analyst.archive import Archive
@@ -53,11 +53,11 @@ def command() -> None:
 
 
 def _investigating(queue: "Queue", settings: "Settings", archive: "Archive") -> "Callable[[QueuedAlert], Awaitable[str]] | None":
-    """What looks into an alert, None where no language model is set."""
+    """Return a function that investigates an alert, or None if no language model is configured."""
     from explain.narrators.client import language_model
     from models.bundles.store import rule_words
 
-    llm = language_model(settings)  # one for all: its connections are kept
+    llm = language_model(settings)  # shared by all investigations, so that connections are reused
     if llm is None:
         return None
 

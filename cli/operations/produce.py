@@ -9,12 +9,12 @@ from cli.progress import stages, stderr
 
 @click.command()
 @click.option("--transactions", type=click.Path(path_type=Path), required=True, help="CSV, Parquet or JSON Lines file.")
-@click.option("--mapping", default="whyflag", show_default=True, help="Name of an included mapping, or a TOML file.")
-@click.option("--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Transactions a second; 0: no limit.")
-@click.option("--limit", type=click.IntRange(1), default=None, help="Stop after so many.")
-@click.option("--rejects", type=click.Path(path_type=Path), default=None, help="Where to write rows that cannot be used.")
+@click.option("--mapping", default="whyflag", show_default=True, help="Name of a built-in mapping, or a TOML file.")
+@click.option("--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Transactions per second; 0: no limit.")
+@click.option("--limit", type=click.IntRange(1), default=None, help="Stop after this many transactions.")
+@click.option("--rejects", type=click.Path(path_type=Path), default=None, help="File for rows that cannot be used.")
 def command(transactions: Path, mapping: str, rate: float, limit: int | None, rejects: Path | None) -> None:
-    """Write a file of transactions into Kafka, in its order, keyed by card."""
+    """Send a file of transactions to Kafka in file order, keyed by card."""
     from core.messages import encode
     from core.settings import read_settings
     from core.topics import TRANSACTIONS
@@ -38,5 +38,5 @@ def command(transactions: Path, mapping: str, rate: float, limit: int | None, re
         sender.close()
     stderr.print(f"{sender.sent:,} transactions produced, {source.rejected:,} rows rejected", highlight=False)
     if source.rejected:
-        where = f"see {rejects}" if rejects else "--rejects FILE writes them all"
-        stderr.print(f"the first rejected: {source.first_reject}; {where}", highlight=False)
+        where = f"see {rejects}" if rejects else "use --rejects FILE to keep all of them"
+        stderr.print(f"first rejected row: {source.first_reject}; {where}", highlight=False)

@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("docs/schemas"), show_default=True)
 def command(out: Path) -> None:
-    """Write the JSON Schemas of the messages; refuses to change one in a way that breaks readers or writers."""
+    """Write the JSON Schemas of the messages. Changes that would break readers or writers are rejected."""
     from core.schemas import export
 
     for path in export(out):

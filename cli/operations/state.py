@@ -10,7 +10,7 @@ from cli.progress import stages, stderr
 
 @click.group()
 def command() -> None:
-    """Look after the state that workers keep in Kafka."""
+    """Rebuild the state that workers keep in Kafka."""
 
 
 @command.command()
@@ -18,13 +18,13 @@ def command() -> None:
 @click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions that Kafka no longer holds.")
 @click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
-@click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="This one only; may be given again.")
+@click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="Rebuild only this partition; repeatable.")
 def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None, partitions: tuple[int, ...]) -> None:
     """
-    Compute the state anew and write it to the checkpoint logs; decide nothing again.
+    Recompute the state and write it to the checkpoint logs. No transaction is decided again.
 
-    For a new feature spec, a damaged log, or a first start with a history. Stop all workers first; for one
-    partition, only the worker that has it.
+    Use this for a new feature spec, a damaged log, or a first start with a history. Stop all workers first; to
+    rebuild one partition, stop only the worker that owns it.
     """
     import asyncio
 

@@ -24,7 +24,7 @@ _ARCHIVE_CHUNK = 5_000  # records
 
 
 class _Seldom(logging.Filter):
-    """One line each ten seconds for what a client says again and again while a broker is away."""
+    """Pass each aiokafka message at most once in ten seconds, because clients repeat messages while a broker is down."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def command() -> None:
     logging.getLogger("streams").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Seldom())
-    # what these say at warning level is how they always work here: no topic leader, no declared topics
+    # Faust and Mode would warn about our normal setup: no topic leader and no declared topics
     logging.getLogger("faust").setLevel(logging.ERROR)
     logging.getLogger("mode").setLevel(logging.ERROR)
 
@@ -56,13 +56,13 @@ def command() -> None:
 @command.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 @click.option(
-    "--rules", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Rules and lists beside the model, TOML."
+    "--rules", type=click.Path(path_type=Path, dir_okay=False), default=None, help="TOML file of rules and lists to apply."
 )
 @click.option("--history", type=click.Path(path_type=Path), default=None, help="HistoryChunk transactions to start warm from.")
 @click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
 def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
-    """Profile and score transactions: both hops, decisions, alerts and dead letters."""
+    """Profile and score transactions (both hops); write decisions, alerts and dead letters."""
     from core.errors import SettingsError
     from core.metrics import BUNDLE_INFO
     from core.settings import read_settings
@@ -85,7 +85,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     deciders: DeciderSource
     if BundleStore.at(place):
         if rules is not None:
-            raise SettingsError("rules of a store are promoted with its bundle: `whyflag bundles promote --rules FILE`")
+            raise SettingsError("--rules does not work with a store: use `whyflag bundles promote --rules FILE`")
         deciders = StoreDeciderSource(BundleStore(place, key), fingerprint)
         spec = deciders.spec
     else:
@@ -96,12 +96,12 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     BUNDLE_INFO.labels(deciders.newest().version.partition("+")[0]).set(1)
     if settings.checkpoints and history is not None:
         raise SettingsError(
-            "--history warms state that is held in memory; with checkpoints, `whyflag state rebuild --history` writes it to their log"
+            "--history is only for in-memory state: with checkpoints, run `whyflag state rebuild --history` instead"
         )
     if not settings.checkpoints:
         logger.warning(
-            "state is held in memory only: a restart begins with cards and merchants it does not know%s",
-            "" if history is None else f", but for those of {history}",
+            "state is held in memory only: after a restart, the worker knows no cards or merchants%s",
+            "" if history is None else f", except those in {history}",
         )
     profile = ProfileStage(spec, settings.privacy, ceiling=settings.state_keys)
     scored = ScoreStage(spec, deciders, ceiling=settings.state_keys)
@@ -109,7 +109,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     if history is not None:
         source = TransactionFile(history, load_mapping(mapping), settings.privacy)
         before = _learner(source, labels, profile, scored, settings.privacy)
-    logger.info("scoring by bundle %s from Kafka at %s", deciders.newest().version, settings.kafka_bootstrap)
+    logger.info("scoring with bundle %s, reading from Kafka at %s", deciders.newest().version, settings.kafka_bootstrap)
     run(
         build_app(
             SCORE_GROUP, settings, [profile, scored], Health(settings.metrics_port, settings.broker_silence_seconds), before
@@ -120,13 +120,13 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
 def _rules(path: Path | None, spec: "FeatureSpec") -> "RuleSet | None":
     if path is None:
         return None
-    from models.rules import load_rules  # Polars is loaded only where there are rules
+    from models.rules import load_rules  # imported here, so that Polars is loaded only if there are rules
 
     return load_rules(path, spec.feature_names)
 
 
 def past_of(source: "TransactionFile", spec: "FeatureSpec") -> "Iterator[HistoryChunk]":
-    """A file of past transactions, in pieces."""
+    """Yield the past transactions of a file in chunks."""
     from streams.history import HistoryChunk
     from training.data.dataset import columns_of
 
@@ -144,7 +144,7 @@ def _learner(
     async def before(publisher: "Publisher") -> None:
         known = read_labels(labels, privacy) if labels else []
         count = await learn(past_of(source, profile.spec), known, profile, scored, publisher)
-        logger.info("warm from %s: %d transactions, %d labels", source.path, count, len(known))
+        logger.info("built the initial state from %s: %d transactions, %d labels", source.path, count, len(known))
 
     return before
 
@@ -152,7 +152,7 @@ def _learner(
 @command.command()
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 def explain(bundle: Path | None) -> None:
-    """Explain alerts: evidence, similar cases, narrative; into the queue and the topic."""
+    """Explain alerts with evidence, similar cases and a narrative; write explanations to the queue and to Kafka."""
     from core.settings import read_settings
     from streams.health import Health
     from streams.kafka.acls import EXPLAIN_GROUP
@@ -168,7 +168,7 @@ def explain(bundle: Path | None) -> None:
 
 @command.command()
 def archive() -> None:
-    """Copy transactions, decisions and labels into SQL, for looking up what a card, merchant or device did."""
+    """Copy transactions, decisions and labels into SQL, for looking up the history of a card, merchant or device."""
     from msgspec import structs
 
     from analyst.archive import Archive
@@ -180,7 +180,7 @@ def archive() -> None:
     from streams.worker import build_app, run
 
     settings = read_settings()
-    # a chunk is one database transaction: small ones cost a disk write each
+    # a chunk is one database transaction: small chunks would cost a disk write each
     settings = structs.replace(settings, max_poll_records=max(settings.max_poll_records, _ARCHIVE_CHUNK))
     clock = SystemClock()
     store = Archive(settings.archive_url, clock, settings.archive_days)

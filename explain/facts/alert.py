@@ -1,4 +1,4 @@
-"""Facts of the alert itself: the payment, the score, doubts, rules and what is missing."""
+"""Facts of the alert itself: the payment, its score, doubts, matching rules and missing fields."""
 
 import math
 from typing import Final
@@ -10,16 +10,16 @@ from models.bundles.bundle import Bundle
 from models.calibration import Calibration
 from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, NO_BUNDLE, NOVEL
 
-_FEW: Final = 30  # calibration transactions with a similar score below which an interval is given
-_Z: Final = 1.96  # of the 95 % interval
+_FEW: Final = 30  # with fewer calibration transactions of a similar score, an interval is given
+_Z: Final = 1.96  # standard normal quantile of the 95 % interval
 _OPTIONAL: Final = ("mcc", "country", "channel", "device_id")
 _DOUBTS: Final = {EVENT_LATE: "doubt-late", ID_REUSED: "doubt-reused"}
 
 
 def alert_facts(alert: Alert, bundle: Bundle) -> tuple[Fact, ...]:
     """
-    Return the payment (``T1``), the card's last payments (``T2``), the score (``S1``), and what else is known of the transaction without its past: doubts, another bundle,
-    novelty, rules that hold, fields that are missing.
+    Return the facts that need no archive: the payment (``T1``), the card's last payments (``T2``), the score (``S1``), doubts, a
+    score by another bundle, novelty, matching rules and missing fields.
     """
     decision = alert.decision
     facts = [_payment(alert), _recent(alert), _score(alert, bundle)]
@@ -58,7 +58,7 @@ def _payment(alert: Alert) -> Fact:
 
 
 def _recent(alert: Alert) -> Fact:
-    """How many of the card's last payments came within the hour before."""
+    """Return the fact that counts the card's last payments within the hour before this one."""
     if not alert.recent:
         return _plain("T2", "payment-first", Subject.CARD)
     hour = sum(alert.transaction.event_time - past.event_time < MS_PER_HOUR for past in alert.recent)
@@ -86,10 +86,10 @@ def _score(alert: Alert, bundle: Bundle) -> Fact:
 
 def _interval(calibration: Calibration, probability: float) -> tuple[float, float] | None:
     """
-    The 95 % interval of a probability that few calibration transactions stand behind, None where there are enough.
+    Return the 95 % interval of a probability, or None if enough calibration transactions support the probability.
 
-    Wilson's score interval (1927) around the calibrated probability, so that the interval holds it; n is the number of calibration
-    transactions in its bin.
+    This is Wilson's score interval (1927) for the calibrated probability, so that the interval contains it. n is the number of
+    calibration transactions in the probability's bin.
     """
     seen = calibration.bin_of(probability)
     if not calibration.bins or (seen is not None and seen.count >= _FEW):
@@ -110,7 +110,7 @@ def _missing(alert: Alert) -> list[str]:
 
 
 def balance(contributions: list[float]) -> Fact:
-    """Return how many themes speak for and against fraud (``B1``)."""
+    """Return the fact that counts the themes for and against fraud (``B1``)."""
     fraud, against = (sum(sign * one > 0 for one in contributions) for sign in (1, -1))
     values: dict[str, Value] = {"fraud": count(fraud), "against": count(against)}
     return Fact("B1", "balance" if against else "balance-one-sided", Subject.SCORE, values)

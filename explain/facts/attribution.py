@@ -1,4 +1,4 @@
-"""What each feature adds to an alert's score."""
+"""Contribution of each feature to an alert's score."""
 
 import math
 
@@ -25,11 +25,11 @@ def attribute(alert: Alert, bundle: Bundle) -> Attribution:
     Return the contributions of an alert's features to the score of a bundle's model (Lundberg, Erion and Lee, 2018).
 
     Raises:
-        InvalidEvent: if the alert's features are not those of the bundle.
+        InvalidEvent: if the alert's features differ from the bundle's.
     """
     names = bundle.spec.feature_names
     if alert.features.keys() != set(names):
-        raise InvalidEvent("the alert's features are not those of the bundle that it names")
+        raise InvalidEvent("the alert's features do not match the bundle that it names")
     values = (alert.features[name] for name in names)
     x = np.array([math.nan if value is None else value for value in values], np.float32)
     rows, biases = contributions(bundle.booster, x[None, :])

@@ -1,4 +1,4 @@
-"""Facts of similar closed cases: what they turned out to be, what they share with the alert, and whether they contradict its score."""
+"""Facts of similar closed cases: their outcomes, the themes they share with the alert, and any contradiction of its score."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,15 +6,17 @@ from typing import Final
 from core.messages import Fact, Finding, LikelyTypology, Side, SimilarCase, Subject, Unit, Value
 from explain.facts.values import code, count, instant, share
 
-_CONTRADICTS: Final = 0.5  # distance of the cases' share of fraud from the probability
+_CONTRADICTS: Final = 0.5  # difference between the cases' fraud share and the probability that counts as a contradiction
 
 
 def case_facts(
     cases: Sequence[SimilarCase] | None, probability: float | None, typology: LikelyTypology | None
 ) -> tuple[Fact, ...]:
     """
-    Return the cases together (``C1``), a contradiction (``C2``), the likely typology (``Y1``) and each case (``K1`` …). ``cases`` is None if nobody
-    looked for them.
+    Return facts about all cases (``C1``), a contradiction of the score (``C2``), the likely typology (``Y1``) and each case
+    (``K1`` …).
+
+    ``cases`` is None if no search was made.
     """
     if cases is None:
         return (Fact("C1", "cases-not-searched", Subject.CASES, {}),)

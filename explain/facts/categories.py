@@ -8,7 +8,7 @@ _RANGES = ((3000, 3299, "airline"), (3300, 3499, "car rental"), (3500, 3999, "ho
 
 
 def category_name(mcc: str | None) -> str:
-    """Return the name of a four-digit code; of an unknown one "category" and the code, of none "no category"."""
+    """Return the name of a four-digit category code: "category 1234" if the code is unknown, "no category" for None."""
     if mcc is None:
         return "no category"
     if name := _names().get(mcc):

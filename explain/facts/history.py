@@ -1,4 +1,4 @@
-"""What a card, a merchant and a device did before an alert, computed from archived payments."""
+"""History of a card, a merchant and a device before an alert, computed from archived payments."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from core.clock import MS_PER_DAY, MS_PER_HOUR
 from core.messages import Channel, Transaction
 from explain.facts.categories import category_name
 
-DAYS = 90  # the past that habits are taken from
+DAYS = 90  # length of the history from which habits are computed
 LAST_PAYMENTS = 12
 _EARTH_KM = 6371.0
 _HOME_KM = 30.0
@@ -45,14 +45,14 @@ class MerchantHistory(Struct, frozen=True):
 
 
 class DeviceHistory(Struct, frozen=True):
-    """A device's payments and by how many cards they were made."""
+    """Counts for a device: payments, and cards that made them."""
 
     payments: int
     cards: int
 
 
 class DeviceUse(Struct, frozen=True):
-    """How a card used a device: how often, and when first and last (epoch ms)."""
+    """A card's use of a device: the number of payments, and the times of the first and the last one (epoch ms)."""
 
     device_id: str
     payments: int
@@ -61,7 +61,11 @@ class DeviceUse(Struct, frozen=True):
 
 
 class Place(Struct, frozen=True):
-    """A point in degrees, and the share of the card's payments with a position that are not online within 30 km of it."""
+    """
+    A point in degrees.
+
+    Of the card's payments that have a position and are not online, ``share`` is the share within 30 km of the point.
+    """
 
     lat: float
     lon: float
@@ -77,11 +81,11 @@ class CategoryShare(Struct, frozen=True):
 
 class Habits(Struct, frozen=True):
     """
-    What is usual for a card.
+    A card's usual payment behaviour.
 
-    ``median`` and ``high`` (the 95th percentile) are minor units of ``currency``, taken from the ``amounts`` payments in that currency; ``online`` is a share of those
-    whose channel is known. ``hours`` are
-    the shares of payments in the four quarters of the day from midnight UTC on. Shares are in [0, 1].
+    ``median`` and ``high`` (the 95th percentile) are in minor units of ``currency``, over the ``amounts`` payments in that
+    currency. ``online`` is the share of online payments among those with a known channel. ``hours`` are the shares of payments in
+    the four quarters of the day, starting at midnight UTC. All shares are in [0, 1].
     """
 
     payments: int
@@ -99,8 +103,11 @@ class Habits(Struct, frozen=True):
 
 class LastPayment(Struct, frozen=True):
     """
-    One of a card's last payments: its category by name, the distance in km from the card's home area, and whether the card had used the
-    merchant and the device (None without one) earlier in the last 90 days.
+    One of a card's last payments.
+
+    ``category`` is the name of the merchant category, and ``distance`` is in km from the card's home area. ``known_merchant`` and
+    ``known_device`` (None without a device) say whether the card had used the merchant and the device earlier in the last 90
+    days.
     """
 
     payment: Payment
@@ -111,7 +118,12 @@ class LastPayment(Struct, frozen=True):
 
 
 class MerchantForCard(Struct, frozen=True):
-    """How a card used a merchant before: payments, the largest amount in the alert's currency, and when first (epoch ms)."""
+    """
+    A card's earlier use of a merchant.
+
+    ``payments`` is the number of payments, ``largest`` the largest amount in the alert's currency, and ``first`` the time of the
+    first payment (epoch ms).
+    """
 
     payments: int
     largest: int | None
@@ -120,10 +132,11 @@ class MerchantForCard(Struct, frozen=True):
 
 class CardHistory(Struct, frozen=True):
     """
-    All that the archive tells of an alert's card, merchant and device in the ``days`` before it: 90, or fewer in a young archive.
+    The archived history of an alert's card, merchant and device in the ``days`` before the alert: 90, or fewer if the archive is
+    younger.
 
-    ``complete`` is false if the archive lacks the alert's own transaction, so that other payments may be missing too. ``usual_rank`` is the
-    share of the card's earlier amounts below this one.
+    ``complete`` is False if the archive lacks the alert's own transaction; other payments may then be missing too. ``usual_rank``
+    is the share of the card's earlier amounts in the same currency that are below the alert's.
     """
 
     complete: bool
@@ -139,26 +152,26 @@ class CardHistory(Struct, frozen=True):
 
 
 class History(Protocol):
-    """A store that knows past payments. ``since`` is included and ``before`` is not, both event times in epoch ms."""
+    """A store of past payments. Periods include ``since`` and exclude ``before``; both are event times in epoch ms."""
 
     def begins(self) -> int | None:
-        """When the oldest payment in it was written, epoch ms; None if it is empty."""
+        """Return the time at which the oldest stored payment was written, in epoch ms; None if the store is empty."""
 
     def holds(self, transaction: Transaction) -> bool:
-        """Whether the store has a transaction."""
+        """Return whether the store holds a transaction."""
 
     def payments_of_card(self, card_id: str, since: int, before: int) -> list[Payment]:
-        """A card's payments, oldest first."""
+        """Return a card's payments, oldest first."""
 
     def merchant(self, merchant_id: str, since: int, before: int) -> MerchantHistory:
-        """A merchant's payments and what was reported of them."""
+        """Return the counts of a merchant's payments and reported frauds."""
 
     def device(self, device_id: str, since: int, before: int) -> DeviceHistory:
-        """A device's payments."""
+        """Return the counts of a device's payments and cards."""
 
 
 def card_history(transaction: Transaction, history: History) -> CardHistory:
-    """Return what a store of past payments tells of a transaction's card, merchant and device in the 90 days before it."""
+    """Return the history of a transaction's card, merchant and device in the 90 days before the transaction."""
     since, before = transaction.event_time - DAYS * MS_PER_DAY, transaction.event_time
     payments = history.payments_of_card(transaction.card_id, since, before)
     habits = habits_of(payments, transaction.currency, before)
@@ -184,7 +197,7 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
 
 
 def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits:
-    """Return what is usual in a card's payments (oldest first) up to a time (epoch ms); amounts in one currency."""
+    """Return a card's habits from its payments (oldest first) before a time (epoch ms). Amounts are those in ``currency``."""
     amounts = sorted(one.amount for one in payments if one.currency == currency)
     quarters = Counter(one.event_time // (6 * MS_PER_HOUR) % 4 for one in payments)
     categories = Counter(category_name(one.mcc) for one in payments if one.mcc)
@@ -207,9 +220,9 @@ def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits
 
 def home_area(payments: Sequence[Payment]) -> Place | None:
     """
-    Return the place where a card pays most often, from payments with a position that are not online; None if there are none.
+    Return the place where a card pays most often; None if no payment has a position and is not online.
 
-    Positions are counted in cells of a quarter of a degree; the place is the mean of the fullest cell.
+    Positions are counted in cells of a quarter of a degree; the place is the mean position in the fullest cell.
     """
     places = [
         (one.lat, one.lon)
@@ -227,7 +240,7 @@ def home_area(payments: Sequence[Payment]) -> Place | None:
 
 
 def last_payments(payments: Sequence[Payment], home: Place | None) -> tuple[LastPayment, ...]:
-    """Return the newest twelve of a card's payments (given oldest first), newest first."""
+    """Return a card's newest twelve payments, newest first. ``payments`` are oldest first."""
     merchants: set[str] = set()
     devices: set[str] = set()
     rows = []
@@ -249,7 +262,7 @@ def last_payments(payments: Sequence[Payment], home: Place | None) -> tuple[Last
 
 
 def kilometres(lat: float, lon: float, other_lat: float, other_lon: float) -> float:
-    """Return the great-circle distance of two points in degrees, by the haversine formula."""
+    """Return the great-circle distance in km between two points in degrees, by the haversine formula."""
     a, b = math.radians(lat), math.radians(other_lat)
     h = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * math.sin(math.radians(other_lon - lon) / 2) ** 2
     return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(h)))
@@ -260,7 +273,7 @@ def _from(home: Place | None, lat: float | None, lon: float | None) -> float | N
 
 
 def _devices(payments: Sequence[Payment]) -> tuple[DeviceUse, ...]:
-    """The devices a card used, most used first."""
+    """Return the devices that a card used, most used first."""
     times: dict[str, list[int]] = {}
     for one in payments:
         if one.device_id:
@@ -270,5 +283,5 @@ def _devices(payments: Sequence[Payment]) -> tuple[DeviceUse, ...]:
 
 
 def _quantile(amounts: Sequence[int], share: float) -> int | None:
-    """The smallest amount that ``share`` of the sorted amounts do not exceed; None without amounts."""
+    """Return the smallest amount that at least ``share`` of the sorted amounts do not exceed; None without amounts."""
     return amounts[max(0, math.ceil(share * len(amounts)) - 1)] if amounts else None

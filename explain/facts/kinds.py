@@ -1,4 +1,4 @@
-"""What each operation of a feature measures: the code of its reason and the unit of its value."""
+"""Reason codes, value units and usual values of feature operations."""
 
 import math
 from typing import Final
@@ -10,11 +10,11 @@ from core.messages import Unit, Value
 from core.money import minor_per_major
 from models.features.spec import Entity, Feature, FeatureSpec, Op, StateKind, op_of
 
-_FEWEST: Final = 5  # payments that what is usual is taken from
+_FEWEST: Final = 5  # payments needed to estimate a usual value
 
 
 class Reason(Struct, frozen=True):
-    """The code of a reason, which decisions and reports carry, and the unit of its value."""
+    """A reason code, as decisions and reports carry it, and the unit of its value."""
 
     code: str
     unit: Unit
@@ -87,7 +87,11 @@ def value_of(feature: Feature, value: float, currency: str) -> Value:
 
 
 def window_of(feature: Feature, entity: Entity) -> dict[str, Value]:
-    """Return the length of a feature's window, and by how much it ends before the payment; empty for a feature without a window."""
+    """
+    Return the length of a feature's window and, if the window ends before the payment, the delay between the two.
+
+    Empty for a feature without a window.
+    """
     if not feature.window:
         return {}
     window = {"window": Value(Unit.SECONDS, duration_ms(feature.window) / 1000)}
@@ -97,7 +101,7 @@ def window_of(feature: Feature, entity: Entity) -> dict[str, Value]:
 
 def entity_of(spec: FeatureSpec, name: str) -> tuple[Entity, Feature]:
     """
-    Return the entity and the feature of a column.
+    Return the entity and the feature that a column belongs to.
 
     Raises:
         KeyError: if the spec has no such column.
@@ -111,10 +115,11 @@ def entity_of(spec: FeatureSpec, name: str) -> tuple[Entity, Feature]:
 
 def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]) -> float | None:
     """
-    Return what is usual for this card or merchant, from its own longest window without the payment itself and without the feature's window; None
-    where fewer than five payments are left.
+    Return a feature's usual value for this card or merchant, estimated from the entity's longest window.
 
-    For a count or sum the rate of the rest of the longest window over the same length of time, for an amount its mean.
+    The estimate leaves out the payment itself and the feature's own window. For an amount, it is the mean amount; for a count or
+    a sum, it is the value expected in a window of the same length at the rate of the remaining time. None for other operations,
+    for the longest window itself, and where fewer than five payments remain.
     """
     op, longest = op_of(feature), entity.windows[-1].length
 
@@ -125,7 +130,7 @@ def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]
     mean, payments, amount = own(Op.AMOUNT_MEAN, longest), own(Op.COUNT, longest), known(features.get("amount"))
     if payments is None:
         return None
-    itself = 1 if entity.state is StateKind.EXACT else 0  # complete buckets do not hold the payment itself
+    itself = 1 if entity.state is StateKind.EXACT else 0  # a bucketed window covers complete buckets only, so not the payment
     if op is Op.AMOUNT:
         rest = payments - itself
         return None if mean is None or amount is None or rest < _FEWEST else (mean * payments - itself * amount) / rest
@@ -142,5 +147,5 @@ def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]
 
 
 def known(value: float | None) -> float | None:
-    """Return a value that is known, None for None and NaN."""
+    """Return the value, or None if the value is None or NaN."""
     return None if value is None or math.isnan(value) else value

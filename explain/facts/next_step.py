@@ -1,4 +1,4 @@
-"""The suggested next step: chosen by rule from a table that operations can edit, never by a language model."""
+"""The suggested next step, chosen by rule from a table that operators can edit, never by a language model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _StepText = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
-    """A step, its ``translations`` by language, and when it applies: every condition that is given must hold."""
+    """A step, its ``translations`` by language, and its conditions. The step applies if every condition that is set holds."""
 
     step: _StepText
     translations: dict[str, _StepText] = {}
@@ -43,26 +43,27 @@ class NextSteps(Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_next_steps(path: str = "") -> NextSteps:
     """
-    Return the table in a TOML file, or the included one.
+    Return the table in a TOML file, or the built-in table if ``path`` is empty.
 
     Raises:
-        SettingsError: if the file cannot be read, or a step has an unknown condition, or the last step has one.
+        SettingsError: if the file is unreadable or too large, a step has an unknown condition or language, or the last step has a
+            condition.
     """
     place = Path(path) if path else _INCLUDED
     try:
         if place.stat().st_size > _LARGEST:
-            raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place} has more than {_LARGEST >> 10} KiB")
+            raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place} is larger than {_LARGEST >> 10} KiB: shorten it")
         steps = msgspec.toml.decode(place.read_text(encoding="utf-8"), type=NextSteps)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place} cannot be read: {error}") from None
     except msgspec.MsgspecError as error:
         raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: {error}") from None
     if unknown := [one.typology for one in steps.step if one.typology is not None and one.typology not in TYPOLOGIES]:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: no typology {unknown[0]!r}; there are {', '.join(TYPOLOGIES)}")
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: unknown typology {unknown[0]!r}: use one of {', '.join(TYPOLOGIES)}")
     if unknown := [language for one in steps.step for language in one.translations if language not in LANGUAGES]:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: no language {unknown[0]!r}; there are {', '.join(LANGUAGES)}")
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: unknown language {unknown[0]!r}: use one of {', '.join(LANGUAGES)}")
     if not steps.step or not steps.step[-1].always:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: the last step must have no condition, so that there is always one")
+        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: the last step must have no condition, so that one step always applies")
     return steps
 
 
@@ -82,7 +83,7 @@ def next_step(steps: NextSteps, alert: Alert, themes: Sequence[ThemeReason], typ
 
 
 def step_fact(step: Step) -> Fact:
-    """Return a step as a fact (``N1``): its words in English and in the languages that it is translated to."""
+    """Return a step as a fact (``N1``) with its English text and its translations."""
     values = {"text": text(step.step)} | {
         f"text_{language}": text(words) for language, words in sorted(step.translations.items())
     }

@@ -1,4 +1,4 @@
-"""Facts from the archive: what the card, the merchant and the device did before, and what the archive could not tell."""
+"""Facts from the archive: the history of the card, the merchant and the device, and gaps in the archive."""
 
 from core.clock import MS_PER_DAY, MS_PER_HOUR
 from core.messages import Fact, Side, Subject, Transaction, Unit, Value
@@ -6,23 +6,23 @@ from explain.facts.categories import category_name
 from explain.facts.history import DAYS, CardHistory
 from explain.facts.values import code, count, date, money, share, text
 
-_FEWEST = 10  # payments below which a share tells nothing
-_FRAUDS, _FRAUD_RATE = 2, 0.01  # reported frauds at a merchant from which on they speak for fraud
-_RARE, _COMMON = 0.1, 0.3  # shares of a card's payments that speak for and against fraud
-_HIGH, _ORDINARY = 0.95, 0.8  # shares of its amounts below this one that do
+_FEWEST = 10  # payments that a card's history needs for its facts to support a side
+_FRAUDS, _FRAUD_RATE = 2, 0.01  # a merchant with this many reported frauds and this fraud rate supports fraud
+_RARE, _COMMON = 0.1, 0.3  # shares below _RARE support fraud, from _COMMON on legitimate
+_HIGH, _ORDINARY = 0.95, 0.8  # amount ranks from _HIGH on support fraud, up to _ORDINARY legitimate
 _FAR_KM, _NEAR_KM = 100.0, 30.0
-_OLD_MS = 14 * MS_PER_DAY  # from its first use on, after which a device or a merchant speaks against fraud
-_COMPARABLE = 2  # times the largest amount before, up to which an earlier use of a merchant does
+_OLD_MS = 14 * MS_PER_DAY  # time since first use after which a device or a merchant counts against fraud
+_COMPARABLE = 2  # multiple of the largest earlier amount up to which a known merchant counts against fraud
 _Told = tuple[str, Subject, dict[str, Value], Side]
 
 
 def no_archive() -> tuple[Fact, ...]:
-    """Return the fact that no archive could be asked."""
+    """Return the fact that the archive is missing or does not answer."""
     return (Fact("H0", "archive-missing", Subject.CARD, {}),)
 
 
 def past_facts(transaction: Transaction, history: CardHistory) -> tuple[Fact, ...]:
-    """Return the habits of a transaction's card beside this transaction, and the history of its merchant and device, as ``H1`` and so on."""
+    """Return facts that compare a transaction with its card's habits, and the history of its merchant and device (``H1`` …)."""
     days = count(history.days)
     found: list[_Told] = []
     if not history.complete:
@@ -50,7 +50,7 @@ def past_facts(transaction: Transaction, history: CardHistory) -> tuple[Fact, ..
             _side(merchant.frauds >= _FRAUDS and merchant.frauds >= _FRAUD_RATE * merchant.payments, False),
         )
     )
-    # what rests on a past that is short or incomplete supports neither side
+    # facts from a short or incomplete card history support neither side
     sure = history.complete and history.habits.payments >= _FEWEST
     return tuple(
         Fact(f"H{number}", kind, subject, values, side if sure or subject is Subject.MERCHANT else Side.NEITHER)

@@ -1,4 +1,8 @@
-"""Reasons by theme: the score's contributions summed by subject, each with the values that tell most, compared with honest and fraudulent transactions."""
+"""
+Reasons by theme: the score's contributions summed by theme.
+
+Each theme comes with its most telling values, compared with honest and fraudulent transactions.
+"""
 
 import math
 from typing import Final
@@ -17,12 +21,16 @@ from models.features.themes import Theme, themes_of
 Floats = npt.NDArray[np.float32]
 
 FACTS_OF_A_THEME: Final = 2
-_SEPARATES: Final = 1.2  # a value is shown if its share among frauds is at least this many times its share among honest transactions, or the reverse
+_SEPARATES: Final = 1.2  # minimum ratio of a value's shares among frauds and honest payments, either way, for it to be shown
 _SUBJECTS: Final = {"card_id": Subject.CARD, "merchant_id": Subject.MERCHANT, "device_id": Subject.DEVICE}
 
 
 class Reasons(Struct, frozen=True):
-    """The themes of a score, strongest first, and their facts: one about each theme (``M1`` …), then its most telling values (``F1`` …)."""
+    """
+    The themes of a score, strongest first, and their facts.
+
+    ``facts`` holds one fact about each theme (``M1`` …), followed by the most telling values (``F1`` …).
+    """
 
     themes: tuple[ThemeReason, ...] = ()
     facts: tuple[Fact, ...] = ()
@@ -33,8 +41,9 @@ def reasons_by_theme(alert: Alert, bundle: Bundle, shap: Floats, bias: float) ->
     Return the themes of an alert's score and their facts.
 
     ``shap`` (float32 [F]) and ``bias`` are TreeSHAP values in log-odds (Lundberg, Erion and Lee, 2018). The contributions of all themes
-    and the bias add up to the margin. A theme's values are on its own side: their contribution has its sign, and the value is
-    correspondingly more frequent, or rarer, among frauds than among honest transactions of the bundle's reference.
+    and the bias add up to the margin. A theme's values support the same side as the theme: their contributions have the theme's
+    sign, and in the bundle's reference a value for fraud is more frequent among frauds than among honest transactions, a value
+    against fraud rarer.
     """
     themes = np.array(themes_of(bundle.spec))
     margin = float(shap.sum(dtype=np.float64)) + bias
@@ -73,8 +82,10 @@ def _telling(
     alert: Alert, bundle: Bundle, shap: Floats, columns: npt.NDArray[np.int64], theme: Theme, total: float, before: int
 ) -> list[Fact]:
     """
-    The most telling facts of a theme's features that support its side, numbered from ``before`` + 1 on: those with the largest product of
-    contribution and separation, because a large contribution alone may come with a value that many honest payments have.
+    Return the most telling facts about a theme's features on the theme's side, numbered from ``before`` + 1.
+
+    Facts are ranked by contribution times separation (the log of the frequency ratio), because a large contribution alone may
+    come from a value that many honest payments share.
     """
     own = [column for column in columns.tolist() if float(shap[column]) * total > 0]
     found = [fact for column in own if (fact := _fact(alert, bundle, column, float(shap[column]), theme)) is not None]
@@ -83,13 +94,13 @@ def _telling(
 
 
 def _ratio(bundle: Bundle, found: Contrast) -> float:
-    """How many times more frequent among frauds a value is than among honest transactions, as far as the samples tell."""
-    unseen = 0.5 / min(len(bundle.reference.fraud), len(bundle.reference.honest))  # what the smaller sample cannot tell from zero
+    """Return how many times more frequent a value is among frauds than among honest transactions, smoothed for sample size."""
+    unseen = 0.5 / min(len(bundle.reference.fraud), len(bundle.reference.honest))  # half a transaction of the smaller sample
     return (found.fraud_share + unseen) / (found.honest_share + unseen)
 
 
 def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float, theme: Theme) -> Fact | None:
-    """A feature's value with its contrast; None if it is unknown or does not separate fraud from honest transactions."""
+    """Return a feature's value with its contrast; None if unknown or if it does not separate frauds from honest transactions."""
     name, currency = bundle.spec.feature_names[column], bundle.spec.currency
     value = known(alert.features[name])
     if value is None:
@@ -117,9 +128,10 @@ def _fact(alert: Alert, bundle: Bundle, column: int, contribution: float, theme:
 
 def contrast(honest: Floats, fraud: Floats, value: float) -> Contrast:
     """
-    Compare a value with samples of honest and of fraudulent transactions: the side of the honest median that it lies on, and the shares of
-    both that are at least as extreme on that side.
+    Compare a value with samples of honest and fraudulent transactions.
 
+    The contrast gives the side of the honest median on which the value lies, and the shares of both samples that are at least as
+    extreme on that side.
     A value that equals the median, as a flag or a count of zero often does, gets the side on which the two shares differ more. The columns are
     sorted, with NaN (unknown) last; unknown values count as not extreme.
     """
@@ -132,7 +144,7 @@ def contrast(honest: Floats, fraud: Floats, value: float) -> Contrast:
 
 
 def _difference(honest: float, fraud: float) -> float:
-    """How many times one share is the other, at least 1."""
+    """Return the ratio of the larger share to the smaller one, at least 1."""
     low, high = sorted((honest + 1e-6, fraud + 1e-6))
     return high / low
 

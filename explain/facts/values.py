@@ -1,10 +1,10 @@
-"""Short names for typed values."""
+"""Short constructors for typed values."""
 
 from core.messages import Unit, Value
 
 
 def count(number: float) -> Value:
-    """Return a number of things."""
+    """Return a count."""
     return Value(Unit.COUNT, number)
 
 
@@ -19,7 +19,7 @@ def money(minor: float, currency: str) -> Value:
 
 
 def instant(time: int) -> Value:
-    """Return a point in time, epoch ms."""
+    """Return a point in time, given in epoch ms."""
     return Value(Unit.INSTANT, time)
 
 
@@ -29,12 +29,12 @@ def seconds(number: float) -> Value:
 
 
 def code(word: str) -> Value:
-    """Return a word that the catalogue of each language knows, such as a channel. Blanks and underscores become hyphens."""
+    """Return a code that every language catalogue translates, such as a channel. Spaces and underscores become hyphens."""
     return Value(Unit.CODE, text=word.replace(" ", "-").replace("_", "-"))
 
 
 def text(words: str) -> Value:
-    """Return a text that is written as it is."""
+    """Return a text that is written verbatim."""
     return Value(Unit.TEXT, text=words)
 
 
@@ -44,5 +44,5 @@ def country(alpha_2: str) -> Value:
 
 
 def date(time: int) -> Value:
-    """Return the day of a point in time, epoch ms."""
+    """Return a date without a time of day, given in epoch ms."""
     return Value(Unit.DATE, time)

@@ -1,1 +1,1 @@
-"""Narrators: language models that place facts, and what they are asked."""
+"""Narrators: language models that arrange facts into a narrative, and their prompts."""

@@ -1,8 +1,8 @@
 """
-Narratives by choice, for small models: one fact a slot, out of a few that are shown in words.
+Multiple-choice narratives for small models: a model picks one fact per slot from a few that are shown as sentences.
 
-A model of a hundred million parameters cannot compose a narrative, but it can choose. Each slot belongs to one theme or subject, and no fact stands in two slots, so
-that whatever is chosen makes a narrative without a fault.
+A model of a hundred million parameters cannot compose a narrative, but it can choose. Each slot belongs to one theme or subject,
+and no fact appears in two slots, so that any choice gives a narrative without a fault.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ from core.messages import Fact, Form, Opening, Part, Side
 from explain.claims import Proposed, Subject, json_object
 from explain.words import ENGLISH, writer
 
-_REASONS, _AGAINST = 3, 2  # themes that get a slot
-_OPTIONS = 3  # facts of a slot
+_REASONS, _AGAINST = 3, 2  # maximum number of themes with a slot, for and against fraud
+_OPTIONS = 3  # maximum number of facts to choose from in a slot
 
 
 class Slot(Struct, frozen=True):
@@ -28,7 +28,7 @@ class Slot(Struct, frozen=True):
 
 
 def slots(subject: Subject) -> tuple[Slot, ...]:
-    """Return the slots of an alert, none of them empty."""
+    """Return the non-empty slots of an alert."""
     return (
         *_of_themes(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.FOR_FRAUD, _REASONS),
         *_of_kinds(
@@ -39,7 +39,11 @@ def slots(subject: Subject) -> tuple[Slot, ...]:
 
 
 def _of_themes(subject: Subject, side: Side, part: Part, first: Opening, most: int) -> list[Slot]:
-    """A slot for each of the strongest themes of a side: its values, or the theme where it has none."""
+    """
+    Return a slot for each of a side's strongest themes.
+
+    A slot offers the theme's values, or the theme's own fact if there are no values.
+    """
     found: list[Slot] = []
     for reason in subject.supporting(side)[:most]:
         own = [fact for fact in subject.facts if fact.theme == reason.theme]
@@ -66,23 +70,23 @@ def choice_schema(subject: Subject) -> dict[str, Any]:
 
 
 def choices_in_words(subject: Subject) -> dict[str, dict[str, str]]:
-    """Return what a prompt shows: for each slot its facts in words, by id."""
+    """Return the choices as the prompt shows them: for each slot, the facts as sentences by id."""
     english = writer(ENGLISH)
     return {slot.name: {fact.fact_id: english.sentence(fact) for fact in slot.facts} for slot in slots(subject)}
 
 
 def parse_choices(answer: str, subject: Subject) -> list[Proposed | None]:
     """
-    Return the sentences that the choices in an answer make; a slot without a choice makes none.
+    Return the sentences for the choices in an answer: none for a slot without a choice, None for an invalid choice.
 
     Raises:
-        ValueError: if there is no JSON object in it.
+        ValueError: if the answer contains no JSON object.
     """
     found = json_object(answer)
     try:
         chosen = msgspec.json.decode(found, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ValueError(f"the answer makes no choices: {error}") from None
+        raise ValueError(f"the answer contains no valid choices: {error}") from None
     return [_proposed(slot, chosen[slot.name]) for slot in slots(subject) if slot.name in chosen]
 
 

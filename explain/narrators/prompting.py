@@ -1,7 +1,7 @@
 """
-Prompts: files in ``explain/prompts`` with a manifest that names each version and its SHA-256.
+Prompts: files in ``explain/prompts``, with a manifest of their versions and SHA-256 digests.
 
-A prompt's text never changes under its version: explanations carry the version, and a cache answers by it.
+The text of a version never changes, because explanations record the version and cached answers depend on it.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ CHOICE: Final = "choice-1"  # for small models
 
 
 class Prompt(Struct, frozen=True):
-    """A prompt's version and its text with the places ``{marker}`` and ``{facts}``."""
+    """A prompt's version and its text with the placeholders ``{marker}`` and ``{facts}``."""
 
     version: str
     text: str
 
     def filled(self, facts: Any) -> str:
-        """The prompt about some facts, which stand as JSON between markers that nobody can guess."""
+        """Return the prompt with facts filled in as JSON, between markers that cannot be guessed."""
         marker = f"=== {secrets.token_hex(8)} ==="
         return self.text.format(marker=marker, facts=msgspec.json.encode(facts).decode())
 
@@ -40,17 +40,17 @@ class Prompt(Struct, frozen=True):
 @lru_cache
 def prompt(version: str) -> Prompt:
     """
-    A prompt by its version in the manifest, or by the path of a file, whose version is its name and the start of its hash.
+    Return a prompt by its version in the manifest, or by a file's path. A file's version is its name and the start of its hash.
 
     Raises:
-        SettingsError: if there is none, if its text is not that of the manifest, or if it lacks the places for facts and marker.
+        SettingsError: if the prompt does not exist, differs from the manifest's digest, or lacks a placeholder.
     """
     folder = resources.files("explain").joinpath("prompts")
     manifest = msgspec.json.decode(folder.joinpath("manifest.json").read_bytes(), type=dict[str, str])
     if version in manifest:
         raw = folder.joinpath(f"{version}.txt").read_bytes()
         if hashlib.sha256(raw).hexdigest() != manifest[version]:
-            raise SettingsError(f"the prompt {version} is not the one of the manifest: give a changed text a new version")
+            raise SettingsError(f"the prompt {version} does not match the manifest: give a changed text a new version")
         return Prompt(version, raw.decode())
     path = Path(version)
     try:
@@ -58,18 +58,18 @@ def prompt(version: str) -> Prompt:
         text = raw.decode()
         text.format(marker="", facts="")
     except OSError:
-        raise SettingsError(f"no prompt {version}: give a file, or one of {', '.join(sorted(manifest))}") from None
+        raise SettingsError(f"no prompt {version}: give the path of a file, or one of {', '.join(sorted(manifest))}") from None
     except (UnicodeDecodeError, KeyError, IndexError, ValueError) as error:
         raise SettingsError(
-            f"the prompt {path} cannot be filled in ({error}): it may hold {{marker}} and {{facts}} and no other braces but doubled ones"
+            f"the prompt {path} cannot be filled in ({error}): use only {{marker}} and {{facts}}, and double other braces"
         ) from None
     if "{facts}" not in text or text.count("{marker}") < 2:
-        raise SettingsError(f"the prompt {path} must hold {{facts}} between two {{marker}} lines")
+        raise SettingsError(f"the prompt {path} must contain {{facts}} between two {{marker}} lines")
     return Prompt(f"{path.stem}-{hashlib.sha256(raw).hexdigest()[:8]}", text)
 
 
 def facts_for_model(subject: Subject) -> list[dict[str, Any]]:
-    """Return facts as a prompt states them: id, part, side, and their words in each form. They hold no text of others."""
+    """Return facts as a prompt states them: id, part, side and their words in each form. They contain no third-party text."""
     english = writer(ENGLISH)
     strongest = subject.leading(Side.FRAUD) | subject.leading(Side.LEGITIMATE)
     return [

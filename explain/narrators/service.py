@@ -1,7 +1,7 @@
 """
-A language model as a service that fails: deadlines, retries, a breaker, a cache, and what it costs.
+Calls to an unreliable language model: deadlines, retries, a circuit breaker, a cache and cost accounting.
 
-Whatever the server does, an explanation is never late for it: the template's words are in the queue before the first request.
+A slow or failing server never delays an explanation: the template's narrative is in the queue before the first request.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
-_FAILURES, _OPEN_SECONDS = 5, 30.0  # so many failures in a row open the breaker for so long
+_FAILURES, _OPEN_SECONDS = 5, 30.0  # consecutive failures that open the breaker, and for how long
 _CACHED = 4096
 _Read = Callable[[str], list[Proposed | None]]
-_AGAIN: Final = (408, 409, 425, 429)  # HTTP statuses after which the same request may succeed
+_AGAIN: Final = (408, 409, 425, 429)  # HTTP client-error statuses after which a retry may succeed
 
 
 class ResponseFormat(Enum):
-    """How a server is asked for JSON of a schema, from strict to not at all."""
+    """The ways of requesting JSON that follows a schema, from strict to no request at all."""
 
     STRICT = "json_schema"  # OpenAI, vLLM, Ollama, llama.cpp's server
     OBJECT = "json_object"  # the server of llama-cpp-python
     PLAIN = "plain"
 
     def arguments(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a request for an answer of a schema."""
+        """Return the request arguments for an answer that follows a schema."""
         if self is ResponseFormat.STRICT:
             json_schema = {"name": "narrative", "schema": wanted, "strict": True}
             return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
@@ -53,7 +53,7 @@ class ResponseFormat(Enum):
 
 
 class Usage(Struct):
-    """What was used: requests, tokens of prompts and of answers, and their price in the currency of the settings."""
+    """Usage of a language model: requests, prompt tokens, answer tokens, and their cost in the currency of the settings."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -62,7 +62,11 @@ class Usage(Struct):
 
 
 class Narrators:
-    """One language model for all alerts: ``llm_concurrency`` requests at once, each alert within ``llm_timeout`` seconds."""
+    """
+    A language model as the narrator of all alerts.
+
+    At most ``llm_concurrency`` requests run at once, and each alert has ``llm_timeout`` seconds.
+    """
 
     def __init__(self, llm: "LLM", settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         from purgatory import AsyncCircuitBreakerFactory
@@ -76,21 +80,23 @@ class Narrators:
         self._breakers.add_listener(_log_breaker)
         self._answers: LRUCache[str, list[Proposed | None]] = LRUCache(_CACHED)
         self._format = self._first_format(llm, settings)
-        self._not_before = 0.0  # monotonic time until which the server asked to be left alone
+        self._not_before = 0.0  # monotonic time before which the server wants no request
 
     @staticmethod
     def _first_format(llm: "LLM", settings: Settings) -> ResponseFormat:
-        """The format to begin with: LLM classes take none, unless they say so."""
+        """Return the format to try first. An LLM class gets no format unless it declares ``takes_schema``."""
         if not settings.llm_class:
             return ResponseFormat.STRICT
         return ResponseFormat.OBJECT if getattr(llm, "takes_schema", False) else ResponseFormat.PLAIN
 
     async def narrative(self, subject: Subject) -> list[Proposed | None]:
         """
-        Return the sentences that the model proposes for an alert, None for each that cannot be read; the same for the same facts and prompt.
+        Return the sentences that the model proposes for an alert, with None for each unreadable sentence.
+
+        Answers are cached by model, prompt and facts.
 
         Raises:
-            LanguageModelError: if there is no answer in time.
+            LanguageModelError: if the model gives no usable answer in time.
         """
         chooses = self.prompt.version == CHOICE
         facts: Any = choices_in_words(subject) if chooses else facts_for_model(subject)
@@ -105,12 +111,12 @@ class Narrators:
 
     async def _in_time(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
         try:
-            async with self._places:  # waiting for a place is not lateness
+            async with self._places:  # waiting for a free place does not count towards the timeout
                 async with asyncio.timeout(self._settings.llm_timeout):
                     return await self._tried(text, wanted, read)
         except TimeoutError:
             LLM_REQUESTS.labels("late").inc()
-            raise LanguageModelError("late") from None
+            raise LanguageModelError("timed out") from None
 
     async def _tried(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
         from purgatory.domain.model import OpenedState
@@ -131,7 +137,7 @@ class Narrators:
             raise LanguageModelError(_reason(last)) from None
         except OpenedState:
             LLM_REQUESTS.labels("refused by the breaker").inc()
-            raise LanguageModelError("the breaker is open") from None
+            raise LanguageModelError("the circuit breaker is open") from None
         except LanguageModelError:
             raise
         except Exception as error:
@@ -165,7 +171,7 @@ class Narrators:
         return answer
 
     async def _negotiated(self, text: str, wanted: dict[str, Any]) -> Any:
-        """The answer to a request in the strictest format that the server takes; the format is remembered."""
+        """Return the response in the strictest format that the server accepts, and remember that format."""
         formats = list(ResponseFormat)
         for form in formats[formats.index(self._format) :]:
             try:
@@ -173,21 +179,21 @@ class Narrators:
             except Exception as error:
                 if form is ResponseFormat.PLAIN or not _rejects_format(error):
                     raise
-                logger.info("the server of %s does not take the format %s: %s", self.name, form.value, _reason(error))
+                logger.info("the server of %s does not accept the response format %s: %s", self.name, form.value, _reason(error))
             else:
                 self._format = form
                 return response
         raise LanguageModelError("no answer")
 
     def _snooze(self, error: Exception) -> None:
-        """After a 429 nobody asks before the time that the server names, or a second."""
+        """After HTTP 429, send no request for the server's ``retry-after`` seconds, at most 60, or for one second without it."""
         if getattr(error, "status_code", None) != 429:
             return
         headers = getattr(getattr(error, "response", None), "headers", {})
         try:
             wait = float(headers.get("retry-after", 1))
         except ValueError:
-            wait = 1.0  # a date: rare, and the next answer says it again
+            wait = 1.0  # an HTTP date is rare, and retrying early only brings another 429
         self._not_before = max(self._not_before, time.monotonic() + min(max(wait, 0.0), 60.0))
 
     def _count(self, raw: Any) -> None:
@@ -223,7 +229,7 @@ def _log_breaker(name: str, kind: str, happened: Any) -> None:
 
 
 def _rejects_format(error: BaseException) -> bool:
-    """Whether a server's answer may mean that it does not know the format; llama-cpp-python's says so with status 500."""
+    """Return whether an error may mean an unsupported response format, which llama-cpp-python's server reports as status 500."""
     status = getattr(error, "status_code", None)
     if status == 500:
         return "response_format" in str(error)
@@ -231,7 +237,11 @@ def _rejects_format(error: BaseException) -> bool:
 
 
 def _may_succeed_again(error: BaseException) -> bool:
-    """Rate limits, overload, server errors and lost connections; not a refusal, and not an answer that cannot be read."""
+    """
+    Return whether a retry may succeed.
+
+    True for rate limits, overload, server errors and lost connections; False for a refusal and for an answer that cannot be read.
+    """
     if isinstance(error, LanguageModelError) or type(error).__name__ == "OpenedState" or not isinstance(error, Exception):
         return False
     status = getattr(error, "status_code", None)

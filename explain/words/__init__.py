@@ -1,4 +1,4 @@
-"""Words: facts and claims written in a reader's language. The only place where sentences about an alert are made."""
+"""Words: facts and claims written in a reader's language. All sentences of a narrative are written here."""
 
 from explain.words.writer import ENGLISH, LANGUAGES, RANKED, Writer, writer
 

@@ -1,8 +1,8 @@
 """
-Facts and claims in a language.
+Facts and claims written in a language.
 
-A catalogue a language, ``<language>.ftl`` in Project Fluent's syntax, writes each kind of fact in each form; Babel (CLDR) writes numbers, money,
-dates and units. A message that a catalogue lacks is written in English and counted.
+Each language has a catalogue, ``<language>.ftl`` in Project Fluent's syntax, with messages for each kind of fact in each form.
+Babel (CLDR) formats numbers, money, dates and units. A message that a catalogue lacks is written in English and counted.
 """
 
 import logging
@@ -32,7 +32,7 @@ LANGUAGES: Final = {ENGLISH: "English", "de": "Deutsch", "es": "Español"}
 _LOCALES: Final = {ENGLISH: "en_GB", "de": "de_DE", "es": "es_ES"}
 _WINDOW_UNITS: Final = (("day", MS_PER_DAY), ("hour", MS_PER_HOUR), ("minute", MS_PER_MINUTE), ("second", 1000))
 _RARE = 0.1  # a share below it is written as "1 in N"
-_LOWEST_WITH_DECIMALS, _FEW = 100, 10  # ratios from here on, and counts from here on, are written without decimals
+_LOWEST_WITH_DECIMALS, _FEW = 100, 10  # from these values on, ratios and counts have no decimals
 
 RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
 _COMPOUND: Final = frozenset(
@@ -50,7 +50,7 @@ class MissingMessage(Exception):
 
 
 class Writer:
-    """Writes in one language. It may be used by several threads."""
+    """A writer of facts and claims in one language. Several threads may share a writer."""
 
     def __init__(self, language: str) -> None:
         self.language = language
@@ -61,15 +61,15 @@ class Writer:
         self._catalogue.add_resource(FluentResource(source))
 
     def fact(self, fact: Fact, form: Form) -> str:
-        """Write a fact in a form, without a capital letter and a full stop; the contrast of a fact without one is empty."""
+        """Write a fact in a form, without initial capital and full stop; empty for the contrast of a fact that has none."""
         return self._or_in_english(lambda: self._fact(fact, form), lambda english: english.fact(fact, form))
 
     def claim(self, claim: Claim, facts: dict[str, Fact]) -> str:
-        """Write a claim as one sentence. ``facts`` are the facts by id; all mentioned ones must be there."""
+        """Write a claim as one sentence. ``facts`` maps ids to facts and must contain every fact that the claim mentions."""
         return self._or_in_english(lambda: self._claim(claim, facts), lambda english: english.claim(claim, facts))
 
     def sentence(self, fact: Fact) -> str:
-        """Write a fact as one sentence of its own."""
+        """Write a fact as a separate sentence."""
         return _sentence(self.fact(fact, Form.CLAUSE))
 
     def contrast(self, fact: Fact) -> str:
@@ -78,13 +78,13 @@ class Writer:
         return _sentence(words) if words else ""
 
     def words(self, name: str, **values: Value) -> str:
-        """Write a message with its values, such as a heading of a page."""
+        """Write a message with its values, such as a page heading."""
         return self._or_in_english(
             lambda: self._message(name, **self._arguments(values)), lambda english: english.words(name, **values)
         )
 
     def code(self, word: str) -> str:
-        """Write one of the words that every catalogue knows, such as a theme or a channel."""
+        """Write a code that every catalogue translates, such as a theme or a channel."""
         return self.words(f"code-{code(word).text}")
 
     def theme(self, reason: ThemeReason) -> str:
@@ -92,20 +92,20 @@ class Writer:
         return self.code(f"theme-{reason.theme}")
 
     def value(self, value: Value) -> str:
-        """Write a value alone."""
+        """Write a value on its own."""
         written = self._value(value)
         if value.unit is Unit.FLAG:
             return self.words(str(written))
         return written if isinstance(written, str) else str(written.format(self._locale))
 
     def difference(self, difference: Difference) -> str:
-        """Write in what a past case differs from an alert."""
+        """Write a difference between a past case and an alert."""
         label = self.label(difference.kind, {"window": difference.window} if difference.window else {})
         both = {"label": label, "there": self.value(difference.there), "here": self.value(difference.here)}
         return self._or_in_english(lambda: self._message("difference", **both), lambda english: english.difference(difference))
 
     def label(self, kind: str, window: dict[str, Value]) -> str:
-        """Write the name of a feature, by the kind of its facts and its window."""
+        """Write the name of a feature, given the kind of its facts and its window."""
         return self._or_in_english(
             lambda: self._attribute(kind, "label", self._arguments(window)), lambda english: english.label(kind, window)
         )
@@ -117,7 +117,7 @@ class Writer:
             if self.language == ENGLISH:
                 raise
             WORDS_MISSING.labels(self.language).inc()
-            logger.warning("the catalogue of %s lacks %s", LANGUAGES[self.language], error)
+            logger.warning("the catalogue for %s lacks %s: written in English instead", LANGUAGES[self.language], error)
             return str(other(writer(ENGLISH)))
 
     def _fact(self, fact: Fact, form: Form) -> str:
@@ -146,7 +146,7 @@ class Writer:
         )
 
     def rarity(self, share: float) -> str:
-        """Write a share of honest or fraudulent payments alone, such as "1 in 417"."""
+        """Write a share of honest or fraudulent payments on its own, such as "1 in 417"."""
         return self._or_in_english(lambda: self._rarity("rarity", share), lambda english: english.rarity(share))
 
     def _rarity(self, whom: str, share: float) -> str:
@@ -180,7 +180,11 @@ class Writer:
         return _sentence(rest)
 
     def _opened(self, opening: Opening, fact: Fact, rest: str) -> str:
-        """A sentence after its opening. What is strongest is a theme: a value that stands for it is phrases with the theme's name."""
+        """
+        Return a sentence with its opening.
+
+        Only a theme can be strongest, so the name of the theme is added if the fact is one of the theme's values.
+        """
         name = f"opening-{opening.value.replace('_', '-')}"
         if opening in RANKED and fact.kind != "theme":
             return self._message(f"{name}-theme", rest=rest, theme=self._message(f"code-{code(f'theme-{fact.theme}').text}"))
@@ -198,7 +202,7 @@ class Writer:
         return arguments
 
     def _value(self, value: Value) -> Argument:
-        """A value as an argument of a message: a number where the message may choose by it, words otherwise."""
+        """Return a value as a message argument: a number if the message may select a variant by it, text otherwise."""
         number = value.number
         if value.unit is Unit.TEXT:
             return value.text
@@ -207,7 +211,7 @@ class Writer:
         if value.unit is Unit.COUNTRY:
             return str(self._locale.territories.get(value.text, value.text))
         if number is None:
-            raise MissingMessage(f"the number of a value in {value.unit}")
+            raise MissingMessage(f"the number of a value with unit {value.unit}")
         return self._number(value, number)
 
     def _number(self, value: Value, number: float) -> Argument:
@@ -233,7 +237,7 @@ class Writer:
             case Unit.SPEED:
                 return format_unit(round(number), "speed-kilometer-per-hour", length="short", locale=self._locale)
             case Unit.CLOCK:
-                minutes = int(number * 3600 + 0.5) // 60  # hours come as float32
+                minutes = int(number * 3600 + 0.5) // 60  # hours are float32: round to the nearest second
                 return f"{minutes // 60:02d}:{minutes % 60:02d}"
             case Unit.WEEKDAY:
                 return str(self._weekdays[int(number)])
@@ -276,7 +280,11 @@ class Writer:
 
 
 def _joiner(claim: Claim, facts: dict[str, Fact]) -> Joiner:
-    """The joiner of a claim; a semicolon beside clauses with a clause of their own inside, which "and" would go on with."""
+    """
+    Return the joiner of a claim: a semicolon if a clause contains another clause.
+
+    After "and", the next fact would read as part of the inner clause.
+    """
     inner = any(one.form is Form.CLAUSE and facts[one.fact_id].kind in _COMPOUND for one in claim.mentions)
     return Joiner.SEMICOLON if inner else claim.joiner
 
@@ -288,7 +296,7 @@ def _window(value: Value) -> dict[str, Argument]:
 
 
 def _counted(number: float) -> FluentNumber:
-    """A number by which a message can choose between singular and plural."""
+    """Return a number by which a message can select singular or plural."""
     found = fluent_number(number)
     assert isinstance(found, FluentNumber)
     return found
@@ -303,11 +311,11 @@ def _capital(words: str) -> str:
 
 
 def _sentence(words: str) -> str:
-    """Words with a capital letter and a full stop."""
+    """Return words with an initial capital and a full stop."""
     return _capital(words) if words.endswith((".", "!", "?", "…")) else f"{_capital(words)}."
 
 
 @lru_cache
 def writer(language: str) -> Writer:
-    """Return the writer of a language of ``LANGUAGES``, English for any other."""
+    """Return the writer for a language in ``LANGUAGES``, or the English writer for any other language."""
     return Writer(language if language in LANGUAGES else ENGLISH)

@@ -1,4 +1,4 @@
-"""The least Kafka rights of each role, as data. ``whyflag topics acls`` prints or creates them."""
+"""The minimal Kafka permissions of each role, as data. ``whyflag topics acls`` prints or creates them."""
 
 from enum import StrEnum
 
@@ -28,7 +28,7 @@ TRANSACTIONAL_PREFIX = "whyflag-"
 
 
 class Role(StrEnum):
-    """A kind of Kafka client with rights of its own."""
+    """A kind of Kafka client with its own permissions."""
 
     PRODUCER = "producer"  # the bank's systems that write transactions and labels
     SCORE = "score"  # `whyflag worker score`
@@ -39,7 +39,7 @@ class Role(StrEnum):
 
 
 class Right(Struct, frozen=True):
-    """A role's right on one resource, or with ``prefix`` on every resource whose name begins with ``name``."""
+    """A role's permission on one resource or, with ``prefix``, on every resource whose name begins with ``name``."""
 
     resource: ResourceType
     name: str
@@ -78,7 +78,7 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
 
 
 def acls(role: Role, principal: str) -> list[ACL]:
-    """The rights of a role as Kafka's access control entries for a principal such as ``User:whyflag-score``."""
+    """Return a role's permissions as Kafka ACL entries for a principal such as ``User:whyflag-score``."""
     return [
         ACL(
             principal=principal,
@@ -94,7 +94,7 @@ def acls(role: Role, principal: str) -> list[ACL]:
 
 
 def commands(role: Role, principal: str) -> list[str]:
-    """The same as arguments of ``kafka-acls.sh``."""
+    """Return a role's permissions as arguments of ``kafka-acls.sh``."""
     options = {
         ResourceType.TOPIC: "--topic",
         ResourceType.GROUP: "--group",

@@ -1,4 +1,4 @@
-"""kafka-python at the edges: making topics, writing files into Kafka, watching what comes out."""
+"""Synchronous Kafka clients, based on kafka-python: create topics, send messages, and observe topics."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from streams.kafka.connection import connection_of
 
 def create_topics(settings: Settings, partitions: int, replication: int) -> tuple[list[str], list[str]]:
     """
-    Make the topics that are not there yet; returns (made, found).
+    Create the topics that do not exist yet; return the names of (created, existing) topics.
 
     Raises:
         BrokerError: if Kafka does not answer or refuses.
@@ -38,10 +38,10 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> tupl
 
 def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
     """
-    Refuse topics on which a producer says itself when it wrote a record, where others than workers write.
+    Check that the broker, not the producer, sets record times on topics that others than workers write to.
 
     Raises:
-        StateError: naming a topic and the command that mends it.
+        StateError: if a topic has producer timestamps; the message names the topic and the command that fixes it.
         BrokerError: if Kafka does not answer or refuses.
     """
     outsiders = {topic.name for topic in TOPICS if topic.outsiders}.intersection(topics)
@@ -54,7 +54,7 @@ def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
         kind = config.get(TIMESTAMP_TYPE, {}).get("value")
         if kind is not None and kind != LOG_APPEND_TIME:
             raise StateError(
-                f"topic {name} has {TIMESTAMP_TYPE}={kind}: whoever writes to it could put events into the future. Set it with "
+                f"topic {name} has {TIMESTAMP_TYPE}={kind}: a producer could date its events in the future. Change it with "
                 f"`kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config {TIMESTAMP_TYPE}={LOG_APPEND_TIME}`"
             )
 
@@ -62,7 +62,7 @@ def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
 @contextmanager
 def administrated(settings: Settings) -> Iterator[KafkaAdminClient]:
     """
-    An administrator's client, closed at the end.
+    Yield a Kafka admin client, and close it on exit.
 
     Raises:
         BrokerError: if Kafka does not answer or refuses.
@@ -80,14 +80,14 @@ def administrated(settings: Settings) -> Iterator[KafkaAdminClient]:
 
 class Sender:
     """
-    Writes keyed messages, in order within each key, at a rate.
+    Producer that sends keyed messages at a given rate, in order within each key.
 
     Every message must be acknowledged: ``close`` raises for the first one that was not.
     """
 
     def __init__(self, settings: Settings, rate: float) -> None:
         """
-        ``rate`` is messages a second, 0 for as fast as Kafka takes them.
+        ``rate`` is in messages per second; 0 means no limit.
 
         Raises:
             BrokerError: if Kafka does not answer.
@@ -97,7 +97,7 @@ class Sender:
         self._failed: Exception | None = None
         self._begin = 0.0
         self.sent = 0
-        # a producer that cannot ask the broker what it speaks cannot be idempotent either: one request at a time keeps order
+        # a producer with a fixed protocol version cannot be idempotent: one request in flight at a time keeps the order
         careful = {"enable_idempotence": False, "max_in_flight_requests_per_connection": 1} if settings.kafka_api_version else {}
         try:
             self._producer = KafkaProducer(**connection_of(settings).kafka_python, acks="all", linger_ms=5, **careful)
@@ -106,7 +106,7 @@ class Sender:
 
     def send(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> None:
         """
-        Write one message, waiting first if that is too soon.
+        Send one message, after waiting as long as the rate requires.
 
         Raises:
             BrokerError: if Kafka stopped answering.
@@ -128,10 +128,10 @@ class Sender:
 
     def close(self) -> None:
         """
-        Wait for all acknowledgements.
+        Wait for all acknowledgements, then close the producer.
 
         Raises:
-            BrokerError: if one is missing.
+            BrokerError: if an acknowledgement is missing.
         """
         try:
             try:
@@ -145,12 +145,14 @@ class Sender:
 
 
 class Observer:
-    """Reads topics from their beginning without a consumer group: it watches, and nobody's work depends on it."""
+    """Reads topics from their beginning without a consumer group, so it commits no offsets and affects no other consumer."""
 
     def __init__(self, settings: Settings, topics: Iterable[str]) -> None:
         """
+        Connect, and move to the beginning of each topic.
+
         Raises:
-        BrokerError: if Kafka does not answer.
+            BrokerError: if Kafka does not answer, or a topic does not exist.
         """
         try:
             self._consumer = KafkaConsumer(**connection_of(settings).kafka_python, enable_auto_commit=False, fetch_max_wait_ms=50)
@@ -166,12 +168,12 @@ class Observer:
             raise connection_of(settings).failed(error) from None
 
     def poll(self, timeout_ms: int = 100) -> Iterator[Any]:
-        """The records that have come since, in no order across partitions."""
+        """Yield the records that have arrived since the last call, in no particular order across partitions."""
         for records in self._consumer.poll(timeout_ms=timeout_ms, max_records=5000).values():
             yield from records
 
     def all(self) -> Iterator[Any]:
-        """The records that are there now."""
+        """Yield the remaining records up to the present end of the topics."""
         ends = self._consumer.end_offsets(self._consumer.assignment())
         while any(self._consumer.position(place) < end for place, end in ends.items()):
             yield from self.poll(1_000)

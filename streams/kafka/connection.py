@@ -19,7 +19,7 @@ from core.errors import BrokerError, SettingsError
 from core.settings import Settings
 
 _PROBE_MS = 5_000
-_BOOTSTRAP_MS = 10_000  # kafka-python tries for 30 s, whatever is wrong
+_BOOTSTRAP_MS = 10_000  # kafka-python's default is 30 s, whatever the error
 _AUTHENTICATION = (
     aiokafka.errors.AuthenticationFailedError,
     aiokafka.errors.AuthenticationMethodNotSupported,
@@ -68,12 +68,12 @@ class Connection(Struct, frozen=True):
 
     @property
     def aiokafka(self) -> dict[str, Any]:
-        """Arguments of aiokafka's clients."""
+        """Return the connection arguments of aiokafka's clients."""
         return {"bootstrap_servers": self.servers, **self._security}
 
     @property
     def kafka_python(self) -> dict[str, Any]:
-        """Arguments of kafka-python's clients."""
+        """Return the connection arguments of kafka-python's clients."""
         options = {"bootstrap_servers": self.servers, "bootstrap_timeout_ms": _BOOTSTRAP_MS, **self._security}
         if self.api_version:
             options["api_version"] = tuple(int(part) for part in self.api_version.split("."))
@@ -81,7 +81,7 @@ class Connection(Struct, frozen=True):
 
     @property
     def faust(self) -> CredentialsT | None:
-        """Faust's credentials; None for plain text."""
+        """Return Faust's credentials, or None for PLAINTEXT."""
         match self.protocol:
             case Protocol.PLAINTEXT:
                 return None
@@ -108,13 +108,13 @@ class Connection(Struct, frozen=True):
         known = isinstance(error, _AUTHORISATION + _AUTHENTICATION)
         cause = error if known else _in_a_thread(self._probe) or error
         if isinstance(cause, _AUTHORISATION):
-            wrong = f"user {self.user or 'of the certificate'} lacks a right: compare with `whyflag topics acls`"
+            wrong = f"user {self.user or 'of the certificate'} lacks a right: compare its ACLs with `whyflag topics acls`"
         elif isinstance(cause, _AUTHENTICATION):
             wrong = "the broker refuses the log-in: check WHYFLAG_KAFKA_USER, WHYFLAG_KAFKA_PASSWORD and WHYFLAG_KAFKA_SASL"
         elif isinstance(cause, ssl.SSLCertVerificationError):
-            wrong = "the broker's certificate is of an unknown authority or for another host: check WHYFLAG_KAFKA_CA and the host's name"
+            wrong = "the broker's certificate has an unknown authority or wrong host: check WHYFLAG_KAFKA_CA and the host name"
         elif isinstance(cause, ssl.SSLError):
-            wrong = "the broker does not speak TLS on this port, or wants a client certificate: check WHYFLAG_KAFKA_SECURITY and _CERTIFICATE"
+            wrong = "this port does not use TLS, or requires a client certificate: check WHYFLAG_KAFKA_SECURITY and _CERTIFICATE"
         else:
             return BrokerError(
                 f"Kafka at {self.bootstrap} does not answer ({type(cause).__name__}: {cause}): is it running, and are "
@@ -144,7 +144,7 @@ def _in_a_thread(work: Callable[[], Coroutine[Any, Any, BaseException | None]]) 
 
 def connection_of(settings: Settings) -> Connection:
     """
-    The connection that the settings describe.
+    Return the connection that the settings describe.
 
     Raises:
         SettingsError: if they contradict each other, or a certificate cannot be read.

@@ -1,9 +1,9 @@
 """
-A broker inside the process, for the demo and smoke tests: librdkafka's mock cluster.
+An in-process broker for the demo and smoke tests: librdkafka's mock cluster.
 
-It speaks the real protocol on a loopback port with nothing to install. It is not Apache Kafka: it keeps 5 MiB a partition in
-memory and drops the oldest silently, makes topics of four partitions when first asked about them, and takes one member a
-consumer group. Whoever writes to it must stay close to those who read.
+It speaks the Kafka protocol on a loopback port and needs no installation. It is not Apache Kafka: it keeps 5 MiB per partition
+in memory and silently drops the oldest records, creates a topic with four partitions on the first metadata request, and allows
+one member per consumer group. Producers must not run far ahead of consumers, or records are dropped before they are read.
 """
 
 from types import TracebackType
@@ -12,12 +12,12 @@ from core.errors import BrokerError
 from core.topics import TOPICS
 
 PARTITIONS = 4
-# The newest protocol the mock and kafka-python 3 agree on; it cannot answer kafka-python's own question about that.
+# The newest protocol version that the mock and kafka-python 3 share; the mock does not support kafka-python's version check.
 API_VERSION = "2.3"
 
 
 class EmbeddedBroker:
-    """``with EmbeddedBroker() as broker: ... broker.bootstrap``."""
+    """Context manager that runs the broker; ``bootstrap`` is its host:port."""
 
     bootstrap: str
 
@@ -26,11 +26,11 @@ class EmbeddedBroker:
             from confluent_kafka import Producer
         except ImportError:
             raise BrokerError(
-                "the embedded broker needs the demo extra: pip install 'whyflag[demo]', or use Kafka by WHYFLAG_KAFKA_BOOTSTRAP"
+                "the embedded broker needs the demo extra: run `pip install 'whyflag[demo]'` or set WHYFLAG_KAFKA_BOOTSTRAP"
             ) from None
         self._cluster = Producer({"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 1, "log_level": 0})
         brokers = list(self._cluster.list_topics(timeout=10).brokers.values())
-        for topic in TOPICS:  # asking about a topic makes it
+        for topic in TOPICS:  # a metadata request creates the topic
             self._cluster.list_topics(topic.name, timeout=10)
         self.bootstrap = f"{brokers[0].host}:{brokers[0].port}"
         return self

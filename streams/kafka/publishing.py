@@ -1,8 +1,8 @@
 """
-Writing to Kafka in batches, one lane a partition: messages wait while the batch before them is under way, and go together.
+Batched writing to Kafka, with one writer per partition: messages that arrive while a batch is in flight form the next batch.
 
-``send`` costs 14 µs a message, a batch built here 1 µs. A failed or missing acknowledgement is a ``DeliveryError``: the worker
-stops without acknowledging its input, and the input is read again.
+aiokafka's ``send`` costs 14 µs per message, a batch built here 1 µs. A failed or missing acknowledgement raises
+``DeliveryError``: the worker stops without acknowledging its input, and the input is read again.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from aiokafka.errors import KafkaError
 from core.errors import DeliveryError
 from streams.kafka.connection import Connection
 
-# An acknowledgement takes milliseconds. A broker that is away is waited for this long, as Kafka's own producers do by default;
-# then the worker leaves, and its successor begins where the last checkpoint ended.
+# An acknowledgement takes milliseconds. If the broker is unavailable, the worker waits this long, as Kafka's own producers do
+# by default. Then it exits, and its successor continues from the last checkpoint.
 _ACK_SECONDS = 120.0
 _LARGEST_MESSAGE = 1 << 20
-_BATCH_BYTES = 512 << 10  # a topic takes 1 MiB by default
+_BATCH_BYTES = 512 << 10  # a topic's default limit is 1 MiB
 
 
 class Outputs(NamedTuple):
-    """Messages for one topic, in order. Without a partition the key of each decides."""
+    """Messages for one topic, in order. If ``partition`` is None, each message's key determines its partition."""
 
     topic: str
     keys: list[bytes]
@@ -35,18 +35,19 @@ class Outputs(NamedTuple):
 
 def partition_of(key: bytes, partitions: int) -> int:
     """
-    The partition of a key in the topics that only workers write: CRC-32 modulo their number.
+    Return the partition of a key in topics that only workers write: CRC-32 modulo the number of partitions.
 
-    Kafka's own murmur2 takes ten times as long in Python. Topics that others write too (transactions, labels) are keyed by it.
+    Kafka's murmur2 takes ten times as long in Python. It is used for the topics that others write to as well (transactions,
+    labels).
     """
     return crc32(key) % partitions
 
 
 class Delivery(asyncio.Future[None]):
     """
-    Outputs on their way: done when Kafka has acknowledged all of them.
+    Future of a set of outputs, done when Kafka has acknowledged all of them.
 
-    Awaiting it raises DeliveryError if one was not.
+    Awaiting it raises DeliveryError if one was not acknowledged.
     """
 
     def __init__(self) -> None:
@@ -54,36 +55,36 @@ class Delivery(asyncio.Future[None]):
         self._open = 1
 
     def expect(self) -> None:
-        """One more part has to arrive."""
+        """Add a part that must be acknowledged before the delivery is done."""
         self._open += 1
 
     def arrived(self) -> None:
-        """A part has been acknowledged, or there are no more parts to expect."""
+        """Record that a part was acknowledged, or that no more parts will be added."""
         self._open -= 1
         if self._open == 0 and not self.done():
             self.set_result(None)
 
     def failed(self, error: DeliveryError | None) -> None:
-        """A part will not arrive."""
+        """Fail the delivery: a part will not be acknowledged."""
         if error is not None and not self.done():
             self.set_exception(error)
 
 
 class PartitionWriter:
     """
-    The way to one partition. One batch at a time, and none after one that failed, because whoever reads the partition takes what
-    is behind an origin offset as proof that all before it came.
+    Writer of one partition. It writes one batch at a time and none after a failed one, because consumers assume that every
+    lower origin offset was delivered.
     """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
         self._producer, self._topic, self._partition = producer, topic, partition
         self._waiting: deque[tuple[list[bytes], list[bytes], Delivery]] = deque()
-        self._first = 0  # how many messages of the first that waits are in a batch already
+        self._first = 0  # number of messages of the first waiting entry that are already in a batch
         self._run: asyncio.Task[None] | None = None
         self._error: DeliveryError | None = None
 
     def put(self, keys: list[bytes], values: list[bytes], delivery: Delivery) -> None:
-        """Messages to write behind all others."""
+        """Queue messages behind all earlier ones."""
         delivery.expect()
         self._waiting.append((keys, values, delivery))
         if self._run is None or self._run.done():
@@ -99,25 +100,25 @@ class PartitionWriter:
                 for delivery in complete:
                     delivery.arrived()
                 complete = []
-        except Exception as error:  # whatever it is, nobody may wait for ever
+        except Exception as error:  # whatever the error, no delivery may wait forever
             self._error = DeliveryError(f"Kafka did not acknowledge an output for {self._topic}: {error!r}")
             self._error.__cause__ = error
         finally:
             unfinished = [*complete, *(delivery for _, _, delivery in self._waiting)]
             if unfinished and self._error is None:
-                self._error = DeliveryError(f"the way to {self._topic} was closed before all outputs were written")
+                self._error = DeliveryError(f"the writer of {self._topic} was closed before all outputs were written")
             for delivery in unfinished:
                 delivery.failed(self._error)
             self._waiting.clear()
 
     def _batch(self) -> tuple[Any, list[Delivery]]:
-        """The next batch of what waits, and the deliveries that are complete with it."""
+        """Return the next batch of waiting messages, and the deliveries whose last message is in it."""
         batch = self._producer.create_batch()
         complete: list[Delivery] = []
         while self._waiting:
             keys, values, delivery = self._waiting[0]
             for at in range(self._first, len(keys)):
-                if batch.append(key=keys[at], value=values[at], timestamp=None) is None:  # full; an empty one takes any size
+                if batch.append(key=keys[at], value=values[at], timestamp=None) is None:  # full; an empty batch accepts any size
                     self._first = at
                     return batch, complete
             self._waiting.popleft()
@@ -131,7 +132,7 @@ class PartitionWriter:
 
 
 class Publisher:
-    """An idempotent producer that writes what it is given, in order within each partition."""
+    """An idempotent producer that writes outputs in order within each partition."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -167,20 +168,20 @@ class Publisher:
             self._producer = None
 
     async def partitions(self, topic: str) -> int:
-        """Number of partitions of a topic."""
+        """Return the number of partitions of a topic."""
         if topic not in self._partitions:
             assert self._producer is not None
             self._partitions[topic] = len(await self._producer.partitions_for(topic))
         return self._partitions[topic]
 
     async def counts(self, topics: Iterable[str]) -> dict[str, int]:
-        """Number of partitions of topics as Kafka has them now; 0 for a topic that is missing."""
+        """Return the current number of partitions of each topic; 0 for a topic that does not exist."""
         assert self._producer is not None
         cluster = await self._producer.client.fetch_all_metadata()
         return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
 
     async def send(self, outputs: Iterable[Outputs]) -> Delivery:
-        """Put messages on their way."""
+        """Queue messages for writing, and return their delivery."""
         delivery = Delivery()
         for topic, keys, values, partition in outputs:
             if partition is not None:
@@ -200,10 +201,10 @@ class Publisher:
 
     async def publish(self, outputs: Iterable[Outputs]) -> None:
         """
-        Write messages and return when all are acknowledged.
+        Write messages, and return once all of them are acknowledged.
 
         Raises:
-            DeliveryError: if one is not.
+            DeliveryError: if one is not acknowledged.
         """
         await (await self.send(outputs))
 

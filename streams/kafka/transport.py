@@ -1,5 +1,5 @@
 """
-A Faust transport that hands an agent whole chunks instead of single messages.
+A Faust transport that delivers whole chunks to an agent instead of single messages.
 
 A stock agent costs about 200 µs an event, most of it futures. Here the consumer yields one Faust message for each run of
 records fetched from a partition: its value is the ``RecordChunk``, its offset that of the last record. Faust finds the transport by
@@ -13,21 +13,21 @@ from typing import Any, Protocol, cast
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-# How long a broker may hold a fetch that finds nothing. A partition that was just read is not part of the fetch under way, so what
-# arrives there waits for it to end: this is the worst case that fetching adds to the latency. An idle worker pays one small request
-# to each broker in this time.
+# How long a broker may hold a fetch that finds nothing. A partition that was just read is not part of the pending fetch, so
+# records that arrive there wait until that fetch ends: this is the most latency that fetching can add. An idle worker sends one
+# small request to each broker per interval.
 _FETCH_WAIT_MS = 20
 
 
 class RecordChunk:
     """
-    Records of one partition, in order: all that there are from offset ``begin`` up to the last.
+    Records of one partition, in order and without omissions from offset ``begin`` to the last one.
 
-    ``done`` says that the operator answers for them: their outputs are acknowledged by Kafka or, where there is a checkpoint log, on
-    their way and waited for by the next checkpoint.
+    ``done`` means that the operator has taken responsibility for them: Kafka has acknowledged their outputs or, with a
+    checkpoint log, the next checkpoint waits for those acknowledgements.
     """
 
-    # what Faust and aiokafka read of a record
+    # record attributes that Faust and aiokafka read
     headers: Sequence[Any] = ()
     key = None
     checksum = None
@@ -43,15 +43,15 @@ class RecordChunk:
 
     @property
     def value(self) -> "RecordChunk":
-        """The chunk is its own value."""
+        """Return the chunk itself, as the value of its Faust message."""
         return self
 
 
 class Host(Protocol):
-    """The Faust app as this transport knows it: it opens partitions and says where to read them from."""
+    """The part of the Faust app that this transport calls: it opens partitions and sets their read positions."""
 
     async def open_partitions(self, assigned: set[tuple[str, int]], source: "Consumer") -> None:
-        """Called after a rebalance, before anything is fetched."""
+        """Open the assigned partitions. Called after a rebalance, before the first fetch."""
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -59,25 +59,25 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # Faust fixes it at 1500 and has no setting; read when the consumer starts
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # Faust hard-codes 1500; the value is read when the consumer starts
         return consumer
 
 
 class Consumer(driver.Consumer):
-    """Faust's aiokafka consumer, with chunks for records and its own, stricter way to acknowledge them."""
+    """Faust's aiokafka consumer, changed to deliver chunks and to acknowledge only those that the operator finished."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._next: dict[TP, int] = {}  # the offset behind the last chunk, or the one sought
-        self._sought: dict[TP, int] = {}  # seeks to carry out before the next fetch
+        self._next: dict[TP, int] = {}  # the offset after the last chunk, or the last seek target
+        self._sought: dict[TP, int] = {}  # seeks to perform before the next fetch
         self._opening: asyncio.Future[None] | None = None
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Mapping[TP, list[Any]]:
-        # Seeks take place between two fetches and nowhere else, so that a chunk's ``begin`` is true: a fetch under way while one is
-        # asked for may have read on from the old place or the new
+        # Seeks happen only between two fetches, so that a chunk's ``begin`` is correct: a fetch that is pending when a seek is
+        # requested may return records from the old or from the new position
         if self._sought:
             owned = self.assignment()
             sought = {tp: offset for tp, offset in self._sought.items() if tp in owned}
@@ -93,31 +93,31 @@ class Consumer(driver.Consumer):
         return chunks
 
     async def bounds(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
-        """First and next offset of partitions, as Kafka has them now."""
+        """Return the current first and next offset of each partition in Kafka."""
         tps = [TP(*place) for place in places]
         begins, ends = await self.earliest_offsets(*tps), await self.highwaters(*tps)
         return {(tp.topic, tp.partition): (begins[tp], ends[tp]) for tp in tps}
 
     async def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The offsets that the consumer group has committed, for the partitions where there are any."""
+        """Return the consumer group's committed offsets; partitions without one are left out."""
         found = {(tp.topic, tp.partition): offset for tp, offset in (await super().seek_to_committed()).items()}
         return {place: offset for place in places if (offset := found.get(place)) is not None}
 
     def read_from(self, place: tuple[str, int], offset: int) -> None:
-        """Read a partition from this offset on; whatever was fetched for it before is dropped."""
+        """Continue reading a partition at this offset, and drop the records already fetched from it."""
         self._sought[TP(*place)] = offset
 
     def reached(self, place: tuple[str, int]) -> int:
-        """The offset behind the last chunk that was fetched of a partition."""
+        """Return the offset after the last chunk fetched from a partition."""
         return self._next.get(TP(*place), -1)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Before a rebalance."""
+        """Prepare for a rebalance: no opening of partitions is pending any more."""
         self._opening = None
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """After a rebalance: the worker opens its partitions before anything is fetched from them."""
+        """Open the assigned partitions after a rebalance, before anything is fetched from them."""
         self._next.clear()
         self._sought.clear()
         self._opening = asyncio.ensure_future(self._open(assigned))
@@ -128,9 +128,10 @@ class Consumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """
-        Where Faust lets fetching go on. It seeks nowhere: positions are the operators' own.
+        Wait until the partitions are open, and seek nowhere: the operators set the positions. Faust calls this before it
+        resumes fetching.
 
-        Faust drops what it has fetched whenever its flow stops; the operators notice and read it again.
+        Faust drops fetched records whenever it pauses its flow; the operators detect this and read the records again.
         """
         if self._opening is not None:
             await asyncio.shield(self._opening)
@@ -140,8 +141,8 @@ class Consumer(driver.Consumer):
         """
         Acknowledge a chunk only if the operator finished it in this generation of the group.
 
-        Faust acknowledges a message whenever its agent lets go of it: after an exception, on cancellation, and when it was
-        skipped because the partition had moved on. None of these has been processed.
+        Faust acknowledges a message whenever its agent releases it: also after an exception, on cancellation, and when the
+        message was skipped because of a rebalance. In these cases the message has not been processed.
         """
         if not message.value.done or message.generation_id != self.app.consumer_generation_id:
             self._unacked_messages.discard(message)
@@ -149,10 +150,10 @@ class Consumer(driver.Consumer):
         return bool(super().ack(message))
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Chunks skip offsets by nature; there is nothing to remember about them."""
+        """Do nothing: gaps between the offsets of chunks are normal."""
 
     def _new_offset(self, tp: TP) -> int | None:
-        """What may be committed: behind the last finished chunk, because one agent finishes them in order."""
+        """Return the offset to commit: the one after the last finished chunk, because one agent finishes the chunks in order."""
         acked = self._acked[tp]
         if not acked:
             return None

@@ -1,4 +1,4 @@
-"""Beside the decision path: copy transactions, decisions and labels into the archive."""
+"""The archive stage, outside the decision path: copies transactions, decisions and labels into the archive."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ from streams.state import PartitionState
 
 class ArchiveStage(StageWithoutDecider):
     """
-    Stores each chunk in one database transaction before its offsets are committed, so nothing is lost; a record that comes again is stored
-    once, because its key is its place in the topic.
+    Stores each chunk in one database transaction before its offsets are committed, so nothing is lost. A record that is read
+    again is stored once, because its key is its topic, partition and offset.
 
     Transactions and labels that are undecodable or from the future are skipped: the scoring worker writes their dead letters. A record
     becomes a dead letter of this stage if it is an undecodable decision, if the database refuses it, or if it needs a PAN key that this
@@ -33,7 +33,7 @@ class ArchiveStage(StageWithoutDecider):
 
     name = "archive"
     topics = (TRANSACTIONS, DECISIONS, LABELS)
-    checkpoints = version = ""  # the consumer group's offsets say how far it is
+    checkpoints = version = ""  # no checkpoint log: the consumer group's offsets are the position
 
     def __init__(self, archive: Archive, privacy: Privacy, clock: Clock) -> None:
         self._archive, self._privacy, self._clock = archive, privacy, clock
@@ -41,14 +41,14 @@ class ArchiveStage(StageWithoutDecider):
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
-        """Nothing to prepare."""
+        """Do nothing: there is nothing to prepare."""
 
     async def stop(self) -> None:
         """Release the database's connections."""
         self._archive.close()
 
     def new_state(self) -> PartitionState:
-        """Never called: the stage has no state."""
+        """Raise NotImplementedError: the stage has no state."""
         raise NotImplementedError
 
     def ping(self) -> None:
@@ -57,7 +57,7 @@ class ArchiveStage(StageWithoutDecider):
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
         """
-        Store a chunk; the outputs are dead letters for what cannot be stored.
+        Store a chunk and return dead letters for the records that cannot be stored.
 
         Raises:
             DatabaseError: if the database does not answer; the chunk is read again.
@@ -76,7 +76,7 @@ class ArchiveStage(StageWithoutDecider):
             self._expired_day = today
 
     def _store(self, topic: str, records: list[Any]) -> list[Outputs]:
-        """Store what can be stored; dead letters for the rest."""
+        """Store the valid records of a chunk and return the dead letters."""
         if topic == TRANSACTIONS:
             transactions = decode_transactions([record.value for record in records], self._privacy)
             return self._add(self._archive.add_transactions, records, transactions, lambda one: one.event_time)
@@ -107,7 +107,7 @@ class ArchiveStage(StageWithoutDecider):
     def _add_or_halve(
         self, add: Callable[[Sequence[Source], Sequence[Any]], None], kept: list[tuple[Any, Source, Any]]
     ) -> list[Outputs]:
-        """Store messages; where the database refuses some, halve until those are found."""
+        """Store messages. If the database refuses some, bisect to find them and return their dead letters."""
         try:
             add([source for _, source, _ in kept], [message for _, _, message in kept])
         except InvalidEvent as error:

@@ -1,4 +1,4 @@
-"""What a worker decides by: one bundle, or the champion of a store, which may change while it runs."""
+"""Deciders of a scoring worker: a single fixed one, or the champion of a store, which may change while the worker runs."""
 
 import logging
 from time import monotonic
@@ -13,24 +13,24 @@ from models.scorer import Decider
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
-_REFUSED_SECONDS = 60.0  # then it is tried again: what failed may have been the shared folder
+_REFUSED_SECONDS = 60.0  # a refused version is retried after this time: the shared folder may have been the cause
 
 
 class DeciderSource(Protocol):
-    """Where a stage finds what it decides by."""
+    """Source of a stage's deciders."""
 
     def newest(self) -> Decider:
-        """What should decide from the next epoch on. Cheap enough to be asked for every chunk."""
+        """Return the decider to use from the next epoch on. Cheap enough to call for every chunk."""
 
     def find(self, version: str) -> Decider | None:
-        """What a version names; None if it is not to be had."""
+        """Return the decider of a version, or None if it is not available."""
 
     def challenger(self) -> Bundle | None:
-        """The bundle that scores in shadow."""
+        """Return the bundle that scores in shadow, or None."""
 
 
 class SingleDecider:
-    """One decider from start to end."""
+    """A single decider that never changes."""
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
@@ -44,20 +44,21 @@ class SingleDecider:
         return self._decider if version == self._decider.version else None
 
     def challenger(self) -> Bundle | None:
-        """None."""
+        """Return None: there is no challenger."""
         return None
 
 
 class StoreDeciderSource:
     """
-    The champion of a store and its challenger, looked up once a second.
+    The champion and the challenger of a store, looked up at most once a second.
 
-    What cannot be loaded, or wants other features than this worker's, is refused with a line in the log; the champion before stays.
+    A bundle that cannot be loaded, or that needs another feature spec than this worker's, is logged and refused; the previous
+    champion stays in use.
     """
 
     def __init__(self, store: BundleStore, pan_key: str = "") -> None:
         """
-        ``pan_key`` is the fingerprint of the key under which card numbers become tokens.
+        ``pan_key`` is the fingerprint of the key that tokenises card numbers.
 
         Raises:
             WhyflagError: if there is no champion or it cannot be used.
@@ -71,19 +72,19 @@ class StoreDeciderSource:
         check_key(self._newest.bundle, pan_key)
         self.spec = self._newest.bundle.spec
         self._loaded = {self._newest.version: self._newest}
-        self._refused: dict[str, float] = {}  # until when
+        self._refused: dict[str, float] = {}  # version -> time of the next attempt
         self._challenger: Bundle | None = None
         self._looked = monotonic()
         self._look_at_challenger(store.current.challenger)
 
     def newest(self) -> Decider:
-        """The champion, as of the last second."""
+        """Return the store's champion, at most one second out of date."""
         if monotonic() - self._looked >= _LOOK_SECONDS:
             self._look()
         return self._newest
 
     def find(self, version: str) -> Decider | None:
-        """What a version names, if the store holds it and this worker can use it."""
+        """Return the decider of a version, or None if the store lacks it or this worker cannot use it."""
         if version not in self._loaded and not self._is_refused(version):
             try:
                 self._loaded[version] = self._load(version)
@@ -92,7 +93,7 @@ class StoreDeciderSource:
         return self._loaded.get(version)
 
     def challenger(self) -> Bundle | None:
-        """The store's challenger, as of the last second."""
+        """Return the store's challenger as of the last look-up, or None."""
         return self._challenger
 
     def _look(self) -> None:
@@ -100,12 +101,12 @@ class StoreDeciderSource:
         try:
             current = self._store.current
         except WhyflagError as error:
-            logger.error("the champion stays: %s", error)
+            logger.error("the store cannot be read, so the champion does not change: %s", error)
             return
         if current.champions and current.champions[-1].decider != self._newest.version:
             found = self.find(current.champions[-1].decider)
             if found is not None and found.bundle is not None:
-                logger.info("bundle %s decides from the next epoch on, after %s", found.version, self._newest.version)
+                logger.info("bundle %s replaces %s from the next epoch on", found.version, self._newest.version)
                 BUNDLE_INFO.labels(found.bundle.version).set(1)
                 self._newest = found
         self._look_at_challenger(current.challenger)
@@ -141,6 +142,6 @@ class StoreDeciderSource:
         check_key(bundle, self._pan_key)
         if bundle.spec.version != self.spec.version:
             raise BundleError(
-                f"it wants features of {bundle.spec.version}, this worker's state is of {self.spec.version}: stop the workers, run "
-                "`whyflag state rebuild`, and start them again"
+                f"it needs feature spec {bundle.spec.version}, this worker's state has {self.spec.version}: stop the workers, "
+                "run `whyflag state rebuild`, and start them again"
             )

@@ -1,4 +1,4 @@
-"""The last hop: alerts become explanations, in the queue and on their topic; verdicts become cases."""
+"""The last stage: turns alerts into explanations, in the queue and on a topic, and verdicts into cases."""
 
 import asyncio
 import logging
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WAITING = 1000  # narratives; of alerts beyond that the template's words stand
+_WAITING = 1000  # maximum number of pending narratives; further alerts keep the template's text
 
 
 class ExplainStage(StageWithoutDecider):
-    """Explains alerts. The template's words are in the queue before the alert is acknowledged; a language model's follow."""
+    """Explains alerts. The template's narrative is queued before the alert is acknowledged; a language model's may follow."""
 
     name = "explain"
     topics = (ALERTS, VERDICTS)
-    checkpoints = version = ""  # what it knows is in the queue
+    checkpoints = version = ""  # no checkpoint log: all data is in the queue's database
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ExplainStage(StageWithoutDecider):
         another: Callable[[str], "Explainer | None"] = lambda version: None,
         archive: "Archive | None" = None,
     ) -> None:
-        """``another`` makes the explainer of a bundle that ``explainer`` does not know, where it can be had; ``archive`` is closed at the end."""
+        """``another`` returns the explainer of another bundle, or None if that is not available; ``stop`` closes ``archive``."""
         self._explainers: dict[str, Explainer | None] = {explainer.bundle.version: explainer}
         self._explainer, self._queue, self._cases, self._another = explainer, queue, cases, another
         self._archive = archive
@@ -59,11 +59,11 @@ class ExplainStage(StageWithoutDecider):
         self._publisher: Publisher | None = None
 
     async def start(self, publisher: Publisher) -> None:
-        """Keep the publisher for narratives that come later."""
+        """Keep the publisher for narratives that are finished later."""
         self._publisher = publisher
 
     async def stop(self) -> None:
-        """Give up narratives under way: the template's words stand. Keep the casebooks' indexes."""
+        """Cancel pending narratives, so that the template's text stays; save the casebooks' indexes and close the databases."""
         for task in self._narrating:
             task.cancel()
         await asyncio.gather(*self._narrating, return_exceptions=True)
@@ -75,7 +75,7 @@ class ExplainStage(StageWithoutDecider):
             self._archive.close()
 
     def new_state(self) -> PartitionState:
-        """Never asked for: nothing is held by partition."""
+        """Raise NotImplementedError: the stage has no state."""
         raise NotImplementedError
 
     def ping(self) -> None:
@@ -100,9 +100,9 @@ class ExplainStage(StageWithoutDecider):
         begin = perf_counter()
         try:
             explainer, explanation = await asyncio.to_thread(self._in_words, alert)
-        except (InvalidEvent, SQLAlchemyError):  # without the casebook's database nothing is acknowledged
+        except (InvalidEvent, SQLAlchemyError):  # if the casebook's database is unavailable, the alert must not be acknowledged
             raise
-        except Exception as error:  # it touches nothing but the alert: another try would end the same way
+        except Exception as error:  # depends on the alert only: a retry would fail the same way
             logger.exception("the alert %s cannot be explained", alert.alert_id)
             raise InvalidEvent(f"the alert cannot be explained: {error!r}") from None
         if narrated := await asyncio.to_thread(self._narrated_before, explainer, explanation):
@@ -121,7 +121,7 @@ class ExplainStage(StageWithoutDecider):
         return explainer, explainer.explain(alert)
 
     def _narrated_before(self, explainer: "Explainer", explanation: Explanation) -> Explanation | None:
-        """The narrative of an alert that came again, if the same model explains it: a language model is paid once."""
+        """Return the earlier explanation of a redelivered alert if the same model and bundle made it: the model is paid once."""
         if not explainer.has_language_model:
             return None
         queued = self._queue.get(explanation.alert_id)
@@ -137,11 +137,11 @@ class ExplainStage(StageWithoutDecider):
             await asyncio.to_thread(self._queue.put, alert, narrated)
             await self._publisher.publish([_output(narrated)])
             metrics.EXPLANATIONS.labels("language-model").inc()
-        except Exception:  # only the wording is lost
-            logger.exception("the narrative of %s could not be kept", alert.alert_id)
+        except Exception:  # only the language model's wording is lost
+            logger.exception("the narrative of %s could not be saved", alert.alert_id)
 
     def _learn(self, verdict: Verdict) -> None:
-        """A verdict becomes a case, closed at the time of the verdict, in the casebook of every bundle at work here."""
+        """Turn a verdict into a case, closed at the time of the verdict, in the casebook of every bundle in use here."""
         from explain.casebook import case_from
 
         queued = self._queue.get(verdict.alert_id)
@@ -154,7 +154,7 @@ class ExplainStage(StageWithoutDecider):
                 self._cases.put(version, [case])
 
     def _of(self, version: str) -> "Explainer | None":
-        """The explainer of a bundle: after a promotion alerts of both are under way."""
+        """Return the explainer of a bundle version, or None. After a promotion, alerts of the old and the new bundle arrive."""
         if version not in self._explainers:
             self._explainers[version] = self._another(version)
         return self._explainers[version]
@@ -163,7 +163,7 @@ class ExplainStage(StageWithoutDecider):
 def _alert(raw: bytes | None) -> Alert:
     alert: Alert = _decoded(raw, decode_alert)
     if alert.alert_id != alert_id(alert.transaction):
-        raise InvalidEvent("the alert's id is not that of its transaction")
+        raise InvalidEvent("the alert's id does not match its transaction")
     return alert
 
 
@@ -189,10 +189,11 @@ def _output(explanation: Explanation) -> Outputs:
 
 def casebook_of(bundle: "Bundle", cases: Cases, where: str, anew: bool = False) -> "Casebook":
     """
-    A bundle's casebook, filled from SQL, its vectors in a folder or in PostgreSQL; ``anew`` takes none of those that are there.
+    Return a bundle's casebook, filled from SQL. Its vectors are in ``where``, a folder or a PostgreSQL URL; ``anew`` discards
+    those that exist.
 
     Raises:
-        CasebookError: if PostgreSQL is named and cannot be used.
+        CasebookError: if the PostgreSQL database cannot be used.
     """
     from explain.casebook import Casebook
     from explain.vectors import FaissCases, PostgresCases
@@ -210,7 +211,7 @@ def casebook_of(bundle: "Bundle", cases: Cases, where: str, anew: bool = False) 
         store.forget()
     casebook = Casebook(bundle, cases, store)
     if store.known > cases.newest(bundle.version) or len(casebook) != cases.count(bundle.version):
-        logger.warning("the casebook's index is not that of the cases in SQL: it is built anew")
+        logger.warning("the casebook's index does not match the cases in SQL: it is rebuilt")
         store.forget()
         casebook = Casebook(bundle, cases, store)
     return casebook
@@ -218,13 +219,13 @@ def casebook_of(bundle: "Bundle", cases: Cases, where: str, anew: bool = False) 
 
 def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     """
-    The stage with all it needs: bundle, casebook from the bundle's cases and the queue's verdicts, language model, queue.
+    Return the stage with its dependencies: bundle, queue, archive, language model, and the casebook of past cases and verdicts.
 
     Raises:
         BundleError: if the bundle cannot be loaded.
         CasebookError: if the casebook's database cannot be used.
         DatabaseError: if the database cannot be opened.
-        SettingsError: if the language model's settings or the table of next steps are wrong.
+        SettingsError: if the language model's settings or the table of next steps are invalid.
     """
     from analyst.archive import Archive
     from explain.explainer import Explainer
@@ -250,8 +251,8 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
             return None
         try:
             return explainer_of(BundleStore(bundle_dir, key).open(version))
-        except BundleError as error:  # an outage is none: it stops the worker, which tries again
-            logger.error("alerts of bundle %s are explained without its model: %s", version, error)
+        except BundleError as error:  # an outage raises another error: it stops the worker, which then tries again
+            logger.error("bundle %s cannot be used, so its alerts are explained without its model: %s", version, error)
             return None
 
     return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another, archive)

@@ -1,4 +1,4 @@
-"""What people watch a scoring worker for: drift against the bundle's calibration, and what became of its decisions."""
+"""Monitoring of a scoring worker: drift from the bundle's calibration data, and the outcomes of its decisions."""
 
 from collections import OrderedDict
 from typing import Any
@@ -14,25 +14,26 @@ from models.features.columns import LabelColumns, TransactionColumns
 from models.features.engine import Matrix
 from models.scorer import Scores
 
-_ONE_IN = 8  # transactions that are counted for drift
-_KEPT = 200_000  # decisions that wait for their labels, 33 bytes each and as many free places
+_ONE_IN = 8  # one transaction in this many is counted for drift
+_KEPT = 200_000  # capacity for decisions waiting for labels; the buffer has twice as many rows of 33 bytes
 _WAITING = np.dtype([("time", "i8"), ("id", "u8"), ("probability", "f8"), ("weight", "i8"), ("alert", "?")])
-_FEWEST = 2**20  # one in so many is the least that is kept
+_FEWEST = 2**20  # lowest sampling rate: one approved decision in this many is kept
 _KEPT_LABELS = 100_000
 
 
 class Matured:
     """
-    Decisions until their label delay is over by event time: then what nobody has reported counts as legitimate.
+    Decisions that wait until their label delay has passed in event time. One that has no fraud label by then counts as
+    legitimate.
 
-    Where too many wait, half of the approved ones are let go, by their hash, and each that stays counts twice, fraud or not: the counts
-    stay right on average. Kept in memory: a restart forgets what waits.
+    When too many wait, half of the approved ones are dropped by hash and the weight of the others is doubled, whether fraud or
+    not, so that the counts stay correct on average. The buffer is in memory: a restart forgets the waiting decisions.
     """
 
     def __init__(self, delay_ms: int, room: int = _KEPT) -> None:
         self._delay, self._room, self._one_in = delay_ms, room, 1
         self._rows = np.zeros(2 * room, _WAITING)
-        self._begin = self._end = 0  # what waits is ``_rows[_begin:_end]``
+        self._begin = self._end = 0  # ``_rows[_begin:_end]`` are waiting
         self._frauds: OrderedDict[int, None] = OrderedDict()
         self._newest = 0
 
@@ -40,7 +41,7 @@ class Matured:
         return self._end - self._begin
 
     def see(self, columns: TransactionColumns, scores: Scores) -> None:
-        """Remember decisions, and count those whose delay is over."""
+        """Add decisions, and count those whose label delay has passed."""
         if len(self) < self._room // 8:
             self._one_in = max(1, self._one_in // 2)
         alert = scores.outcome > 0
@@ -64,7 +65,7 @@ class Matured:
             stays = waiting["alert"] | (waiting["id"] % twice == 0)
             waiting["weight"] = np.where(waiting["alert"], 1, twice)
             self._one_in *= 2 if self._one_in < _FEWEST else 1
-            # where alerts alone are too many, the oldest go
+            # alerts are never sampled: if they alone are too many, the oldest rows are dropped
             self._keep(waiting[stays][-(self._room - len(rows)) :] if len(rows) < self._room else waiting[:0])
         if self._end + len(rows) > len(self._rows):
             self._keep(self._rows[self._begin : self._end])
@@ -92,7 +93,7 @@ class Matured:
         MATURED_PROBABILITY.inc(float(np.nansum(weight * due["probability"])))
 
     def label(self, labels: LabelColumns) -> None:
-        """What turned out, and what was taken back."""
+        """Apply labels: remember reported frauds, and forget those that were retracted."""
         for transaction, fraud in zip(labels.transaction.tolist(), labels.fraud.tolist(), strict=True):
             if fraud:
                 self._frauds[transaction] = None
@@ -103,7 +104,7 @@ class Matured:
 
 
 class Watch:
-    """Watches the decisions of one bundle."""
+    """Updates the drift and outcome metrics of one bundle's decisions."""
 
     def __init__(self, bundle: Bundle, matured: Matured | None = None) -> None:
         self.bundle = bundle
@@ -111,7 +112,7 @@ class Watch:
         self._drift = DriftWindow(bundle.reference.edges, bundle.reference.shares)
 
     def see(self, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
-        """Look at decided transactions, X float32 [n, F]. One in some is counted for drift, chosen by its hash."""
+        """Add decided transactions, X float32 [n, F]. One in ``_ONE_IN``, chosen by hash, is counted for drift."""
         self.matured.see(columns, scores)
         some = (columns.transaction % np.uint64(_ONE_IN) == 0) & ~np.isnan(scores.probability)
         if some.any() and self._drift.add(X[some], scores.probability[some]):

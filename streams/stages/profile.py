@@ -1,4 +1,4 @@
-"""The first hop: what this card usually does. Owns card state, one engine a partition of ``transactions``."""
+"""The first stage: adds card features. Owns the card state, one engine per partition of ``transactions``."""
 
 import asyncio
 from typing import Any
@@ -22,32 +22,32 @@ from streams.state import PartitionState
 
 
 class ProfileStage(StageWithoutDecider):
-    """Adds the card's features to each transaction, and sends labels on to the merchant they are about."""
+    """Adds card features to each transaction, and forwards each label to the partition of its merchant."""
 
     name = "profile"
     topics = (TRANSACTIONS, LABELS)
     checkpoints = PROFILE_CHECKPOINTS
 
     def __init__(self, spec: FeatureSpec, privacy: Privacy, clock: Clock | None = None, ceiling: int = UNBOUNDED) -> None:
-        """``clock`` judges records whose time the broker has not set; ``ceiling`` is the most cards that a partition keeps."""
+        """``clock`` caps record times that the broker did not set; ``ceiling`` is the maximum number of cards per partition."""
         self.spec, self.version = spec, spec.version
         self._privacy, self._clock, self._ceiling = privacy, clock or SystemClock(), ceiling
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
-        """Compile what the first chunk would have to wait for."""
+        """Compile the kernels, so that the first chunk does not wait for them."""
         await asyncio.to_thread(prepare)
         await asyncio.to_thread(compile_kernels, self.spec)
 
     async def stop(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def new_state(self) -> PartitionState:
-        """One engine: the card's."""
+        """Return an empty state with the card engine."""
         return PartitionState(self.spec, self.spec.entities[:1], self._ceiling)
 
     def engine(self, partition: int) -> EntityEngine:
-        """The engine of a partition's cards."""
+        """Return the card engine of a partition, creating it if needed."""
         if partition not in self.states:
             self.states[partition] = self.new_state()
         return self.states[partition].engines[0]
@@ -62,14 +62,14 @@ class ProfileStage(StageWithoutDecider):
         return outputs
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
-        """Take records into the state and publish nothing. Labels are the merchant's: they pass through here."""
+        """Update the state without publishing. Labels are ignored: they affect only the merchant state of the next stage."""
         if topic == TRANSACTIONS:
             transactions, _, _ = self._decoded(records)
             engine = self.engine(partition)
             engine.update(engine.columns(transactions))
 
     def _decoded(self, records: list[Any]) -> tuple[list[Transaction], list[int], list[Outputs]]:
-        """The transactions among some records, their offsets, and dead letters for the rest."""
+        """Return the valid transactions among the records, their offsets, and dead letters for the rest."""
         transactions, offsets, letters = [], [], []
         for record, decoded in zip(
             records, decode_transactions([record.value for record in records], self._privacy), strict=True
@@ -84,7 +84,7 @@ class ProfileStage(StageWithoutDecider):
         return transactions, offsets, letters
 
     def _from_the_future(self, record: Any, field: str, time: int) -> InvalidEvent | None:
-        """Why a record cannot be used, if its time lies in the future of when it was written."""
+        """Return an error if an event time is too far after the time at which its record was written, else None."""
         written = written_at(record.timestamp, record.timestamp_type, self._clock.now_ms())
         if not is_ahead(time, written):
             return None

@@ -1,5 +1,5 @@
 """
-The second hop: what this merchant usually sees, the score and the outcome. Owns merchant state, one engine set a partition of
+The second stage: adds merchant features, scores and decides. Owns the merchant state, one set of engines per partition of
 ``profiled``.
 """
 
@@ -36,7 +36,7 @@ _WARN_SECONDS = 60.0
 
 
 class ScoreStage:
-    """Adds the merchant's features, scores, decides, and raises alerts."""
+    """Adds merchant features to each transaction, scores and decides it, and raises alerts."""
 
     name = "score"
     topics = (PROFILED,)
@@ -44,8 +44,8 @@ class ScoreStage:
 
     def __init__(self, spec: FeatureSpec, source: DeciderSource, ceiling: int = UNBOUNDED) -> None:
         """
-        A decider without a bundle sends every transaction to review: never a silent approval. ``ceiling`` is the most merchants that a
-        partition keeps.
+        A decider without a bundle sends every transaction to review, so that none is approved without a score. ``ceiling`` is
+        the maximum number of merchants per partition.
         """
         self.spec, self.version, self._source, self._ceiling = spec, spec.version, source, ceiling
         self._names = spec.feature_names
@@ -56,22 +56,22 @@ class ScoreStage:
         self._warned = -_WARN_SECONDS
         self.states: dict[int, PartitionState] = {}
 
-    # -- what decides a partition ---------------------------------------------------------------------------------------------
+    # -- deciders by partition ------------------------------------------------------------------------------------------------
 
     def decider_version(self, partition: int) -> str:
-        """The version of what decides a partition now."""
+        """Return the version of the partition's current decider."""
         return self._decider_of(partition).version
 
     def outdated(self, partition: int) -> bool:
-        """Whether something newer waits for the end of the epoch."""
+        """Return whether a newer decider waits for the end of the epoch."""
         return self._decider_of(partition).version != self._source.newest().version
 
     def renew(self, partition: int) -> None:
-        """Decide by the newest from here on."""
+        """Switch a partition to the newest decider."""
         self._deciders[partition] = self._source.newest()
 
     def adopt(self, partition: int, version: str, clean: bool) -> bool:
-        """Decide as a checkpoint says, so that what is decided again is decided by the same; after a clean end by the newest."""
+        """Switch to a checkpoint's decider, so that replays are decided as before, or to the newest one after a clean stop."""
         found = self._source.newest() if clean else self._source.find(version)
         if found is None:
             return False
@@ -83,27 +83,27 @@ class ScoreStage:
             self.renew(partition)
         return self._deciders[partition]
 
-    # -- a chunk --------------------------------------------------------------------------------------------------------------
+    # -- chunks ---------------------------------------------------------------------------------------------------------------
 
     async def start(self, publisher: Publisher) -> None:
-        """Compile what the first chunk would have to wait for."""
+        """Compile the kernels, so that the first chunk does not wait for them."""
         await asyncio.to_thread(compile_kernels, self.spec)
 
     async def stop(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def new_state(self) -> PartitionState:
-        """The engines of the merchant and of whatever other entities the spec has."""
+        """Return an empty state with the engines of the merchant and of any further entities of the spec."""
         return PartitionState(self.spec, self.spec.entities[1:], self._ceiling)
 
     def state(self, partition: int) -> PartitionState:
-        """What is known of a partition."""
+        """Return the state of a partition, creating it if needed."""
         if partition not in self.states:
             self.states[partition] = self.new_state()
         return self.states[partition]
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
-        """Decide a chunk, run by run: a label takes effect for what comes after it in the log, wherever chunks are cut."""
+        """Decide a chunk in runs between labels: a label affects the records after it in the log, wherever the chunks are cut."""
         outputs: list[Outputs] = []
         state = self.state(partition)
         for run, label in self._runs(state, records, outputs, self.version):
@@ -114,8 +114,8 @@ class ScoreStage:
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """
-        Take records into the state and decide nothing. Marks computed by another spec are ignored, so none counts as a usual-amount
-        fraud.
+        Update the state without deciding. Marks computed with another spec are replaced by ``Mark.UNUSUAL``, so that none of
+        these transactions counts as a usual-amount fraud.
         """
         state = self.state(partition)
         for run, label in self._runs(state, records, [], None):
@@ -129,7 +129,7 @@ class ScoreStage:
     def _runs(
         self, state: PartitionState, records: list[Any], letters: list[Outputs], spec: str | None
     ) -> Iterator[tuple[list[Profiled], Label | None]]:
-        """What is new among some records: runs of transactions, each up to a label. What cannot be used is a dead letter."""
+        """Yield the new records as runs of transactions, each with the label that ends it. Unusable records go to ``letters``."""
         run: list[Profiled] = []
         for record in records:
             try:
@@ -152,11 +152,11 @@ class ScoreStage:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidEvent(str(error)) from None
         if (profiled.transaction is None) == (profiled.label is None):
-            raise InvalidEvent("a profiled record holds either a transaction or a label")
+            raise InvalidEvent("a profiled record must hold either a transaction or a label")
         if profiled.transaction is not None and spec is not None:
             if profiled.spec != spec:
                 raise InvalidEvent(
-                    f"profiled by feature spec {profiled.spec!r}, but this worker scores by {spec!r}: run one spec at a time"
+                    f"profiled with feature spec {profiled.spec!r}, this worker scores with {spec!r}: run one spec at a time"
                 )
             if len(profiled.features) != 4 * self._card_features or len(profiled.recent) != 24 * RECENT:
                 raise InvalidEvent("features or recent transactions have the wrong length")
@@ -209,18 +209,18 @@ class ScoreStage:
         if monotonic() - self._warned >= _WARN_SECONDS:
             self._warned = monotonic()
             logger.warning(
-                "most transactions are in a currency other than %s, without an exchange rate in the bundle's spec: all of them go to review",
+                "the bundle's spec has no exchange rate to %s for the currency of most transactions: they all go to review",
                 self.spec.currency,
             )
 
     @staticmethod
     def _failed(n: int) -> None:
         if sys.exception() is not None:
-            logger.exception("the model could not score a batch of %d; all of it goes to review", n)
+            logger.exception("the model could not score a batch of %d transactions; all of them go to review", n)
         metrics.SCORING_FAILURES.inc(n)
 
     def _shadow(self, transactions: list[Transaction], columns: TransactionColumns, X: Matrix, scores: Scores) -> Outputs:
-        """What the challenger would have decided otherwise. Whatever happens to it, the decisions stand."""
+        """Return the transactions that the challenger would have decided differently. Its failures do not affect decisions."""
         found = Outputs(DISAGREEMENTS, [], [])
         challenger = self._source.challenger()
         if challenger is None:
@@ -228,7 +228,7 @@ class ScoreStage:
         try:
             other = score(challenger, X, scores.doubts)
         except Exception:
-            logger.exception("the challenger could not score a batch of %d", len(X))
+            logger.exception("the challenger could not score a batch of %d transactions", len(X))
             metrics.SHADOW_FAILURES.inc(len(X))
             return found
         for ours, outcome in OUTCOMES.items():
@@ -256,7 +256,7 @@ class ScoreStage:
         return found
 
     def _observe(self, decider: Decider, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
-        """Drift and, later, what became of the decisions: for people who watch, never for a decision."""
+        """Update the drift and outcome metrics. They serve monitoring only and never influence a decision."""
         if decider.bundle is None:
             return
         try:
@@ -264,7 +264,7 @@ class ScoreStage:
                 self._watch = Watch(decider.bundle, self._watch.matured if self._watch else None)
             self._watch.see(columns, X, scores)
         except Exception:
-            logger.exception("drift and outcomes of a batch of %d are not counted", len(X))
+            logger.exception("drift and outcomes of a batch of %d transactions could not be counted", len(X))
 
 
 def _text(transactions: list[Transaction], name: str) -> list[str | None]:

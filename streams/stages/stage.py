@@ -1,4 +1,4 @@
-"""What a hop is to the operator: records in, outputs out, state of its own."""
+"""The stage interface that the operator runs: records in, outputs out, and a state per partition."""
 
 from typing import Any, Protocol
 
@@ -12,84 +12,85 @@ from core.topics import DEAD_LETTERS
 from streams.kafka.publishing import Outputs, Publisher
 from streams.state import PartitionState
 
-_RAW_KEPT = 2_048  # bytes of a dead letter's record: enough to see what it was, and never too slow to mask
+_RAW_KEPT = 2_048  # bytes of the record kept in a dead letter: enough to identify it, and fast to mask
 _KEY_KEPT = 256
 _MESSAGE_KEPT = 1_000
 _FIELDS = frozenset(field for message in MESSAGES for field in message.__struct_fields__)
 
 
 class Stage(Protocol):
-    """One hop. ``process`` is called with the chunks of its topics, one at a time, in order within each partition."""
+    """One processing step. ``process`` receives the chunks of its topics one at a time, in order within each partition."""
 
     @property
     def name(self) -> str:
-        """The hop's name in metrics and dead letters."""
+        """The stage's name in metrics and dead letters."""
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """What it reads. Partition p of each belongs together: one worker has them all."""
+        """Input topics. They are co-partitioned: one worker owns partition p of all of them."""
 
     @property
     def checkpoints(self) -> str:
-        """The topic of its checkpoint log; empty for a stage without state."""
+        """Topic of the stage's checkpoint log; empty for a stage without one."""
 
     @property
     def version(self) -> str:
-        """The version of the feature spec that its state belongs to."""
+        """Version of the feature spec that the state is computed with."""
 
     def decider_version(self, partition: int) -> str:
-        """The version of what decides a partition's outputs now; empty where nothing does."""
+        """Return the version of the partition's current decider; empty for a stage without deciders."""
 
     def outdated(self, partition: int) -> bool:
-        """Whether something newer should decide from the next epoch on."""
+        """Return whether a newer decider should take over at the next epoch."""
 
     def renew(self, partition: int) -> None:
-        """Decide by the newest from here on. Called between epochs only."""
+        """Switch a partition to the newest decider. Called only between epochs."""
 
     def adopt(self, partition: int, version: str, clean: bool) -> bool:
         """
-        Decide a partition by what a checkpoint names, or by the newest if its writer stopped in order. False: what follows the
-        checkpoint cannot be decided as it was.
+        Switch a partition to the decider that a checkpoint names, or to the newest if ``clean``: its writer stopped in order.
+
+        Return False if that decider is not available, so that the records after the checkpoint cannot be decided as before.
         """
 
     @property
     def states(self) -> dict[int, PartitionState]:
-        """Its state by partition: the operator puts in what it restored and takes out what moved away."""
+        """State by partition. The operator adds restored partitions and removes those that have moved to another worker."""
 
     def new_state(self) -> PartitionState:
-        """The state of a partition that nothing is known of."""
+        """Return an empty state for a partition."""
 
     async def start(self, publisher: Publisher) -> None:
-        """Called once before the first chunk."""
+        """Prepare the stage. Called once, before the first chunk."""
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
-        """The outputs of some records. An exception stops the worker without acknowledging them."""
+        """Return the outputs of some records. An exception stops the worker without acknowledging the records."""
 
     async def stop(self) -> None:
-        """Called once after the last chunk."""
+        """Release resources. Called once, after the last chunk."""
 
 
 class StageWithoutDecider:
-    """Part of a stage whose outputs follow from its input alone: no bundle decides them."""
+    """Mixin for stages without deciders: no bundle influences their outputs."""
 
     def decider_version(self, partition: int) -> str:
-        """No version."""
+        """Return an empty string: there is no decider."""
         return ""
 
     def outdated(self, partition: int) -> bool:
-        """Never."""
+        """Return False: there is no decider to replace."""
         return False
 
     def renew(self, partition: int) -> None:
-        """Nothing to renew."""
+        """Do nothing: there is no decider to replace."""
 
     def adopt(self, partition: int, version: str, clean: bool) -> bool:
-        """Always possible."""
+        """Return True: no decider is needed to continue from a checkpoint."""
         return True
 
 
 def dead_letter(stage: str, record: Any, error: WhyflagError) -> Outputs:
-    """A record that cannot be used, on its way to the dead letters with source, offset and reason."""
+    """Return the dead letter of an unusable record, with its source, offset and reason."""
     kind = type(error).__name__
     metrics.DEAD_LETTERS.labels(stage, kind).inc()
     letter = DeadLetter(
@@ -105,7 +106,7 @@ def dead_letter(stage: str, record: Any, error: WhyflagError) -> Outputs:
 
 
 def _kept(raw: bytes) -> bytes:
-    """The beginning of a record's value, masked; of a JSON object only the fields of a message, for others may hold names."""
+    """Return the masked start of a record's value. A JSON object keeps only message fields: others may hold people's names."""
     try:
         fields = msgspec.json.decode(raw, type=dict[str, Any])
         kept = {name: _masked(value) for name, value in fields.items() if name in _FIELDS}
@@ -115,7 +116,7 @@ def _kept(raw: bytes) -> bytes:
 
 
 def _masked(value: Any) -> Any:
-    """A JSON value with every text in it masked, before escapes of the encoding can stand between digits."""
+    """Return a JSON value with every string masked. Masking comes before encoding, whose escapes could split a run of digits."""
     if isinstance(value, str):
         return mask_start(value, _RAW_KEPT)
     if isinstance(value, list):

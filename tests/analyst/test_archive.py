@@ -1,4 +1,4 @@
-"""The archive, on SQLite and on a real PostgreSQL: the same tests."""
+"""Archive tests, run on both SQLite and a real PostgreSQL."""
 
 import asyncio
 import random
@@ -104,7 +104,7 @@ def record(value, offset=0, topic=TRANSACTIONS, timestamp=NOW, key=b"k"):
     )  # fmt: skip
 
 
-def test_every_field_comes_back_and_a_record_stored_again_changes_nothing(archive):
+def test_fields_round_trip_and_storing_a_record_again_changes_nothing(archive):
     bare = Transaction(
         transaction_id="t", event_time=NOW, card_id="c", merchant_id="m", amount=0, currency="JPY", merchant_name=""
     )
@@ -116,7 +116,7 @@ def test_every_field_comes_back_and_a_record_stored_again_changes_nothing(archiv
             assert stored[name] == getattr(sent, name), name
 
 
-def test_decisions_and_labels_come_back(archive):
+def test_decisions_and_labels_round_trip(archive):
     doubted = decision(probability=None, reason_codes=("event_late", "transaction_id_reused"), expected_loss=7)
     archive.add_decisions(sources(1), [doubted])
     archive.add_labels(sources(1), [label()])
@@ -130,7 +130,7 @@ def test_decisions_and_labels_come_back(archive):
     assert (stored["fraud"], stored["source"]) == (True, "analyst")
 
 
-def test_records_leave_after_the_retention(archive, url):
+def test_records_expire_after_the_retention(archive, url):
     days = (0, 1, 99, 100, 101)
     for number, day in enumerate(days):
         archive.add_transactions(sources(1, NOW - day * MS_PER_DAY, number), [transaction(number)])
@@ -143,8 +143,8 @@ def test_records_leave_after_the_retention(archive, url):
     later.close()
 
 
-def test_what_the_archive_tells_is_what_a_scan_of_the_file_tells(archive, world, tmp_path):
-    """Cards, merchants and devices of the simulated world against plain Python over all of it."""
+def test_card_history_matches_a_full_scan_of_the_file(archive, world, tmp_path):
+    """Compare history for cards, merchants and devices with a plain Python scan of the same transactions."""
     table = pq.read_table(world / "transactions.parquet").slice(0, 15_000)
     pq.write_table(table, tmp_path / "archived.parquet")
     everything = list(transactions_of(TransactionFile(tmp_path / "archived.parquet", load_mapping("whyflag"))))
@@ -193,7 +193,7 @@ def test_what_the_archive_tells_is_what_a_scan_of_the_file_tells(archive, world,
                 )
 
 
-def test_a_transaction_that_is_not_there_yet_is_told(archive):
+def test_history_is_incomplete_until_the_transaction_is_archived(archive):
     archive.add_transactions(sources(1), [transaction(0)])
     assert card_history(transaction(0), archive).complete
     assert not card_history(transaction(1), archive).complete
@@ -209,7 +209,7 @@ def test_a_later_label_corrects_an_earlier_one(archive):
     assert archive.merchant("m1", 0, NOW - 45).frauds == 1, "not known yet at that time"
 
 
-def test_a_payment_that_was_sent_again_counts_once(archive):
+def test_a_resent_payment_counts_once(archive):
     honest = [transaction(number) for number in range(5)]
     repeated = transaction(9, amount=99_900, device_id="d2")
     archive.add_transactions(sources(5), honest)
@@ -219,7 +219,7 @@ def test_a_payment_that_was_sent_again_counts_once(archive):
     assert [use.payments for use in told.habits.devices] == [5, 1]
 
 
-def test_a_young_archive_tells_how_far_it_goes_back(archive):
+def test_history_reports_how_many_days_a_young_archive_covers(archive):
     assert card_history(transaction(0, event_time=NOW), archive).days == 0
     archive.add_transactions(sources(1, NOW - 3 * MS_PER_DAY), [transaction(0)])
     assert card_history(transaction(1, event_time=NOW), archive).days == 3
@@ -229,7 +229,7 @@ def test_a_young_archive_tells_how_far_it_goes_back(archive):
 
 @pytest.mark.system
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_partition_that_has_gone_is_made_again(archive, url):
+def test_a_dropped_partition_is_recreated(archive, url):
     archive.add_transactions(sources(1), [transaction(0)])
     with archive._engine.begin() as connection:
         (name,) = connection.execute(text("SELECT relname FROM pg_class WHERE relname ~ 'archived_transactions_[0-9]{8}$'")).one()
@@ -240,7 +240,7 @@ def test_a_partition_that_has_gone_is_made_again(archive, url):
 
 @pytest.mark.system
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_long_query_holds_up_neither_new_days_nor_the_queue_and_its_partition_is_dropped_later(archive, url):
+def test_a_long_query_blocks_neither_new_partitions_nor_the_queue_and_delays_only_its_own_partition_drop(archive, url):
     archive.add_transactions(sources(1), [transaction(0)])
     later = Archive(url, FixedClock(NOW + 101 * MS_PER_DAY), days=100)
     reader = archive._engine.connect()
@@ -256,7 +256,7 @@ def test_a_long_query_holds_up_neither_new_days_nor_the_queue_and_its_partition_
 
 @pytest.mark.system
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_partition_of_an_administrator_is_left_alone(archive, url):
+def test_a_partition_created_by_an_administrator_is_left_alone(archive, url):
     with archive._engine.begin() as connection:
         connection.execute(text("CREATE TABLE others PARTITION OF archived_labels DEFAULT"))
     assert archive.expire() == 0
@@ -264,7 +264,7 @@ def test_a_partition_of_an_administrator_is_left_alone(archive, url):
     assert len(rows(archive, archived_transactions)) == 1
 
 
-def test_an_archive_that_is_away_is_told_when_it_is_asked(tmp_path):
+def test_an_unreachable_archive_raises_a_database_error(tmp_path):
     away = Archive("postgresql+psycopg://nobody@127.0.0.1:1/none", FixedClock(NOW), days=100)
     with pytest.raises(DatabaseError, match="does not answer"):
         away.payments_of_card("c", 0, NOW)
@@ -281,7 +281,7 @@ def processed(archive, topic, records, privacy=None):
     return asyncio.run(stage.process(topic, 0, records))
 
 
-def test_the_stage_stores_what_the_scoring_worker_accepts(archive):
+def test_the_stage_stores_only_records_that_the_scoring_worker_accepts(archive):
     ahead = transaction(3, event_time=NOW + MS_PER_HOUR + 1)
     letters = processed(
         archive, TRANSACTIONS, [record(transaction(0), 0), record(b"{", 1), record(ahead, 2), record(transaction(4), 3)]
@@ -305,14 +305,14 @@ def test_a_record_that_the_database_refuses_is_a_dead_letter_and_the_others_are_
     records = [record(bad if number == 5 else good, number, DECISIONS) for number in range(9)]
     letters = processed(archive, DECISIONS, records)
     stored = [row["source_offset"] for row in rows(archive, archived_decisions)]
-    if "sqlite" in url:  # it takes whatever the wire lets through
+    if "sqlite" in url:  # SQLite accepts every value that passes decoding
         assert (letters, stored) == ([], list(range(9)))
         return
     assert [decode_dead_letter(letter.values[0]).offset for letter in letters] == [5]
     assert stored == [0, 1, 2, 3, 4, 6, 7, 8]
 
 
-def test_a_decision_that_is_none_is_a_dead_letter(archive):
+def test_an_invalid_decision_becomes_a_dead_letter(archive):
     (letter,) = processed(archive, DECISIONS, [record(b"{}", 7, DECISIONS)])
     assert decode_dead_letter(letter.values[0]).offset == 7
 
@@ -324,7 +324,7 @@ def test_labels_pass_through_the_stage(archive):
 
 @pytest.mark.system
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_an_outage_is_no_dead_letter(url, archive):
+def test_an_outage_raises_an_error_instead_of_writing_a_dead_letter(url, archive):
     admin = create_engine(make_url(url).set(database="postgres"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text("ALTER DATABASE archive ALLOW_CONNECTIONS false"))
@@ -357,7 +357,7 @@ def test_habits_of_a_card():
     ]
     habits = habits_of(payments, "EUR", payments[0].event_time + 2 * MS_PER_DAY)
     assert (habits.payments, habits.days, habits.median, habits.high, habits.online) == (4, 2.0, 300, 900, 1 / 3), (
-        "of three payments whose channel is known"
+        "the online share counts only the three payments whose channel is known"
     )
     assert [(one.name, one.share) for one in habits.categories] == [("supermarket", 0.5), ("restaurant", 0.25)]
     hour = payments[0].event_time // MS_PER_HOUR % 24
@@ -371,7 +371,7 @@ def test_a_card_without_a_past_has_no_habits():
     assert last_payments([], None) == ()
 
 
-def test_home_is_where_most_payments_with_the_card_present_are():
+def test_home_is_the_area_of_most_card_present_payments():
     lille, barcelona = (50.63, 3.06), (41.39, 2.17)
     at = [payment(n, lat=lille[0] + n / 1000, lon=lille[1], channel=Channel.CARD_PRESENT) for n in range(6)]
     at += [payment(n, lat=barcelona[0], lon=barcelona[1], channel=Channel.CARD_PRESENT) for n in range(6, 8)]
@@ -383,7 +383,7 @@ def test_home_is_where_most_payments_with_the_card_present_are():
     assert home_area(at[8:]) is None
 
 
-def test_last_payments_tell_what_was_known_before_each():
+def test_last_payments_mark_merchants_and_devices_known_before_each_payment():
     told = last_payments([payment(0, device_id="d"), payment(1, device_id="d", merchant_id="n"), payment(2)], None)
     assert [(one.known_merchant, one.known_device) for one in told] == [(True, None), (False, True), (False, False)]
     assert len(last_payments([payment(n) for n in range(40)], None)) == 12

@@ -61,7 +61,7 @@ def client(queue):
         yield client
 
 
-def test_the_queue_is_ordered_and_says_why(client, queue):
+def test_the_queue_page_is_ordered_and_states_the_order(client, queue):
     page = client.get("/").text
     ids = [queued.alert.alert_id for queued in queue.open_alerts(50)]
     places = [page.index(f"/alerts/{alert_id}") for alert_id in ids]
@@ -96,13 +96,13 @@ def test_the_reader_chooses_the_language(client, queue):
     assert '<html lang="en">' in client.get(page).text
     assert '<html lang="de">' in client.get(page, headers={"accept-language": "de-AT,de;q=0.9,en;q=0.8"}).text
     assert '<html lang="es">' in client.get(f"{page}?language=es").text
-    assert '<html lang="es">' in client.get(page).text, "the choice is kept"
+    assert '<html lang="es">' in client.get(page).text, "the chosen language is remembered"
     assert "Alertas" in client.get("/").text
     assert '<html lang="en">' in client.get(f"{page}?language=en").text
     assert '<html lang="en">' in client.get(f"{page}?language=xx").text
 
 
-def test_an_explanation_of_the_first_version_is_shown_as_it_was_written(client, queue):
+def test_a_version_1_explanation_is_shown_as_it_was_written(client, queue):
     alert = queue.open_alerts(1)[0].alert
     old = {
         "alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id,
@@ -124,7 +124,7 @@ def test_an_explanation_of_the_first_version_is_shown_as_it_was_written(client, 
     assert client.get("/").status_code == 200
 
 
-def test_hostile_text_is_shown_as_text(queue, client, replayed, explainer):
+def test_hostile_text_is_escaped(queue, client, replayed, explainer):
     out, _ = replayed
     alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[0])
     evil = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -138,7 +138,7 @@ def test_hostile_text_is_shown_as_text(queue, client, replayed, explainer):
     assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
 
 
-def test_a_verdict_is_recorded_under_the_analysts_name_and_leads_on(client, queue):
+def test_a_verdict_is_recorded_under_the_analysts_name_and_redirects_to_the_next_alert(client, queue):
     first, second = (queued.alert.alert_id for queued in queue.open_alerts(2))
     answer = client.post(
         f"/alerts/{first}/verdict", data={"finding": "fraud", "typology": "stolen card", "note": "x"}, follow_redirects=False
@@ -179,7 +179,7 @@ def test_other_sites_cannot_give_verdicts(client, queue, headers, status):
     assert queue.verdicts_of(alert_id) == []
 
 
-def test_a_card_number_in_a_note_is_kept_by_its_last_four_alone(client, queue):
+def test_a_card_number_in_a_note_is_masked_to_its_last_four_digits(client, queue):
     alert_id = queue.open_alerts(1)[0].alert.alert_id
     client.post(f"/alerts/{alert_id}/verdict", data={"finding": "fraud", "note": "called, card 4111 1111 1111 1111 12/25"})
     (verdict,) = queue.verdicts_of(alert_id)
@@ -187,14 +187,14 @@ def test_a_card_number_in_a_note_is_kept_by_its_last_four_alone(client, queue):
 
 
 @pytest.mark.parametrize("offset", ["-1", "abc", "9" * 25])
-def test_a_wrong_offset_is_a_page_that_says_so(client, offset):
+def test_an_invalid_offset_shows_an_error_page(client, offset):
     answer = client.get(f"/?offset={offset}")
     assert answer.status_code == 422
     assert "offset" in answer.text
     assert "<html" in answer.text
 
 
-def test_the_console_is_not_ready_while_verdicts_do_not_go_out(queue):
+def test_the_console_is_not_ready_while_verdicts_are_not_published(queue):
     with TestClient(create_app(queue, Settings(), lambda: False), base_url="http://127.0.0.1") as client:
         assert client.get("/ready").status_code == 503
 
@@ -204,7 +204,7 @@ def test_amounts_have_the_decimals_of_their_currency():
     assert [one.replace("\u00a0", " ") for one in written] == ["1.000,50 €", "100.050 ¥", "100,050 KWD"]
 
 
-def test_an_unknown_alert_is_a_page_not_a_traceback(client):
+def test_an_unknown_alert_shows_a_not_found_page(client):
     answer = client.get("/alerts/al_none")
     assert answer.status_code == 404
     assert "no alert al_none" in answer.text
@@ -225,7 +225,7 @@ def test_probes_and_metrics_answer(client):
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_pictures_hold_only_numbers_of_the_facts(queue, language):
+def test_charts_show_every_theme_and_every_recent_payment(queue, language):
     words = writer(language)
     for queued in queue.open_alerts(20):
         drawn = waterfall(queued.explanation, words)
@@ -236,7 +236,7 @@ def test_pictures_hold_only_numbers_of_the_facts(queue, language):
         assert timeline(queued.alert, words).count("<circle") == 1 + sum(r.amount is not None for r in queued.alert.recent)
 
 
-def test_there_is_no_picture_without_facts(queue):
+def test_charts_are_empty_without_themes_or_recent_payments(queue):
     (queued,) = queue.open_alerts(1)
     assert waterfall(structs.replace(queued.explanation, themes=()), writer("en")) == ""
     assert timeline(structs.replace(queued.alert, recent=()), writer("en")) == ""
@@ -300,7 +300,7 @@ def test_an_analyst_works_the_queue_in_a_real_browser(queue):
             page.keyboard.press("q")
             page.wait_for_url(f"http://127.0.0.1:{port}/")
             assert page.locator("table.queue tbody tr").count() == 18
-            # a third verdict, given elsewhere, disappears from the page by itself
+            # an alert that someone else decides disappears from the page without a reload
             queue.decide(queue.open_alerts(1)[0].alert.alert_id, Finding.ESCALATE, "bob", None, None)
             expect(page.locator("table.queue tbody tr")).to_have_count(17, timeout=8000)
             browser.close()
@@ -317,7 +317,7 @@ def test_an_analyst_works_the_queue_in_a_real_browser(queue):
 
 @pytest.fixture
 def archive(tmp_path, world, queue):
-    """The world's transactions and labels up to the last of the queue's alerts."""
+    """Archive of the world's labels, and of its transactions up to the queue's last alert."""
     last = max(queued.alert.transaction.event_time for queued in queue.open_alerts(50))
     opened = Archive(f"sqlite:///{tmp_path}/archive.db", FixedClock(last), days=100)
     opened.migrate()
@@ -341,7 +341,7 @@ def test_an_alert_shows_the_cards_habits_and_last_payments(queue, archive):
             assert all(one.category in page for one in told.last)
 
 
-def test_an_alert_that_is_not_archived_says_so(queue, tmp_path):
+def test_the_page_says_if_a_payment_is_not_archived(queue, tmp_path):
     empty = Archive(f"sqlite:///{tmp_path}/empty.db", SystemClock(), days=100)
     empty.migrate()
     with TestClient(create_app(queue, Settings(), history=empty), base_url="http://127.0.0.1") as client:
@@ -367,7 +367,7 @@ def test_an_alert_without_an_archive_is_shown_without_habits(queue, history):
     assert page.count('<td class="number">') > 3
 
 
-def test_other_alerts_tell_what_they_share(queue, replayed, explainer):
+def test_related_alerts_show_what_they_share(queue, replayed, explainer):
     out, _ = replayed
     alert = decode_alert((out / "alerts.jsonl").read_bytes().splitlines()[-1])
     other = structs.replace(alert.transaction, transaction_id="other", card_id="another card", device_id=None)

@@ -1,4 +1,4 @@
-"""The queue, on SQLite and on a real PostgreSQL: the same tests."""
+"""Queue tests, run on both SQLite and a real PostgreSQL."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ def pairs(replayed, bundle):
     return [(alert, explainer.explain(alert)) for alert in alerts]
 
 
-def test_alerts_wait_in_the_order_of_their_expected_loss(queue, pairs):
+def test_open_alerts_are_ordered_by_expected_loss(queue, pairs):
     for alert, explanation in pairs:
         queue.put(alert, explanation)
     waiting = queue.open_alerts(50)
@@ -69,7 +69,7 @@ def test_alerts_wait_in_the_order_of_their_expected_loss(queue, pairs):
     assert queue.counts() == {"open": len(pairs)}
 
 
-def test_what_is_stored_comes_back_as_it_was(queue, pairs):
+def test_a_stored_alert_round_trips(queue, pairs):
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
     queued = queue.get(alert.alert_id)
@@ -77,7 +77,7 @@ def test_what_is_stored_comes_back_as_it_was(queue, pairs):
     assert queue.get("al_none") is None
 
 
-def test_the_same_alert_twice_is_one_alert_and_takes_the_newer_words(queue, pairs):
+def test_storing_an_alert_again_only_replaces_its_explanation(queue, pairs):
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
     queue.decide(alert.alert_id, Finding.FRAUD, "ann", "stolen card", None)
@@ -115,13 +115,13 @@ def test_a_verdict_closes_the_alert_waits_to_be_published_and_becomes_a_label(qu
     assert queue.unpublished() == []
 
 
-def test_an_escalation_is_no_label_and_no_case(queue, pairs):
+def test_an_escalation_makes_no_label(queue, pairs):
     queue.put(*pairs[0])
     verdict = queue.decide(pairs[0][0].alert_id, Finding.ESCALATE, "ann", None, None)
     assert label_of(verdict) is None
 
 
-def test_a_later_verdict_replaces_the_finding_and_both_stay(queue, pairs):
+def test_a_later_verdict_replaces_the_finding_and_both_verdicts_are_kept(queue, pairs):
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
     queue.decide(alert.alert_id, Finding.LEGITIMATE, "ann", None, None)
@@ -130,12 +130,12 @@ def test_a_later_verdict_replaces_the_finding_and_both_stay(queue, pairs):
     assert [v.analyst for v in queue.verdicts_of(alert.alert_id)] == ["ann", "bob"]
 
 
-def test_a_verdict_on_nothing_is_told(queue):
+def test_a_verdict_on_an_unknown_alert_raises_a_queue_error(queue):
     with pytest.raises(QueueError, match="no alert al_x"):
         queue.decide("al_x", Finding.FRAUD, "ann", None, None)
 
 
-def test_the_audit_trail_shows_any_tampering(queue, pairs):
+def test_the_audit_trail_reveals_tampering(queue, pairs):
     for alert, explanation in pairs[:6]:
         queue.put(alert, explanation)
     threads = [
@@ -157,7 +157,7 @@ def test_the_audit_trail_shows_any_tampering(queue, pairs):
         assert first_broken(connection) == 3
 
 
-def test_the_migrations_make_the_tables_of_the_code(queue):
+def test_the_migrations_match_the_table_definitions(queue):
     with queue.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
@@ -180,7 +180,7 @@ def test_many_processes_may_open_a_new_database_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle9://x", "sqlite:////no/such/folder/q.db"])
-def test_a_database_that_cannot_be_opened_is_told(url):
+def test_a_database_that_cannot_be_opened_raises_a_database_error(url):
     with pytest.raises(DatabaseError, match="WHYFLAG_DATABASE"):
         Queue(url, SystemClock())
 
@@ -190,8 +190,8 @@ def test_alert_ids_do_not_depend_on_the_outcome(pairs):
     assert all(alert.decision.outcome is not Outcome.APPROVE for alert, _ in pairs)
 
 
-def test_an_error_of_the_database_tells_nothing_of_the_transaction(queue, pairs):
-    """Its text goes to logs and dead letters."""
+def test_a_database_error_reveals_nothing_about_the_transaction(queue, pairs):
+    """The text of the error goes to logs and dead letters."""
     alert, explanation = pairs[0]
     private = msgspec.structs.replace(
         alert, transaction=msgspec.structs.replace(alert.transaction, memo="CANARY", ip="203.0.113.9")
@@ -217,7 +217,7 @@ def _verdict_record(offset, **changes):
 
 
 def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_handled(queue, pairs, bundle):
-    """PostgreSQL takes no NUL byte, nothing takes an integer of 65 bits."""
+    """PostgreSQL rejects NUL bytes, and every store rejects integers that exceed 64 signed bits."""
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
     cases = Cases(queue, SystemClock())
@@ -234,12 +234,12 @@ def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_ha
     assert [letter.offset for letter in letters if letter.offset != 0] == [2]
     if queue.engine.dialect.name == "postgresql":
         assert [letter.offset for letter in letters] == [0, 2]
-        assert "the store refuses a value" in letters[0].message
+        assert "the database rejected a value" in letters[0].message
     ((_, case),) = cases.find(alert.alert_id)
     assert case.note == "called the customer, card [card ending 1111]"
 
 
-def test_an_integer_that_no_store_holds_is_no_message(queue, pairs, bundle):
+def test_an_alert_with_an_integer_too_large_for_any_store_is_a_dead_letter(queue, pairs, bundle):
     alert, _ = pairs[0]
     stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
     value = encode(alert).replace(b'"expected_loss":%d' % alert.decision.expected_loss, b'"expected_loss":%d' % 2**63)
@@ -251,8 +251,8 @@ def test_an_integer_that_no_store_holds_is_no_message(queue, pairs, bundle):
     assert [output.topic for output in outputs] == [DEAD_LETTERS, EXPLANATIONS]
 
 
-def test_an_alert_that_is_not_that_of_its_transaction_is_a_dead_letter(queue, pairs, bundle):
-    """It would put its evidence on another alert's page."""
+def test_an_alert_whose_id_does_not_match_its_transaction_is_a_dead_letter(queue, pairs, bundle):
+    """Otherwise its evidence would appear on another alert's page."""
     stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
     forged = msgspec.structs.replace(pairs[0][0], alert_id=pairs[1][0].alert_id)
     record = SimpleNamespace(topic=ALERTS, partition=0, offset=0, key=b"k", value=encode(forged))
@@ -260,8 +260,8 @@ def test_an_alert_that_is_not_that_of_its_transaction_is_a_dead_letter(queue, pa
     assert output.topic == DEAD_LETTERS
 
 
-def test_the_same_id_on_another_card_is_another_alert(queue, pairs, bundle):
-    """Closed as legitimate on one card, it stays open on the other, with its own explanation."""
+def test_a_transaction_id_reused_with_other_content_is_another_alert(queue, pairs, bundle):
+    """Closing one alert as legitimate leaves the others open, each with its own explanation."""
     explainer = Explainer(bundle, Casebook(bundle, CasesInMemory()))
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
@@ -277,14 +277,14 @@ def test_the_same_id_on_another_card_is_another_alert(queue, pairs, bundle):
     assert queue.counts() == {"open": 3, "legitimate": 1}
 
 
-def test_a_database_file_is_its_owners_alone(tmp_path):
+def test_a_database_file_is_accessible_only_to_its_owner(tmp_path):
     queue = Queue(f"sqlite:///{tmp_path}/private.db", SystemClock())
     queue.counts()
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     queue.close()
 
 
-def test_an_older_queue_learns_the_devices_of_its_alerts(tmp_path, pairs):
+def test_a_migration_fills_in_the_devices_of_older_alerts(tmp_path, pairs):
     from alembic import command
     from alembic.config import Config
 

@@ -50,14 +50,14 @@ def test_help_lists_every_command_without_loading_anything_heavy():
         (["console"], {"WHYFLAG_DATABASE": "nonsense"}, "WHYFLAG_DATABASE"),
     ],
 )
-def test_a_wrong_command_is_told_in_words(arguments, environment, told):
+def test_a_wrong_command_prints_an_error_without_a_traceback(arguments, environment, told):
     done = _whyflag(*arguments, **environment)
     assert done.returncode != 0
     assert told in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_a_broker_that_does_not_answer_is_told():
+def test_an_unreachable_broker_is_reported():
     done = _whyflag("topics", "create", WHYFLAG_KAFKA_BOOTSTRAP="127.0.0.1:1", WHYFLAG_KAFKA_API_VERSION="2.3")
     assert done.returncode == 1
     assert "127.0.0.1:1 does not answer" in done.stderr
@@ -96,7 +96,7 @@ def test_the_demo_decides_and_explains_everything():
     assert totals["p99_ms"] is not None
 
 
-def test_no_file_names_an_index_host_or_a_path_of_a_machine():
+def test_no_tracked_file_contains_a_package_index_or_a_local_path():
     tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
     if tracked.returncode:
         pytest.skip("not a git checkout")
@@ -106,15 +106,15 @@ def test_no_file_names_an_index_host_or_a_path_of_a_machine():
         assert not [word for word in forbidden if word in content], name
 
 
-def test_a_worker_whose_bundle_cannot_be_loaded_ends_at_once(tmp_path):
-    """It would take partitions from workers that can score, and send all of it to review."""
+def test_a_worker_whose_bundle_cannot_be_loaded_exits_at_once(tmp_path):
+    """Otherwise it would take partitions from workers that can score, and send all their transactions to review."""
     done = _whyflag("worker", "score", "--bundle", str(tmp_path / "typo"), WHYFLAG_KAFKA_BOOTSTRAP="127.0.0.1:1")
     assert done.returncode == 1
     assert "no model bundle in" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_secret_may_be_in_a_file_and_is_never_printed(tmp_path):
+def test_secrets_can_come_from_files_and_are_never_printed(tmp_path):
     (tmp_path / "key").write_text("a secret of enough length\n")
     read = read_settings(
         {
@@ -133,14 +133,14 @@ def test_a_secret_may_be_in_a_file_and_is_never_printed(tmp_path):
         read_settings({"WHYFLAG_PAN_KEY_FILE": str(tmp_path / "none")})
 
 
-def test_an_error_of_a_setting_tells_no_secret():
+def test_a_settings_error_does_not_reveal_the_secret():
     with pytest.raises(SettingsError) as told:
         read_settings({"WHYFLAG_PAN_KEY": "short-secret"})
     assert "short-secret" not in str(told.value)
 
 
 def test_a_killed_demo_leaves_no_child():
-    """Not even one that would not notice that its parent is gone."""
+    """Even a child that would not notice the death of its parent is ended."""
     code = (
         "import subprocess, time\nfrom cli.supervisor import _end_with_the_parent\n"
         "child = subprocess.Popen(['sleep', '60'], preexec_fn=_end_with_the_parent, start_new_session=True)\n"
@@ -165,7 +165,7 @@ def _alive(pid):
         return False
 
 
-def test_rights_can_be_printed_for_every_role():
+def test_acls_can_be_printed_for_every_role():
     from cli.operations.topics import command
     from streams.kafka.acls import Role
 

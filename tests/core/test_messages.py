@@ -20,14 +20,14 @@ KEY = Privacy(b"a secret of some length")
 
 @given(every_message)
 @settings(max_examples=300, deadline=None)
-def test_every_message_survives_the_wire_and_fits_its_schema(message):
+def test_every_message_round_trips_and_fits_its_schema(message):
     raw = m.encode(message)
     assert msgspec.json.decode(raw, type=type(message)) == message
     jsonschema.validate(json.loads(raw), schema_of(type(message)))
 
 
 @pytest.mark.parametrize("message", m.MESSAGES)
-def test_committed_schemas_are_those_of_the_code(message):
+def test_committed_schemas_match_the_code(message):
     committed = json.loads((ROOT / "docs" / "schemas" / file_name(message)).read_text())
     assert breaking_changes(committed, schema_of(message)) == []
     assert committed == schema_of(message), "run `whyflag schemas`"
@@ -77,7 +77,7 @@ def test_arbitrary_bytes_are_an_invalid_event_or_a_transaction(raw):
 
 @given(transactions, st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_transaction_with_one_thing_wrong_is_an_invalid_event(transaction, data):
+def test_a_transaction_with_one_invalid_field_is_an_invalid_event(transaction, data):
     values = json.loads(m.encode(transaction))
     wrong = data.draw(
         st.sampled_from(
@@ -116,14 +116,14 @@ _odd = st.sampled_from(
 
 @given(st.lists(transactions.map(m.encode) | _odd, max_size=12))
 @settings(max_examples=300, deadline=None)
-def test_a_batch_is_decoded_as_each_of_its_messages_alone(raws):
+def test_decoding_a_batch_equals_decoding_each_message_alone(raws):
     assert [str(d) if isinstance(d, InvalidEvent) else d for d in decode_transactions(raws, KEY)] == [_alone(raw) for raw in raws]
 
 
 @pytest.mark.parametrize(
     "raw", [None, b"", b"null", b"[]", b"{", b"\xff\xfe", b"[" * 5000, b'{"a":' * 3000, b"NaN", b"\x00" * 10]
 )
-def test_what_is_no_transaction_at_all_is_an_invalid_event(raw):
+def test_a_record_that_is_not_a_transaction_is_an_invalid_event(raw):
     with pytest.raises(InvalidEvent):
         decode_transaction(raw, KEY)
 
@@ -150,13 +150,13 @@ def test_spaces_in_a_card_number_do_not_make_another_card():
     assert spaced == decode_transaction(_transaction(card_id=VISA), KEY)
 
 
-def test_a_card_number_without_a_key_is_refused_with_what_to_do():
+def test_a_card_number_without_a_key_is_refused_and_the_error_names_the_setting():
     with pytest.raises(InvalidEvent, match="WHYFLAG_PAN_KEY"):
         decode_transaction(_transaction(card_id=VISA), Privacy())
 
 
 @pytest.mark.parametrize("not_a_pan", ["4111111111111112", "596", "12345678901", "41111111111111111111", "card-4111"])
-def test_what_is_no_card_number_stays_as_it_is(not_a_pan):
+def test_a_value_that_is_not_a_card_number_is_kept(not_a_pan):
     assert decode_transaction(_transaction(card_id=not_a_pan), KEY).card_id == not_a_pan
 
 
@@ -168,7 +168,7 @@ def test_card_numbers_in_free_text_are_masked():
 
 
 @pytest.mark.parametrize("field", ["currency", "mcc", "country", "card_id", "merchant_id", "transaction_id"])
-def test_a_final_newline_is_no_part_of_an_identifier(field):
+def test_an_identifier_with_a_final_newline_is_invalid(field):
     value = {"currency": "EUR", "mcc": "5411", "country": "FR"}.get(field, "c")
     decode_transaction(_transaction(**{field: value}), KEY)
     with pytest.raises(InvalidEvent):
@@ -185,7 +185,7 @@ def test_labels_carry_the_same_token_as_transactions():
 
 
 @given(transactions, transactions, st.sampled_from(m.IDENTITY_FIELDS))
-def test_an_alert_id_is_that_of_the_whole_identity(one, other, field):
+def test_an_alert_id_depends_on_all_identity_fields_and_no_others(one, other, field):
     assert m.alert_id(one) == m.alert_id(msgspec.structs.replace(one, memo="other", merchant_name="other", ip="1.2.3.4"))
     changed = msgspec.structs.replace(one, **{field: getattr(other, field)})
     assert (m.alert_id(changed) == m.alert_id(one)) == (getattr(one, field) == getattr(other, field))

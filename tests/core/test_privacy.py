@@ -1,4 +1,4 @@
-"""Card numbers, e-mail addresses and social security numbers, in every form, against an oracle of plain Python."""
+"""Masking of card numbers, e-mail addresses and social security numbers in every form, against a plain Python oracle."""
 
 import re
 import unicodedata
@@ -38,7 +38,7 @@ KEY = Privacy(b"a secret of some length")
         ("a @ b, x@y, 5@3", "a @ b, x@y, 5@3"),
     ],
 )  # fmt: skip
-def test_what_is_sensitive_is_found_among_other_text(text, masked):
+def test_sensitive_values_are_masked_within_other_text(text, masked):
     assert mask(text) == masked
     assert mask_bytes(text.encode(), 4096) == masked.encode()
     assert mask(masked) == masked
@@ -67,7 +67,7 @@ SEPARATORS = [
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
-def test_a_card_number_is_found_whatever_separates_its_digits(separator):
+def test_a_card_number_is_found_with_any_separator_between_its_digits(separator):
     for groups in ("4111 1111 1111 1111", "3782 822463 10005", "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1"):
         text = f"card {groups.replace(' ', separator)}, thanks"
         assert re.fullmatch(r"card \[card ending (1111|0005)\], thanks", mask(text)), text
@@ -79,7 +79,7 @@ def test_a_card_number_is_found_in_the_digits_of_every_script(zero):
     assert mask(f"card {written}!") == "card [card ending 1111]!"
 
 
-def test_the_class_of_a_character_is_that_of_its_nfkc_form():
+def test_a_character_is_classified_by_its_nfkc_form():
     for code in range(_TABLE_SIZE):
         plain = unicodedata.normalize("NFKC", chr(code))
         if len(plain) == 1 and plain in "0123456789":
@@ -95,7 +95,7 @@ def luhn(digits: list[int]) -> bool:
 
 
 def holds_a_card_number(text: str) -> bool:
-    """The definition, in plain Python: whole groups of digits, at most four visible separators between two, Luhn."""
+    """Return whether a text holds a card number: whole groups of digits with at most four visible separators, and Luhn holds."""
     found = [(match.start(), match.end()) for match in re.finditer(r"[0-9]+", text)]
     for first in range(len(found)):
         digits: list[int] = []
@@ -123,7 +123,7 @@ def holds_a_card_number(text: str) -> bool:
 @example("123.123.123.123 0")
 @example("123-41-1111 1111 1111 11")
 @example("000-00-0000")
-def test_a_card_number_is_found_exactly_where_the_definition_says(text):
+def test_a_card_number_is_masked_exactly_if_the_definition_finds_one(text):
     assert holds_sensitive(text) or not holds_a_card_number(text)
     assert ("[card ending " in mask(text) or "[masked]" in mask(text)) == holds_a_card_number(text)
 
@@ -138,7 +138,7 @@ def test_no_card_number_survives_between_other_text(before, pan, after):
 
 @given(st.lists(st.text("0123456789-@.abx ", max_size=40), max_size=20))
 @settings(deadline=None)
-def test_rows_of_bytes_are_judged_as_their_texts(texts):
+def test_flagging_rows_of_bytes_agrees_with_checking_their_texts(texts):
     import numpy as np
 
     data = np.frombuffer("".join(texts).encode() or b"x", np.uint8)
@@ -148,7 +148,7 @@ def test_rows_of_bytes_are_judged_as_their_texts(texts):
 
 @given(st.binary(max_size=300), st.integers(0, 200))
 @settings(deadline=None)
-def test_any_bytes_can_be_masked_and_keep_their_limit(raw, kept):
+def test_masking_any_bytes_keeps_within_the_limit(raw, kept):
     assert len(mask_bytes(raw, kept)) <= kept
 
 
@@ -160,14 +160,14 @@ def test_any_backslashes_can_be_resolved(raw):
     mask_bytes(raw, 4096)
 
 
-def test_a_cut_leaves_no_half_of_a_card_number():
+def test_truncation_leaves_no_part_of_a_card_number():
     for at in range(4096 - 20, 4096 + 2):
         kept = mask_bytes(b"x" * at + b" 4111 1111 1111 1111 and more", 4096)
         assert b"4111" not in kept
         assert len(kept) <= 4096
 
 
-def test_json_escapes_hide_no_card_number():
+def test_json_escapes_do_not_hide_a_card_number():
     raw = "".join(f"\\u00{ord(digit):02x}" for digit in VISA).encode()
     assert mask_bytes(b'{"memo":"' + raw + b'"', 4096) == b'{"memo":"[card ending 1111]"'
 
@@ -220,7 +220,7 @@ def test_an_identifier_that_holds_something_sensitive_becomes_a_token(field, for
         WITHOUT_KEY.private(field, form)
 
 
-def test_a_card_is_the_same_card_however_its_number_is_written():
+def test_a_card_gets_the_same_token_however_its_number_is_written():
     assert (
         len(
             {KEY.private("card_id", form) for form in (VISA, "4111 1111 1111 1111", "4111-1111-1111-1111", "4111.1111.1111.1111")}
@@ -230,12 +230,12 @@ def test_a_card_is_the_same_card_however_its_number_is_written():
     assert len({KEY.private("transaction_id", form) for form in (VISA, "4111-1111-1111-1111", f"{VISA}-1", f"{VISA}-2")}) == 4
 
 
-def test_an_address_of_four_groups_is_no_card_number():
+def test_an_ip_address_is_not_taken_for_a_card_number():
     assert KEY.private("ip", "130.125.165.212") == "130.125.165.212"
     assert KEY.private("ip", "2001:db8::1") == "2001:db8::1"
 
 
-def test_a_key_is_told_apart_by_its_fingerprint():
+def test_different_keys_have_different_fingerprints():
     assert KEY.fingerprint == Privacy(b"a secret of some length").fingerprint != Privacy(b"another key altogether").fingerprint
     assert WITHOUT_KEY.fingerprint == ""
     assert len(KEY.fingerprint) == 16

@@ -1,4 +1,4 @@
-"""Narrators place facts: what they propose is accepted only if it is true of the facts, whoever proposes it and however hostile it is."""
+"""Claim checks: a proposed sentence is accepted only if the facts support it, however hostile its narrator is."""
 
 import json
 import random
@@ -59,7 +59,7 @@ def subject(subjects):
 
 
 def of_side(subject, side):
-    """The facts about features of a side, the strongest theme's first."""
+    """Return one side's facts about features, those of the strongest theme first."""
     return [fact for fact in subject.facts if fact.feature and fact.side is side]
 
 
@@ -74,7 +74,7 @@ def fault_of(subject, *sentences):
 # -- the template ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_template_tells_all_five_parts_within_the_budget(explained):
+def test_the_template_covers_all_five_parts_within_the_word_budget(explained):
     for _, explanation in explained:
         subject, claims = subject_of(explanation), explanation.narrative
         assert [*dict.fromkeys(claim.part for claim in claims)] == list(Part)
@@ -85,14 +85,14 @@ def test_the_template_tells_all_five_parts_within_the_budget(explained):
         assert all(told & one for one in required(subject))
 
 
-def test_the_templates_claims_pass_the_check_of_any_narrator(subjects):
+def test_template_claims_pass_the_check_for_narrators(subjects):
     for subject in subjects:
         checked = check(parse(answer_of(template_claims(subject))), subject, TEMPLATE)
         assert [one.fault for one in checked] == [None] * len(checked)
         assert tuple(one.claim for one in checked) == template_claims(subject)
 
 
-def test_the_template_has_the_strongest_reasons_with_their_contrast(subject):
+def test_the_template_states_the_strongest_reasons_with_their_contrast(subject):
     claims = template_claims(subject)
     (strongest,) = [claim for claim in claims if claim.opening is Opening.STRONGEST_FOR_FRAUD]
     first = of_side(subject, Side.FRAUD)[0]
@@ -101,7 +101,7 @@ def test_the_template_has_the_strongest_reasons_with_their_contrast(subject):
     assert against.part is Part.SPEAKS_AGAINST
 
 
-def test_a_narrative_of_a_narrator_is_completed_from_the_template(subjects):
+def test_an_incomplete_narrative_is_completed_from_the_template(subjects):
     for subject in subjects[:80]:
         (payment,) = [fact for fact in subject.facts if fact.kind == "payment"]
         own = check([proposed("what_happened", [f"{payment.fact_id}.clause"])], subject, "model")[0].claim
@@ -114,7 +114,7 @@ def test_a_narrative_of_a_narrator_is_completed_from_the_template(subjects):
         assert [*dict.fromkeys(claim.part for claim in claims)] == list(Part)
 
 
-def test_a_narrative_that_is_too_long_keeps_what_is_required(subject):
+def test_shortening_a_long_narrative_keeps_the_required_facts(subject):
     claims = [
         Claim(part_of(fact)[0], (Mention(fact.fact_id, Form.CLAUSE),), written_by="model")
         for fact in subject.facts
@@ -129,7 +129,7 @@ def test_a_narrative_that_is_too_long_keeps_what_is_required(subject):
     assert all(told & one for one in required(subject))
 
 
-def test_sentences_that_bundle_what_is_required_are_shortened_too(subjects):
+def test_long_sentences_that_combine_required_facts_are_shortened_too(subjects):
     for subject in subjects[:40]:
         whats = [fact.fact_id for fact in subject.facts if part_of(fact)[0] is Part.WHAT_HAPPENED][:3]
         whys = [fact.fact_id for fact in subject.facts if fact.feature and fact.side is Side.FRAUD][:3]
@@ -147,7 +147,7 @@ def test_sentences_that_bundle_what_is_required_are_shortened_too(subjects):
         assert all(told & one for one in required(subject))
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------------------
+# -- refused sentences -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_good_sentence_of_several_facts_is_accepted(subject):
@@ -202,20 +202,20 @@ def test_each_fault_is_found(subject):
     assert fault_of(subject, ranked) is None
     about = next(fact.fact_id for fact in subject.facts if fact.kind == "theme" and fact.side is Side.FRAUD)
     assert fault_of(subject, ranked, proposed("why_unusual", [f"{about}.clause"], "strongest_for_fraud")) is Fault.WRONG_RANK, (
-        "once"
+        "the opening may be used only once"
     )
     second = next(reason.facts[1:] for reason in subject.themes if reason.contribution > 0)
     for fact_id in second:
         assert fault_of(subject, proposed("why_unusual", [f"{fact_id}.clause"], "strongest_for_fraud")) is Fault.WRONG_RANK
     assert fault_of(subject, proposed("why_unusual", [f"{about}.short"], "for_fraud")) is Fault.UNKNOWN_FORM, (
-        "a theme's name says nothing"
+        "a theme fact has only the clause form"
     )
 
 
 @pytest.mark.parametrize(
     "answer", ["", "no", "[]", "{", "}{", '{"sentences": 3}', '{"sentences": ' + "[" * 9_000, "x" * 30_000, "\ud800{}"]
 )
-def test_an_answer_that_is_no_narrative_is_told(answer):
+def test_an_answer_without_a_narrative_raises_a_value_error(answer):
     with pytest.raises(ValueError, match="answer"):
         parse(answer)
 
@@ -230,7 +230,7 @@ def test_one_bad_sentence_does_not_spoil_the_others(subject):
 # -- the schema --------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_schema_admits_the_template_and_only_what_belongs(subject):
+def test_the_schema_accepts_the_template_and_rejects_invalid_sentences(subject):
     wanted = schema(subject)
     jsonschema.Draft202012Validator.check_schema(wanted)
     valid = jsonschema.Draft202012Validator(wanted).is_valid
@@ -248,7 +248,7 @@ def test_the_schema_admits_the_template_and_only_what_belongs(subject):
         assert not valid(sentence(**wrong))
 
 
-def test_what_the_schema_admits_is_refused_for_its_shape_rank_or_repetition_only(subjects):
+def test_schema_valid_sentences_fail_only_the_checks_that_a_schema_cannot_express(subjects):
     rng = random.Random(7)
     shape = {
         Fault.MIXED_FORMS, Fault.NO_CLAUSE, Fault.LOST_CONTRAST, Fault.WRONG_RANK, Fault.NO_OPPOSITION, Fault.TOO_MANY, Fault.REPEATED,
@@ -273,7 +273,7 @@ SMUGGLED = (
 
 
 def hostile_answer(rng, subject):
-    """An answer that a broken or hostile narrator might give: often nearly right."""
+    """Return an answer that a broken or hostile narrator might give, often nearly correct."""
     references = [f"{fact.fact_id}.{form}" for fact in subject.facts for form in forms_of(fact)]
 
     def reference():
@@ -291,7 +291,7 @@ def hostile_answer(rng, subject):
             "facts": [reference() for _ in range(rng.choice([0, 1, 1, 1, 2, 2, 3, 4, 9]))],
             "joiner": rng.choice([*(one.value for one in Joiner), ", therefore"]),
         }
-        if rng.random() < 0.5:  # a sentence with one thing wrong at most
+        if rng.random() < 0.5:  # a sentence with at most one fault
             fact = rng.choice(subject.facts)
             forms = rng.choice([["clause"], ["clause", "contrast"], ["short"]])
             made |= {
@@ -321,14 +321,14 @@ def hostile_answer(rng, subject):
 
 
 def words_between(language):
-    """The words of openings and joiners, and of what sets a contrast beside its fact."""
+    """Return the words of openings and joiners, and those that join a contrast to its fact."""
     own = [message for name, message in catalogue(language).items() if name.startswith(("opening-", "joiner-", "with-contrast"))]
     texts = [element.value for message in own for element in message.value.elements if isinstance(element, ast.TextElement)]
     return set(re.findall(r"\w+", " ".join(texts).lower()))
 
 
 def untrue(claim, subject):
-    """What a claim says that its facts do not, judged from the contributions and kinds alone; None if it is true."""
+    """Return what is untrue in a claim, judged from the contributions and kinds alone, or None if the claim is true."""
     facts = {fact.fact_id: fact for fact in subject.facts}
     used = [facts[mention.fact_id] for mention in claim.mentions]
     for fact in used:
@@ -349,9 +349,9 @@ def untrue(claim, subject):
     if claim.opening is Opening.USUAL:
         for fact in used:
             if not fact.kind.startswith(("habit-", "device-known")) or fact.kind == "habit-merchant-new":
-                return "something that is no habit"
+                return "a fact that is not a habit"
             if fact.side is not Side.LEGITIMATE and fact.kind != "habit-amount":
-                return "something rare for the card"
+                return "a fact that is rare for the card"
     if claim.joiner is Joiner.BUT and {fact.side for fact in used} != {Side.FRAUD, Side.LEGITIMATE}:
         return "a contrast between facts of one side"
     return None
@@ -378,7 +378,7 @@ def test_no_hostile_answer_makes_a_false_sentence_or_raises(subjects):
         written = [words.claim(claim, facts) for claim in claims]
         for claim, text in zip(claims, written, strict=True):
             rest = text.lower()
-            for mention in claim.mentions:  # nothing but the facts' own words, and those of opening and joiner, is in a sentence
+            for mention in claim.mentions:  # a sentence holds only words of its facts, its opening and its joiner
                 own = words.fact(facts[mention.fact_id], mention.form).lower()
                 assert own in rest
                 rest = rest.replace(own, "", 1)
@@ -396,7 +396,7 @@ def test_no_hostile_answer_makes_a_false_sentence_or_raises(subjects):
 
 @given(st.text(max_size=300))
 @settings(max_examples=200, deadline=None)
-def test_any_text_is_read_or_refused(subject, text):
+def test_arbitrary_text_never_yields_a_claim(subject, text):
     try:
         sentences = parse(text)
     except ValueError:

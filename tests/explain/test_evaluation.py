@@ -1,4 +1,4 @@
-"""Models and prompts compared over the real protocol, and the draft of a report."""
+"""Comparison of models and prompts over the real protocol, judged explanations, and the draft of a report."""
 
 import json
 import math
@@ -27,7 +27,7 @@ from tests.openai_server import OpenAIServer
 
 
 def _told(body):
-    """A model that is careful with one prompt and invents with the other."""
+    """Answer like a model that is careful with one prompt and invents facts with the other."""
     asked = body["messages"][0]["content"]
     lines = asked.rstrip("\n").split("\n")
     facts = json.loads("\n".join(lines[lines.index(lines[-1], len(lines) // 2) + 1 : -1]))
@@ -44,7 +44,7 @@ def _told(body):
     return json.dumps({"sentences": sentences})
 
 
-def test_models_and_prompts_are_told_apart(alerts, explainer, tmp_path):
+def test_evaluation_distinguishes_models_and_prompts(alerts, explainer, tmp_path):
     (tmp_path / "wild.txt").write_text("invent\nfreely\n{marker}\n{facts}\n{marker}\n")
     with OpenAIServer(_told) as server, OpenAIServer(["500"]) as broken:
         models = [
@@ -70,7 +70,7 @@ def test_models_and_prompts_are_told_apart(alerts, explainer, tmp_path):
     assert not re.search(r"(?:src|href)=", whole)
 
 
-def test_coverage_is_the_share_of_the_score_that_is_told(explained):
+def test_coverage_is_the_share_of_the_score_that_claims_mention(explained):
     for _, explanation in explained[:20]:
         every = [Claim(Part.WHY_UNUSUAL, (Mention(fact.fact_id, Form.CLAUSE),)) for fact in explanation.facts if fact.theme]
         assert coverage(explanation, every) == pytest.approx(1)
@@ -82,7 +82,7 @@ def test_coverage_is_the_share_of_the_score_that_is_told(explained):
         assert coverage(explanation, [one]) == pytest.approx(abs(first.contribution) / whole)
 
 
-def test_waiting_for_a_place_does_not_count_as_slowness(alerts, explainer):
+def test_waiting_for_a_concurrency_slot_does_not_count_towards_the_timeout(alerts, explainer):
     def slow(body):
         time.sleep(0.3)
         return _told(body)
@@ -90,11 +90,11 @@ def test_waiting_for_a_place_does_not_count_as_slowness(alerts, explainer):
     with OpenAIServer(slow) as server:
         told = Settings(llm_url=server.url, llm_model="slow", llm_timeout=3.0, llm_concurrency=2)
         _, result = evaluate(explainer, alerts[-30:], [told], ["narrative-3"])
-    assert result.answered == 30, "fifteen pairs of 0.3 s each are more than the three seconds"
+    assert result.answered == 30, "fifteen rounds of 0.3 s exceed the 3 s timeout, but each answer is in time"
     assert result.p95_seconds < 3
 
 
-def test_plain_words_read_more_easily():
+def test_reading_ease_is_higher_for_plain_words():
     plain = reading_ease(["The card was used two times. It was not new."])
     hard = reading_ease(["Extraordinarily disproportionate transactional irregularities materialised."])
     assert plain > 80 > 30 > hard
@@ -116,7 +116,7 @@ def test_the_command_writes_a_page_and_figures(replayed, bundle_dir, tmp_path):
     ("options", "told"),
     [(["--alerts", "/no/file"], "alerts.jsonl"), (["--alerts", __file__], "alerts.jsonl"), (["--model", "m", "--alerts", ""], "name its server")],
 )  # fmt: skip
-def test_wrong_options_are_told(options, told, replayed, bundle_dir):
+def test_wrong_options_raise_an_input_error(options, told, replayed, bundle_dir):
     options = [str(replayed[0] / "alerts.jsonl") if option == "" else option for option in options]
     done = CliRunner().invoke(whyflag, ["evaluate", "explanations", "--bundle", str(bundle_dir), *options])
     assert isinstance(done.exception, InputError)
@@ -127,11 +127,11 @@ def test_wrong_options_are_told(options, told, replayed, bundle_dir):
 
 
 def _judges(body):
-    """A model that reads the share of similar cases where it is told, and else knows nothing."""
+    """Answer like a judge that repeats the stated probability of fraud if it sees an explanation, else 0.5."""
     text = body["messages"][0]["content"]
     assert "analyst" in text
     found = re.search(r"probability of fraud is ([\d.]+)%", text)
-    explained = "Why the model scored it so" in text
+    explained = "Why the model gave this score" in text
     return json.dumps({"probability": float(found.group(1)) / 100 if explained else 0.5})
 
 
@@ -153,7 +153,7 @@ def test_a_judge_with_the_explanation_is_compared_with_one_without(alerts, expla
     assert all(math.isnan(one.auc) for one in useless)
 
 
-def test_a_card_shows_the_explanation_and_no_text_of_others(alerts, explainer):
+def test_a_card_shows_the_explanation_but_no_identifiers_or_free_text(alerts, explainer):
     alert = alerts[-1]
     named = msgspec.structs.replace(
         alert, transaction=msgspec.structs.replace(alert.transaction, merchant_name="CANARY", memo="CANARY")
@@ -161,15 +161,15 @@ def test_a_card_shows_the_explanation_and_no_text_of_others(alerts, explainer):
     explanation = explainer.explain(named)
     bare, explained = card(named, None), card(named, explanation, others=alerts[:1])
     assert explained.startswith(bare.split("\n")[0])
-    assert "Why the model scored it so" in explained
-    assert "Why the model scored it so" not in bare
+    assert "Why the model gave this score" in explained
+    assert "Why the model gave this score" not in bare
     for private in ("CANARY", alert.transaction.card_id, alert.transaction.merchant_id, alert.transaction.transaction_id):
         assert private not in explained
     for reason in explanation.themes:
         assert f"{reason.contribution:+.2f} {writer('en').theme(reason)}" in explained
 
 
-def test_the_command_lets_models_judge(replayed, bundle_dir, world, tmp_path):
+def test_the_command_judges_alerts_if_given_the_truth(replayed, bundle_dir, world, tmp_path):
     def both(body):
         return (
             _judges(body)
@@ -211,7 +211,7 @@ def _drafted(queue, alert_id):
     return draft(queued.alert, queued.explanation, queue.verdicts_of(alert_id), others, 1_790_000_000_000)
 
 
-def test_a_draft_has_the_six_elements_in_the_order_of_time_and_names_its_gaps(queue):
+def test_a_draft_has_six_elements_a_chronological_list_and_its_gaps(queue):
     alert_id = queue.open_alerts(1)[0].alert.alert_id
     before = _drafted(queue, alert_id)
     queue.decide(alert_id, Finding.FRAUD, "ann", "stolen card", "customer has <b>never</b> been there")
@@ -230,10 +230,10 @@ def test_a_draft_has_the_six_elements_in_the_order_of_time_and_names_its_gaps(qu
     assert all(f"Missing: {one}" in after.text for one in after.missing)
     assert "an analyst found the alert to be fraud" in after.text
     assert "Typology: stolen card." in after.text
-    assert r"customer has \<b\>never\</b\> been there" in after.text, "what others wrote is no markup"
+    assert r"customer has \<b\>never\</b\> been there" in after.text, "text written by others must be escaped"
 
 
-def test_every_number_of_a_draft_is_in_its_sources(queue):
+def test_every_cited_sentence_of_a_draft_equals_its_fact(queue):
     queued = queue.open_alerts(1)[0]
     text = _drafted(queue, queued.alert.alert_id).text
     facts = {fact.fact_id: fact for fact in queued.explanation.facts}
@@ -244,7 +244,7 @@ def test_every_number_of_a_draft_is_in_its_sources(queue):
         assert sentence == writer("en").sentence(facts[fact_id])
 
 
-def test_what_a_transaction_lacks_is_a_gap(queue):
+def test_missing_transaction_fields_are_listed_as_gaps(queue):
     queued = queue.open_alerts(1)[0]
     bare = msgspec.structs.replace(
         queued.alert, transaction=msgspec.structs.replace(queued.alert.transaction, country=None, mcc=None)
@@ -265,7 +265,7 @@ def test_the_command_writes_a_draft_once(queue, tmp_path, monkeypatch):
     assert "al_none" in str(CliRunner().invoke(whyflag, ["sar", "al_none"]).exception)
 
 
-def test_the_casebook_is_looked_after_from_the_command_line(queue, bundle, bundle_dir, tmp_path, monkeypatch):
+def test_the_casebook_is_maintained_from_the_command_line(queue, bundle, bundle_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("WHYFLAG_DATABASE", str(queue.engine.url))
     monkeypatch.setenv("WHYFLAG_CASEBOOK", str(tmp_path / "casebook"))
 
@@ -281,6 +281,6 @@ def test_the_casebook_is_looked_after_from_the_command_line(queue, bundle, bundl
 
     case = Cases(queue, SystemClock()).changes(bundle.version, 0, 1)[0].case
     assert str(case.outcome) in whyflag_cases("show", case.case_id)
-    assert "is fraud now" in whyflag_cases("correct", case.case_id, "--outcome", "fraud", "--reason", "a test")
-    assert "is out of 1 casebook" in whyflag_cases("delete", case.case_id, "--reason", "a test")
+    assert "is now fraud" in whyflag_cases("correct", case.case_id, "--outcome", "fraud", "--reason", "a test")
+    assert "deleted from 1 casebook" in whyflag_cases("delete", case.case_id, "--reason", "a test")
     assert "no case" in whyflag_cases("show", case.case_id)

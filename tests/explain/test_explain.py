@@ -1,4 +1,4 @@
-"""From an alert to its explanation: facts, the template's narrative, and the last hop of the stream."""
+"""From an alert to its explanation: facts, the template's narrative, and the explain stage of the stream."""
 
 import asyncio
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ def test_the_probability_and_its_frequency_agree(explained, bundle):
     assert kinds == {"score", "score-few"}
 
 
-def test_facts_hold_what_is_usual_beside_today(explained):
+def test_feature_facts_carry_the_usual_value(explained):
     facts = [fact for _, explanation in explained for fact in explanation.facts]
     assert any(fact.usual is not None and fact.kind == "feature-amount-sum" for fact in facts)
 
@@ -95,14 +95,14 @@ def test_doubts_novelty_rules_and_missing_fields_are_facts(alerts, explainer):
         "field-device",
     ]
     told = {mention.fact_id for claim in explanation.narrative for mention in claim.mentions}
-    assert {"D1", "D2", "D8"} <= told, "a doubt is always told"
+    assert {"D1", "D2", "D8"} <= told, "the narrative must mention every doubt"
 
 
 # -- the past ------------------------------------------------------------------------------------------------------------------------
 
 
 class FakeHistory:
-    """A store of past payments; ``broken`` ones do not answer."""
+    """Fake store of past payments; if ``broken``, it raises DatabaseError."""
 
     def __init__(self, payments, begins=0, holds=True, broken=False):
         self.payments, self.begin, self.held, self.broken, self.asked = payments, begins, holds, broken, 0
@@ -179,7 +179,7 @@ def test_a_few_payments_support_neither_side(alerts, bundle, casebook):
     assert {fact.side for fact in found.values() if fact.subject is not Subject.MERCHANT} == {Side.NEITHER}
 
 
-def test_many_small_payments_at_a_merchant_do_not_speak_for_a_large_one(alerts, bundle, casebook):
+def test_many_small_payments_at_a_merchant_do_not_support_a_large_one(alerts, bundle, casebook):
     def side(amount):
         alert = msgspec.structs.replace(alerts[0], transaction=msgspec.structs.replace(alerts[0].transaction, amount=amount))
         return kinds_of(with_past(alert, bundle, casebook, FakeHistory(payments(alert, 100))))["habit-merchant-largest"].side
@@ -187,7 +187,7 @@ def test_many_small_payments_at_a_merchant_do_not_speak_for_a_large_one(alerts, 
     assert (side(15_000), side(500_000)) == (Side.LEGITIMATE, Side.NEITHER)
 
 
-def test_what_is_usual_leaves_out_the_payment_itself(bundle):
+def test_the_usual_value_excludes_the_payment_itself(bundle):
     spec = bundle.spec
     card = spec.entities[0]
     amount = next(f for f in card.features if f.name.endswith("amount")) if any(f.op == "amount" for f in card.features) else None
@@ -201,10 +201,10 @@ def test_what_is_usual_leaves_out_the_payment_itself(bundle):
         assert usual_of(amount, card, features) == pytest.approx(rest / 9)
     share = duration_ms(total.window) / (duration_ms(longest) - duration_ms(total.window))
     assert usual_of(total, card, features) == pytest.approx(rest * share)
-    assert usual_of(total, card, features | {f"card_count_{longest}": 5.0}) is None, "four payments beside it"
+    assert usual_of(total, card, features | {f"card_count_{longest}": 5.0}) is None, "only four other payments"
 
 
-def test_what_is_new_to_the_card_is_told(alerts, bundle, casebook):
+def test_merchants_and_devices_new_to_the_card_are_facts(alerts, bundle, casebook):
     past = FakeHistory(
         payments(alerts[0], 50, merchant_id="another", device_id="another", channel=Channel.CARD_PRESENT, mcc="4111")
     )
@@ -214,7 +214,7 @@ def test_what_is_new_to_the_card_is_told(alerts, bundle, casebook):
     assert (found["habit-channel"].values["share"].number, found["habit-channel"].side) == (0, Side.FRAUD)
 
 
-def test_the_explanation_says_what_it_could_not_see(alerts, bundle, casebook):
+def test_the_explanation_states_gaps_in_the_archive(alerts, bundle, casebook):
     assert "archive-missing" in kinds_of(with_past(alerts[0], bundle, casebook, None))
     late = kinds_of(with_past(alerts[0], bundle, casebook, FakeHistory(payments(alerts[0], 100), holds=False)))
     assert "archive-behind" in late
@@ -230,7 +230,7 @@ def test_the_explanation_says_what_it_could_not_see(alerts, bundle, casebook):
     )
 
 
-def test_an_archive_that_does_not_answer_is_left_alone_for_a_while(alerts, bundle, casebook):
+def test_an_unresponsive_archive_is_not_queried_again_for_a_while(alerts, bundle, casebook):
     past = FakeHistory([], broken=True)
     explainer = Explainer(bundle, casebook, history=past)
     for alert in alerts[:3]:
@@ -238,7 +238,7 @@ def test_an_archive_that_does_not_answer_is_left_alone_for_a_while(alerts, bundl
     assert past.asked == 1
 
 
-def test_cases_that_contradict_the_score_are_told():
+def test_cases_that_contradict_the_score_are_a_fact():
     def case(outcome):
         return SimilarCase(case_id="c", outcome=outcome, closed_time=1_750_000_000_000, similarity=0.9, shared=("pace",))
 
@@ -261,7 +261,7 @@ def _damaged(alert, kind):
 
 
 @pytest.mark.parametrize("kind", ["a feature is missing", "a feature is huge", "a feature is of another spec"])
-def test_an_alert_that_cannot_be_explained_is_a_dead_letter_and_stops_nothing(explainer, alerts, kind, tmp_path):
+def test_an_alert_that_cannot_be_explained_becomes_a_dead_letter_and_does_not_stop_others(explainer, alerts, kind, tmp_path):
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
     stage = ExplainStage(explainer, queue, Cases(queue, SystemClock()))
     values = [encode(_damaged(alerts[0], kind)), encode(alerts[1]), b"\xff", b'{"alert_id": 1}', encode(alerts[2])[:-9]]
@@ -276,7 +276,7 @@ def test_an_alert_that_cannot_be_explained_is_a_dead_letter_and_stops_nothing(ex
 
 @given(st.lists(st.binary(max_size=100), max_size=6))
 @settings(max_examples=50, deadline=None)
-def test_the_last_hop_survives_any_bytes(explainer, values):
+def test_the_explain_stage_turns_any_bytes_into_dead_letters(explainer, values):
     stage = ExplainStage(explainer, None, None)
     for topic in (ALERTS, VERDICTS):
         records = [SimpleNamespace(topic=topic, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
@@ -285,7 +285,7 @@ def test_the_last_hop_survives_any_bytes(explainer, values):
 
 
 def test_without_the_casebooks_database_nothing_is_acknowledged(explainer, alerts, tmp_path, monkeypatch):
-    """An alert that could not be looked up is no dead letter: the worker stops, and reads it again."""
+    """A failed lookup does not make a dead letter: the error stops the worker, which later reads the alert again."""
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
     stage = ExplainStage(explainer, queue, Cases(queue, SystemClock()))
 

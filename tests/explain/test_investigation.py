@@ -1,4 +1,4 @@
-"""A language model looks into an alert over the real protocol: read-only, within its budgets, its report checked, all of it kept."""
+"""Investigation of an alert by a language model over the real protocol: read-only, within budgets, checked and stored."""
 
 import json
 import time
@@ -39,7 +39,7 @@ def queue(tmp_path):
 
 @pytest.fixture
 def case(queue, alerts, explainer):
-    """An alert whose card has been flagged before, in a queue with all alerts of its card and merchant, some of them worked."""
+    """The newest alert of a card that was flagged before, queued with all alerts of the card, one of them found to be fraud."""
     by_card = {}
     for alert in alerts:
         by_card.setdefault(alert.transaction.card_id, []).append(alert)
@@ -58,7 +58,7 @@ def looking(script, queue, case, **budget):
         yield server, run(case.alert, case.explanation, queue, llm, lambda rule: f"Rule {rule} of ops.", **budget)
 
 
-def test_a_model_looks_with_tools_and_its_report_is_checked(queue, case):
+def test_a_model_investigates_with_tools_and_its_report_is_checked(queue, case):
     others = len(queue.of_card(case.alert.transaction.card_id, 50)) - 1
     script = [
         [("card_history", {}), ("merchant_history", {})],
@@ -95,7 +95,7 @@ def test_a_model_looks_with_tools_and_its_report_is_checked(queue, case):
     assert {mention.fact_id for claim in found.report for mention in claim.mentions} <= found.facts_by_id().keys()
 
 
-def test_no_tool_tells_an_identifier_or_free_text(queue, case):
+def test_no_tool_reveals_an_identifier_or_free_text(queue, case):
     script = [[(name, {}) for name in ("card_history", "merchant_history", "linked_cards", "similar_cases")], "done"]
     with looking(script, queue, case) as (server, _):
         sent = json.dumps(server.requests)
@@ -110,7 +110,7 @@ def test_no_tool_tells_an_identifier_or_free_text(queue, case):
         assert not private or private not in sent
 
 
-def test_an_archive_is_asked_for_habits_and_histories(queue, case):
+def test_tools_read_habits_and_histories_from_an_archive(queue, case):
     class FakeHistory:
         def begins(self):
             return 0
@@ -147,21 +147,21 @@ def test_tools_only_read(queue, case):
     ("calls", "told"),
     [
         ([("drop_tables", {})], "not found"),
-        ([("rule_definition", {"rule": 7})], "short texts"),
-        ([("rule_definition", {"rule": "x" * 100})], "short texts"),
+        ([("rule_definition", {"rule": 7})], "must be strings"),
+        ([("rule_definition", {"rule": "x" * 100})], "must be strings"),
         ([("rule_definition", {"rule": "no_such_rule"})], "No such rule"),
         ([("rule_definition", "{not json")], "argument"),
         ([("card_history", {"card_id": "another"})], "argument"),
     ],
 )
-def test_a_wrong_call_is_told_to_the_model_and_stops_nothing(queue, case, calls, told):
+def test_an_invalid_tool_call_is_reported_to_the_model_and_does_not_end_the_investigation(queue, case, calls, told):
     with looking([calls, _report()], queue, case) as (_, found):
         pass
     assert found.ended == "finished"
     assert any(told in entry.what for entry in found.transcript if entry.who == "tool")
 
 
-def test_steps_end(queue, case):
+def test_an_investigation_ends_when_it_runs_out_of_steps(queue, case):
     with looking([[("card_history", {})]], queue, case, steps=3) as (server, found):
         pass
     assert found.ended == "out of steps"
@@ -175,7 +175,7 @@ def test_the_last_step_may_be_the_report(queue, case):
     assert found.ended == "finished"
 
 
-def test_tokens_end(queue, case):
+def test_an_investigation_ends_when_it_runs_out_of_tokens(queue, case):
     with looking([[("card_history", {})]], queue, case, tokens=1_500) as (server, found):
         pass
     assert found.ended == "out of tokens"
@@ -183,7 +183,7 @@ def test_tokens_end(queue, case):
     assert found.tokens == 1_580
 
 
-def test_time_ends(queue, case):
+def test_an_investigation_ends_at_its_time_limit(queue, case):
     begin = time.monotonic()
     with looking(["slow"], queue, case, limit=1.5) as (_, found):
         pass
@@ -192,14 +192,14 @@ def test_time_ends(queue, case):
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "cut", "malformed", "no choices", "empty", "wrong schema", "wrong language"])
-def test_whatever_a_server_does_is_how_it_ended(queue, case, fault):
+def test_server_faults_end_an_investigation_without_a_report(queue, case, fault):
     with looking([fault], queue, case) as (_, found):
         pass
     assert found.ended == "finished" if fault in ("empty", "wrong language") else found.ended.startswith("failed")
     assert found.report == ()
 
 
-def test_a_model_without_tool_calls_can_look_too(queue, case):
+def test_a_model_without_tool_calling_can_investigate_too(queue, case):
     script = [
         "Thought: I need the card.\nAction: card_history\nAction Input: {}",
         f"Thought: I can answer without using any more tools. I'll use the user's language to answer\nAnswer: {_report()}",
@@ -213,7 +213,7 @@ def test_a_model_without_tool_calls_can_look_too(queue, case):
     assert any(entry.who == "tool" for entry in found.transcript)
 
 
-def test_one_at_a_time_and_all_kept(queue, case):
+def test_an_alert_has_one_investigation_at_a_time_and_keeps_all_of_them(queue, case):
     alert_id = case.alert.alert_id
     number = queue.begin_investigation(alert_id, "ann")
     with pytest.raises(QueueError, match="under way"):
@@ -225,7 +225,7 @@ def test_one_at_a_time_and_all_kept(queue, case):
         queue.begin_investigation("al_none", "ann")
 
 
-def test_an_investigation_whose_process_died_blocks_nobody(queue, case, monkeypatch):
+def test_an_investigation_whose_process_died_does_not_block_new_ones(queue, case, monkeypatch):
     alert_id = case.alert.alert_id
     queue.begin_investigation(alert_id, "ann")
     later = queue._clock.now_ms() + 11 * 60_000
@@ -256,7 +256,7 @@ def test_the_command_without_a_model_says_what_to_set(case, queue, monkeypatch):
     assert "WHYFLAG_LLM_URL" in str(done.exception)
 
 
-def test_the_button_lets_a_model_look_and_the_page_shows_what_it_found(case, queue):
+def test_the_button_starts_an_investigation_and_the_page_shows_its_result(case, queue):
     with OpenAIServer([[("card_history", {})], _report(("what_happened", ["S1.clause"]))]) as server:
         told = Settings(llm_url=server.url, llm_model="local")
         with TestClient(

@@ -1,4 +1,4 @@
-"""Language models over the real OpenAI protocol, well-behaved and not: an explanation never waits for one and never lies for one."""
+"""Language models over the real OpenAI protocol: even a faulty one never blocks an explanation or makes it false."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ async def _no_sleep(seconds):
 
 @contextmanager
 def narrating(bundle, casebook, script, sleep=_no_sleep, **settings):
-    """A server, and a function that explains an alert and has it narrated."""
+    """Yield a server and a function that explains alerts and has the server narrate them."""
     with OpenAIServer(script) as server:
         told = Settings(llm_url=server.url, llm_model="local", **({"llm_timeout": 5.0} | settings))
 
@@ -65,7 +65,7 @@ def test_any_openai_compatible_server_can_word_the_facts(bundle, casebook, alert
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_whatever_a_server_does_the_templates_words_stand(bundle, casebook, alerts, fault):
+def test_the_template_narrative_stands_after_any_server_fault(bundle, casebook, alerts, fault):
     with narrating(bundle, casebook, [fault], llm_timeout=1.5) as (server, narrated):
         begin = time.monotonic()
         (explanation,), (after,), _ = narrated(alerts[0])
@@ -76,35 +76,35 @@ def test_whatever_a_server_does_the_templates_words_stand(bundle, casebook, aler
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "cut", "malformed", "no choices"])
-def test_a_passing_fault_is_tried_again(bundle, casebook, alerts, fault):
+def test_a_transient_fault_is_retried(bundle, casebook, alerts, fault):
     with narrating(bundle, casebook, [fault, GOOD]) as (server, narrated):
         _, (after,), _ = narrated(alerts[0])
     assert after is not None
     assert len(server.requests) == 2
 
 
-def test_a_refusal_is_not_tried_again(bundle, casebook, alerts):
+def test_an_answer_with_the_wrong_schema_is_not_retried(bundle, casebook, alerts):
     with narrating(bundle, casebook, ["wrong schema", GOOD]) as (server, narrated):
         assert narrated(alerts[0])[1] == [None]
     assert len(server.requests) == 1
 
 
-def test_after_a_rate_limit_nobody_asks_before_the_time_the_server_named(bundle, casebook, alerts):
+def test_a_rate_limited_request_waits_for_the_retry_after_header(bundle, casebook, alerts):
     with narrating(bundle, casebook, ["429", GOOD], asyncio.sleep) as (server, narrated):
         server.retry_after = "1"
         narrated(alerts[0])
     assert server.times[1] - server.times[0] >= 0.95
 
 
-def test_the_breaker_opens_after_failures_in_a_row_and_leaves_the_server_alone(bundle, casebook, alerts):
+def test_the_circuit_breaker_opens_after_consecutive_failures_and_stops_requests(bundle, casebook, alerts):
     with narrating(bundle, casebook, ["500"]) as (server, narrated):
         _, after, _ = narrated(*alerts[:12])
     assert after == [None] * 12
-    assert 5 <= len(server.requests) <= 9  # four may be under way when it opens
+    assert 5 <= len(server.requests) <= 9  # four requests may be in flight when it opens
     assert _metric("whyflag_llm_breaker_open") == 1
 
 
-def test_no_more_are_asked_for_at_once_than_the_settings_say(bundle, casebook, alerts):
+def test_concurrent_requests_are_limited_by_the_settings(bundle, casebook, alerts):
     under_way, most = 0, 0
 
     def script(body):
@@ -121,7 +121,7 @@ def test_no_more_are_asked_for_at_once_than_the_settings_say(bundle, casebook, a
     assert most == 2
 
 
-def test_the_same_evidence_is_paid_once(bundle, casebook, alerts):
+def test_the_same_evidence_is_requested_and_paid_for_once(bundle, casebook, alerts):
     with OpenAIServer([GOOD]) as server:
         told = Settings(llm_url=server.url, llm_model="local", llm_prompt_price=2.0, llm_answer_price=10.0)
 
@@ -139,7 +139,7 @@ def test_the_same_evidence_is_paid_once(bundle, casebook, alerts):
     assert _metric("whyflag_llm_tokens_total", kind="prompt") >= 700
 
 
-def test_a_refused_sentence_gives_way_to_the_templates(bundle, casebook, alerts):
+def test_a_refused_sentence_is_replaced_by_the_templates(bundle, casebook, alerts):
     both = json.dumps({"sentences": json.loads(FALSE)["sentences"] + json.loads(GOOD)["sentences"]})
     with narrating(bundle, casebook, [both]) as (server, narrated):
         _, (after,), _ = narrated(alerts[0])
@@ -149,12 +149,12 @@ def test_a_refused_sentence_gives_way_to_the_templates(bundle, casebook, alerts)
     assert [claim.written_by for claim in after.narrative].count("local") == 1
 
 
-def test_where_all_is_refused_the_templates_words_stand(bundle, casebook, alerts):
+def test_the_template_narrative_stands_if_every_sentence_is_refused(bundle, casebook, alerts):
     with narrating(bundle, casebook, [FALSE]) as (_, narrated):
         assert narrated(alerts[0])[1] == [None]
 
 
-def test_a_model_that_places_all_facts_well_is_shown_as_it_is(bundle, casebook, alerts, explainer):
+def test_a_fully_valid_narrative_is_shown_unchanged(bundle, casebook, alerts, explainer):
     explanation = explainer.explain(alerts[0])
     answer = answer_of(template_claims(Subject(explanation.facts, explanation.themes)))
     with narrating(bundle, casebook, [answer]) as (_, narrated):
@@ -164,7 +164,7 @@ def test_a_model_that_places_all_facts_well_is_shown_as_it_is(bundle, casebook, 
 
 
 def _takes(*formats, refusal="422"):
-    """A server that answers requests in some formats and refuses others, as different servers do."""
+    """Return a script that accepts requests in some response formats and refuses others, as real servers do."""
 
     def script(body):
         return GOOD if body.get("response_format", {}).get("type", "plain") in formats else refusal
@@ -193,7 +193,7 @@ def test_the_format_is_negotiated_once(bundle, casebook, alerts, formats, reques
             assert "anyOf" in schema["properties"]["sentences"]["items"]
 
 
-def test_a_server_that_takes_no_format_at_all_is_asked_anew_next_time(bundle, casebook, alerts):
+def test_negotiation_starts_again_if_a_server_refuses_every_format(bundle, casebook, alerts):
     with narrating(bundle, casebook, _takes(), llm_concurrency=1) as (server, narrated):
         _, after, _ = narrated(*alerts[:2])
     assert after == [None, None]
@@ -201,7 +201,7 @@ def test_a_server_that_takes_no_format_at_all_is_asked_anew_next_time(bundle, ca
     assert types == ["json_schema", "json_object", "plain"] * 2
 
 
-def test_another_prompt_by_file(bundle, casebook, alerts, tmp_path):
+def test_a_prompt_can_come_from_a_file(bundle, casebook, alerts, tmp_path):
     own = tmp_path / "ours.txt"
     own.write_text("Word this: {marker}\n{facts}\n{marker}\n")
     with narrating(bundle, casebook, [GOOD], llm_prompt=str(own)) as (server, narrated):
@@ -211,19 +211,19 @@ def test_another_prompt_by_file(bundle, casebook, alerts, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["no places", "{marker}{facts}", "{marker}\n{facts}\n{marker}\n{other}", "{marker {facts}"])
-def test_a_prompt_that_cannot_be_filled_in_is_a_wrong_setting(text, tmp_path):
+def test_a_prompt_that_cannot_be_filled_in_raises_a_settings_error(text, tmp_path):
     path = tmp_path / "bad.txt"
     path.write_text(text)
     with pytest.raises(SettingsError, match="the prompt"):
         prompt(str(path))
 
 
-def test_a_missing_prompt_names_those_there_are():
+def test_the_error_for_a_missing_prompt_lists_the_available_ones():
     with pytest.raises(SettingsError, match="narrative-3"):
         prompt("no-such-prompt")
 
 
-def test_every_prompt_is_the_one_of_the_manifest():
+def test_prompt_files_match_the_manifest():
     from importlib import resources
 
     folder = resources.files("explain").joinpath("prompts")
@@ -245,7 +245,7 @@ def test_prompts_fence_their_facts_with_a_new_marker_each_time(explainer, alerts
 def test_any_llamaindex_class_can_be_named(bundle, casebook, alerts):
     named = Settings(llm_class="llama_index.core.llms.mock.MockLLM", llm_model="mock", llm_options='{"max_tokens": 5}')
     with pytest.raises(SettingsError, match="WHYFLAG_LLM_CLASS"):
-        language_model(named)  # MockLLM takes no model
+        language_model(named)  # MockLLM accepts no model name
     with OpenAIServer([GOOD]) as server:
         options = json.dumps({"api_base": server.url, "api_key": "none", "is_chat_model": True, "max_retries": 0})
         told = Settings(llm_class="llama_index.llms.openai_like.OpenAILike", llm_model="local", llm_options=options)
@@ -257,7 +257,7 @@ def test_any_llamaindex_class_can_be_named(bundle, casebook, alerts):
         assert asyncio.run(run()).narrator == "local"
 
 
-def test_wrong_settings_are_told():
+def test_invalid_settings_raise_a_settings_error():
     with pytest.raises(SettingsError, match="WHYFLAG_LLM_MODEL"):
         language_model(Settings(llm_url="http://127.0.0.1:1/v1"))
     with pytest.raises(SettingsError, match="WHYFLAG_LLM_CLASS"):
@@ -267,7 +267,7 @@ def test_wrong_settings_are_told():
     assert language_model(Settings()) is None
 
 
-def test_a_server_that_is_not_there_is_told_in_a_word():
+def test_an_unreachable_server_raises_a_language_model_error():
     told = Settings(llm_url="http://127.0.0.1:1/v1", llm_model="m")
 
     async def run():
@@ -280,7 +280,7 @@ def test_a_server_that_is_not_there_is_told_in_a_word():
 # -- narratives by choice ------------------------------------------------------------------------------------------------------------
 
 
-def test_whatever_is_chosen_makes_a_narrative_without_a_fault(explained):
+def test_every_allowed_choice_makes_a_narrative_without_faults(explained):
     rng = random.Random(3)
     for _, explanation in explained:
         subject = Subject(explanation.facts, explanation.themes)
@@ -292,7 +292,7 @@ def test_whatever_is_chosen_makes_a_narrative_without_a_fault(explained):
         assert {claim.claim.part for claim in checked} >= {Part.WHY_UNUSUAL, Part.SIMILAR_CASES} or not explanation.themes
 
 
-def test_a_wrong_choice_is_refused_and_spoils_no_other(explained):
+def test_an_invalid_choice_is_refused_without_affecting_the_others(explained):
     _, explanation = explained[0]
     subject = Subject(explanation.facts, explanation.themes)
     answer = '{"fraud_1": "F99", "cases": "C1", "more": 7}'
@@ -302,7 +302,7 @@ def test_a_wrong_choice_is_refused_and_spoils_no_other(explained):
             parse_choices(nothing, subject)
 
 
-def test_a_model_may_choose_over_the_protocol(bundle, casebook, alerts):
+def test_a_choice_prompt_works_over_the_protocol(bundle, casebook, alerts):
     def choose(body):
         schema = body["response_format"]["json_schema"]["schema"]
         return json.dumps({name: one["enum"][0] for name, one in schema["properties"].items()})

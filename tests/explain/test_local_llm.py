@@ -1,4 +1,4 @@
-"""A real language model, offline: SmolLM2-135M-Instruct chooses the facts of narratives, in this process and behind llama.cpp's server."""
+"""A real language model, offline: SmolLM2-135M-Instruct chooses narrative facts, in process and behind llama.cpp's server."""
 
 import asyncio
 import statistics
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.local_llm
 
 
 def narrated(settings, explained, count):
-    """Let the model of some settings choose for alerts; checks every sentence and returns the seconds of each alert."""
+    """Let the configured model narrate alerts, check every sentence, and return the seconds that each alert took."""
     llm = language_model(settings)
     narrators = Narrators(llm, settings)
     taken, sentences = [], 0
@@ -70,7 +70,7 @@ def test_a_model_in_this_process_chooses_valid_narratives(explained):
 
 @contextmanager
 def llama_server():
-    """llama-cpp-python's OpenAI-compatible server with the same model; its URL."""
+    """Run llama-cpp-python's OpenAI-compatible server with the same model and yield its URL."""
     from explain.narrators.local import smollm2
 
     (port,) = free_ports(1)

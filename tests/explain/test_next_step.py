@@ -1,4 +1,4 @@
-"""The table of next steps: which one is chosen, and what a wrong table is told."""
+"""The table of next steps: which step is chosen, and how an invalid table is reported."""
 
 import pytest
 from msgspec import structs
@@ -31,7 +31,7 @@ def test_a_step_is_chosen_by_outcome_then_typology_then_theme(alerts):
     assert next_step(STEPS, of(alert, probability=None), device, testing).step.startswith("Check by hand")
     assert next_step(STEPS, of(alert, outcome=Outcome.DECLINE), device, testing).step.startswith("Block the card")
     assert next_step(STEPS, alert, device, testing).step.startswith("Stop online payments")
-    assert "device is theirs" in next_step(STEPS, alert, device, None).step, "the strongest theme for fraud, not the strongest"
+    assert "device is theirs" in next_step(STEPS, alert, device, None).step, "the strongest for fraud, not the strongest overall"
     assert next_step(STEPS, alert, themed((Theme.TIME, 1.0)), None).step == "Ask the customer to confirm the transaction."
     assert next_step(STEPS, alert, (), None).step == "Ask the customer to confirm the transaction."
 
@@ -65,28 +65,28 @@ def test_a_typology_is_likely_if_two_near_frauds_share_it(cases, expected):
         ('[[step]]\nstep = "Call."\noutcome = "approve"\n', "outcome"),
         (
             '[[step]]\nstep = "Call."\ntypology = "theft"\n[[step]]\nstep = "Call."\n',
-            "no typology 'theft'; there are card testing",
+            "unknown typology 'theft': use one of card testing",
         ),
         ('[[step]]\nstep = ""\n', "length >= 1"),
-        ('[[step]]\nstep = "Call."\ntranslations = {fr = "Appelez."}\n', "no language 'fr'; there are en, de, es"),
+        ('[[step]]\nstep = "Call."\ntranslations = {fr = "Appelez."}\n', "unknown language 'fr': use one of en, de, es"),
         ('[[step]]\nstep = "Call."\nthem = "device"\n', "unknown field `them`"),
         ("[[step", "steps.toml"),
         ("\xff", "steps.toml"),
     ],
 )
-def test_a_wrong_table_is_told(tmp_path, text, told):
+def test_an_invalid_table_raises_a_settings_error(tmp_path, text, told):
     (tmp_path / "steps.toml").write_bytes(text.encode("latin-1"))
     with pytest.raises(SettingsError, match="WHYFLAG_NEXT_STEPS") as failed:
         load_next_steps(str(tmp_path / "steps.toml"))
     assert told in str(failed.value)
 
 
-def test_a_missing_table_is_told(tmp_path):
+def test_a_missing_table_raises_a_settings_error(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
         load_next_steps(str(tmp_path / "none.toml"))
 
 
-def test_a_table_of_ones_own_is_used(alerts, bundle, casebook, tmp_path):
+def test_a_custom_table_is_used(alerts, bundle, casebook, tmp_path):
     from explain.explainer import Explainer
 
     table = '[[step]]\nstep = "Call the fraud desk."\ntranslations = {de = "Die Betrugsabteilung anrufen."}\n'

@@ -1,4 +1,4 @@
-"""Reasons by theme: what they add up to, on which side their facts are, and how rare these are."""
+"""Reasons by theme: their sum, the side of their facts, and how rare the values of those facts are."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_themes_add_up_to_the_score(explained, bundle):
         assert sizes == sorted(sizes, reverse=True)
 
 
-def test_the_probability_without_a_theme_is_that_of_the_rest(explained, bundle):
+def test_the_probability_without_a_theme_is_computed_from_the_other_themes(explained, bundle):
     for alert, explanation in explained[:50]:
         for reason in explanation.themes:
             rest = explanation.start + sum(other.contribution for other in explanation.themes if other is not reason)
@@ -53,7 +53,7 @@ def test_the_probability_without_a_theme_is_that_of_the_rest(explained, bundle):
             ) < 1e-4
 
 
-def test_facts_are_on_the_side_of_their_theme_and_separate(explained, bundle):
+def test_facts_and_their_contrasts_are_on_the_side_of_their_theme(explained, bundle):
     told = 0
     for alert, explanation in explained:
         for reason in explanation.themes:
@@ -75,7 +75,7 @@ def test_no_themes_without_a_score(alerts, explainer):
     assert explainer.explain(other).themes == ()
 
 
-def test_an_unknown_value_is_no_reason(explained, bundle):
+def test_an_unknown_value_is_not_a_reason(explained, bundle):
     alert, explanation = next((a, e) for a, e in explained if e.themes[0].facts)
     name = explanation.fact(explanation.themes[0].facts[0]).feature
     own = attribute(alert, bundle)
@@ -87,7 +87,7 @@ columns = st.lists(st.one_of(st.just(math.nan), st.integers(-5, 5).map(float)), 
 
 
 @given(columns, columns, st.integers(-6, 6).map(float))
-def test_contrast_counts_what_is_at_least_as_extreme(honest, fraud, value):
+def test_contrast_counts_values_that_are_at_least_as_extreme(honest, fraud, value):
     found = contrast(np.sort(np.array(honest, np.float32)), np.sort(np.array(fraud, np.float32)), value)
     high, honest_share, fraud_share = found.high, found.honest_share, found.fraud_share
     known = sorted(x for x in honest if not math.isnan(x))
@@ -98,7 +98,7 @@ def test_contrast_counts_what_is_at_least_as_extreme(honest, fraud, value):
         assert share == sum(extreme) / len(column)
 
 
-def test_a_flag_that_most_honest_payments_lack_separates_where_it_is_missing():
+def test_a_flag_that_most_honest_payments_lack_has_a_contrast_for_both_values():
     honest, fraud = np.sort(np.array([0.0] * 98 + [1.0] * 2, np.float32)), np.sort(np.array([0.0] * 54 + [1.0] * 46, np.float32))
     assert contrast(honest, fraud, 0.0) == Contrast(False, 0.98, 0.54)
     assert contrast(honest, fraud, 1.0) == Contrast(True, 0.02, 0.46)

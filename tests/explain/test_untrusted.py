@@ -1,4 +1,4 @@
-"""Text that others write changes nothing that is shown, reaches no prompt, vector or log, and is escaped where it is quoted."""
+"""Untrusted text changes no explanation, reaches no prompt, vector or log, and is escaped where it is quoted."""
 
 import asyncio
 import html
@@ -35,7 +35,7 @@ INJECTIONS = json.loads(Path(__file__).with_name("injections.json").read_text())
 
 @given(st.text(max_size=600))
 @settings(max_examples=300, deadline=None)
-def test_what_is_quoted_is_short_plain_and_visible(text):
+def test_quoted_text_is_short_plain_and_visible(text):
     shown = quoted(text)
     assert len(shown) <= SHOWN
     assert shown == visible(shown)
@@ -48,7 +48,7 @@ def _hostile(alert, text):
     )
 
 
-def test_no_text_of_others_changes_an_explanation(alerts, bundle):
+def test_untrusted_text_does_not_change_an_explanation(alerts, bundle):
     alert, told = alerts[-1], []
     own = attribute(alert, bundle)
     for text in ("Baker", *INJECTIONS[::10]):
@@ -70,7 +70,7 @@ class _Elements(HTMLParser):
         self.attributes += [(name, value) for name, value in attrs if name not in ("title", "value")]
 
 
-def test_none_reaches_the_page_unescaped(alerts, explainer, tmp_path):
+def test_untrusted_text_never_reaches_the_page_unescaped(alerts, explainer, tmp_path):
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
     client = TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1")
     alert, elements = alerts[-1], None
@@ -86,7 +86,7 @@ def test_none_reaches_the_page_unescaped(alerts, explainer, tmp_path):
         seen = _Elements()
         seen.feed(page.text)
         elements = elements or seen.names
-        assert seen.names <= elements | {"p", "ul", "li", "details", "summary"}, "a name made an element of its own"
+        assert seen.names <= elements | {"p", "ul", "li", "details", "summary"}, "untrusted text created an HTML element"
         assert not [name for name, value in seen.attributes if name.startswith("on") or "javascript" in (value or "")]
     queue.close()
 

@@ -1,4 +1,4 @@
-"""Every kind of fact in every form and language: what is written says the fact's values, which are read back from the text."""
+"""Every kind of fact in every form and language: the text states the fact's values, which a test reads back from it."""
 
 import re
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ CODES = {
 
 @cache
 def catalogue(language):
-    """The messages of a language by name: their own pattern and attributes."""
+    """Return the Fluent messages of a language by name."""
     source = resources.files("explain.words").joinpath(f"{language}.ftl").read_text(encoding="utf-8")
     entries = FluentParser().parse(source).body
     assert not [entry.content for entry in entries if isinstance(entry, ast.Junk)]
@@ -74,7 +74,7 @@ def patterns(message):
 
 
 def variables(pattern, messages):
-    """The variables that a pattern uses, by itself and through the messages that it refers to."""
+    """Return the variables that a pattern uses, directly or through the messages that it refers to."""
     found, stack = set(), [pattern]
     while stack:
         node = stack.pop()
@@ -185,7 +185,7 @@ def facts(draw, kind):
 
 
 class Reader:
-    """Reads values back from a text of a language, without the writer's help."""
+    """Reads values back from a text in a language, independently of the writer."""
 
     def __init__(self, language, text):
         locale = Locale.parse(LOCALES[language])
@@ -196,7 +196,7 @@ class Reader:
         self.numbers = {float(one.replace(group, "").replace(decimal, ".")) for one in found}
 
     def tells(self, value):
-        """Whether the text holds a value, rounded as a reader of this unit expects."""
+        """Return whether the text contains a value, with the rounding that is usual for its unit."""
         number = value.number
         match value.unit:
             case Unit.TEXT:
@@ -236,7 +236,7 @@ class Reader:
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_says_the_values_of_the_fact(kind, language):
+def test_a_text_states_the_values_of_its_fact(kind, language):
     messages = catalogue(language)
 
     @given(facts(kind))
@@ -272,7 +272,7 @@ def missing(language):
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_flags_sides_and_codes_are_told_apart(language):
+def test_flags_sides_and_codes_have_distinct_texts(language):
     words = writer(language)
     for op, reason in REASONS.items():
         if reason.unit is Unit.FLAG:
@@ -295,7 +295,7 @@ def test_flags_sides_and_codes_are_told_apart(language):
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_subjects_of_features_are_told_apart(language):
+def test_subjects_of_features_have_distinct_texts(language):
     for op in (Op.AMOUNT_MEAN, Op.COUNT, Op.FRAUD_REPORTS):
         value = {"value": Value(REASONS[op].unit, 3.0, currency="EUR"), "window": Value(Unit.SECONDS, 86_400.0)}
         told = {
@@ -313,7 +313,7 @@ def test_a_missing_message_is_written_in_english_and_counted(monkeypatch):
     assert missing("de") == before + 1
 
 
-def test_an_unknown_language_is_english():
+def test_an_unknown_language_falls_back_to_english():
     assert writer("xx").language == "en"
 
 
@@ -335,7 +335,7 @@ def test_an_unknown_language_is_english():
         (Value(Unit.FLAG, 1.0), "yes", "ja"),
     ],
 )
-def test_values_are_written_as_a_language_does(value, english, german):
+def test_values_are_formatted_for_the_language(value, english, german):
     assert writer("en").value(value).replace("\u00a0", " ") == english
     assert writer("de").value(value).replace("\u00a0", " ") == german
 
@@ -355,7 +355,7 @@ def test_a_sentence_joins_its_facts():
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_a_window_that_ends_before_the_payment_says_so(language):
+def test_the_text_states_the_delay_of_a_window_that_ends_before_the_payment(language):
     values = {"value": Value(Unit.COUNT, 3.0), "window": Value(Unit.SECONDS, 30 * 86_400.0)}
     plain, delayed = (
         writer(language).fact(Fact("F1", "feature-fraud-count", Subject.MERCHANT, own), Form.CLAUSE)
@@ -366,7 +366,7 @@ def test_a_window_that_ends_before_the_payment_says_so(language):
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_and_does_not_go_on_with_a_condition(language):
+def test_a_fact_after_a_conditional_clause_is_joined_by_a_semicolon(language):
     theme = Fact(
         "M1",
         "theme",
@@ -380,6 +380,6 @@ def test_and_does_not_go_on_with_a_condition(language):
 
 
 @pytest.mark.parametrize("minute", range(0, 1440, 7))
-def test_a_time_of_day_is_told_to_the_minute(minute):
+def test_a_time_of_day_is_written_to_the_minute(minute):
     hour = float(np.float32(minute / 60))
     assert writer("en").value(Value(Unit.CLOCK, hour)) == f"{minute // 60:02d}:{minute % 60:02d}"

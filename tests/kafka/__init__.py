@@ -1,4 +1,4 @@
-"""Apache Kafka for tests and development, without Docker: a broker's jars by Maven, its process under our control."""
+"""Apache Kafka for tests and development, without Docker: Maven fetches the jars, and tests control the broker process."""
 
 from tests.kafka.broker import KafkaCluster, Node, emptied, obtain_jars
 

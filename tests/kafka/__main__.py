@@ -1,4 +1,4 @@
-"""``python -m tests.kafka``: a broker with whyflag's topics for development, until Ctrl-C."""
+"""``python -m tests.kafka``: run a development broker with whyflag's topics until Ctrl-C."""
 
 import signal
 import sys
@@ -13,12 +13,12 @@ from tests.kafka import KafkaCluster
 def main() -> None:
     """Run until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    print("starting Apache Kafka (its jars are fetched by Maven the first time) …", flush=True)
+    print("starting Apache Kafka (Maven fetches its jars the first time) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="whyflag-kafka-") as folder:
         try:
             with KafkaCluster(Path(folder), lasting=True) as kafka:
                 create_topics(Settings(kafka_bootstrap=kafka.bootstrap), partitions=4, replication=1)
-                print(f"Kafka is at {kafka.bootstrap}, with all topics; Ctrl-C stops it and forgets its data.")
+                print(f"Kafka is running at {kafka.bootstrap} with all topics; Ctrl-C stops it and deletes its data.")
                 print(f"  export WHYFLAG_KAFKA_BOOTSTRAP={kafka.bootstrap}", flush=True)
                 signal.pause()
         except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """
-Kafka brokers in KRaft mode on loopback, each in a folder of its own, that can be killed, paused and started again.
+Kafka brokers in KRaft mode on loopback, each in its own folder, that can be killed, paused and restarted.
 
-The jars come from Maven once and are kept in the user's cache. A node is broker and controller at once.
+Maven fetches the jars once into the user's cache. Each node is both broker and controller.
 """
 
 import base64
@@ -28,10 +28,10 @@ _START_SECONDS = 60.0  # a node takes about 5 s on an idle core
 
 def obtain_jars() -> Path:
     """
-    The folder of the broker's jars, fetched by Maven when this pom is new here.
+    Return the folder of the broker's jars; Maven fetches them if this version of ``pom.xml`` is not cached yet.
 
     Raises:
-        RuntimeError: if Java or Maven is missing or Maven fails; says which.
+        RuntimeError: if Java or Maven is missing, or if Maven fails; the message says which.
     """
     for program in ("java", "mvn"):
         if shutil.which(program) is None:
@@ -62,8 +62,8 @@ class Node:
         others: dict[str, object] | None = None,
     ) -> None:  # fmt: skip
         """
-        ``voters`` are (number, controller port) of all nodes; clients are told to come to ``advertised``. ``others`` are broker settings
-        that take the place of those here.
+        ``voters`` are the (number, controller port) pairs of all nodes; clients are told to connect to port ``advertised``.
+        ``others`` overrides broker settings.
         """
         self.port, self._jars, self.folder, self._options = port, jars, folder, options
         folder.mkdir()
@@ -88,7 +88,7 @@ class Node:
             "min.insync.replicas": min(2, replicas),
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 2000,
-            "log.cleaner.backoff.ms": 1000,  # compaction soon, so that tests meet compacted logs
+            "log.cleaner.backoff.ms": 1000,  # compact early, so that tests see compacted logs
             **(others or {}),
         }
         self._settings = folder / "server.properties"
@@ -101,7 +101,7 @@ class Node:
         ]  # fmt: skip
 
     def format(self, cluster: str, *arguments: str) -> None:
-        """Give the node its identity; once."""
+        """Format the node's storage with the cluster id; call it once."""
         command = self._java(
             "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._settings), *arguments
         )
@@ -110,7 +110,7 @@ class Node:
             raise RuntimeError(f"Kafka's storage cannot be formatted: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
     def start(self) -> None:
-        """Start the process; it answers some seconds later."""
+        """Start the process; the broker answers a few seconds later."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._java("kafka.Kafka", str(self._settings)), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -121,20 +121,20 @@ class Node:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """``kill -9``."""
+        """Kill the process with SIGKILL."""
         self._signal(signal.SIGKILL)
         self.process.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nobody answers."""
+        """Send SIGSTOP: connections stay open but get no answer."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """An orderly end, or a kill after 30 s."""
+        """Terminate the process; kill it if it has not exited after 30 s."""
         if self.process is None or self.process.poll() is not None:
             return
         self.resume()
@@ -146,12 +146,12 @@ class Node:
 
 
 class KafkaCluster:
-    """``with KafkaCluster(folder) as kafka: ... kafka.bootstrap``; ``kafka.nodes`` can be killed, paused and started again."""
+    """``with KafkaCluster(folder) as kafka: ... kafka.bootstrap``: a cluster whose ``nodes`` can be killed, paused, restarted."""
 
     def __init__(self, folder: Path, nodes: int = 1, advertised: list[int] | None = None, lasting: bool = False) -> None:
         """
-        ``advertised`` ports, one a node, put a proxy between clients and brokers. A ``lasting`` broker starts more slowly and runs
-        faster: Java compiles what is hot with all it has.
+        ``advertised`` lists one proxy port per node; clients connect to it instead of the broker. A ``lasting`` broker starts
+        more slowly but runs faster, because Java uses its full JIT compiler.
         """
         folder.mkdir(parents=True, exist_ok=True)
         ports = free_ports(2 * nodes)
@@ -178,20 +178,20 @@ class KafkaCluster:
         return self
 
     def wait(self) -> None:
-        """Until the brokers answer."""
+        """Wait until the brokers answer."""
         self.wait_for(self.nodes)
 
     @staticmethod
     def wait_for(nodes: list[Node]) -> None:
-        """Until some brokers answer on the port that ``Node`` was given."""
+        """Wait until the given brokers answer on the port passed to ``Node``."""
         servers = [f"127.0.0.1:{node.port}" for node in nodes]
         deadline = time.monotonic() + _START_SECONDS
         while True:
             for node in nodes:
                 if node.process is not None and node.process.poll() is not None:
-                    raise RuntimeError(f"a Kafka node ended at its start:\n{node.log.read_text()[-3000:]}")
+                    raise RuntimeError(f"a Kafka node exited while starting:\n{node.log.read_text()[-3000:]}")
             try:
-                for node in nodes:  # kafka-python leaks its socket where nobody listens yet
+                for node in nodes:  # kafka-python leaks its socket if nothing listens on the port yet
                     socket.create_connection(("127.0.0.1", node.port), timeout=1).close()
                 admin = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=2000)
                 try:
@@ -206,7 +206,7 @@ class KafkaCluster:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End every node."""
+        """Stop every node."""
         for node in self.nodes:
             node.stop()
 
@@ -215,7 +215,7 @@ class KafkaCluster:
 
 
 def emptied(bootstrap: str) -> None:
-    """Delete our topics and all groups, and wait until they are gone: a cluster as good as new."""
+    """Delete whyflag's topics, wait until they are gone, and delete all consumer groups."""
     admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
     try:
         ours = {topic.name for topic in TOPICS}

@@ -1,4 +1,4 @@
-"""A TCP proxy before a broker that delays, cuts and swallows what passes through it."""
+"""TCP proxy in front of a broker that can delay traffic, cut connections and swallow replies."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,10 @@ from types import TracebackType
 
 
 class Proxy:
-    """``with Proxy(listen, target) as proxy``: ``proxy.delay`` seconds, ``proxy.cut()``, ``proxy.swallow_replies``."""
+    """Proxy as a context manager; set ``delay`` (seconds) and ``swallow_replies``, or call ``cut()`` to abort connections."""
 
     def __init__(self, listen: int, target: int) -> None:
-        """Both are ports on loopback."""
+        """``listen`` and ``target`` are ports on loopback."""
         self._listen, self._target = listen, target
         self.delay = 0.0
         self.swallow_replies = False

@@ -1,7 +1,7 @@
 """
-A Kafka broker as a bank runs it: TLS, client certificates or passwords (SCRAM, PLAIN), and rights that are enforced.
+A Kafka broker as a bank runs it: TLS, client certificates or passwords (SCRAM, PLAIN), and enforced ACLs.
 
-Certificates and passwords are made anew for each broker.
+Each broker gets new certificates and passwords.
 """
 
 import base64
@@ -37,7 +37,7 @@ class Authority:
         self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str) -> Path:
-        """A PEM file with a key and its certificate for ``name``, valid for loopback."""
+        """Write a PEM file with a key and certificate for ``name``, valid for loopback, and return its path."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         certificate = self._signed(_named(name), key, names)
@@ -67,7 +67,7 @@ def _named(name: str) -> x509.Name:
 
 
 class SecuredKafka:
-    """``with SecuredKafka(folder) as kafka: kafka.settings("score")``; rights are refused unless they were created."""
+    """Secured broker: ``with SecuredKafka(folder) as kafka: kafka.settings("score")``. Without an ACL, access is denied."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class SecuredKafka:
             "inter.broker.listener.name": "INSIDE",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "allow.everyone.if.no.acl.found": "false",
-            "super.users": "User:ANONYMOUS;User:admin",  # anonymous: the broker itself and this harness, inside
+            "super.users": "User:ANONYMOUS;User:admin",  # anonymous: the broker and this harness, on INSIDE
             "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN",
             "listener.name.ssl.ssl.client.auth": "required",
             "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{plain} required user_plain="{self.passwords["plain"]}";',
@@ -127,11 +127,11 @@ class SecuredKafka:
 
     @staticmethod
     def user(name: str) -> str:
-        """Kafka's name of a user."""
+        """Return the Kafka user name."""
         return name if name in ("admin", "plain") else f"whyflag-{name}"
 
     def settings(self, name: str, mechanism: str = "SCRAM-SHA-512", **changes: object) -> Settings:
-        """Settings of a user that logs in with a password."""
+        """Return settings for a user that logs in with a password."""
         values: dict[str, object] = {
             "kafka_bootstrap": f"127.0.0.1:{self._sasl}",
             "kafka_security": "SASL_SSL",
@@ -143,7 +143,7 @@ class SecuredKafka:
         return Settings(**(values | changes))  # type: ignore[arg-type]
 
     def with_certificate(self, name: str) -> Settings:
-        """Settings of a client that shows a certificate; Kafka calls it ``User:CN=name``."""
+        """Return settings for a client that presents a certificate; its Kafka principal is ``User:CN=name``."""
         return Settings(
             kafka_bootstrap=f"127.0.0.1:{self._tls}",
             kafka_security="SSL",

@@ -1,4 +1,4 @@
-"""A bundle is what its name says, and nothing else is read or run."""
+"""Bundle loading: the content must match the version, and no other file is read or executed."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ def copy(bundle_dir, tmp_path):
 
 
 def rehashed(folder):
-    """Make a manifest that fits whatever the files hold now."""
+    """Rewrite the manifest to match the current files and return the new version."""
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(manifest["files"])}
     manifest["version"] = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()[:12]
@@ -42,7 +42,7 @@ def lenient_policy(folder):
     (folder / POLICY).write_text(json.dumps(policy | {"review": 1.0, "decline": 1.0}))
 
 
-def test_a_changed_bundle_is_not_loaded_under_another_ones_name(bundle_dir, tmp_path):
+def test_a_tampered_bundle_is_not_loaded_under_the_original_version(bundle_dir, tmp_path):
     store = BundleStore(tmp_path / "store")
     version = store.add(bundle_dir)
     store.promote(version, "", "me", "first")
@@ -55,7 +55,7 @@ def test_a_changed_bundle_is_not_loaded_under_another_ones_name(bundle_dir, tmp_
         store.open(version)
 
 
-def test_files_outside_the_list_are_not_read(copy):
+def test_a_manifest_with_extra_or_missing_files_is_refused(copy):
     manifest = json.loads((copy / MANIFEST).read_text())
     for files in (
         manifest["files"] | {"../secret": "0" * 64},
@@ -103,7 +103,7 @@ def _written(path, key, private):
     return str(path)
 
 
-def test_with_a_public_key_only_what_its_owner_promoted_is_used(bundle_dir, other_bundle_dir, tmp_path):
+def test_a_store_with_a_public_key_accepts_only_bundles_signed_by_its_owner(bundle_dir, other_bundle_dir, tmp_path):
     key = Ed25519PrivateKey.generate()
     settings = Settings(
         bundle_signing_key=_written(tmp_path / "private.pem", key, True),
@@ -144,7 +144,7 @@ def test_rules_are_signed_with_the_bundle(bundle_dir, bundle, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
-def test_a_file_that_holds_no_key_is_told(tmp_path, content):
+def test_a_file_without_a_key_raises_a_settings_error(tmp_path, content):
     (tmp_path / "key.pem").write_bytes(content)
     with pytest.raises(SettingsError, match="WHYFLAG_BUNDLE_PUBLIC_KEY"):
         verifying_key(Settings(bundle_public_key=str(tmp_path / "key.pem")))
@@ -152,7 +152,7 @@ def test_a_file_that_holds_no_key_is_told(tmp_path, content):
         signing_key(Settings(bundle_signing_key=str(tmp_path / "key.pem")))
 
 
-def test_a_key_of_another_kind_is_told(tmp_path):
+def test_a_key_of_another_type_raises_a_settings_error(tmp_path):
     subprocess.run(
         ["openssl", "genpkey", "-algorithm", "ed448", "-out", str(tmp_path / "k.pem")], check=True, capture_output=True
     )
@@ -160,8 +160,8 @@ def test_a_key_of_another_kind_is_told(tmp_path):
         signing_key(Settings(bundle_signing_key=str(tmp_path / "k.pem")))
 
 
-def test_a_damaged_booster_is_refused_and_harms_nobody(bundle_dir, bundle):
-    """The library crashes or never ends on most of these; here they end in a child process."""
+def test_a_damaged_booster_is_refused_without_crashing_the_process(bundle_dir, bundle):
+    """XGBoost crashes or hangs on most of these files, so a child process tries them."""
     raw, rng, refused = (bundle_dir / MODEL).read_bytes(), random.Random(5), 0
     for number in range(12):
         damaged = bytearray(raw)
@@ -178,7 +178,7 @@ def test_a_damaged_booster_is_refused_and_harms_nobody(bundle_dir, bundle):
     assert refused >= 10
 
 
-def test_a_booster_that_does_not_come_to_an_end_is_refused(monkeypatch, tmp_path):
+def test_a_booster_whose_trial_hangs_is_refused(monkeypatch, tmp_path):
     endless = tmp_path / "endless.py"
     endless.write_text("while True: pass\n")
     monkeypatch.setattr(booster, "_TRIAL", endless)
@@ -204,7 +204,7 @@ def test_a_bundle_of_another_pan_key_is_refused(copy):
 
 
 def _forest(copy, **changes):
-    """Replace arrays of a bundle's forest."""
+    """Replace arrays in a bundle's forest and return the original ones."""
     with np.load(copy / FOREST) as arrays:
         kept = dict(arrays)
     np.savez(copy / FOREST, **(kept | changes))
@@ -214,7 +214,7 @@ def _forest(copy, **changes):
 
 @pytest.mark.parametrize("name", ["roots", "depths", "feature", "left", "length", "usual_length", "median", "threshold"])
 def test_a_damaged_forest_is_refused(copy, name):
-    """Its walk is compiled and checks nothing: it would leave its arrays, or never end."""
+    """The compiled tree walk does not check bounds: on a damaged forest it would read out of bounds or loop forever."""
     kept = _forest(copy)
     wrong = {
         "roots": np.full_like(kept["roots"], 2**30), "depths": np.full_like(kept["depths"], 2**31 - 1), "left": np.full_like(kept["left"], 2**30),
@@ -234,7 +234,7 @@ def test_a_damaged_forest_is_refused(copy, name):
         (MANIFEST, b'{"version":"\xff"}'), (MANIFEST, b'{"files":' + b"[" * 20_000), (MODEL, b""),
     ],
 )  # fmt: skip
-def test_whatever_a_file_holds_the_bundle_is_refused_in_words(copy, name, content):
+def test_malformed_file_content_raises_a_bundle_error(copy, name, content):
     (copy / name).write_bytes(content)
     if name != MANIFEST:
         rehashed(copy)
@@ -242,7 +242,7 @@ def test_whatever_a_file_holds_the_bundle_is_refused_in_words(copy, name, conten
         load_bundle(copy)
 
 
-def test_arrays_that_say_they_are_huge_are_refused_before_they_are_made(copy):
+def test_arrays_with_a_huge_declared_shape_are_refused_before_allocation(copy):
     raw = io.BytesIO()
     np.lib.format.write_array_header_1_0(raw, {"shape": (10**14,), "fortran_order": False, "descr": "<i4"})
     with zipfile.ZipFile(copy / FOREST, "w") as archive:
@@ -262,8 +262,8 @@ def test_arrays_that_say_they_are_huge_are_refused_before_they_are_made(copy):
         ("right_children", 1),
     ],
 )
-def test_a_booster_whose_trees_are_none_is_refused_on_whatever_path(bundle, field, value):
-    """XGBoost checks none of this, and a trial walks only some of the paths."""
+def test_a_booster_with_a_corrupt_tree_node_is_refused(bundle, field, value):
+    """XGBoost does not validate these fields, and a trial prediction visits only some of the tree paths."""
     model = json.loads(bundle.booster.save_raw("json"))
     trees = model["learner"]["gradient_booster"]["model"]["trees"]
     tree = max(trees, key=lambda one: len(one["left_children"]))
@@ -274,7 +274,7 @@ def test_a_booster_whose_trees_are_none_is_refused_on_whatever_path(bundle, fiel
 
 
 @pytest.mark.parametrize("content", [b'{"challenger":"\xff"}', b'{"champions":' + b"[" * 200_000, b"nonsense"])
-def test_a_damaged_pointer_is_told(tmp_path, content):
+def test_a_damaged_pointer_file_raises_a_bundle_error(tmp_path, content):
     (tmp_path / "current.json").write_bytes(content)
     with pytest.raises(BundleError, match="cannot be read"):
         _ = BundleStore(tmp_path).current

@@ -1,4 +1,4 @@
-"""Drift: the index on worked examples, the simulator's drift found and its absence not, and what became of decisions."""
+"""Drift: the stability index on a worked example, detection of simulated drift, and counts of matured decisions."""
 
 import math
 
@@ -22,7 +22,7 @@ from training.data.readers import TransactionFile
 from training.simulator import SimulationSpec, simulate
 
 
-def test_the_index_of_a_worked_example():
+def test_the_stability_index_of_a_worked_example():
     shares = np.zeros((1, BINS + 1), np.float32)
     shares[0, :2] = 0.5
     counts = np.zeros((1, BINS + 1), np.int64)
@@ -57,16 +57,16 @@ def _features(drift: bool, tmp_path):
     return dict(zip(spec.feature_names, stability(shares, counted(late, edges)), strict=True))
 
 
-def test_the_simulators_drift_is_found_and_its_absence_is_not(tmp_path):
+def test_simulated_drift_is_detected_without_false_alarms(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     still, moved = _features(False, tmp_path / "a"), _features(True, tmp_path / "b")
-    # amounts and the share of online purchases are what drifts: means and shares show it, single transactions hardly
+    # amounts and the share of online purchases drift: visible in means and shares, hardly in single transactions
     drifting = ("card_amount_mean_30d", "card_online_share_30d", "merchant_amount_mean_30d")
     assert max(still[name] for name in drifting) < STABLE / 2, still
     assert max(moved[name] for name in drifting) > STABLE, moved
 
 
-def test_a_window_turns_when_it_is_full_and_forgets_by_half():
+def test_a_full_window_turns_and_halves_the_weight_of_past_counts():
     rng = np.random.default_rng(0)
     usual = rng.normal(size=(5000, 2)).astype(np.float32)
     window = DriftWindow(*distributions(usual), size=1000)
@@ -79,7 +79,7 @@ def test_a_window_turns_when_it_is_full_and_forgets_by_half():
             pass
         indices.append(window.turn())
     shift = [float(index[0]) for index in indices]
-    assert shift == sorted(shift), "the past counts less and less"
+    assert shift == sorted(shift), "each turn must weigh past counts less"
     assert shift[-1] > SHIFTED > indices[-1][1]
 
 
@@ -122,7 +122,7 @@ def test_decisions_are_counted_when_their_labels_are_due():
     matured.label(_label(1, 50))
     matured.label(_label(3, 60))
     matured.label(_label(2, 60))
-    matured.label(_label(2, 70, fraud=False))  # taken back
+    matured.label(_label(2, 70, fraud=False))  # retracted
     assert _counts() == before, "nothing is due yet"
     matured.see(_columns([125], [5]), _scores([0.5], [1]))
     after = _counts()
@@ -133,7 +133,7 @@ def test_decisions_are_counted_when_their_labels_are_due():
     }  # fmt: skip
 
 
-def test_where_too_many_wait_what_stays_stands_for_the_rest():
+def test_when_too_many_decisions_wait_a_sample_keeps_the_counts_right():
     before = _counts()
     rng = np.random.default_rng(1)
     n = 40_000
@@ -153,8 +153,8 @@ def test_where_too_many_wait_what_stays_stands_for_the_rest():
     assert len(matured) < 5_000
 
 
-def test_alerts_alone_may_be_too_many():
-    """A model that fails sends all to review: what waits stays bounded, and nothing fails."""
+def test_the_number_of_waiting_alerts_stays_bounded():
+    """A failing model sends every transaction to review; the waiting decisions stay bounded and nothing raises."""
     matured = Matured(delay_ms=10**9, room=1_000)
     rng = np.random.default_rng(2)
     for begin in range(0, 200_000, 500):

@@ -55,7 +55,7 @@ STARTS = (
     4_000_000_000_000,
 )
 
-# Floating error is inherent in these alone; all others are ratios of integers, and must be right to the last bit.
+# Only these have inherent floating-point error; all others are ratios of integers and must match to the last bit.
 TOLERANCE = {"amount_zscore": (1e-4, 1e-4), "distance": (1e-6, 1e-6), "speed": (1e-6, 1e-4)}
 
 
@@ -150,8 +150,8 @@ def label(of: Transaction, label_time: int, fraud: bool = True) -> Label:
 @st.composite
 def streams(draw, steps=SMALL_STEPS, amounts=AMOUNTS, cards="ab", labels=True, max_size=40):
     """
-    Transactions and labels in order of arrival. Each is placed in time at a telling distance from one of the last few, so
-    that window edges, ties and late arrivals are common.
+    Draw transactions and labels in order of arrival. The time of each differs from that of one of the last few by a step near a
+    window length or by zero, so that window edges, ties and late arrivals are common.
     """
     pick = st.sampled_from
     event = st.tuples(
@@ -179,7 +179,7 @@ def streams(draw, steps=SMALL_STEPS, amounts=AMOUNTS, cards="ab", labels=True, m
             currency=currency, mcc=mcc, country=country, channel=channel, device_id=device, lat=lat, lon=lon,
         )  # fmt: skip
         if again == 1 and len(arrived) > 1:
-            made = arrived[-2]  # to the letter
+            made = arrived[-2]  # an exact copy
         arrived.append(made)
         stream.append(made)
     return stream
@@ -188,7 +188,7 @@ def streams(draw, steps=SMALL_STEPS, amounts=AMOUNTS, cards="ab", labels=True, m
 def random_stream(
     seed: int, n: int, cards: int, merchants: int, steps=SMALL_STEPS, hot: float = 0.0
 ) -> list[Transaction | Label]:
-    """As ``streams``, but long; a share ``hot`` of the transactions is of one card and one merchant."""
+    """Return a long stream like those of ``streams``; a share ``hot`` of the transactions has one card and one merchant."""
     rng = random.Random(seed)
     arrived: list[Transaction] = []
     stream: list[Transaction | Label] = []
@@ -218,7 +218,7 @@ def random_stream(
             lon=lon,
         )
         if earlier and rng.random() < 0.5:
-            made = earlier  # to the letter
+            made = earlier  # an exact copy
         arrived.append(made)
         stream.append(made)
     return stream
@@ -236,7 +236,7 @@ def labels_of(stream) -> list[Label]:
 
 
 def engine_rows(engine: FeatureEngine | EntityEngine, stream, recent: int = 0):
-    """X, duplicates, recent rows and columns of a stream fed to an engine, in runs between labels."""
+    """Feed a stream to an engine in runs between labels; return X, duplicates, recent rows, merchants and marks."""
     parts = []
     for is_label, run in groupby(stream, key=lambda message: isinstance(message, Label)):
         if is_label:
@@ -365,7 +365,7 @@ def test_a_busy_key_keeps_its_newest_transactions(history):
 
 
 @pytest.mark.parametrize("history", [1, 3, 5, 12])
-def test_a_history_that_is_no_power_of_two_is_kept_to_the_row(history):
+def test_a_history_length_that_is_not_a_power_of_two_is_kept_exactly(history):
     spec = small_spec(exact_entity(history=history), bucketed_entity(history=history))
     check_against_oracle(spec, random_stream(history, 200, cards=2, merchants=2, hot=0.5))
 
@@ -393,7 +393,7 @@ def test_state_grows_over_thousands_of_keys_without_changing_a_feature(entity):
 
 
 def assert_batches_agree(spec: FeatureSpec, columns: TransactionColumns, labels: LabelColumns):
-    """Replay in batches of several sizes; returns what one at a time gave."""
+    """Assert that replays in batches of several sizes agree; return the result of batch size 1."""
     one = run_replay(spec, columns, labels, 1)
     for batch in (7, 256):
         for ours, theirs in zip(run_replay(spec, columns, labels, batch), one, strict=True):
@@ -404,14 +404,14 @@ def assert_batches_agree(spec: FeatureSpec, columns: TransactionColumns, labels:
 @pytest.mark.parametrize("name", ROOMY_SPECS)
 @lenient(30)
 @given(stream=streams(max_size=60))
-def test_batch_size_changes_no_bit(name, stream):
+def test_batch_size_does_not_change_results(name, stream):
     spec, transactions, labels = ROOMY_SPECS[name], transactions_of(stream), by_label_time(stream)
     if transactions:
         X, duplicate, *_ = assert_batches_agree(spec, FeatureEngine(spec).columns(transactions), label_columns(labels))
         assert_rows(features_in(spec), X, duplicate, rows_of(spec, [*labels, *transactions]))
 
 
-def test_batch_size_changes_no_bit_over_a_long_stream():
+def test_batch_size_does_not_change_results_over_a_long_stream():
     spec = small_spec(exact_entity(history=8), bucketed_entity(history=512))
     stream = random_stream(11, 3000, cards=200, merchants=30, hot=0.05)
     X, duplicate, *_ = assert_batches_agree(
@@ -462,7 +462,7 @@ def test_a_label_known_only_later_does_not_displace_a_known_one(name):
 
 
 def labelled(reports: list[tuple[int, bool]], times: list[int], name: str, merchant_entity: Entity) -> list[float]:
-    """A feature at ``times`` after a transaction at 0 with ``reports`` (label time, fraud), all in seconds."""
+    """Return a feature at ``times``, after a transaction at 0 that has ``reports`` (label time, fraud); times in seconds."""
     spec = small_spec(merchant_entity)
     first = transaction("first", FRIDAY_MIDNIGHT)
     stream = [first, *(label(first, FRIDAY_MIDNIGHT + when * SECOND, fraud) for when, fraud in reports)]
@@ -479,7 +479,7 @@ def test_a_fraud_counts_from_its_label_time_on():
     assert labelled([(30, True)], [10, 29, 30, 31], "merchant_fraud_reports_1m", bucketed_entity()) == [0, 0, 1, 1]
 
 
-def test_a_fraud_leaves_the_window_of_its_event_time_and_a_report_that_of_its_label_time():
+def test_fraud_counts_expire_by_event_time_and_fraud_reports_by_label_time():
     assert labelled([(30, True)], [59, 60, 61], "merchant_fraud_count_1m", EXACT_MERCHANT) == [1, 0, 0]
     assert labelled([(30, True)], [59, 89, 90, 91], "merchant_fraud_reports_1m", bucketed_entity()) == [1, 1, 0, 0]
 
@@ -489,7 +489,7 @@ def test_a_fraud_leaves_the_window_of_its_event_time_and_a_report_that_of_its_la
     [
         ([(10, True), (20, False)], [0, 1, 1, 0, 0]),
         ([(10, True), (20, False), (25, True)], [0, 1, 1, 0, 1]),
-        ([(10, True), (5, False)], [0, 1, 1, 1, 1]),  # what an older label says is overruled already
+        ([(10, True), (5, False)], [0, 1, 1, 1, 1]),  # the older label is already overruled
         ([(5, False), (10, True)], [0, 1, 1, 1, 1]),
     ],
 )
@@ -509,7 +509,7 @@ def test_a_label_known_at_once_does_not_count_for_its_own_transaction(entity, na
     assert column(spec, engine_rows(FeatureEngine(spec), stream)[0], name) == [0, 1]
 
 
-def test_the_same_label_twice_is_the_same_as_once():
+def test_a_repeated_label_counts_once():
     assert labelled([(10, True), (10, True), (12, True)], [9, 10, 15], "merchant_fraud_count_5m", EXACT_MERCHANT) == [0, 1, 1]
 
 
@@ -534,7 +534,7 @@ def test_duplicates_are_nan_and_change_nothing(name, stream, place, step):
     assert np.array_equal(X[~duplicate], fresh, equal_nan=True)
 
 
-def test_a_transaction_id_is_a_duplicate_while_it_is_kept_and_of_the_same_card():
+def test_a_repeated_transaction_id_is_a_duplicate_within_the_retention_of_the_same_card():
     spec = small_spec(exact_entity(lateness="30s"))
     retention = 5 * MINUTE + 30 * SECOND
     start = FRIDAY_MIDNIGHT
@@ -555,7 +555,7 @@ def test_a_transaction_id_is_a_duplicate_while_it_is_kept_and_of_the_same_card()
         {"device_id": "d"}, {"lat": 1.0, "lon": 2.0}, {"event_time": FRIDAY_MIDNIGHT + 1},
     ],
 )  # fmt: skip
-def test_an_id_that_comes_back_with_other_content_is_another_transaction_and_marked(changes):
+def test_a_reused_id_with_other_content_is_a_new_transaction_and_marked(changes):
     spec = small_spec(exact_entity())
     first = {"event_time": FRIDAY_MIDNIGHT, "amount": 1000}
     stream = [transaction(1, **first), transaction(1, **(first | changes)), transaction(1, **first)]
@@ -565,15 +565,15 @@ def test_an_id_that_comes_back_with_other_content_is_another_transaction_and_mar
     check_against_oracle(spec, stream)
 
 
-def test_unpriced_amounts_are_told_apart():
-    """An amount without an exchange rate is no amount to a feature, but it is what was bought."""
+def test_amounts_without_an_exchange_rate_still_distinguish_transactions():
+    """Features ignore an amount without an exchange rate, but it is part of the transaction's content."""
     spec = small_spec(exact_entity())
     stream = [transaction(1, FRIDAY_MIDNIGHT, amount=amount, currency="XXX") for amount in (1, 2)]
     assert engine_rows(FeatureEngine(spec), stream)[1].tolist() == [False, False]
 
 
 def test_an_event_is_late_when_it_is_older_than_the_newest_by_more_than_the_lateness():
-    """The newest of all cards, not of its own: a card that is used seldom can be backdated too."""
+    """The newest event of any card counts, not only of the same card: a rarely used card can be backdated too."""
     spec = small_spec(exact_entity(lateness="30s"))
     times = [("a", 0), ("b", 60), ("a", 30), ("a", 29.999), ("c", 29.999), ("b", 60)]
     stream = [transaction(number, FRIDAY_MIDNIGHT + int(when * SECOND), card) for number, (card, when) in enumerate(times)]
@@ -603,7 +603,7 @@ def test_a_window_is_open_at_its_beginning_and_closed_at_its_end():
         assert column(spec, X, "merchant_count_10s")[-1] == expected
 
 
-def test_a_bucketed_window_is_of_the_complete_buckets_before_this_one():
+def test_a_bucketed_window_covers_the_complete_buckets_before_the_current_one():
     spec = small_spec(bucketed_entity())
     start = 1_577_404_800_000  # a multiple of every resolution
     stream = [transaction(number, start + when) for number, when in enumerate((0, 9_999, 10_000, 59_999, 60_000, 69_999, 70_000))]
@@ -612,10 +612,10 @@ def test_a_bucketed_window_is_of_the_complete_buckets_before_this_one():
     assert column(spec, X, "merchant_count_2m") == [0, 0, 0, 0, 4, 4, 4]
 
 
-def test_a_late_transaction_is_not_counted_in_a_bucket_that_is_gone():
+def test_a_late_transaction_is_not_counted_in_an_expired_bucket():
     spec = small_spec(bucketed_entity())
     start = 1_577_404_800_000
-    ring = 8 * 10 * SECOND  # 1 + 75 s // 10 s places
+    ring = 8 * 10 * SECOND  # 1 + 75 s // 10 s buckets
     late = transaction("late", start + 1)
     for newer, expected in ((ring - 10 * SECOND, 1), (ring, 0)):
         stream = [transaction(1, start + newer), late, transaction(2, start + 10 * SECOND)]
@@ -633,7 +633,7 @@ def test_the_last_four_devices_are_remembered():
     check_against_oracle(spec, stream)
 
 
-def test_a_place_is_that_of_the_newest_transaction_where_the_card_was():
+def test_distance_and_speed_use_the_newest_location_that_is_not_online():
     spec = small_spec(exact_entity(windows=("1m", "1d")))
     start, brussels, sydney = FRIDAY_MIDNIGHT, {"lat": 50.8503, "lon": 4.3517}, {"lat": -33.8688, "lon": 151.2093}
     stream = [
@@ -661,7 +661,7 @@ def table_of(transactions: list[Transaction]) -> pa.Table:
 
 @lenient(80)
 @given(streams(amounts=HUGE_AMOUNTS, labels=False), st.integers(0, 40), st.integers(0, 40), st.booleans())
-def test_columns_of_a_table_are_those_of_its_messages(stream, cut, begin, known):
+def test_table_columns_equal_the_columns_of_the_messages(stream, cut, begin, known):
     rates = {"USD": 0.9, "JPY": 0.0061} if known else {}
     table = pa.concat_tables([table_of(stream[:cut]), table_of(stream[cut:])])
     begin = min(begin, len(stream) - 1)
@@ -702,7 +702,7 @@ def test_arrow_strings_hash_as_python_strings(texts, begin):
 
 
 def published_differences() -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """For each published feature which rows differ, bool [n]; and which rows share card and second with another."""
+    """Return, for each published feature, which rows differ (bool [n]), and which rows share card and second with another."""
     spec = handbook_spec()
     source = TransactionFile(HANDBOOK / "transactions.parquet", load_mapping("handbook"))
     dataset = load_dataset(source, spec, None, Privacy(), lambda _: None)
@@ -718,7 +718,7 @@ def published_differences() -> tuple[dict[str, np.ndarray], np.ndarray]:
     for f, name in enumerate(spec.feature_names):
         if name in published.column_names:
             theirs = published[name].to_numpy().astype(np.float32)
-            # a mean of nothing but zeros is published as what a running sum had left over, some 1e-14
+            # the published mean of zeros alone is the residue of a running sum, about 1e-14
             differing[name] = (X[rows, f] != theirs) & (np.abs(X[rows, f] - theirs) > 1e-9)
     seconds = dataset.columns.event_time // SECOND
     _, group, size = np.unique(
@@ -728,7 +728,7 @@ def published_differences() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HANDBOOK.is_dir(), reason="the Fraud Detection Handbook's data is not here (shared/data/handbook)")
+@pytest.mark.skipif(not HANDBOOK.is_dir(), reason="the Fraud Detection Handbook's data is missing (shared/data/handbook)")
 def test_handbook_published_features():
     differing, tied = published_differences()
     assert len(differing) == 14

@@ -39,7 +39,7 @@ def X(world, bundle):
 
 
 @pytest.mark.parametrize("spec", [default_spec(), handbook_spec()])
-def test_a_spec_survives_its_file_and_keeps_its_version(spec):
+def test_a_spec_round_trips_and_keeps_its_version(spec):
     again = decode_spec(encode_spec(spec))
     assert again == spec
     assert again.version == spec.version
@@ -87,7 +87,7 @@ def test_an_exchange_rate_out_of_bounds_is_refused(rate):
         decode_spec(encode_spec(structs.replace(default_spec(), rates={"USD": rate})))
 
 
-def test_scores_are_the_same_bits_in_batches_of_any_size(bundle, X):
+def test_scores_are_bit_identical_for_any_batch_size(bundle, X):
     X = X[:1500]
     priced = np.zeros(len(X), np.uint8)
     whole = score(bundle, X, priced)
@@ -103,7 +103,7 @@ def test_contributions_add_up_to_the_margin(bundle, X):
     np.testing.assert_allclose(shap.sum(axis=1) + bias, margin, atol=2e-4)
 
 
-def test_novelty_is_scikit_learns_isolation_forest():
+def test_novelty_equals_scikit_learns_isolation_forest():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3000, 6)).astype(np.float32)
     X[::7, 2] = np.nan
@@ -142,23 +142,23 @@ def test_a_budget_is_never_exceeded_on_its_own_data(wanted, seed):
     assert policy.decline >= policy.review
 
 
-def test_outcomes_are_ordered_and_no_probability_is_a_review():
+def test_outcomes_are_ordered_and_a_missing_probability_means_review():
     policy = fit_policy(np.linspace(0, 1, 1001), np.zeros(1001), days=1, alerts_per_day=400)
     assert policy.outcomes(np.array([0.0, 0.7, 0.95, np.nan]), np.zeros(4)).tolist() == [APPROVE, REVIEW, DECLINE, REVIEW]
 
 
 @pytest.mark.parametrize(("text", "a_day"), [("300/day", 300), ("700/week", 100), ("0.5/day", 0.5)])
-def test_budgets_are_read(text, a_day):
+def test_budgets_are_parsed(text, a_day):
     assert parse_budget(text) == a_day
 
 
 @pytest.mark.parametrize("text", ["300", "300 a day", "-1/day", "0/day", "x/day", "300/month"])
-def test_what_is_no_budget_is_told(text):
+def test_an_invalid_budget_raises_an_input_error(text):
     with pytest.raises(InputError, match="is not a review budget"):
         parse_budget(text)
 
 
-def test_without_a_model_everything_is_reviewed_and_says_why(world, bundle):
+def test_without_a_model_everything_is_reviewed_with_a_reason_code(world, bundle):
     from training.replay import transactions_of
 
     scores = unscored(np.zeros(1, np.uint8))
@@ -190,7 +190,7 @@ def test_an_altered_bundle_is_refused(bundle_dir, tmp_path, name):
         load_bundle(copy)
 
 
-def test_a_missing_bundle_or_file_is_told(bundle_dir, tmp_path):
+def test_a_missing_bundle_or_file_raises_a_bundle_error(bundle_dir, tmp_path):
     with pytest.raises(BundleError, match="whyflag train"):
         load_bundle(tmp_path)
     copy = tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""State as rows: what is written and read back is the same past, and its digest depends on the events alone."""
+"""State as rows: rows that are written and read back restore the same state, and its digest depends on the events alone."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from tests.models.test_features import (
 
 
 def feed(engine: EntityEngine, stream, size: int = 1):
-    """Features of a stream of transactions and labels, a label between two batches as it comes."""
+    """Feed a stream to an engine in batches, with labels applied between batches, and return the engine's outputs."""
     batches, batch = [], []
     for message in [*stream, None]:
         if isinstance(message, Transaction):
@@ -41,7 +41,7 @@ def feed(engine: EntityEngine, stream, size: int = 1):
 
 
 def written(engine: EntityEngine) -> dict[int, bytes | None]:
-    """What changed, by key: a row, or None for a key that is not held any more."""
+    """Return what changed, by key: a row, or None for a key that is no longer held."""
     rows, removed = engine.changed()
     cuts = zip(rows.keys.tolist(), rows.offsets, rows.offsets[1:], strict=False)
     return dict.fromkeys(removed.tolist()) | {key: rows.words[begin:end].tobytes() for key, begin, end in cuts}
@@ -67,8 +67,8 @@ def same(ours, theirs) -> bool:
     cuts=st.lists(st.integers(0, 40), max_size=3),
     size=st.sampled_from((1, 7, 100)),
 )
-def test_state_read_back_goes_on_as_if_nothing_had_happened(name, stream, cuts, size):
-    """Neither do keys that were removed when a row was written change a feature: ``untouched`` never removes one."""
+def test_state_that_is_read_back_continues_like_the_original(name, stream, cuts, size):
+    """Nor does removing keys when rows are written change a feature: the engine ``untouched`` never removes one."""
     entities = zip(*(engines(SMALL_SPECS[name]) for _ in range(4)), strict=True)
     for whole, first, second, untouched in entities:
         cuts = sorted(min(cut, len(stream)) for cut in cuts)
@@ -90,7 +90,7 @@ def test_state_read_back_goes_on_as_if_nothing_had_happened(name, stream, cuts, 
         assert second.digest == whole.digest
 
 
-def test_thousands_of_keys_are_read_back_into_little_room():
+def test_thousands_of_keys_are_read_back_into_an_engine_with_few_slots():
     spec = ROOMY_SPECS[next(iter(ROOMY_SPECS))]
     stream = random_stream(5, 3000, cards=700, merchants=90, hot=0.1)
     for first, second in zip(engines(spec), engines(spec), strict=True):
@@ -104,7 +104,7 @@ def test_thousands_of_keys_are_read_back_into_little_room():
 
 
 def invented(n: int, begin: int, step: int, number: int = 0) -> list[Transaction]:
-    """One transaction each of n merchants and cards that nobody has seen before."""
+    """Return n transactions, each of a new merchant and a new card."""
     return [transaction(number + i, begin + i * step, f"c{number + i}", f"m{number + i}") for i in range(n)]
 
 
@@ -112,8 +112,8 @@ def held_keys(engine: EntityEngine) -> set[int]:
     return set(engine._state.keys[: engine.keys].tolist())
 
 
-def test_keys_leave_when_nothing_can_come_of_them_any_more():
-    """Retention: 5 or 10 minutes and the lateness."""
+def test_keys_are_removed_when_they_can_no_longer_affect_features():
+    """The retention is 5 or 10 minutes plus the lateness."""
     for engine in engines(SMALL_SPECS["exact card, bucketed merchant"]):
         feed(engine, invented(3000, FRIDAY_MIDNIGHT, SECOND), 500)
         assert engine.keys == 3000
@@ -124,7 +124,7 @@ def test_keys_leave_when_nothing_can_come_of_them_any_more():
         assert engine.keys == sum(row is not None for row in log.values()) == 1
 
 
-def test_memory_is_used_again_when_keys_have_left():
+def test_memory_of_removed_keys_is_reused():
     engine = engines(default_spec())[1]
     sizes = []
     for day in range(1, 100, 3):
@@ -143,7 +143,7 @@ def test_a_merchant_that_was_seen_once_costs_less_than_600_bytes():
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_at_the_ceiling_the_stalest_keys_give_way_whatever_the_batches(number):
+def test_at_the_ceiling_the_stalest_keys_are_evicted_for_any_batch_size(number):
     spec = SMALL_SPECS["exact card, bucketed merchant"]
     stream = random_stream(3, 1500, cards=400, merchants=400, hot=0.05)
     bounded = [EntityEngine(spec, spec.entities[number], slots=2, ceiling=64) for _ in range(3)]
@@ -158,7 +158,7 @@ def test_at_the_ceiling_the_stalest_keys_give_way_whatever_the_batches(number):
     assert set(of_newest.tolist()) <= held_keys(bounded[0])
 
 
-def test_a_ceiling_changes_nothing_while_no_more_keys_are_alive():
+def test_a_ceiling_changes_no_feature_while_all_live_keys_fit():
     spec = SMALL_SPECS["exact card, bucketed merchant"]
     for entity in spec.entities:
         free, bounded = EntityEngine(spec, entity), EntityEngine(spec, entity, slots=2, ceiling=700)
@@ -167,7 +167,7 @@ def test_a_ceiling_changes_nothing_while_no_more_keys_are_alive():
         assert bounded.keys <= 700 < free.keys == 5000
 
 
-def test_a_ceiling_that_was_lowered_is_reached_at_the_next_new_key():
+def test_a_lowered_ceiling_is_enforced_at_the_next_new_key():
     spec = SMALL_SPECS["exact card, bucketed merchant"]
     first, second = EntityEngine(spec, spec.entities[0]), EntityEngine(spec, spec.entities[0], ceiling=64)
     feed(first, invented(200, FRIDAY_MIDNIGHT, 1), 50)

@@ -1,4 +1,4 @@
-"""Rules: what they mean, what is refused and where, and that no batch changes them."""
+"""Rules: their meaning, errors with line numbers for invalid rules, and results that do not depend on the batch size."""
 
 import datetime as dt
 import os
@@ -53,8 +53,8 @@ def held(tmp_path, when: str, **values) -> list[bool]:
     return loaded(tmp_path, rule(when)).hits(np.full(n, BEFORE), field(values))[:, 0].tolist()
 
 
-def test_what_is_unknown_never_holds(tmp_path):
-    # NaN is greater than anything to Polars, and NULL to SQL is neither true nor false
+def test_a_condition_on_an_unknown_value_is_never_true(tmp_path):
+    # Polars treats NaN as greater than any number; in SQL, a comparison with NULL is neither true nor false
     assert held(tmp_path, "amount > 100", amount=[None, 50.0, 150.0]) == [False, False, True]
     assert held(tmp_path, "NOT amount > 100", amount=[None, 50.0, 150.0]) == [False, True, False]
     assert held(tmp_path, "amount IS NULL", amount=[None, 50.0]) == [True, False]
@@ -63,7 +63,7 @@ def test_what_is_unknown_never_holds(tmp_path):
 
 
 @given(st.lists(st.tuples(st.none() | st.floats(0, 1e6), st.none() | st.sampled_from(["FR", "DE"])), min_size=1, max_size=40))
-def test_rules_mean_what_python_says_and_no_batch_changes_them(tmp_path_factory, rows):
+def test_rules_agree_with_python_for_any_batch_size(tmp_path_factory, rows):
     rules = loaded(tmp_path_factory.mktemp("rules"), rule("amount BETWEEN 10 AND 500 AND country IN ('FR')"))
     amount, country = [row[0] for row in rows], [row[1] for row in rows]
     expected = [a is not None and 10 <= a <= 500 and c == "FR" for a, c in rows]
@@ -72,7 +72,7 @@ def test_rules_mean_what_python_says_and_no_batch_changes_them(tmp_path_factory,
     assert whole.tolist() == single == expected
 
 
-def test_lists_are_asked_by_name_and_end(tmp_path):
+def test_lists_are_referenced_by_name_and_expire(tmp_path):
     (tmp_path / "blocked.txt").write_text("m-1\n\nm-2\n")
     text = (
         '[lists.blocked]\nkey = "merchant_id"\nowner = "ops"\nexpires = 2026-02-01\nfile = "blocked.txt"\nvalues = ["m-3"]\n'
@@ -81,13 +81,13 @@ def test_lists_are_asked_by_name_and_end(tmp_path):
     rules = loaded(tmp_path, text)
     values = field({"merchant_id": ["m-1", "m-3", "m-9", "m-2"], "amount": [1.0] * 4})
     assert rules.hits(np.full(4, BEFORE), values)[:, 0].tolist() == [True, True, False, True]
-    assert not rules.hits(np.full(4, BEFORE + 32 * MS_PER_DAY), values).any(), "the list has ended"
+    assert not rules.hits(np.full(4, BEFORE + 32 * MS_PER_DAY), values).any(), "the list has expired"
     version = rules.version
     (tmp_path / "blocked.txt").write_text("m-1\n")
     assert loaded(tmp_path, text).version != version, "members are part of the version"
 
 
-def test_a_rule_ends_by_the_transactions_own_time(tmp_path):
+def test_a_rule_expires_by_the_event_time_of_the_transaction(tmp_path):
     rules = loaded(tmp_path, rule("amount > 0"))
     last = int(dt.datetime(2029, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp() * 1000)
     assert rules.hits(np.array([last, last + 1000]), field({"amount": [1.0, 1.0]}))[:, 0].tolist() == [True, False]
@@ -102,17 +102,17 @@ def test_a_rule_ends_by_the_transactions_own_time(tmp_path):
         (("decline",), 1, 2),
         (("review",), 2, 2),
         (("approve",), 1, 0),
-        (("approve",), 2, 2),  # a decline of the model's stands
+        (("approve",), 2, 2),  # a rule cannot approve what the model declined
         (("approve", "review"), 0, 1),
         (("approve", "decline"), 1, 2),
     ],
 )
-def test_who_has_the_last_word(tmp_path, outcomes, by_model, after):
+def test_the_precedence_of_rules_and_model_outcomes(tmp_path, outcomes, by_model, after):
     rules = loaded(tmp_path, "\n".join(rule("amount > 0", outcome, f"R{i}") for i, outcome in enumerate(outcomes)) or "")
     hits = rules.hits(np.array([BEFORE]), field({"amount": [1.0]}))
     assert rules.outcomes(hits, np.array([by_model], np.int8), np.array([True])).tolist() == [after]
     unscored = rules.outcomes(hits, np.array([1], np.int8), np.array([False])).tolist()[0]
-    assert unscored >= 1, "what no model has scored is never approved by a rule"
+    assert unscored >= 1, "a rule must never approve an unscored transaction"
 
 
 @pytest.mark.parametrize(
@@ -139,19 +139,19 @@ def test_who_has_the_last_word(tmp_path, outcomes, by_model, after):
         ("[[rules]\n", None, "line 1"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_its_line(tmp_path, text, line, reason):
+def test_invalid_rules_are_refused_with_their_line(tmp_path, text, line, reason):
     path = written(tmp_path, text)
     with pytest.raises(InputError, match=f"{path}:{line}:" if line else str(path)) as refused:
         load_rules(path, FEATURES)
     assert reason in str(refused.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_missing_rules_file_raises_an_input_error(tmp_path):
     with pytest.raises(InputError, match="rules"):
         load_rules(tmp_path / "none.toml", FEATURES)
 
 
-def test_every_outcome_can_be_asked_for(tmp_path):
+def test_a_rule_can_have_any_outcome(tmp_path):
     for outcome in Outcome:
         assert loaded(tmp_path, rule("amount > 0", outcome.value)).rules[0].outcome is outcome
 
@@ -184,8 +184,8 @@ def test_every_outcome_can_be_asked_for(tmp_path):
         "amount IN (" + ", ".join(map(str, range(500))) + ")",
     ],
 )  # fmt: skip
-def test_what_could_harm_the_process_is_no_rule(tmp_path, when):
-    """The first two abort the process in Polars, twenty thousand ANDs crash it."""
+def test_conditions_that_could_harm_the_process_are_refused(tmp_path, when):
+    """In Polars, the first two abort the process, and twenty thousand ANDs crash it."""
     path = written(tmp_path, rule(when.replace('"', "'")))
     with pytest.raises(InputError, match=re.escape(str(path))):
         load_rules(path, FEATURES)
@@ -214,7 +214,7 @@ def test_a_list_is_read_from_the_folder_of_the_rules_only(tmp_path, file):
 
 def test_a_rule_that_fails_is_disabled_and_counted_and_the_others_go_on(tmp_path, monkeypatch):
     rules = loaded(tmp_path, rule("amount > 10", id="good") + "\n" + rule("amount > 20", id="bad"))
-    rules._conditions[1] = pl.col("amount").str.to_lowercase() == "x"  # no such thing of a number
+    rules._conditions[1] = pl.col("amount").str.to_lowercase() == "x"  # fails: a number has no lower case
     values = {"amount": [5.0, 15.0, 25.0]}
     before = RULE_FAILURES.labels("bad")._value.get()
     for _ in range(3):

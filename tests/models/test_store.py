@@ -1,4 +1,4 @@
-"""The store: who decides, what a worker takes up, and what it refuses."""
+"""The bundle store: which bundle decides, which one a worker loads, and which ones are refused."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ from training.train import train
 
 @pytest.fixture
 def store(tmp_path, bundle_dir, other_bundle_dir) -> BundleStore:
-    """Two bundles, the first of them champion."""
+    """Return a store with two bundles, the first of which is champion."""
     store = BundleStore(tmp_path / "store")
     first = store.add(bundle_dir)
     store.add(other_bundle_dir)
@@ -54,7 +54,7 @@ def test_promote_and_roll_back(store, versions):
     assert open_bundle(store.root).version == first
     store.challenge(second)
     store.promote(second, "", "ops", "better")
-    assert store.current.challenger == "", "a champion does not challenge"
+    assert store.current.challenger == "", "a promoted bundle is no longer the challenger"
     assert open_bundle(store.root).version == second
     store.promote(second, "", "ops", "again")
     assert store.rollback("ops", "worse").bundle == first
@@ -66,7 +66,7 @@ def test_promote_and_roll_back(store, versions):
 
 
 def test_a_second_rollback_goes_further_back(store, versions, tmp_path):
-    """A, B and B with rules: each rollback leads away from what was worse, never back to it."""
+    """After A, B, and B with rules, each rollback goes further back, never to a decider that was rolled back before."""
     first, second = versions
     rules = store.add_rules(written(tmp_path, rule("amount > 100")), default_spec().feature_names)
     store.promote(second, "", "ops", "")
@@ -77,7 +77,7 @@ def test_a_second_rollback_goes_further_back(store, versions, tmp_path):
     assert store.rollback("ops", "").decider == first
 
 
-def test_what_cannot_be_loaded_is_not_promoted(store, versions, tmp_path):
+def test_a_decider_that_cannot_be_loaded_is_not_promoted(store, versions, tmp_path):
     rules = store.add_rules(written(tmp_path, rule("amount > 100")), default_spec().feature_names)
     with (store.root / "rules" / rules / "rules.toml").open("a") as file:
         file.write("# altered")
@@ -86,7 +86,7 @@ def test_what_cannot_be_loaded_is_not_promoted(store, versions, tmp_path):
     assert store.champion.bundle == versions[0]
 
 
-def test_what_the_store_does_not_hold_is_told(store, tmp_path, bundle_dir):
+def test_missing_or_damaged_store_content_raises_an_error(store, tmp_path, bundle_dir):
     with pytest.raises(InputError, match="no bundle 'x'"):
         store.promote("x", "", "ops", "")
     with pytest.raises(InputError, match="no bundle"):
@@ -105,14 +105,14 @@ def test_what_the_store_does_not_hold_is_told(store, tmp_path, bundle_dir):
         open_bundle(store.root)
 
 
-def test_a_worker_takes_up_the_champion_and_keeps_what_it_cannot_replace(store, versions, caplog):
+def test_a_worker_switches_to_a_new_champion_and_keeps_the_old_one_if_loading_fails(store, versions, caplog):
     first, second = versions
     deciders = StoreDeciderSource(store)
     assert deciders.newest().version == first
     store.promote(second, "", "ops", "better")
-    assert deciders.newest().version == first, "it looks once a second"
+    assert deciders.newest().version == first, "the store is checked only once a second"
     assert _at_once(deciders).newest().version == second
-    assert deciders.find(first).version == first, "what was decided by the old one can be decided again"
+    assert deciders.find(first).version == first, "the old bundle must stay available to repeat its decisions"
     assert deciders.find("unknown") is None
     # a champion that was damaged after its promotion
     store.promote(first, "", "ops", "back")
@@ -140,7 +140,7 @@ def test_a_champion_of_other_features_is_refused_while_running(store, world, tmp
     assert "state rebuild" in caplog.text
 
 
-def test_rules_are_part_of_what_decides(store, versions, tmp_path):
+def test_rules_are_part_of_the_decider(store, versions, tmp_path):
     path = written(tmp_path, rule("amount > 100", id="BIG"))
     rules = store.add_rules(path, default_spec().feature_names)
     champion = store.promote(versions[0], rules, "ops", "with rules")
@@ -150,7 +150,7 @@ def test_rules_are_part_of_what_decides(store, versions, tmp_path):
     assert store.rollback("ops", "without").rules == ""
 
 
-def test_the_list_of_rules_stays_in_its_folder(store, tmp_path):
+def test_a_list_file_outside_the_folder_of_the_rules_is_refused(store, tmp_path):
     (tmp_path / "outside.txt").write_text("m")
     folder = tmp_path / "rules"
     folder.mkdir()
@@ -194,7 +194,7 @@ def test_a_challenger_in_shadow_decides_nothing(store, versions, bundle, profile
     assert gained == sum(d.outcome == "approve" and theirs[t].outcome in ("review", "approve") for t, d in mine.items())
 
 
-def test_a_challenger_that_fails_harms_nothing(store, versions, bundle, profiled, monkeypatch):
+def test_a_failing_challenger_does_not_affect_decisions(store, versions, bundle, profiled, monkeypatch):
     store.challenge(versions[1])
     stage = ScoreStage(bundle.spec, StoreDeciderSource(store))
     monkeypatch.setattr("streams.stages.score.score", lambda *_: 1 / 0)
@@ -202,7 +202,7 @@ def test_a_challenger_that_fails_harms_nothing(store, versions, bundle, profiled
     assert outputs == _process(ScoreStage(bundle.spec, SingleDecider(Decider(bundle))), PROFILED, profiled)
 
 
-def test_rules_in_the_stream_are_those_of_a_replay(store, versions, bundle, profiled, tmp_path):
+def test_rules_in_the_stream_change_only_the_transactions_that_they_hit(store, versions, bundle, profiled, tmp_path):
     path = written(
         tmp_path,
         rule("amount > 150 AND channel = 'online'", "decline", "BIG")
@@ -298,7 +298,7 @@ def test_a_worse_bundle_is_stopped_by_the_gates(world, bundle_dir, tmp_path, ver
     assert (bundle_dir / MANIFEST).exists()
 
 
-def test_retraining_makes_a_challenger_and_promotes_it_through_the_gates_only(world, bundle_dir, tmp_path, versions):
+def test_retraining_makes_a_challenger_and_promotes_it_only_if_it_passes_the_gates(world, bundle_dir, tmp_path, versions):
     root = tmp_path / "bundles"
     files = ("--transactions", world / "transactions.parquet", "--labels", world / "labels.parquet")
     refused = _run("retrain", "--store", root, *files)

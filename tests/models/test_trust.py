@@ -1,4 +1,4 @@
-"""What an outsider may try with well-formed transactions: both hops decide it as a replay of the same file does, and never silently."""
+"""Attacks with well-formed transactions: both stages decide them like a replay of the same file, and never silently."""
 
 import asyncio
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def _chunk(topic, values):
 
 
 def _streamed(bundle, transactions):
-    """Decisions and alerts of both hops."""
+    """Run both stages over transactions and return the decisions and alerts."""
     now = max(t.event_time for t in transactions)
     profile, score = (
         ProfileStage(bundle.spec, Privacy(), FixedClock(now)),
@@ -68,7 +68,7 @@ def _replayed(bundle, transactions, folder):
 
 
 def _spree(of, days, prefix):
-    """Eight purchases within minutes, like nothing the card has done, ``days`` before the newest event."""
+    """Return eight purchases within minutes, unlike anything the card has done, ``days`` before the newest event."""
     return [
         msgspec.structs.replace(
             of, transaction_id=f"{prefix}{number}", event_time=of.event_time - days * DAY + number * 60_000, amount=90_000 + number,
@@ -80,7 +80,7 @@ def _spree(of, days, prefix):
 
 @pytest.mark.parametrize("days", [2, 35, 400])
 def test_a_backdated_spree_is_reviewed(bundle, history, tmp_path, days):
-    """Backdated by 35 days, eight of eight reviews once became approvals."""
+    """When the spree was backdated by 35 days, all eight reviews once became approvals."""
     seldom = next(t for t in history if sum(one.card_id == t.card_id for one in history) < 4)
     spree = _spree(msgspec.structs.replace(seldom, event_time=history[-1].event_time), days, "spree-")
     decisions, alerts = _streamed(bundle, [*history, *spree])
@@ -100,7 +100,7 @@ def test_an_event_within_the_lateness_is_not_late(bundle, history):
 
 
 def test_a_reused_id_is_decided_and_reviewed_and_an_identical_repeat_changes_nothing(bundle, history, tmp_path):
-    """The same id on another card, or for half a million elsewhere, once left no trace but a counter."""
+    """The same id on another card, or for half a million elsewhere, once left no trace except in a counter."""
     first = history[-1]
     dear = msgspec.structs.replace(first, amount=50_000_000, merchant_id="elsewhere")
     other_card = msgspec.structs.replace(first, card_id="another-card")
@@ -112,7 +112,7 @@ def test_a_reused_id_is_decided_and_reviewed_and_an_identical_repeat_changes_not
     assert [(d.card_id, d.amount) for d in own] == [(t.card_id, t.amount) for t in (first, dear, other_card)]
     assert own[1].outcome is not Outcome.APPROVE
     assert ID_REUSED in own[1].reason_codes
-    assert ID_REUSED not in own[2].reason_codes  # another card's id says nothing of this one
+    assert ID_REUSED not in own[2].reason_codes  # the same id on another card is not a reuse
     raised = [alert for alert in alerts if alert.transaction.transaction_id == first.transaction_id]
     assert len({alert.alert_id for alert in raised}) == len(raised) == sum(d.outcome is not Outcome.APPROVE for d in own)
     assert (decisions, alerts) == _replayed(bundle, stream, tmp_path)
@@ -127,7 +127,7 @@ class _Source:
     ("written", "own", "refused"), [("", "", False), ("", "b", False), ("a", "a", False), ("a", "b", True), ("a", "", True)]
 )
 def test_another_pan_key_is_refused(written, own, refused):
-    """Every card would be a stranger."""
+    """With another key, every card would look unknown."""
     stage = ProfileStage(default_spec(), Privacy())
     operator = Operator(stage, None, lambda topic, partition: None, 1.0, lambda error: None, pan_key=own)
     operator._source, operator._partitions = _Source(), 1

@@ -1,4 +1,4 @@
-"""What the benchmarks compare with must do the same work."""
+"""The benchmark baseline must do the same work as the engine."""
 
 from itertools import islice
 

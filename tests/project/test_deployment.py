@@ -1,4 +1,4 @@
-"""The image's recipe and the cluster's manifests, checked without a container engine or a cluster."""
+"""Checks of the Dockerfile, Kubernetes manifests and Compose file, without a container engine or a cluster."""
 
 import shutil
 import subprocess
@@ -44,7 +44,7 @@ def test_every_manifest_is_valid(document):
     kubernetes_validate.validate(document, "1.31", strict=True)
 
 
-def test_every_workload_is_restricted_probed_and_bounded():
+def test_every_workload_has_a_restricted_context_probes_and_resource_limits():
     deployments = _deployments(_documents())
     assert {d["metadata"]["name"] for d in deployments} == {
         "whyflag-score",
@@ -56,7 +56,7 @@ def test_every_workload_is_restricted_probed_and_bounded():
     for deployment in deployments:
         pod = deployment["spec"]["template"]["spec"]
         (container,) = pod["containers"]
-        assert pod["enableServiceLinks"] is False  # WHYFLAG_CONSOLE_PORT=tcp://... would be no setting of ours
+        assert pod["enableServiceLinks"] is False  # they would set WHYFLAG_CONSOLE_PORT=tcp://..., an invalid setting
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert container["securityContext"] == {
@@ -70,14 +70,14 @@ def test_every_workload_is_restricted_probed_and_bounded():
 
 
 @pytest.mark.parametrize("component", ["score", "explain", "archive", "console"])
-def test_the_arguments_are_commands_of_whyflag(component):
+def test_container_arguments_are_valid_whyflag_commands(component):
     (deployment,) = (d for d in _deployments(_documents()) if d["metadata"]["name"] == f"whyflag-{component}")
     arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     done = subprocess.run([sys.executable, "-m", "cli.main", *arguments, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_retraining_job_is_restricted_and_calls_a_command_of_whyflag():
+def test_the_retraining_job_is_restricted_and_runs_a_valid_whyflag_command():
     (job,) = (d for d in _documents() if d["kind"] == "CronJob")
     pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works in an empty environment, away from the source."""
+"""The wheel: its content, and that it works in an empty environment away from the source."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_the_wheel_holds_our_packages_with_their_data_and_nothing_else(wheel):
 
 
 def _install(python, *what):
-    """By uv, which is quick, or by pip where uv cannot reach the index that pip is set up for, as `make setup` does."""
+    """Install with uv, which is fast, or with pip if uv cannot reach the index that pip is configured for, like `make setup`."""
     uv = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", python, "--no-deps", *what]
     if uv[0].exists() and subprocess.run(uv, capture_output=True).returncode == 0:
         return

@@ -33,7 +33,7 @@ SECRETS = (*PAN_FORMS, SSN, EMAIL)
 
 
 def _found(content: bytes, secrets=SECRETS) -> list[str]:
-    """The secrets in some bytes, whatever way they are written there."""
+    """Return the secrets found in some bytes, in any notation."""
     text = content.decode("utf-8", "replace")
     escaped = json.dumps(text)
     plain = re.sub(r"[^0-9A-Za-z@.]", "", text)
@@ -42,7 +42,7 @@ def _found(content: bytes, secrets=SECRETS) -> list[str]:
 
 
 def _everything(settings) -> dict[str, list]:
-    """All records of all topics that whyflag writes to."""
+    """Return all records by topic, for every topic that whyflag writes to."""
     observer = Observer(settings, [topic.name for topic in TOPICS if topic.name not in (TRANSACTIONS, LABELS)])
     records: dict[str, list] = {}
     for record in observer.all():
@@ -51,7 +51,7 @@ def _everything(settings) -> dict[str, list]:
     return records
 
 
-def test_no_canary_is_found_in_anything_that_is_written(bundle_dir, tmp_path):
+def test_no_planted_secret_appears_in_any_output(bundle_dir, tmp_path):
     now = time.time_ns() // 1_000_000 - 86_400_000
     records = [record for _, record in planted(now)]
     records += [valid(10_000 + i, now + i, memo=f"for {NAME}", amount=900_000 + i, currency="XXX") for i in range(20)]
@@ -137,7 +137,7 @@ def test_no_canary_is_found_in_anything_that_is_written(bundle_dir, tmp_path):
         "prompts": prompts.encode(),
     }
     assert {where: _found(content) for where, content in searched.items() if _found(content)} == {}
-    # a name is found where free text is kept, and nowhere else: not where a person or a machine reads it by chance
+    # names may appear where free text is kept, but never in prompts, logs, metrics or the casebook
     for where in ("prompts", "logs", "metrics", "casebook"):
         assert NAME.encode() not in searched[where], where
     for where, content in searched.items():
@@ -150,7 +150,7 @@ def _casebook(worker):
     return Path(worker.environment["WHYFLAG_CASEBOOK"])
 
 
-def test_files_and_produce_are_as_private_as_the_stream(tmp_path):
+def test_records_read_from_files_are_as_private_as_the_stream(tmp_path):
     from core.privacy.masking import Privacy
     from training.replay import transactions_of
 

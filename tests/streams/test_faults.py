@@ -1,6 +1,6 @@
 """
-Faults on Apache Kafka: whatever happens to workers and brokers, every decision and the final state are those of a single-threaded
-replay of the same input. Nothing is lost, and a record that came twice is the same record.
+Faults on Apache Kafka: whatever happens to workers and brokers, every decision and the final state equal those of a
+single-threaded replay of the same input. Nothing is lost, and repeated records are identical.
 """
 
 import asyncio
@@ -59,12 +59,12 @@ pytestmark = pytest.mark.faults
 
 PARTITIONS = 4
 KILLS = int(GIVEN.get("WHYFLAG_FAULT_KILLS", "6"))  # `make test-faults` sets 50
-LONG = KILLS >= 50  # then bursts last a minute, brokers are away for a minute, and a soak takes ten
+LONG = KILLS >= 50  # bursts and broker outages of a minute, and a soak of ten minutes
 N = 20_000
 
 
 class Input:
-    """Transactions of the world with labels, duplicates, disorder and poison among them, as (topic, key, value)."""
+    """Transactions of the world mixed with labels, duplicates, late records and poison, as (topic, key, value)."""
 
     def __init__(self, world: Path, count: int, seed: int = 0, hot: float = 0.0) -> None:
         """``hot`` is the share of transactions that one card makes."""
@@ -81,11 +81,11 @@ class Input:
                 transaction = structs.replace(transaction, card_id="hot")
             kind = rng.random()
             if kind < 0.05:
-                late.append(transaction)  # out of order: up to some hundred later
+                late.append(transaction)  # out of order: sent up to some hundred records later
                 continue
             self._add(TRANSACTIONS, transaction)
             if kind < 0.15:
-                # a duplicate; one without a key would land in any partition, where nobody knows the first
+                # a duplicate; without a key it could land in a partition that has not seen the original
                 self.records.append(rng.choice([record for record in self.records[-300:] if record[1] is not None]))
             elif kind < 0.16:
                 value = self._poison(rng, transaction)
@@ -98,11 +98,11 @@ class Input:
             self._add(TRANSACTIONS, transaction)
 
     def part(self, begin: int, end: int | None) -> "Input":
-        """Some of the records."""
+        """Return a slice of the records."""
         return self._of(self.records[begin:end])
 
     def later(self, milliseconds: int, suffix: str) -> "Input":
-        """The same valid transactions, made again later."""
+        """Return the valid transactions with later event times and new ids."""
         records = []
         for topic, key, value in self.records:
             decoded = decode_transactions([value], Privacy())[0]
@@ -140,8 +140,8 @@ class Input:
                 b"",
                 b"\x00" * 50,
                 b"x" * 1_000_000,
-                b"1 " * 400_000,  # a million places where a card number might begin
-                whole[:-1] + b',"channel":"' + b"x" * 1_000_000 + b'"}',  # whose error quotes it
+                b"1 " * 400_000,  # a card number might begin at every digit
+                whole[:-1] + b',"channel":"' + b"x" * 1_000_000 + b'"}',  # the decoding error quotes the long value
                 b'{"a":' * 3000,
                 whole[:-2],
                 whole.replace(b"{", b"[", 1),
@@ -168,7 +168,7 @@ def kafka(apache) -> Settings:
 
 
 class Load:
-    """``with Load(...)``: a thread that writes the input at a rate; the block ends when all is written."""
+    """``with Load(...)``: write the input at a given rate from a thread; the block exits once everything is written."""
 
     def __init__(self, kafka: Settings, made: Input, rate: float) -> None:
         self._kafka, self._made, self._rate = kafka, made, rate
@@ -182,7 +182,7 @@ class Load:
             self.error = error
 
     async def _write(self) -> None:
-        # aiokafka: kafka-python leaks its sockets where a broker was killed
+        # aiokafka, because kafka-python leaks its sockets when a broker is killed
         producer = AIOKafkaProducer(
             bootstrap_servers=self._kafka.kafka_bootstrap, enable_idempotence=True, request_timeout_ms=120_000
         )
@@ -212,7 +212,7 @@ class Load:
 
 
 async def _logs(kafka: Settings, *topics: str) -> dict[str, dict[int, list]]:
-    """All records of topics as they are now, by partition."""
+    """Return all records that the topics hold now, by topic and partition."""
     found: dict[str, dict[int, list]] = {topic: {partition: [] for partition in range(PARTITIONS)} for topic in topics}
     async with AIOKafkaConsumer(bootstrap_servers=kafka.kafka_bootstrap, group_id=None, auto_offset_reset="earliest") as consumer:
         places = [TopicPartition(topic, partition) for topic in topics for partition in range(PARTITIONS)]
@@ -237,7 +237,7 @@ async def _restored(kafka: Settings, stage) -> dict[int, tuple[Checkpoint | None
 
 
 def settle(kafka: Settings, seconds: float = 240) -> None:
-    """Until the checkpoints say that everything is processed."""
+    """Wait until the checkpoints show that everything is processed."""
 
     async def done() -> bool:
         logs = await _logs(kafka, TRANSACTIONS, LABELS, PROFILED)
@@ -252,16 +252,17 @@ def settle(kafka: Settings, seconds: float = 240) -> None:
 
     deadline = time.monotonic() + seconds
     while not asyncio.run(done()):
-        assert time.monotonic() < deadline, "the workers did not come to the end in time"
+        assert time.monotonic() < deadline, "the workers did not process everything in time"
         time.sleep(0.5)
 
 
 def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
     """
-    Compare what the workers made with a single-threaded run of the same stages over the same logs.
+    Compare the workers' output with a single-threaded run of the same stages over the same logs.
 
-    The first hop is run over the transactions of each partition, the second over what the first hop's topic holds: its order across
-    cards is the merchant's order of events. Returns how many records came twice, by topic. All workers have stopped in order.
+    The profile stage runs over the transactions of each partition, the score stage over the ``profiled`` topic, whose order
+    across cards is each merchant's order of events. All workers must have stopped cleanly.
+    Return how many records are repeated, by topic.
     """
 
     async def compare() -> dict[str, int]:
@@ -279,7 +280,7 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
             made = [record.value for partition in logs[topic].values() for record in partition]
             lost, extra = set(values) - set(made), set(made) - set(values)
             assert not lost, f"{len(lost)} of {len(values)} {topic} are missing: {sorted(lost)[:2]}"
-            assert not extra, f"{len(extra)} {topic} are there that should not be: {sorted(extra)[:2]}"
+            assert not extra, f"{len(extra)} unexpected {topic}: {sorted(extra)[:2]}"
             assert len(set(values)) == len(values)
             twice[topic] = len(made) - len(values)
         ids = Counter(decode_decision(value).transaction_id for value in expected[DECISIONS])
@@ -301,7 +302,7 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
 
 
 def _only_the_forgotten_come_again(ids: set[str], profiled: dict[int, list], bundle: Bundle) -> None:
-    """A transaction is decided a second time only if its card made ``history`` newer ones before it came: no more are kept."""
+    """Assert that a transaction is decided twice only if its card has ``history`` newer ones, so that the state dropped it."""
     profiles = (decode_profiled(record.value) for records in profiled.values() for record in records)
     made = [profile.transaction for profile in profiles if profile.transaction]
     for again in (transaction for transaction in made if transaction.transaction_id in ids):
@@ -321,12 +322,12 @@ def test_kill_9_at_random(kafka, stream_input, bundle, bundle_dir):
                 time.sleep(0.2)
             settle(kafka)
     twice = check(kafka, bundle)
-    print("came twice:", twice)
-    assert twice[PROFILED] > 0, "no crash made anything come twice: the test proves nothing"
+    print("repeated records:", twice)
+    assert twice[PROFILED] > 0, "no crash caused a repeated record, so the test proves nothing"
 
 
 async def _decided_by(bundle: Bundle, profiled: dict[int, list]) -> dict[int, list[bytes]]:
-    """The decisions of one bundle alone, by partition of the second hop, in order."""
+    """Return the decisions that one bundle alone makes, in order, by partition of the ``profiled`` topic."""
     stage = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
     return {
         partition: [
@@ -341,8 +342,8 @@ async def _decided_by(bundle: Bundle, profiled: dict[int, list]) -> dict[int, li
 
 def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_dir, other_bundle_dir, tmp_path):
     """
-    Workers that are killed again and again take up a new champion. Each transaction is decided in one way, each partition goes from
-    the old bundle to the new one once, and the state is that of a run by either: features know nothing of bundles.
+    Workers that are killed repeatedly switch to a new champion. Each transaction is decided by one bundle, each partition
+    switches from the old bundle to the new one once, and the state equals that of a run with either: features ignore the bundle.
     """
     store = BundleStore(tmp_path / "store")
     versions = [store.add(bundle_dir), store.add(other_bundle_dir)]
@@ -354,7 +355,7 @@ def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_d
                 time.sleep(rng.uniform(0.1, 2.5))
                 if kill == 3:
                     store.promote(versions[1], "", "test", "better")
-                    time.sleep(rng.uniform(0.9, 1.4))  # about when the worker takes it up
+                    time.sleep(rng.uniform(0.9, 1.4))  # about when the worker switches to it
                 worker.kill()
         with Worker("score", kafka, bundle=store.root):
             while load.running:
@@ -372,11 +373,11 @@ def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_d
             is_new = [new in made for _, new in both]
             twice = sum(a and b for a, b in zip(was_old, is_new, strict=True))
             never = sum(not (a or b) for a, b in zip(was_old, is_new, strict=True))
-            assert (twice, never) == (0, 0), f"of {len(both)} so many were decided by both, by none"
+            assert (twice, never) == (0, 0), f"number of {len(both)} transactions decided by both bundles, and by neither"
             assert was_old == sorted(was_old, reverse=True), "the old bundle decided after the new one"
             seen |= set(was_old)
             made -= {value for pair in both for value in pair}
-        assert seen == {True, False}, "only one of the bundles has decided: the test proves nothing"
+        assert seen == {True, False}, "only one of the bundles made decisions, so the test proves nothing"
         assert not made
         stage = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
         for partition, records in logs[PROFILED].items():
@@ -390,10 +391,10 @@ def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_d
 
 
 @pytest.mark.parametrize("before", ["nothing", "an orderly stop"])
-def test_what_the_first_epoch_decided_is_decided_alike_after_a_promotion(
+def test_first_epoch_decisions_are_repeated_by_the_same_bundle_after_a_promotion(
     kafka, short_input, bundle_dir, other_bundle_dir, tmp_path, before
 ):
-    """A worker dies before its first regular checkpoint, and meanwhile there is a new champion."""
+    """A worker is killed before its first regular checkpoint, and a new champion is promoted before the restart."""
     store = BundleStore(tmp_path / "store")
     versions = [store.add(bundle_dir), store.add(other_bundle_dir)]
     store.promote(versions[0], "", "test", "first")
@@ -423,7 +424,7 @@ def test_what_the_first_epoch_decided_is_decided_alike_after_a_promotion(
 
 
 def _finish(kafka: Settings, load: Load, bundle: Bundle, bundle_dir: Path) -> dict[str, int]:
-    """A worker comes to the end of the input and stops in order; then everything is compared."""
+    """Run a worker to the end of the input, stop it cleanly and check all its output."""
     with Worker("score", kafka, bundle=bundle_dir):
         while load.running:
             time.sleep(0.2)
@@ -431,7 +432,7 @@ def _finish(kafka: Settings, load: Load, bundle: Bundle, bundle_dir: Path) -> di
     return check(kafka, bundle)
 
 
-# Where a worker dies, by what it calls at that moment: ``before`` or ``after`` a step, in the n-th time
+# Where a worker is killed: the module, the method, and whether ``before`` or ``after`` the n-th call of that method
 STEPS = {
     "before the outputs are published": ("streams.kafka.publishing", "Publisher.send", "before"),
     "after the outputs are put on their way": ("streams.kafka.publishing", "Publisher.send", "after"),
@@ -475,8 +476,8 @@ def test_kill_9_at_a_step(kafka, short_input, bundle, bundle_dir, tmp_path, step
         assert twice[PROFILED] + twice[DECISIONS] > 0
 
 
-def test_what_faust_fetched_and_dropped_is_read_again(kafka, short_input, bundle, bundle_dir, tmp_path):
-    """Also the last of a partition, after which nothing comes that would show the gap."""
+def test_records_that_faust_fetched_and_dropped_are_read_again(kafka, short_input, bundle, bundle_dir, tmp_path):
+    """Even the last record of a partition is read again, although no later record reveals the gap."""
     (tmp_path / "sitecustomize.py").write_text(
         "import random\n"
         "from streams.operator import Operator\n"
@@ -507,7 +508,7 @@ def test_sigterm_in_the_middle_reprocesses_nothing(kafka, short_input, bundle, b
 
 
 def test_workers_come_and_go_under_load(kafka, short_input, bundle, bundle_dir):
-    """One, two, three, one: partitions move with their state, and a clean move repeats nothing."""
+    """Scale from one worker to three and back: partitions move with their state, and a clean move repeats nothing."""
     with Load(kafka, short_input, 350) as load:
         with Worker("score", kafka, bundle=bundle_dir):
             time.sleep(1)
@@ -529,7 +530,7 @@ def test_a_paused_worker_wakes_up_as_a_zombie(kafka, short_input, bundle, bundle
             time.sleep(1.5)
             zombie.pause()
             with Worker("score", kafka, bundle=bundle_dir):
-                time.sleep(3)  # it has taken over and written checkpoints
+                time.sleep(3)  # the second worker takes over and writes checkpoints
                 zombie.resume()
                 time.sleep(3)
                 zombie.kill()
@@ -541,7 +542,7 @@ def test_a_paused_worker_wakes_up_as_a_zombie(kafka, short_input, bundle, bundle
 
 @pytest.fixture
 def own_kafka(tmp_path):
-    """A cluster of this test's own, to be ill-treated."""
+    """Start a cluster that only this test uses and may damage."""
     needs("java"), needs("mvn")
     with KafkaCluster(tmp_path / "kafka") as cluster:
         settings = Settings(kafka_bootstrap=cluster.bootstrap, session_seconds=3, checkpoint_seconds=0.3)
@@ -563,7 +564,7 @@ def _paused(cluster: KafkaCluster, node: Node, seconds: float) -> None:
 
 
 def _full(cluster: KafkaCluster, node: Node, seconds: float) -> None:
-    """No file of the broker may grow any more: it stops, as it does when its disk is full, until there is room again."""
+    """Forbid the broker to grow its files, so that it stops as on a full disk; restart it without the limit after ``seconds``."""
     resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
     assert node.process.wait(60) != 0
     time.sleep(seconds)
@@ -576,8 +577,8 @@ def _full(cluster: KafkaCluster, node: Node, seconds: float) -> None:
     [(_paused, [5, 5]), (_killed, [3] * (5 if LONG else 2)), (_full, [1])] + ([(_killed, [60])] if LONG else []),
     ids=lambda value: value.__name__.strip("_") if callable(value) else f"{value[0]} s, {len(value)} times",
 )
-def test_the_broker_is_away(own_kafka, short_input, bundle, bundle_dir, fault, seconds):
-    """The worker lives through it in bounded memory, reconnects and goes on."""
+def test_a_worker_survives_a_broker_outage(own_kafka, short_input, bundle, bundle_dir, fault, seconds):
+    """The worker survives the outage in bounded memory, reconnects and continues."""
     cluster, kafka = own_kafka
     (node,) = cluster.nodes
     with Load(kafka, short_input, 0):
@@ -595,7 +596,7 @@ def test_the_broker_is_away(own_kafka, short_input, bundle, bundle_dir, fault, s
 
 
 def test_sigterm_while_the_broker_is_away_ends_the_worker_and_loses_nothing(own_kafka, short_input, bundle, bundle_dir):
-    """Before Kubernetes would kill it: what Kafka has not taken is read again."""
+    """The worker exits before Kubernetes would kill it; input whose output Kafka has not accepted is read again."""
     cluster, kafka = own_kafka
     with Load(kafka, short_input, 0):
         pass
@@ -608,14 +609,14 @@ def test_sigterm_while_the_broker_is_away_ends_the_worker_and_loses_nothing(own_
         status, output = worker.ended(29)
         cluster.nodes[0].resume()
     assert status == 70, output
-    assert "Kafka has not taken what was under way" in output
+    assert "Kafka has not accepted the pending writes" in output
     with Worker("score", kafka, bundle=bundle_dir):
         settle(kafka)
     check(kafka, bundle)
 
 
-def test_an_explainer_without_kafka_is_not_ready_and_ends_in_time(own_kafka, bundle_dir, tmp_path):
-    """Kubernetes sends it no one and, when it is told to go, need not kill it."""
+def test_an_explainer_without_kafka_is_not_ready_and_exits_in_time(own_kafka, bundle_dir, tmp_path):
+    """Kubernetes sends it no traffic and need not kill it, because it exits on SIGTERM."""
     cluster, kafka = own_kafka
     with Worker(
         "explain",
@@ -644,7 +645,7 @@ def test_an_explainer_without_kafka_is_not_ready_and_ends_in_time(own_kafka, bun
 
 
 class ArchiveDatabase:
-    """A database of its own in the system's PostgreSQL that can be away."""
+    """A separate database in the system's PostgreSQL that can be made to refuse connections."""
 
     def __init__(self, server: str) -> None:
         self._admin = create_engine(server, isolation_level="AUTOCOMMIT")
@@ -685,7 +686,7 @@ def archive_database(postgres):
 
 
 def test_the_archive_has_every_record_once_after_kills_and_an_outage_of_its_database(kafka, short_input, archive_database):
-    """Killed while it stores, stopped by an outage, started again each time: what the topics hold, and nothing twice."""
+    """The worker is killed while storing, stopped by an outage and restarted; it stores every valid record exactly once."""
 
     def stored() -> Counter:
         return Counter(
@@ -731,7 +732,7 @@ def test_the_archive_has_every_record_once_after_kills_and_an_outage_of_its_data
 
 
 def test_one_broker_of_three_is_killed(tmp_path, short_input, bundle, bundle_dir):
-    """As a payments company runs it: three replicas of which two must have each write. Nobody waits for the one that died."""
+    """A production setup: three replicas, two of which must have each write, so that no write waits for the killed broker."""
     needs("java"), needs("mvn")
     with KafkaCluster(tmp_path / "kafka", nodes=3) as cluster:
         kafka = Settings(kafka_bootstrap=cluster.bootstrap, session_seconds=3, checkpoint_seconds=0.3)
@@ -749,13 +750,13 @@ def test_one_broker_of_three_is_killed(tmp_path, short_input, bundle, bundle_dir
 
 @pytest.mark.parametrize("which", ["checkpoint", "group"])
 def test_a_commit_fails(kafka, short_input, bundle, bundle_dir, tmp_path, which):
-    """A checkpoint that cannot be committed ends the worker; positions that the group does not take are nobody's loss."""
+    """A failed commit of a checkpoint ends the worker; a failed commit of the group's positions loses nothing."""
     owner, method = {
         "checkpoint": ("AIOKafkaProducer", "commit_transaction"), "group": ("AIOKafkaConsumer", "commit"),
     }[which]  # fmt: skip
     (tmp_path / "sitecustomize.py").write_text(
         "import aiokafka, aiokafka.errors\n"
-        f"original, left = aiokafka.{owner}.{method}, {3 + PARTITIONS}\n"  # the first of each partition is written at its restore
+        f"original, left = aiokafka.{owner}.{method}, {3 + PARTITIONS}\n"  # each restore writes a first checkpoint
         "async def failing(self, *args, **kwargs):\n"
         "    global left\n"
         "    left -= 1\n"
@@ -785,7 +786,7 @@ def test_one_card_makes_half_of_the_traffic(kafka, world, bundle, bundle_dir):
 
 
 def test_a_burst_of_five_times_the_rate(kafka, world, bundle, bundle_dir):
-    """What waits is bounded by Kafka, not by the worker's memory, and it is worked off."""
+    """The backlog stays in Kafka, not in the worker's memory, and is processed within a minute."""
     usual, burst = 150.0, 60 if LONG else 10
     made = Input(world, int(usual * 10 + 5 * usual * burst), seed=4)
     calm, rest = made.part(0, int(10 * usual)), made.part(int(10 * usual), None)
@@ -801,7 +802,7 @@ def test_a_burst_of_five_times_the_rate(kafka, world, bundle, bundle_dir):
 
 
 def test_memory_does_not_grow_with_time(kafka, world, bundle, bundle_dir):
-    """A soak: the same cards for a long time. State forgets what has left its windows, and nothing else piles up."""
+    """Soak test with the same cards for a long time: state drops expired transactions, and nothing else accumulates."""
     seconds, rate = (600, 1000.0) if LONG else (30, 1500.0)
     made = Input(world, 20_000, seed=5)
     with Worker("score", kafka, bundle=bundle_dir) as worker:
@@ -821,7 +822,7 @@ def test_memory_does_not_grow_with_time(kafka, world, bundle, bundle_dir):
 
 @pytest.fixture
 def proxied_kafka(tmp_path):
-    """A cluster of this test's own behind a proxy; what the test itself asks goes past the proxy."""
+    """Start a cluster that only this test uses; all clients connect through a proxy."""
     needs("java"), needs("mvn")
     (port,) = free_ports(1)
     cluster = KafkaCluster(tmp_path / "kafka", advertised=[port])
@@ -832,7 +833,7 @@ def proxied_kafka(tmp_path):
 
 
 def test_connections_are_cut_and_delayed_and_replies_are_lost(proxied_kafka, short_input, bundle, bundle_dir):
-    """A write whose acknowledgement is lost is written once: the producer is idempotent."""
+    """A write whose acknowledgement is lost is stored once, because the producer is idempotent."""
     proxy, kafka = proxied_kafka
     with Load(kafka, short_input, 0):
         pass
@@ -859,7 +860,7 @@ def test_dead_letters_that_cannot_be_written_stop_the_stream_and_lose_nothing(ka
     try:
         with Load(kafka, short_input, 0):
             admin.delete_topics([DEAD_LETTERS])
-            while DEAD_LETTERS in admin.list_topics():  # a letter that still got in would go with the topic
+            while DEAD_LETTERS in admin.list_topics():  # a letter written before then would be deleted with the topic
                 time.sleep(0.1)
             time.sleep(0.5)
         with Worker("score", kafka, bundle=bundle_dir) as worker:
@@ -914,11 +915,11 @@ def test_another_feature_spec_is_refused_until_the_state_is_rebuilt(kafka, short
             versions[(decided := decode_decision(record.value)).bundle].append(decided.transaction_id)
     assert len(versions) == 2
     ids = [transaction_id for decided in versions.values() for transaction_id in decided]
-    assert len(set(ids)) == len(ids), "what the old bundle had decided was decided again"
+    assert len(set(ids)) == len(ids), "transactions that the old bundle had decided were decided again"
 
 
-def test_a_rebuilt_state_is_the_state(kafka, short_input, bundle, bundle_dir):
-    """A log that lost a row is refused; the rebuilt state is to the bit what it was, and the stream goes on."""
+def test_a_rebuilt_state_equals_the_original(kafka, short_input, bundle, bundle_dir):
+    """A log with a damaged row is refused; the rebuilt state is bit-identical to the original, and the stream continues."""
     _fed(kafka, short_input, bundle_dir)
     stage = ProfileStage(bundle.spec, Privacy())
     before = {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()}
@@ -940,8 +941,8 @@ def test_a_rebuilt_state_is_the_state(kafka, short_input, bundle, bundle_dir):
     _fed(kafka, short_input, bundle_dir, 600)
 
 
-def test_a_garbage_record_in_a_log_harms_nothing_but_the_row_it_replaces(kafka, short_input, bundle, bundle_dir):
-    """Records that are of no checkpoint are passed over; where one has a row's key, that partition alone is rebuilt."""
+def test_a_garbage_record_in_a_log_affects_only_the_row_it_replaces(kafka, short_input, bundle, bundle_dir):
+    """Records that belong to no checkpoint are skipped; if one replaces a row, only that partition has to be rebuilt."""
     stage = ProfileStage(bundle.spec, Privacy())
     _fed(kafka, short_input, bundle_dir, 600)
     before = {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()}
@@ -950,15 +951,15 @@ def test_a_garbage_record_in_a_log_harms_nothing_but_the_row_it_replaces(kafka, 
         async with AIOKafkaProducer(bootstrap_servers=kafka.kafka_bootstrap) as producer:
             await producer.send_and_wait(stage.checkpoints, value, key=key, partition=1)
 
-    for key in (b"\x00" * 10, b"marker", b"foreign", b"\x00" + b"\x07" * 9):  # Kafka itself refuses one without a key
+    for key in (b"\x00" * 10, b"marker", b"foreign", b"\x00" + b"\x07" * 9):  # Kafka itself rejects a missing key
         asyncio.run(written(key, b"torn"))
     assert {p: state.digest for p, (_, state) in asyncio.run(_restored(kafka, stage)).items()} == before
-    with Worker("score", kafka, bundle=bundle_dir) as worker:  # goes on, and writes behind the garbage
-        assert "passed over" in worker.stop()
+    with Worker("score", kafka, bundle=bundle_dir) as worker:  # continues, and writes after the garbage
+        assert "belong to no checkpoint" in worker.stop()
     checkpoint, state = asyncio.run(_restored(kafka, stage))[1]
     key = state.engines[0]._state.keys[0].tobytes()
     asyncio.run(written(bytes([checkpoint.lineage, 0]) + key, b"torn torn torn"))
-    with Worker("score", kafka, bundle=bundle_dir) as worker:  # still behind the last marker
+    with Worker("score", kafka, bundle=bundle_dir) as worker:  # the garbage follows the last marker: no error yet
         worker.stop()
     assert "whyflag state rebuild --partition 1" in _refusal(kafka, bundle_dir)
     assert _whyflag(kafka, "state", "rebuild", "--bundle", bundle_dir, "--partition", 1).returncode == 0
@@ -966,7 +967,7 @@ def test_a_garbage_record_in_a_log_harms_nothing_but_the_row_it_replaces(kafka, 
     _fed(kafka, short_input, bundle_dir, 600)
 
 
-def test_more_partitions_are_noticed_and_the_state_moves_by_a_rebuild(kafka, short_input, world, bundle_dir):
+def test_added_partitions_are_refused_until_the_state_is_rebuilt(kafka, short_input, world, bundle_dir):
     _fed(kafka, short_input, bundle_dir)
     admin = KafkaAdminClient(bootstrap_servers=kafka.kafka_bootstrap)
     try:
@@ -983,10 +984,10 @@ def test_more_partitions_are_noticed_and_the_state_moves_by_a_rebuild(kafka, sho
     assert done.returncode == 0, done.stderr
     with Worker("score", kafka, bundle=bundle_dir) as worker:
         time.sleep(2)
-        assert "whyflag_records_total{" not in worker.get("metrics"), "what was decided before was read again"
+        assert "whyflag_records_total{" not in worker.get("metrics"), "transactions that were already decided were read again"
 
 
-def test_a_topic_made_anew_is_noticed(kafka, short_input, bundle_dir):
+def test_a_recreated_topic_is_refused(kafka, short_input, bundle_dir):
     _fed(kafka, short_input, bundle_dir)
     admin = KafkaAdminClient(bootstrap_servers=kafka.kafka_bootstrap)
     try:
@@ -995,11 +996,11 @@ def test_a_topic_made_anew_is_noticed(kafka, short_input, bundle_dir):
     finally:
         admin.close()
     create_topics(kafka, partitions=PARTITIONS, replication=1)
-    assert "made anew" in _refusal(kafka, bundle_dir)
+    assert "was recreated" in _refusal(kafka, bundle_dir)
 
 
 def _took_over(worker: Worker) -> None:
-    """Until the worker has restored all partitions of both stages."""
+    """Wait until the worker has restored all partitions of both stages."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         told = re.findall(r'^whyflag_restore_seconds_count\{stage="(\w+)"\} (\d+)', worker.get("metrics"), re.M)
@@ -1009,7 +1010,7 @@ def _took_over(worker: Worker) -> None:
     raise AssertionError("the worker did not take over all partitions")
 
 
-def test_a_crash_and_another_bundle_do_not_mix(kafka, short_input, world, bundle_dir, tmp_path):
+def test_another_bundle_is_refused_until_the_crashed_one_has_stopped_cleanly(kafka, short_input, world, bundle_dir, tmp_path):
     other = tmp_path / "other"
     train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
@@ -1022,6 +1023,6 @@ def test_a_crash_and_another_bundle_do_not_mix(kafka, short_input, world, bundle
         assert "start that one once" in _refusal(kafka, other)
         with Worker("score", kafka, bundle=bundle_dir) as worker:
             _took_over(worker)
-            time.sleep(3)  # ten checkpoints: what the killed one had begun is decided and written
-        with Worker("score", kafka, bundle=other) as worker:  # it stopped in order: the new one may go on
+            time.sleep(3)  # ten checkpoints: enough to decide and write what the killed worker had begun
+        with Worker("score", kafka, bundle=other) as worker:  # after a clean stop, the new bundle may start
             _took_over(worker)

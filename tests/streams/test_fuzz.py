@@ -1,7 +1,7 @@
 """
-The whole chain under hostile records: each one is decided, a dead letter or an identical repeat; nothing dies, leaks or stalls.
+Fuzz test of the whole chain: each hostile record is decided, dead-lettered or an exact repeat; nothing dies, leaks or stalls.
 
-``make fuzz`` runs it for longer, with a seed of its own.
+``make fuzz`` runs it for longer, with its own seed.
 """
 
 import asyncio
@@ -31,13 +31,14 @@ COUNT = int(GIVEN.get("WHYFLAG_FUZZ_RECORDS", "3000"))
 SEED = int(GIVEN.get("WHYFLAG_FUZZ_SEED", "1"))
 CHUNK = 500  # records that a worker fetches at once
 LEAKS = [form.encode() for form in (*PAN_FORMS, SSN, EMAIL)]
-# The defects that this guards against took a minute. `python -m benchmarks.privacy` measures the normal time, a few hundredths of a second.
+# The stalls that this guards against lasted a minute. The normal time, which `python -m benchmarks.privacy` measures, is a few
+# hundredths of a second.
 STALL_SECONDS = 5.0
 
 
 @pytest.fixture
 def slowest(monkeypatch):
-    """An instrumented event loop: the processor time of its thread that each callback took, longest last when sorted."""
+    """Instrument the event loop; return a list that collects (thread CPU seconds, callback) for each callback."""
     taken: list[tuple[float, str]] = []
     run = asyncio.Handle._run
 
@@ -62,7 +63,7 @@ def _chunk(topic, values, offset):
 
 
 async def _chain(profile, score, explain, values):
-    """Records through all hops, chunk by chunk: the outputs by topic."""
+    """Pass records through all stages, chunk by chunk, and return the outputs by topic."""
     made: dict[str, list[tuple[bytes, bytes]]] = {
         topic: [] for topic in (PROFILED, DECISIONS, ALERTS, EXPLANATIONS, DEAD_LETTERS)
     }
@@ -95,7 +96,7 @@ def test_hostile_records_are_decided_or_dead_letters_and_nothing_leaks_or_stalls
     asyncio.run(profile.start(None))
     asyncio.run(_chain(profile, score, explain, _valid_values(-50)))
     for state in score.states.values():
-        state.origins.clear()  # the offsets of what follows begin anew
+        state.origins.clear()  # the records below start again at offset 0
     spare_the_collector()
     slowest.clear()
     before = DUPLICATES.labels("profile")._value.get()

@@ -1,4 +1,4 @@
-"""What only Apache Kafka itself can show."""
+"""Behaviour that can only be tested on Apache Kafka itself."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ def test_topics_are_made_once_and_never_changed(apache):
     first = _whyflag(apache, "topics", "create", "--partitions", 3)
     assert first.returncode == 0, first.stderr
     again = _whyflag(apache, "topics", "create", "--partitions", 5)
-    assert "made: none" in again.stdout
+    assert "created: none" in again.stdout
     admin = KafkaAdminClient(bootstrap_servers=apache.kafka_bootstrap)
     try:
         described = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([t.name for t in TOPICS])}
@@ -61,7 +61,7 @@ def test_a_file_is_produced_in_order(apache, world):
 
 
 def test_an_output_that_kafka_refuses_is_a_delivery_error(apache):
-    """Larger than any topic takes: nothing may count as published."""
+    """An output larger than any topic accepts must not count as published."""
     create_topics(apache, partitions=1, replication=1)
 
     async def publish(value):
@@ -74,7 +74,7 @@ def test_an_output_that_kafka_refuses_is_a_delivery_error(apache):
                 await first
             finally:
                 await asyncio.wait([behind])
-                assert (behind.exception() is None) is (len(value) < 100), "nothing may be written behind what failed"
+                assert (behind.exception() is None) is (len(value) < 100), "nothing may be written after a failed output"
         finally:
             await publisher.stop()
 
@@ -84,7 +84,7 @@ def test_an_output_that_kafka_refuses_is_a_delivery_error(apache):
     assert [record.value for record in collect(apache, {DECISIONS: 2})[DECISIONS]] == [b"small", b"behind"]
 
 
-def test_what_a_challenger_would_have_decided_is_listed(apache, world, bundle_dir, other_bundle_dir, tmp_path):
+def test_disagreements_with_a_challenger_are_listed(apache, world, bundle_dir, other_bundle_dir, tmp_path):
     store = BundleStore(tmp_path / "store")
     store.promote(store.add(bundle_dir), "", "test", "first")
     challenger = store.add(other_bundle_dir)
@@ -123,7 +123,7 @@ def test_a_retraining_takes_labels_from_kafka(apache, world, tmp_path, monkeypat
 
 
 def test_a_former_owner_notices_a_successor_that_claimed_the_log_and_died_before_it_wrote(apache):
-    """It left no record: only the broker knows."""
+    """The successor wrote no record, so only the broker can reveal its claim."""
     create_topics(apache, partitions=1, replication=1)
     checkpoint = Checkpoint(spec="s", bundle="b", partitions=1, positions={}, origins={}, keys=0, digest="")
 
@@ -148,7 +148,7 @@ def test_a_former_owner_notices_a_successor_that_claimed_the_log_and_died_before
     assert loaded == [(b"k" * 9, b"row")]
 
 
-def test_a_checkpoint_log_of_another_format_is_told(apache):
+def test_a_checkpoint_log_of_another_format_raises_a_state_error(apache):
     create_topics(apache, partitions=1, replication=1)
     old = Checkpoint(spec="s", bundle="b", partitions=1, positions={}, origins={}, keys=0, digest="", v=1)
 

@@ -1,4 +1,4 @@
-"""The whole chain on a broker that enforces rights, with no more rights than `whyflag topics acls` names."""
+"""The whole chain on a broker that enforces ACLs, with only the rights that `whyflag topics acls` lists."""
 
 import gc
 import subprocess
@@ -20,7 +20,7 @@ from tests.conftest import needs, transactions_file
 from tests.workers import Worker, collect
 from training.replay import transactions_of
 
-# kafka-python leaves the sockets of connections that failed to the collector
+# kafka-python leaves the sockets of failed connections to the garbage collector
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 
@@ -109,7 +109,7 @@ def test_a_restarted_worker_reads_its_checkpoints(kafka, bundle_dir):
         ({"kafka_security": "PLAINTEXT", "kafka_user": "", "kafka_password": "", "kafka_ca": ""}, "WHYFLAG_KAFKA_SECURITY"),
     ],
 )
-def test_what_is_wrong_is_told_by_workers_and_other_clients(kafka, bundle_dir, tmp_path, changes, told):
+def test_workers_and_other_clients_report_wrong_connection_settings(kafka, bundle_dir, tmp_path, changes, told):
     from tests.kafka.secured import Authority
 
     if changes.get("kafka_ca"):
@@ -125,7 +125,7 @@ def test_what_is_wrong_is_told_by_workers_and_other_clients(kafka, bundle_dir, t
     assert "Traceback" not in printed
 
 
-def test_a_missing_right_is_told(kafka, bundle_dir):
+def test_a_missing_right_is_reported(kafka, bundle_dir):
     with pytest.raises(BrokerError, match="lacks a right"):
         create_acls(kafka.settings("nobody"), acls(Role.PRODUCER, "User:whyflag-nobody"))
     with Worker("score", kafka.settings("nobody"), bundle=bundle_dir, ready=False) as worker:
@@ -135,7 +135,7 @@ def test_a_missing_right_is_told(kafka, bundle_dir):
 
 
 def test_a_producer_can_write_to_no_other_topic(kafka):
-    """Who can write to a checkpoint topic can change decisions."""
+    """A client that can write to a checkpoint topic can change decisions."""
     written = {right.name for right in RIGHTS[Role.PRODUCER]}
     assert written == {TRANSACTIONS, LABELS}
     for topic in (PROFILED, ALERTS, DEAD_LETTERS, "score-checkpoints"):
@@ -149,7 +149,7 @@ def test_a_producer_cannot_read(kafka):
 
 
 def test_topics_that_outsiders_write_to_carry_the_brokers_time(kafka, apache, bundle_dir):
-    """And a worker refuses one where a producer says itself when it wrote."""
+    """A worker refuses such a topic if producers set the timestamps."""
     from kafka import KafkaAdminClient
     from kafka.admin import NewTopic
 
@@ -183,6 +183,6 @@ def test_the_rights_can_be_printed(kafka):
         ({"kafka_security": "SSL", "kafka_certificate": __file__}, "cannot be used"),
     ],
 )
-def test_contradicting_settings_are_told(settings, told):
+def test_contradictory_settings_raise_a_settings_error(settings, told):
     with pytest.raises(SettingsError, match=told):
         connection_of(Settings(**settings))

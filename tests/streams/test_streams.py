@@ -52,7 +52,7 @@ from training.data.readers import TransactionFile, read_labels
 from training.replay import replay, transactions_of
 
 N = 2_500
-CREATED, LOG_APPENDED = 0, 1  # who set a record's time
+CREATED, LOG_APPENDED = 0, 1  # who set a record's timestamp: the producer or the broker
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def embedded():
 
 @pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.system)])
 def kafka(request):
-    """The embedded broker, and Apache Kafka where Java and Maven are there."""
+    """The embedded broker, and Apache Kafka if Java and Maven are installed."""
     settings = request.getfixturevalue(request.param)
     if request.param == "apache":
         create_topics(settings, partitions=4, replication=1)
@@ -94,12 +94,12 @@ def _replayed(source, bundle, out, labels=None):
 
 
 def test_the_stream_decides_as_the_replay_does_bit_for_bit(kafka, part, bundle, bundle_dir, world, tmp_path):
-    """With labels among the transactions, duplicates, and records that nobody can decode."""
+    """The stream also holds labels, duplicates and records that cannot be decoded."""
     labels = read_labels(world / "labels.parquet")
     wanted, raised = _replayed(part, bundle, tmp_path, world / "labels.parquet")
     every = list(transactions_of(part))
     with Worker("score", kafka, bundle=bundle_dir):
-        # the merchant's hop knows all labels first: each counts from its label time on, so that is as good as in time
+        # the score stage gets all labels first: each counts only from its label time on, so sending it early changes nothing
         _send(kafka, [(LABELS, label.card_id.encode(), encode(label)) for label in labels], 0)
         collect(kafka, {PROFILED: len(labels)})
         records = []
@@ -138,12 +138,12 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(embedded, bundle_dir):
     with Worker("score", embedded, bundle=bundle_dir) as worker:
         checked = subprocess.run([promtool, "check", "metrics"], input=worker.get("metrics"), capture_output=True, text=True)
     ours = [line for line in checked.stderr.splitlines() if line.startswith("whyflag_")]
-    assert checked.returncode in (0, 3), checked.stderr  # 3: the linter complains of some metric
+    assert checked.returncode in (0, 3), checked.stderr  # 3: the linter complains about some metric
     assert not ours
 
 
 def test_a_worker_continues_where_it_stopped(kafka, part, bundle_dir):
-    """SIGTERM in the middle: what was not acknowledged is read again, nothing is lost."""
+    """After SIGTERM in the middle, unacknowledged records are read again, and nothing is lost."""
     some = list(transactions_of(part))[:1200]
     with Worker("score", kafka, bundle=bundle_dir):
         _send(kafka, [(TRANSACTIONS, t.card_id.encode(), encode(t)) for t in some[:800]])
@@ -155,7 +155,7 @@ def test_a_worker_continues_where_it_stopped(kafka, part, bundle_dir):
 
 
 def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
-    """After a history, the rest is decided as a replay of all decides it, card and merchant each in the partition of its key."""
+    """After a history, the stages decide the rest like a replay of everything, each card and merchant in its own partition."""
     every, labels = list(transactions_of(part)), read_labels(world / "labels.parquet")
     pq.write_table(pq.read_table(world / "transactions.parquet").slice(0, 2000), tmp_path / "history.parquet")
     wanted, _ = _replayed(part, bundle, tmp_path / "out", world / "labels.parquet")
@@ -198,7 +198,7 @@ class Output(NamedTuple):
 
 
 def _process(stage, topic, records, partition=0):
-    """The messages that a stage makes of some records, one by one."""
+    """Return the messages that a stage makes of some records."""
     return [
         Output(made.topic, key, value)
         for made in asyncio.run(stage.process(topic, partition, records))
@@ -228,14 +228,14 @@ def test_every_record_is_profiled_or_a_dead_letter_or_a_duplicate(values, rng: r
     ids = [decode_transaction_struct(damaged[i]).transaction_id for i in offsets]
     missing = set(range(len(damaged))) - set(offsets) - set(dead)
     assert all(decode_transaction_struct(damaged[i]).transaction_id in ids for i in missing), (
-        "a record that is no duplicate vanished"
+        "a record that is not a duplicate vanished"
     )
     assert all(letter.message and letter.error for letter in letters)
 
 
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_the_second_hop_survives_any_bytes(values):
+def test_the_score_stage_turns_any_bytes_into_dead_letters(values):
     stage = ScoreStage(default_spec(), SingleDecider(Decider(None)))
     outputs = _by_topic(_process(stage, PROFILED, [_record(v, i, topic=PROFILED) for i, v in enumerate(values)]))
     assert len(outputs[DEAD_LETTERS]) == len(values)
@@ -269,7 +269,7 @@ def test_huge_deep_and_strange_records_are_dead_letters_of_bounded_size_without_
 
 
 class Source:
-    """A consumer whose partition holds 100 records; ``asked`` are the seeks."""
+    """Fake consumer whose partition ends at offset 100; ``asked`` collects the offsets it was told to read from."""
 
     def __init__(self, committed=None, begin=0):
         self._committed, self._begin, self.asked, self.fetched = committed, begin, [], 0
@@ -302,11 +302,11 @@ def test_without_a_checkpoint_log_a_partition_is_read_from_where_the_group_stopp
     assert source.asked == [position]
 
 
-def test_a_worker_with_nothing_to_do_waits():
+def test_a_worker_without_partitions_starts_without_positions():
     assert _opened(Source(), set()).positions == {}
 
 
-def test_what_was_fetched_and_has_not_arrived_is_read_again_after_two_seconds():
+def test_fetched_records_that_do_not_arrive_are_read_again_after_two_seconds():
     source = Source(committed=10)
     operator = _opened(source, {(ALERTS, 0)})
     source.asked.clear()
@@ -329,7 +329,7 @@ NOW = 1_750_000_000_000
         (AHEAD_MS, NOW, LOG_APPENDED, PROFILED),
         (AHEAD_MS + 1, NOW, LOG_APPENDED, DEAD_LETTERS),
         (AHEAD_MS + 1, NOW, CREATED, DEAD_LETTERS),
-        (AHEAD_MS, 0, CREATED, PROFILED),  # no time at all: that of the worker
+        (AHEAD_MS, 0, CREATED, PROFILED),  # no timestamp: the worker's clock counts
         (AHEAD_MS + 1, 0, CREATED, DEAD_LETTERS),
         (AHEAD_MS + 1, -1, CREATED, DEAD_LETTERS),
         (AHEAD_MS + 1, 4_000_000_000_000, CREATED, DEAD_LETTERS),  # a producer may lie
@@ -337,8 +337,8 @@ NOW = 1_750_000_000_000
         (-400 * DAY, NOW, LOG_APPENDED, PROFILED),
     ],
 )
-def test_an_event_from_the_future_is_a_dead_letter_whatever_its_records_time(ahead, timestamp, kind, topic):
-    """It would make all that the card does from now on look long past."""
+def test_an_event_from_the_future_is_a_dead_letter_for_any_record_timestamp(ahead, timestamp, kind, topic):
+    """Otherwise everything that the card does from now on would look long past."""
     transaction = b'{"transaction_id":"t","event_time":%d,"card_id":"c","merchant_id":"m","amount":1,"currency":"EUR"}'
     stage = ProfileStage(default_spec(), Privacy(), FixedClock(NOW))
     (output,) = _process(stage, TRANSACTIONS, [_record(transaction % (NOW + ahead), timestamp=timestamp, timestamp_type=kind)])
@@ -362,8 +362,8 @@ def test_a_label_from_the_future_is_a_dead_letter():
     assert [output.topic for output in outputs] == [DEAD_LETTERS]
 
 
-def test_the_second_hop_drops_what_it_has_seen(bundle, world):
-    """A replay of the first hop after a crash counts nothing twice, and neither does a label."""
+def test_the_score_stage_drops_records_that_it_has_processed(bundle, world):
+    """If the profile stage repeats its output after a crash, no transaction or label counts twice."""
     profile, stage = ProfileStage(bundle.spec, Privacy()), ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
     some = list(transactions_of(transactions_file(world)))[:50]
     profiled = [_process(profile, TRANSACTIONS, [_record(encode(t), i)])[0].value for i, t in enumerate(some)]
@@ -377,8 +377,8 @@ def test_the_second_hop_drops_what_it_has_seen(bundle, world):
     assert stage.states[0].digest == digest
 
 
-def test_labels_are_cut_at_their_place_in_the_log_wherever_chunks_are_cut(world, bundle):
-    """The same log in chunks of 1, 7 and all: the same decisions."""
+def test_labels_apply_at_their_place_in_the_log_for_any_chunk_size(world, bundle):
+    """The same log gives the same decisions in chunks of 1, of 7, and as a whole."""
     every = list(transactions_of(transactions_file(world)))[:600]
     profile = ProfileStage(bundle.spec, Privacy())
     log = []
@@ -400,7 +400,7 @@ def test_labels_are_cut_at_their_place_in_the_log_wherever_chunks_are_cut(world,
     assert len(results[0][DECISIONS]) == len(every)
 
 
-def test_a_record_of_another_spec_is_not_scored_by_this_one(bundle, world):
+def test_a_record_of_another_spec_is_a_dead_letter(bundle, world):
     transaction = next(transactions_of(transactions_file(world)))
     other = ProfileStage(default_spec("USD"), Privacy())
     (output,) = _process(other, TRANSACTIONS, [_record(encode(transaction))])
@@ -435,7 +435,7 @@ def _chunk(first, last):
 
 
 def _consumer(generation=1):
-    """Faust's consumer without its threads: only what acknowledging touches."""
+    """Return Faust's consumer without its threads, with only the attributes that acknowledging uses."""
     consumer = Consumer.__new__(Consumer)
     consumer.app = SimpleNamespace(consumer_generation_id=generation, topics=SimpleNamespace(acks_enabled_for=lambda topic: True))
     consumer._acked = {TP("t", 0): []}
@@ -466,7 +466,7 @@ def test_only_a_finished_chunk_of_this_generation_is_acknowledged():
     assert consumer._new_offset(TP("t", 0)) is None
 
 
-def test_the_watchdog_barks_when_records_wait_and_nothing_moves():
+def test_the_watchdog_reports_records_that_wait_without_progress():
     place, barked = (TRANSACTIONS, 0), []
     operator = SimpleNamespace(positions={place: 5}, stage=SimpleNamespace(name="profile"))
     watchdog = Watchdog(Connection("127.0.0.1:1"), [operator], 0.1, barked.append)
@@ -511,7 +511,7 @@ def test_the_publisher_keeps_order_and_waits_for_every_acknowledgement(kafka):
 
 
 def test_an_operator_error_ends_the_process_without_acknowledging(kafka, part, bundle_dir, tmp_path):
-    """A worker whose second hop cannot publish leaves with a failure, and its successor reads the same records again."""
+    """A worker whose score stage fails exits with an error, and its successor reads the same records again."""
     some = list(transactions_of(part))[:30]
     worker = Worker("score", kafka, bundle=bundle_dir)
     (tmp_path / "sitecustomize.py").write_text(

@@ -27,7 +27,7 @@ def test_card_precision_of_a_worked_example(monkeypatch):
     card = np.array([1, 1, 2, 3, 1, 2, 3])
     score = np.array([0.1, 0.9, 0.8, 0.7, 0.99, 0.5, 0.4])
     fraud = np.array([True, False, False, True, True, False, True])
-    # day 0: cards 1 (its other transaction is fraud) and 2; day 1: card 1 has left, so 2 and 3
+    # day 0: cards 1 (its other transaction is fraud) and 2; day 1: cards 2 and 3, because card 1 was found on day 0
     assert handbook.card_precision(day, card, score, fraud) == (1 / 2 + 1 / 2) / 2
 
 
@@ -39,14 +39,14 @@ def test_a_planted_leak_is_caught(world, spec):
     at = int(np.quantile(time, 0.7))
     handbook.check_causal(dataset, spec, X, at)
 
-    # the truth told as a feature
+    # a feature that contains the label
     name = spec.feature_names[-1]
     leaky = X.copy()
     leaky[:, -1] += dataset.known.final
     with pytest.raises(InputError, match=name):
         handbook.check_causal(dataset, spec, leaky, at)
 
-    # features computed as if labels came on the day itself
+    # features computed as if labels were known at the event time
     early = dataset.labels._replace(label_time=dataset.labels.event_time)
     told = dataset.__class__(dataset.columns, dataset.identities, dataset.amounts, dataset.known, early)
     leaky, _ = features_of(told, spec, lambda n: None)
@@ -60,14 +60,14 @@ def test_a_planted_leak_is_caught(world, spec):
         handbook.check_causal(dataset, spec, leaky, at)
 
 
-def test_other_data_is_refused(tmp_path):
+def test_missing_data_is_refused(tmp_path):
     with pytest.raises(InputError, match="no file"):
         handbook.load_handbook(tmp_path, QUIET)
 
 
 @needs_data
 @pytest.mark.slow
-def test_the_protocol_reproduces_what_is_published_and_repeats_itself():
+def test_the_protocol_reproduces_the_published_results_and_is_deterministic():
     book = handbook.load_handbook(DATA, QUIET)
     fold = book.fold("07-25")
     # the book's own counts (chapter 5)

@@ -1,4 +1,4 @@
-"""How many frauds are reported already, and calibration that counts the others in."""
+"""The estimated share of frauds that are reported already, and calibration that corrects for unreported ones."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ DAY = 86_400_000
 
 
 def _reports(rng, n, days, median):
-    """Frauds over some days and when each is reported, lognormal delays."""
+    """Return the times of frauds over some days and of their reports, with lognormal delays."""
     time = (rng.uniform(0, days, n) * DAY).astype(np.int64)
     return time, time + (rng.lognormal(np.log(median), 0.6, n) * DAY).astype(np.int64)
 
 
 @pytest.mark.parametrize(("median", "age"), [(14, 10), (14, 20), (3, 10), (1, 30)])
-def test_the_share_of_reported_frauds_is_estimated_from_those_that_are(median, age):
+def test_the_share_of_reported_frauds_is_estimated_from_the_reported_ones(median, age):
     rng = np.random.default_rng(5)
     time, reported = _reports(rng, 4_000, 60, median)
     as_of = 60 * DAY
@@ -26,7 +26,7 @@ def test_the_share_of_reported_frauds_is_estimated_from_those_that_are(median, a
     assert estimated == pytest.approx(actual, abs=0.05)
 
 
-def test_nothing_later_than_the_time_of_estimation_is_used():
+def test_reports_after_the_time_of_estimation_are_not_used():
     rng = np.random.default_rng(6)
     time, reported = _reports(rng, 1_000, 60, 10)
     as_of, rows = 50 * DAY, np.arange(40, 45) * DAY
@@ -39,7 +39,7 @@ def test_a_fixed_delay_that_has_passed_means_that_all_are_reported():
     assert reported_share(time[:50], time, time + 7 * DAY, 40 * DAY) == 1.0
 
 
-def test_few_frauds_say_nothing_about_delays():
+def test_too_few_frauds_to_estimate_delays_count_as_fully_reported():
     time = np.arange(19) * DAY
     assert reported_share(time, time, time + DAY, 100 * DAY) == 1.0
     assert reported_share(time[:0], np.arange(50) * DAY, np.arange(50) * DAY + DAY, 100 * DAY) == 1.0
@@ -47,7 +47,7 @@ def test_few_frauds_say_nothing_about_delays():
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "none"])
 @pytest.mark.parametrize("known", [0.4, 0.8])
-def test_calibration_holds_where_alerts_are_although_half_of_the_frauds_are_not_reported(method, known):
+def test_calibration_is_right_for_alerts_although_many_frauds_are_unreported(method, known):
     rng = np.random.default_rng(7)
     margin = rng.normal(-2.5, 1.5, 60_000).astype(np.float32)
     probability = 1 / (1 + np.exp(-(1.3 * margin + 0.4).astype(float)))
@@ -58,10 +58,10 @@ def test_calibration_holds_where_alerts_are_although_half_of_the_frauds_are_not_
     assert fitted[alerts].mean() == pytest.approx(fraud[alerts].mean(), rel=0.06)
     assert calibration_error(fitted[alerts], fraud[alerts]) < 0.04
     blind = fit_calibration(margin, seen, method).probability(margin)
-    assert blind[alerts].mean() < 0.9 * fraud[alerts].mean(), "what is not reported yet would count as honest"
+    assert blind[alerts].mean() < 0.9 * fraud[alerts].mean(), "without the correction, unreported frauds count as honest"
 
 
-def test_where_all_is_known_the_calibration_is_as_before():
+def test_calibration_is_unchanged_if_every_fraud_is_reported():
     rng = np.random.default_rng(8)
     margin = rng.normal(-2, 1, 5_000).astype(np.float32)
     fraud = rng.random(5_000) < 1 / (1 + np.exp(-margin.astype(float)))

@@ -127,7 +127,7 @@ def test_all_formats_and_chunk_sizes_give_the_same_transactions(tmp_path, world,
 
 @given(st.lists(transactions, min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None)
-def test_what_the_wire_accepts_the_reader_accepts(tmp_path_factory, many):
+def test_the_reader_accepts_and_decodes_what_the_stream_accepts(tmp_path_factory, many):
     path = tmp_path_factory.mktemp("wire") / "t.jsonl"
     path.write_bytes(b"".join(encode(t) + b"\n" for t in many))
     source = TransactionFile(path, load_mapping("whyflag"), KEY, clock=FixedClock(LATEST))
@@ -138,7 +138,7 @@ def test_what_the_wire_accepts_the_reader_accepts(tmp_path_factory, many):
     assert read == wire
 
 
-def test_a_wrong_mapping_says_what_is_missing_and_what_there_is(world):
+def test_the_error_for_a_wrong_mapping_names_the_missing_and_the_available_columns(world):
     with pytest.raises(MappingError, match=r"'CUSTOMER_ID'.*it has 'transaction_id', 'event_time'"):
         list(TransactionFile(world / "transactions.parquet", load_mapping("handbook")).chunks())
 
@@ -153,7 +153,7 @@ def test_a_wrong_mapping_says_what_is_missing_and_what_there_is(world):
         ('amount = "minor"\ntime = "ms"\ntypo = 1\n[columns]', "typo"),
     ],
 )
-def test_a_wrong_mapping_file_is_told(tmp_path, text, reason):
+def test_an_invalid_mapping_file_raises_a_mapping_error(tmp_path, text, reason):
     path = tmp_path / "m.toml"
     path.write_text(text)
     with pytest.raises(MappingError, match=reason):
@@ -165,7 +165,7 @@ def test_an_unknown_mapping_lists_the_included_ones():
         load_mapping("kaggle")
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path):
+def test_unreadable_files_raise_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no file"):
         TransactionFile(tmp_path / "none.csv", load_mapping("whyflag"))
     (tmp_path / "t.xlsx").touch()
@@ -181,15 +181,15 @@ def test_a_file_without_a_usable_row_is_an_error(tmp_path):
         list(_sparkov(tmp_path, "x,,,,,,,,\ny,,,,,,,,\n").chunks())
 
 
-def test_card_numbers_without_a_key_are_told(tmp_path):
+def test_card_numbers_without_a_key_raise_a_missing_key_error(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(SPARKOV + GOOD.format(1))
     with pytest.raises(MissingKeyError, match="WHYFLAG_PAN_KEY"):
         list(TransactionFile(path, load_mapping("sparkov")).chunks())
 
 
-def test_a_missing_key_is_told_at_the_first_card_number(tmp_path):
-    """Not after the whole file has been read."""
+def test_a_missing_key_raises_an_error_at_the_first_card_number(tmp_path):
+    """The error comes before the whole file has been read."""
     path = tmp_path / "t.csv"
     rows = [GOOD.format(i).replace("4111111111111111", "card" if i else "4111111111111111") for i in range(20_000)]
     path.write_text(SPARKOV + "".join(rows))
@@ -201,7 +201,7 @@ def test_a_missing_key_is_told_at_the_first_card_number(tmp_path):
 
 
 def test_columns_are_as_private_as_the_mapping_declares(tmp_path):
-    """Card numbers that fail Luhn become tokens too, personal columns are never read, free text is masked in an identifier."""
+    """Card numbers that fail Luhn become tokens too, personal columns are never read, and a free-text identifier is masked."""
     path, mapping = tmp_path / "t.jsonl", tmp_path / "m.toml"
     mapping.write_text(
         'amount = "minor"\ntime = "ms"\n[columns]\ntransaction_id = "id"\nevent_time = "at"\ncard_id = "card"\nmerchant_id = "shop"\n'
@@ -232,7 +232,7 @@ def test_columns_are_as_private_as_the_mapping_declares(tmp_path):
     ("privacy", "reason"),
     [
         ('personal = ["card"]', "declared personal"),
-        ('card_number = ["none"]', "no field comes from it"),
+        ('card_number = ["none"]', "no field uses it"),
         ('card_number = ["total"]', "cannot be a token"),
         ('secret = ["card"]', "secret"),
     ],
@@ -300,7 +300,7 @@ def test_labels_are_read_from_every_format(tmp_path, world, suffix):
     assert len(labels) == len(table)
 
 
-def test_a_wrong_label_is_told_with_its_place(tmp_path):
+def test_the_error_for_an_invalid_label_names_its_row(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"transaction_id": "t"}\n')
     with pytest.raises(InputError, match="label 1"):
         read_labels(tmp_path / "l.jsonl")
@@ -350,7 +350,7 @@ def test_an_open_quote_does_not_swallow_rows_silently(tmp_path):
     assert "quote" in source.first_reject
 
 
-def test_identifiers_that_became_floats_are_whole_again(tmp_path):
+def test_float_identifiers_are_converted_back_to_integers(tmp_path):
     table = pa.table(
         {
             "transaction_id": [1.0, 2.0, 3.0, 4.0], "event_time": [1_750_000_000_000] * 4,
@@ -390,19 +390,19 @@ def test_neither_errors_nor_rejects_quote_a_card_number(tmp_path):
     assert "card ending 1111" in rejects
 
 
-def test_rejects_do_not_overwrite_the_file_itself(world):
+def test_the_rejects_file_must_not_be_the_input_file(world):
     path = world / "transactions.parquet"
     with pytest.raises(InputError, match="overwrite"):
         TransactionFile(path, load_mapping("whyflag"), KEY, path)
 
 
-def test_a_label_column_must_be_late(tmp_path):
+def test_a_label_column_must_have_a_delay(tmp_path):
     path = tmp_path / "leak.toml"
     path.write_text(
         'amount = "major"\ntime = "datetime"\n[columns]\ntransaction_id = "a"\nevent_time = "b"\ncard_id = "c"\nmerchant_id = "d"\n'
         'amount = "e"\n[constants]\ncurrency = "EUR"\n[label]\ncolumn = "f"\ndelay = "0d"\n'
     )
-    with pytest.raises(MappingError, match="longer than nothing"):
+    with pytest.raises(MappingError, match="longer than zero"):
         load_mapping(str(path))
     path.write_bytes(b"amount = '\xe9'")
     with pytest.raises(MappingError):

@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else, whose numbers are those of the bundle's decisions."""
+"""The report: one self-contained page, whose numbers match the bundle's decisions."""
 
 import re
 
@@ -33,7 +33,7 @@ def page(world, bundle_dir, tmp_path_factory) -> str:
     return out.read_text()
 
 
-def test_the_page_needs_nothing_from_outside(page):
+def test_the_page_is_self_contained(page):
     assert not re.findall(r"<(?:script|link|iframe)", page)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in re.findall(r'src="([^"]*)"', page))
     assert page.count("<img alt=") == 7
@@ -48,12 +48,12 @@ def test_the_page_needs_nothing_from_outside(page):
         assert heading in page
 
 
-def test_its_numbers_are_those_of_the_decisions(page, world, bundle, replayed):
+def test_the_numbers_of_the_report_match_the_decisions(page, world, bundle, replayed):
     seen = score_file(transactions_file(world), world / "labels.parquet", bundle, Privacy(), QUIET)
     measured = evaluate(seen.scores.probability, seen.flagged, seen.fraud, seen.amount, seen.days)
     for name in ("transactions", "frauds", "alerts", "precision", "recall", "average_precision"):
         assert f"<dt>{name.replace('_', ' ')}</dt><dd>{measured[name]:,}</dd>" in page
-    # and the decisions are those of the stream
+    # the decisions must match those of the stream
     from core.messages import decode_decision
 
     decided = {d.transaction_id: d for d in map(decode_decision, (replayed[0] / "decisions.jsonl").read_bytes().splitlines())}
@@ -71,7 +71,7 @@ def test_frauds_of_the_breakdowns_add_up(page, world, bundle):
         assert sum(int(frauds) for _, frauds in rows) == int(seen.fraud.sum())
 
 
-def test_a_truth_that_is_none_is_told(tmp_path, world):
+def test_an_invalid_truth_file_raises_an_input_error(tmp_path, world):
     with pytest.raises(InputError, match="typology"):
         read_typology(world / "labels.parquet")
     with pytest.raises(InputError, match="--truth"):
@@ -79,7 +79,7 @@ def test_a_truth_that_is_none_is_told(tmp_path, world):
 
 
 @pytest.mark.system
-def test_a_browser_draws_every_picture(page, tmp_path):
+def test_a_browser_draws_every_chart(page, tmp_path):
     needs("chromium")
     from playwright.sync_api import sync_playwright
 
@@ -96,6 +96,6 @@ def test_a_browser_draws_every_picture(page, tmp_path):
         widths = tab.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
         assert len(widths) == 7
         assert min(widths) > 100
-        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "it is wider than the window"
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page is wider than the window"
         browser.close()
     assert [url for url in asked if not url.startswith(("file://", "data:"))] == []

@@ -43,7 +43,7 @@ def test_every_typology_happens_in_about_its_share(made):
         assert 0.3 * typology.share < counts[typology.name] / frauds < 2 * typology.share, typology.name
 
 
-def test_what_a_model_may_see_does_not_hold_the_truth(made):
+def test_transactions_do_not_contain_the_truth(made):
     assert set(made.transactions.column_names) <= set(FIELDS)
     assert not {"typology", "fraud"} & set(made.transactions.column_names)
     assert set(made.truth.column_names) == {"transaction_id", "typology"}
@@ -121,7 +121,7 @@ def test_simulated_transactions_are_valid_messages(made):
         assert msgspec.json.decode(json.dumps(values).encode(), type=Transaction)
 
 
-def test_nonsense_is_refused():
+def test_an_invalid_simulation_spec_is_refused():
     with pytest.raises(InputError, match="days 2 to"):
         simulate(SimulationSpec(days=0))
 
@@ -141,7 +141,7 @@ def test_the_gaps_between_the_frauds_of_an_incident_are_irregular(made):
         if len(gaps) > 3:
             variation.append(gaps.std() / gaps.mean())
     assert len(variation) > 10
-    assert 0.5 < np.median(variation) < 1.2, "evenly spaced frauds have no spread, exponential gaps one of about their mean"
+    assert 0.5 < np.median(variation) < 1.2, "variation is 0 for evenly spaced frauds, about 1 for exponential gaps"
 
 
 def test_devices_are_shared_by_thieves_and_by_households(made):
@@ -157,7 +157,7 @@ def test_devices_are_shared_by_thieves_and_by_households(made):
 
     takeovers, honest = cards_of_a_device(kinds == "account_takeover"), cards_of_a_device(kinds == "honest")
     assert (takeovers > 1).mean() > 0.3
-    assert 0.03 < (honest > 1).mean() < 0.2, "a shared device alone is no proof"
+    assert 0.03 < (honest > 1).mean() < 0.2, "a shared device alone must not prove fraud"
 
 
 def test_channels_fit_the_kind_of_shop(made):
@@ -170,7 +170,7 @@ def test_channels_fit_the_kind_of_shop(made):
             assert 0 < online.mean() < 1, category.name
 
 
-def test_people_live_by_the_clocks_of_their_city(made):
+def test_honest_payments_follow_the_local_time(made):
     rows, kinds = _rows(made, "event_time", "country", "channel"), np.array(made.truth["typology"].to_pylist())
     hours = rows["event_time"] // 3_600_000 % 24
     at_home = (kinds == "honest") & (rows["channel"] == "card_present")

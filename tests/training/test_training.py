@@ -24,7 +24,7 @@ from training.train import budget_missed, train
 QUIET = NoProgress()
 
 
-def test_the_periods_follow_each_other_with_the_delay_between():
+def test_the_periods_are_in_order_and_separated_by_the_label_delay():
     time = np.arange(0, 60 * DAY, DAY // 10) + 1_700_000_000_000
     split = split_by_time(time, 7 * DAY)
     assert time.min() < split.train_begin < split.train_end
@@ -36,7 +36,7 @@ def test_the_periods_follow_each_other_with_the_delay_between():
     assert all(mask.any() for mask in masks)
 
 
-def test_too_short_a_history_is_told():
+def test_a_history_that_is_too_short_raises_an_input_error():
     with pytest.raises(InputError, match="give more history or a shorter --label-delay"):
         split_by_time(np.array([1_700_000_000_000, 1_700_000_000_000 + 10 * DAY]), 7 * DAY)
 
@@ -55,7 +55,7 @@ def test_labels_are_known_from_their_time_on_until_retracted(world):
 
 
 def test_training_never_sees_a_label_that_was_not_known_yet(world, tmp_path, monkeypatch):
-    """Frauds that are reported only after calibration began are legitimate to the booster."""
+    """Frauds that are reported only after calibration began count as legitimate for the booster."""
     import training.train as module
 
     seen = {}
@@ -106,7 +106,7 @@ def test_a_bundle_is_never_overwritten(world, bundle_dir):
         )  # fmt: skip
 
 
-def test_training_without_labels_says_what_to_give(world, tmp_path):
+def test_the_error_for_training_without_labels_names_the_option(world, tmp_path):
     with pytest.raises(InputError, match="give --labels FILE"):
         train(
             transactions_file(world), default_spec(), labels=None, alerts_per_day=10, label_delay_ms=5 * DAY, out=tmp_path / "b",
@@ -155,7 +155,7 @@ def test_a_replay_raises_an_alert_for_every_flagged_decision(replayed):
         assert all(r.event_time <= alert.transaction.event_time for r in alert.recent)
 
 
-def test_the_summary_is_what_the_decisions_say(world, replayed):
+def test_the_summary_matches_the_decisions(world, replayed):
     out, summary = replayed
     p, flagged = [], []
     for line in (out / "decisions.jsonl").read_bytes().splitlines():
@@ -190,7 +190,7 @@ def test_batch_size_and_format_do_not_change_a_decision(world, bundle, replayed,
 
 
 def _given(row):
-    """A row of nested columns as the message it was: what is absent there is null here."""
+    """Convert a row of nested columns back to the fields of its message, where null columns are absent."""
     if isinstance(row, list):
         return [_given(one) for one in row]
     if not isinstance(row, dict):
@@ -198,7 +198,7 @@ def _given(row):
     return {name: value if name == "features" else _given(value) for name, value in row.items() if value is not None}
 
 
-def test_a_replay_that_fails_leaves_what_was_there(world, bundle, tmp_path):
+def test_a_failed_replay_keeps_existing_files(world, bundle, tmp_path):
     (tmp_path / "decisions.parquet").write_bytes(b"of an earlier replay")
     (tmp_path / "few.csv").write_text("transaction_id,event_time\nt1,2025-01-01T00:00:00\n")
     with pytest.raises(WhyflagError):
@@ -210,8 +210,8 @@ def test_a_replay_that_fails_leaves_what_was_there(world, bundle, tmp_path):
     assert (tmp_path / "decisions.parquet").read_bytes() == b"of an earlier replay"
 
 
-def test_a_planted_label_leak_is_caught(world, bundle):
-    """With labels told at once instead of late, features of the past change: the delay is what keeps the future out."""
+def test_labels_without_their_delay_would_change_past_features(world, bundle):
+    """If labels are known at once instead of late, features of the past change: the delay keeps the future out."""
     from models.features.engine import FeatureEngine
 
     dataset = load_dataset(transactions_file(world), bundle.spec, world / "labels.parquet", Privacy(), lambda n: None)
@@ -240,7 +240,7 @@ def test_measures_of_a_worked_example():
     assert got["auc"] == 0.75
 
 
-def test_measures_without_fraud_are_unknown_not_wrong():
+def test_measures_without_fraud_are_none():
     got = evaluate(np.array([0.1, 0.2]), np.array([False, False]), np.array([False, False]), np.array([1, 1]), days=1)
     assert got["precision"] is None
     assert got["recall"] is None
@@ -283,7 +283,7 @@ def _shuffled(world, tmp_path, **changes):
     ("changes", "told"), [({}, "not sorted by event time"), ({"currency": "USD"}, "in a currency other than EUR")]
 )
 def test_a_file_that_would_give_a_silently_wrong_result_is_refused(world, bundle, tmp_path, changes, told):
-    """Average precision of a shuffled file once fell from .498 to .124 without a word."""
+    """The average precision of a shuffled file once fell from .498 to .124 without an error."""
     from models.scorer import Decider
     from training.evaluation.backtest import play
 
@@ -306,7 +306,7 @@ def test_a_file_that_would_give_a_silently_wrong_result_is_refused(world, bundle
         )  # fmt: skip
 
 
-def test_a_budget_that_the_test_period_misses_is_told():
+def test_a_budget_that_the_test_period_misses_is_reported():
     assert budget_missed(300, 300) is None
     assert budget_missed(151, 300) is None
     assert "1,040 alerts a day, the budget is 300" in budget_missed(1040, 300)

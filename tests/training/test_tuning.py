@@ -31,12 +31,12 @@ def history(world):
     return load_history(transactions_file(world), default_spec(), world / "labels.parquet", 5 * DAY, Privacy(), QUIET)
 
 
-def test_folds_never_know_what_came_later(history):
+def test_folds_never_use_later_transactions_or_labels(history):
     time, known = history.dataset.columns.event_time, history.dataset.known
     for fold in folds_of(history, 5 * DAY):
         begin = time[fold.validate].min()
         assert time[fold.train].max() < begin - 5 * DAY
-        assert time[fold.validate].max() < history.split.train_end, "calibration and test are not looked at"
+        assert time[fold.validate].max() < history.split.train_end, "folds must not use the calibration and test periods"
         told = known.reported[fold.train][fold.known]
         assert (told <= begin + DAY).all()
         assert fold.known.sum() >= 10
@@ -49,7 +49,7 @@ def small_history(history):
     return structs.replace(history, usable=history.usable & (fraud | (np.arange(len(fraud)) % 6 == 0)))
 
 
-def test_tuning_keeps_its_budget_and_repeats_itself(small_history):
+def test_tuning_keeps_its_budget_and_is_deterministic(small_history):
     found = [
         tune(small_history, default_spec(), label_delay_ms=5 * DAY, trials=3, seconds=1800, seed=3, progress=QUIET)
         for _ in range(2)
@@ -90,7 +90,7 @@ def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
     assert bundle.metrics["data"]["sha256"].keys() == {"transactions", "labels"}
     assert "scikit-learn" in bundle.metrics["environment"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "mlartifacts", "mlflow.db", "recipe.json", "study.json"]
-    # what MLflow itself says
+    # what MLflow itself has recorded
     import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=tracking)
@@ -114,20 +114,20 @@ def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
         '{"depth": 3}',
     ],
 )
-def test_what_is_no_recipe_is_told(tmp_path, text):
+def test_an_invalid_recipe_raises_an_input_error(tmp_path, text):
     path = tmp_path / "recipe.json"
     path.write_text(text)
     with pytest.raises(InputError, match="recipe"):
         load_recipe(path)
 
 
-def test_settings_that_xgboost_refuses_are_told(history):
+def test_settings_that_xgboost_refuses_raise_an_input_error(history):
     rows = np.flatnonzero(history.split.train(history.dataset.columns.event_time))[:2000]
     with pytest.raises(InputError, match="booster"):
         fit_booster(history.X[rows], rows % 7 == 0, default_spec(), Recipe(booster={"eta": -1}), 1, None)
 
 
-def test_known_frauds_never_speak_against_fraud(history):
+def test_monotone_constraints_keep_known_frauds_from_lowering_a_score(history):
     """With monotone constraints, raising a merchant's known frauds never lowers a score."""
     spec, rows = default_spec(), np.flatnonzero(history.split.train(history.dataset.columns.event_time) & history.usable)
     y = history.dataset.known.fraud(history.split.calibration_begin)[rows]
@@ -142,13 +142,13 @@ def test_known_frauds_never_speak_against_fraud(history):
         raised[:, column] += 1
         drops.append(int((margins(booster, raised) < margins(booster, X) - 1e-6).sum()))
     assert drops[1] == 0
-    assert drops[0] > 0, "it would not without: the test proves nothing"
+    assert drops[0] > 0, "no score drops without the constraint either, so the test proves nothing"
 
 
-def test_calibrations_are_compared_on_what_came_later():
+def test_calibration_methods_are_compared_on_later_data():
     rng = np.random.default_rng(0)
     margin = rng.normal(-3, 2, 20_000).astype(np.float32)
-    # a step no sigmoid can follow
+    # a step that no sigmoid can fit
     truth = np.where(margin > 0, 0.9, 0.01)
     fraud = rng.random(20_000) < truth
     compared = compare_calibrations(margin, fraud)
@@ -168,11 +168,11 @@ def test_calibrations_are_compared_on_what_came_later():
     assert best_calibration(compare_calibrations(margin, few)) == "sigmoid"
 
 
-def test_no_two_margins_share_a_probability():
+def test_different_margins_have_different_probabilities():
     margin = np.linspace(-4, 4, 1000).astype(np.float32)
     fraud = np.arange(1000) % 7 == 0
     p = fit_calibration(margin, fraud, "isotonic").probability(margin)
-    assert (np.diff(p) > 0).all(), "thresholds for a budget need an order"
+    assert (np.diff(p) > 0).all(), "budget thresholds need strictly ordered probabilities"
 
 
 def test_the_cheapest_budget_of_a_worked_example():
@@ -186,7 +186,7 @@ def test_the_cheapest_budget_of_a_worked_example():
 
 @pytest.mark.parametrize("typology", ["account_takeover", "card_testing"])
 def test_novelty_finds_a_typology_that_was_withheld_from_training(world, typology):
-    """Fitted without one kind of fraud, the forest ranks it far above honest transactions, within a small share of them."""
+    """A forest fitted without one kind of fraud ranks more than 10 % of it above 98 % of honest transactions."""
     spec = default_spec()
     dataset = load_dataset(transactions_file(world), spec, world / "labels.parquet", Privacy(), lambda n: None)
     X, duplicate = features_of(dataset, spec, lambda n: None)

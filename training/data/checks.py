@@ -1,4 +1,4 @@
-"""What makes a file unfit for a bundle, so that its result would be silently wrong."""
+"""Checks that a file fits a bundle. An unfit file would give silently wrong results."""
 
 from pathlib import Path
 
@@ -7,17 +7,19 @@ import numpy as np
 from core.errors import InputError
 from models.features.columns import UNKNOWN_AMOUNT, Mark, TransactionColumns
 
-_MOST_LATE = 0.05  # of a piece of the file; stragglers of real systems are far fewer
+_MOST_LATE = 0.05  # share of a chunk; real systems have far fewer late transactions
 _MOST_UNPRICED = 0.5
-_FEWEST = 200  # rows of a piece that say something of the file
+_FEWEST = 200  # rows; a smaller chunk says too little about the file
 
 
 def check_fit(columns: TransactionColumns, currency: str, path: Path) -> None:
     """
-    Refuse a piece of a file, marked by the engine, that is out of order or in another currency.
+    Check a chunk of a file: it must be sorted by event time and in the bundle's currency.
+
+    ``columns`` must carry the marks that the feature engine has set.
 
     Raises:
-        InputError: saying what to do.
+        InputError: if the chunk is unfit. The message says what to do.
     """
     n = len(columns.event_time)
     if n < _FEWEST:
@@ -25,12 +27,12 @@ def check_fit(columns: TransactionColumns, currency: str, path: Path) -> None:
     late = int(columns.has(Mark.LATE).sum())
     if late > _MOST_LATE * n:
         raise InputError(
-            f"{path} is not sorted by event time: {late:,} of {n:,} transactions come long after newer ones, and windows would miss them. "
-            "Sort it by event time"
+            f"{path} is not sorted by event time: {late:,} of {n:,} transactions come long after newer ones, "
+            "so windows would miss them. Sort the file by event time"
         )
     unpriced = int(np.sum(columns.amount == UNKNOWN_AMOUNT))
     if unpriced > _MOST_UNPRICED * n:
         raise InputError(
-            f"{path}: {unpriced:,} of {n:,} transactions are in a currency other than {currency}, without an exchange rate in the feature "
-            f"spec: use a bundle of their currency (`whyflag train --currency`)"
+            f"{path}: {unpriced:,} of {n:,} transactions are in a currency other than {currency}, and the "
+            f"feature spec has no exchange rate for them: use a bundle trained for their currency (`whyflag train --currency`)"
         )

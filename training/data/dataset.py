@@ -1,4 +1,4 @@
-"""A whole history in memory: columns, what became known of it and when, and its features."""
+"""A whole transaction history in memory: columns, labels with the times at which they became known, and features."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,25 +24,26 @@ Progress = Callable[[int], None]
 
 class KnownLabels(Struct, frozen=True):
     """
-    What became known of n transactions: reported as fraud at ``reported`` (``FOREVER`` if never), withdrawn at
-    ``retracted``. Both int64 [n], ms.
+    Fraud reports of n transactions: the time of each report, ``reported``, and of its retraction, ``retracted``.
+
+    Both are int64 [n], ms, and ``FOREVER`` where there is none.
     """
 
     reported: Int64s
     retracted: Int64s
 
     def fraud(self, as_of: int) -> Mask:
-        """Which were known to be fraud at a time, bool [n]."""
+        """Return which transactions are known to be fraud at the time ``as_of``, bool [n]."""
         return (self.reported <= as_of) & (self.retracted > as_of)
 
     @property
     def final(self) -> Mask:
-        """Which turned out to be fraud in the end, as far as the file tells, bool [n]."""
+        """Return which transactions are fraud once all labels of the file are known, bool [n]."""
         return self.fraud(int(FOREVER) - 1)
 
 
 class Dataset(Struct, frozen=True):
-    """n transactions in the file's order: columns, the fields of their identity, amounts, what became known, and labels by time."""
+    """n transactions in file order: columns, identity fields, amounts, fraud reports, and the labels sorted by label time."""
 
     columns: TransactionColumns
     identities: pa.Table
@@ -52,12 +53,12 @@ class Dataset(Struct, frozen=True):
 
 
 def columns_of(table: pa.Table, spec: FeatureSpec) -> TransactionColumns:
-    """Columns of a reader's table as a spec wants them."""
+    """Return the columns of a reader's table, converted for a feature spec."""
     return table_columns(table, spec.currency, spec.rates, spec.low_amount, spec.night_until)
 
 
 def column_labels(columns: TransactionColumns, chunk: TransactionChunk, delay_ms: int) -> LabelColumns:
-    """The labels of a file that marks its frauds itself: each becomes known ``delay_ms`` after its transaction."""
+    """Return the labels from a file's own label column. Each becomes known ``delay_ms`` after its transaction."""
     fraud = chunk.fraud if chunk.fraud is not None else np.zeros(len(chunk.table), np.bool_)
     frauds = columns.rows(fraud)
     return LabelColumns(
@@ -71,19 +72,19 @@ def column_labels(columns: TransactionColumns, chunk: TransactionChunk, delay_ms
 
 
 def concatenated_labels(parts: list[LabelColumns]) -> LabelColumns:
-    """Labels of several sets, sorted by label time; at the same time in their order."""
+    """Return the labels of several sets, sorted by label time. Labels with the same time keep their order."""
     joined = LabelColumns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     return joined.rows(np.argsort(joined.label_time, kind="stable"))
 
 
 def known_labels(transaction: npt.NDArray[np.uint64], labels: LabelColumns) -> KnownLabels:
-    """Labels joined to transactions by the hash of card and transaction id."""
+    """Return the fraud reports of transactions, joined to labels by the hash of card and transaction id."""
     ids, of_row = np.unique(transaction, return_inverse=True)
     reported = np.full(len(ids), FOREVER, np.int64)
     retracted = np.full(len(ids), FOREVER, np.int64)
     places = np.minimum(np.searchsorted(ids, labels.transaction), max(len(ids) - 1, 0))
     known = ids[places] == labels.transaction if len(ids) else np.zeros(len(places), np.bool_)
-    for k in np.lexsort((labels.fraud, labels.label_time)):  # the newest label has the last word
+    for k in np.lexsort((labels.fraud, labels.label_time)):  # the newest label wins
         if not known[k]:
             continue
         place, when = places[k], labels.label_time[k]
@@ -98,15 +99,13 @@ def load_dataset(
     source: TransactionFile, spec: FeatureSpec, labels: Path | None, privacy: Privacy, progress: Progress
 ) -> Dataset:
     """
-    Read a whole file and its labels, from a column of the file or a file of their own.
+    Read a whole transaction file and its labels, from the file ``labels`` or from a column of the transaction file.
 
     Raises:
-        InputError: if the file cannot be used or nothing says what was fraud.
+        InputError: if the file cannot be used or there are no labels.
     """
     if labels is None and not source.has_labels:
-        raise InputError(
-            "nothing says which transactions were fraud: give --labels FILE, or a mapping with a [label] section (docs/mappings.md)"
-        )
+        raise InputError("no fraud labels: give --labels FILE, or a mapping with a [label] section (docs/mappings.md)")
     parts, identities, amounts, marked = [], [], [], []
     for chunk in source.chunks():
         columns = columns_of(chunk.table, spec)
@@ -117,7 +116,7 @@ def load_dataset(
             marked.append(column_labels(columns, chunk, source.label_delay_ms))
         progress(len(chunk.table))
     if not parts:
-        raise InputError(f"{source.path} holds no transactions")
+        raise InputError(f"{source.path} contains no transactions")
     columns = TransactionColumns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     reports = concatenated_labels(marked) if labels is None else label_columns(read_labels(labels, privacy))
     return Dataset(
@@ -131,9 +130,10 @@ def load_dataset(
 
 class LabelledReplay:
     """
-    Feeds transactions and labels to an engine as they would have come: a label before the first batch that may know it.
+    Replay of transactions and labels into a feature engine, in the order in which they became known.
 
-    A label counts only from its label time on, so the size of the batches does not matter.
+    Labels are applied before the first batch that reaches their label time. A label takes effect only from its label time on,
+    so the batch size does not change the result.
     """
 
     def __init__(self, engine: FeatureEngine, labels: LabelColumns | None = None) -> None:
@@ -141,11 +141,11 @@ class LabelledReplay:
         self._pending = labels
 
     def add_labels(self, labels: LabelColumns) -> None:
-        """More labels, which may be known later."""
+        """Add labels. Each takes effect from its label time on."""
         self._pending = labels if self._pending is None else concatenated_labels([self._pending, labels])
 
     def update(self, columns: TransactionColumns, recent: int = 0) -> Update:
-        """As ``FeatureEngine.update``, after the labels that are known by the end of this batch."""
+        """Apply the labels that are known by the end of this batch, then call ``FeatureEngine.update``."""
         if self._pending is not None and len(columns.event_time):
             due = int(np.searchsorted(self._pending.label_time, columns.event_time.max(), side="right"))
             if due:
@@ -158,10 +158,10 @@ def features_of(
     dataset: Dataset, spec: FeatureSpec, progress: Progress, batch: int = 65_536, path: Path | None = None
 ) -> tuple[Matrix, Mask]:
     """
-    X float32 [n, F] of a whole history and the mask of duplicates, bool [n].
+    Return the features X float32 [n, F] of a whole history, and the mask of duplicates, bool [n].
 
     Raises:
-        InputError: if the file it comes from, ``path``, is out of order or in another currency.
+        InputError: if the source file ``path`` is unsorted or in another currency. Without ``path`` this is not checked.
     """
     n = len(dataset.columns.event_time)
     X = np.empty((n, len(spec.feature_names)), np.float32)

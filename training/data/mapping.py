@@ -1,4 +1,4 @@
-"""How the columns of somebody's file become the fields of a transaction."""
+"""Mappings from the columns of a file to the fields of a transaction."""
 
 import tomllib
 from importlib import resources
@@ -19,7 +19,7 @@ FIELDS = tuple(field for field in Transaction.__struct_fields__ if field != "v")
 
 
 class LabelColumn(Struct, frozen=True, forbid_unknown_fields=True):
-    """A column of the file that says fraud (1, true) or not, and how long after the event it became known."""
+    """The label column of a file (1 or true for fraud), and the delay after the event until a label is known."""
 
     column: str
     delay: str
@@ -27,8 +27,10 @@ class LabelColumn(Struct, frozen=True, forbid_unknown_fields=True):
 
 class PrivateColumns(Struct, frozen=True, forbid_unknown_fields=True):
     """
-    Columns of the file that need care: ``card_number`` ones become tokens, even if a value is no valid card number; ``personal`` ones
-    are never read; in ``free_text`` ones card numbers are masked, even where the field is an identifier.
+    Columns of a file that contain private data.
+
+    ``card_number`` columns become tokens, even if a value is not a valid card number. ``personal`` columns are never read. In
+    ``free_text`` columns card numbers are masked, even if the field is an identifier.
     """
 
     card_number: tuple[str, ...] = ()
@@ -40,9 +42,9 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
     """
     A mapping file.
 
-    ``columns`` names the file's column of each field; a name that starts with ``?`` may be missing from the file. ``constants``
-    gives a field one value for all rows; ``values`` translates a column's values. ``amount`` is in major or minor units;
-    ``time`` is a date and time, or seconds or milliseconds since 1970.
+    ``columns`` maps a field to a column of the file; a column whose name starts with ``?`` may be missing. ``constants`` gives a
+    field the same value in all rows. ``values`` translates the values of a field. ``amount`` says whether amounts are in major or
+    minor units. ``time`` says whether times are dates with a time, or seconds or milliseconds since 1970.
     """
 
     columns: dict[str, str]
@@ -54,21 +56,21 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
     privacy: PrivateColumns = PrivateColumns()
 
     def column(self, field: str) -> str | None:
-        """The file's column for a field, without the mark of an optional one."""
+        """Return the file's column for a field, without the leading ``?``; None if the field has no column."""
         name = self.columns.get(field)
         return name.removeprefix("?") if name else None
 
     def names(self) -> list[str]:
-        """Every column the mapping reads, whether the file must have it or not."""
+        """Return all columns that the mapping reads, required and optional."""
         label = {self.label.column} if self.label else set()
         return sorted({name.removeprefix("?") for name in self.columns.values()} | label)
 
     def wanted(self, present: list[str], where: Path) -> list[str]:
         """
-        The columns to read from a file that has ``present``.
+        Return the columns to read from a file that has the columns ``present``.
 
         Raises:
-            MappingError: naming each missing column and what there is.
+            MappingError: if a required column is missing. The message names the missing and the present columns.
         """
         needed = {name for name in self.columns.values() if not name.startswith("?")}
         if self.label:
@@ -84,16 +86,16 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def included_mappings() -> list[str]:
-    """Names of the mappings that come with whyflag."""
+    """Return the names of the mappings included in whyflag."""
     return sorted(path.name.removesuffix(".toml") for path in resources.files("training.data").joinpath("mappings").iterdir())
 
 
 def load_mapping(name: str) -> Mapping:
     """
-    A mapping by the name of an included one or the path of a TOML file.
+    Load an included mapping by its name, or any mapping by the path of its TOML file.
 
     Raises:
-        MappingError: if there is none, or it is wrong; the message names the place.
+        MappingError: if the mapping does not exist or is invalid. The message says where.
     """
     if name in included_mappings():
         raw = resources.files("training.data").joinpath("mappings", f"{name}.toml").read_bytes()
@@ -101,12 +103,12 @@ def load_mapping(name: str) -> Mapping:
         raw = Path(name).read_bytes()
     else:
         raise MappingError(
-            f"no mapping {name!r}: give the path of a TOML file or one of the included ones: {', '.join(included_mappings())}"
+            f"no mapping {name!r}: give the path of a TOML file or an included name: {', '.join(included_mappings())}"
         )
     try:
         mapping = msgspec.convert(tomllib.loads(raw.decode()), Mapping)
         if mapping.label and duration_ms(mapping.label.delay) <= 0:
-            raise ValueError("label.delay must be longer than nothing: a label is not known when its transaction is scored")
+            raise ValueError("label.delay must be longer than zero: a label is not known when its transaction is scored")
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
         raise MappingError(f"mapping {name}: {error}") from None
     _check_privacy(name, mapping)
@@ -122,11 +124,9 @@ def load_mapping(name: str) -> Mapping:
 def _check_privacy(name: str, mapping: Mapping) -> None:
     read, declared = set(mapping.names()), mapping.privacy
     if both := sorted(read & set(declared.personal)):
-        raise MappingError(
-            f"mapping {name}: column {both[0]!r} is declared personal, so it is never read: no field can come from it"
-        )
+        raise MappingError(f"mapping {name}: column {both[0]!r} is declared personal and never read: no field can use it")
     if absent := sorted((set(declared.card_number) | set(declared.free_text)) - read):
-        raise MappingError(f"mapping {name}: column {absent[0]!r} is declared private, but no field comes from it")
+        raise MappingError(f"mapping {name}: column {absent[0]!r} is declared private, but no field uses it")
     numbers = {field for field, column in mapping.columns.items() if column.removeprefix("?") in declared.card_number}
     if wrong := sorted(numbers - set(_TOKENISED)):
         raise MappingError(f"mapping {name}: {wrong[0]} cannot be a token, so its column cannot be declared as a card number")

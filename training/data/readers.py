@@ -1,8 +1,9 @@
 """
-Files of transactions, read in pieces: CSV, Parquet and JSON Lines.
+Readers of transaction files in chunks: CSV, Parquet and JSON Lines.
 
-A row that cannot be used is counted, and written with its line and its reason to a rejects file; the rest is read on. What
-comes out is a table with the fields of ``Transaction`` as columns, private already: no raw card number gets past this module.
+An unusable row is counted and written to a rejects file with its line number and the reason; reading goes on with the next row.
+The result is tables with the fields of ``Transaction`` as columns. They are already private: no raw card number leaves this
+module.
 """
 
 from collections.abc import Iterator
@@ -48,14 +49,14 @@ Mask = npt.NDArray[np.bool_]
 
 
 class TransactionChunk(Struct, frozen=True):
-    """Some rows in the file's order: a table by ``SCHEMA`` and, where the mapping names a label, bool [n] fraud."""
+    """Some rows in file order: a table with the schema ``SCHEMA``, and ``fraud`` bool [n] if the mapping has a label column."""
 
     table: pa.Table
     fraud: Mask | None
 
 
 def messages_of(table: pa.Table) -> Iterator[Transaction]:
-    """The rows of a reader's table as messages."""
+    """Yield the rows of a reader's table as messages."""
     for values in table.to_pylist():
         for field in ("lat", "lon"):
             if values[field] is not None and np.isnan(values[field]):
@@ -64,7 +65,7 @@ def messages_of(table: pa.Table) -> Iterator[Transaction]:
 
 
 class TransactionFile:
-    """One file of transactions behind a mapping."""
+    """A transaction file, read through a mapping."""
 
     def __init__(
         self,
@@ -75,19 +76,21 @@ class TransactionFile:
         clock: Clock | None = None,
     ) -> None:
         """
-        ``rejects`` is where rows that cannot be used are written, as JSON Lines: their mapped fields, made private. ``clock`` tells
-        which events lie in the future.
+        Check the path; reading begins with ``chunks``.
+
+        ``rejects`` is the JSON Lines file for unusable rows. It holds their mapped fields, made private. ``clock`` decides which
+        events are in the future.
 
         Raises:
-            InputError: if there is no such file, or its ending is unknown.
+            InputError: if the file does not exist, its extension is unknown, or ``rejects`` would overwrite it.
         """
         if not path.is_file():
             raise InputError(f"no file {path}")
         suffix = path.suffix.lower()
         if suffix not in {".csv", ".parquet", ".jsonl", ".ndjson"}:
-            raise InputError(f"{path}: cannot tell what it holds; name it .csv, .parquet or .jsonl")
+            raise InputError(f"{path}: unknown file type; name the file .csv, .parquet or .jsonl")
         if rejects is not None and rejects.resolve() == path.resolve():
-            raise InputError(f"the rejects would overwrite {path}: give them a file of their own")
+            raise InputError(f"the rejects file would overwrite {path}: choose another file")
         self.path, self.mapping, self.suffix = path, mapping, suffix
         self.read = self.rejected = 0
         self.first_reject = ""
@@ -97,21 +100,21 @@ class TransactionFile:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the file itself says what was fraud."""
+        """Return whether the file has a label column."""
         return self.mapping.label is not None
 
     @property
     def label_delay_ms(self) -> int:
-        """How long after its transaction a label of the file became known, ms."""
+        """Return the delay between a transaction and the time its label becomes known, ms."""
         return self._label_delay
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[TransactionChunk]:
         """
-        The file's usable rows in pieces of at most ``rows``.
+        Yield the usable rows of the file in chunks of at most ``rows``.
 
         Raises:
-            MappingError: if the mapping does not fit.
-            MissingKeyError: at the first identifier that must become a token, if there is no key.
+            MappingError: if the mapping does not fit the file.
+            MissingKeyError: if no key is set, at the first identifier that must become a token.
             InputError: if the file is broken, or none of its rows can be used.
         """
         pieces = {".csv": self._csv, ".parquet": self._parquet}.get(self.suffix, self._json_lines)
@@ -130,7 +133,11 @@ class TransactionFile:
             raise InputError(f"{self.path}: none of its {self.read:,} rows can be used; the first: {self.first_reject}")
 
     def _reject(self, line: int, reason: str, row: dict[str, Any] | None = None) -> None:
-        """Count a row, and write it to the rejects: without ``row`` nothing but its line, for it may hold personal columns."""
+        """
+        Count a rejected row and write it to the rejects file.
+
+        Without ``row`` only the line number and the reason are written, because the raw line may contain personal columns.
+        """
         self.rejected += 1
         reason = mask(without_controls(reason))
         self.first_reject = self.first_reject or f"line {line}: {reason}"
@@ -192,7 +199,7 @@ class TransactionFile:
                     line += 1
                 filled = np.logical_or.reduce([column.is_valid().to_numpy(zero_copy_only=False) for column in piece.columns])
                 table = pa.table({name: _text(column) for name, column in zip(wanted, piece.columns, strict=True)})
-                yield (table, lines) if filled.all() else (table.filter(pa.array(filled)), lines[filled])  # no blank lines
+                yield (table, lines) if filled.all() else (table.filter(pa.array(filled)), lines[filled])  # drops blank lines
 
     def _json_lines(self, rows: int) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
         decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -221,13 +228,13 @@ class TransactionFile:
                     places.append(number)
                 if not records:
                     continue
-                if not checked:  # a later piece may lack what is missing in all of its rows; the first tells whether it fits
+                if not checked:  # only the first chunk is checked: a later one may lack a field in all of its rows
                     self.mapping.wanted(sorted(present), self.path)
                     checked = True
                 yield pa.table({name: pa.array([r[name] for r in records], pa.string()) for name in names}), np.array(places)
 
     def _conform(self, raw: pa.Table, lines: npt.NDArray[np.int64]) -> TransactionChunk:
-        """Check and convert one piece; reject what does not fit."""
+        """Check and convert one chunk; reject rows that are invalid."""
         n = len(raw)
         self.read += n
         bad, reasons = np.zeros(n, np.bool_), np.full(n, "", object)
@@ -249,11 +256,11 @@ class TransactionFile:
                 column = _translated(column, self.mapping.values[field])
             columns[field] = column
         swallowed = _swallowed(columns, len(raw.column_names))
-        refuse(swallowed, "a value holds whole lines of the file: is a quote left open?")
+        refuse(swallowed, "a value contains whole lines of the file: a quote is probably not closed")
         for field in ("transaction_id", "card_id", "merchant_id", "device_id"):
             columns[field] = self._identifiers(field, columns[field], refuse)
         columns["event_time"] = _times(columns["event_time"], self.mapping.time, refuse)
-        refuse(is_ahead(columns["event_time"].to_numpy(), self._clock.now_ms()), "event_time lies in the future")
+        refuse(is_ahead(columns["event_time"].to_numpy(), self._clock.now_ms()), "event_time is in the future")
         for field, pattern in (("currency", "^[A-Z]{3}$"), ("mcc", "^[0-9]{4}$"), ("country", "^[A-Z]{2}$")):
             columns[field] = _matching(field, columns[field], pattern, refuse)
         columns["channel"] = _matching("channel", columns["channel"], f"^({'|'.join(Channel)})$", refuse)
@@ -272,7 +279,7 @@ class TransactionFile:
         return TransactionChunk(table, fraud)
 
     def _identifiers(self, field: str, column: pa.Array, refuse: Any) -> pa.Array:
-        """Identifiers as strings, private."""
+        """Return identifiers as strings, made private."""
         if pa.types.is_floating(column.type):
             column = _whole(field, column, refuse)
         encoded = column.cast(pa.string()).dictionary_encode()
@@ -284,7 +291,7 @@ class TransactionFile:
         sized = (lengths > 0) & (lengths <= 128)
         for fits, reason in (
             (sized, f"{field} is empty or longer than 128 characters"),
-            (shaped.astype(np.bool_), f"{field} holds characters an identifier cannot have"),
+            (shaped.astype(np.bool_), f"{field} contains characters that an identifier cannot have"),
         ):
             if not fits.all():
                 refuse(~np.append(fits, True)[codes], reason)
@@ -300,7 +307,7 @@ class TransactionFile:
         return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
 
     def _private(self, field: str, values: pa.Array) -> pa.Array:
-        """Values of a field as the stream would make them private, and as the mapping declares its column."""
+        """Return the values of a field made private as in the stream, and as the mapping declares for their column."""
         source, declared = self.mapping.column(field), self.mapping.privacy
         if source in declared.card_number:
             return pa.array([self._privacy.token(field, value) for value in values.to_pylist()], pa.string())
@@ -317,12 +324,12 @@ class TransactionFile:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Return a dictionary-encoded column decoded, and any other as it is."""
+    """Return a dictionary-encoded column decoded, and any other column unchanged."""
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _text(column: pa.Array) -> pa.Array:
-    """Binary cells as text; bytes that are not UTF-8 become the replacement character, which no identifier may hold."""
+    """Return binary cells as text. Invalid UTF-8 becomes the replacement character, which no identifier may contain."""
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid:
@@ -330,7 +337,7 @@ def _text(column: pa.Array) -> pa.Array:
 
 
 def _swallowed(columns: dict[str, pa.Array], width: int) -> Mask:
-    """Rows, bool [n], with a text of several lines of which one has as many commas as a row of the file."""
+    """Return which rows have a text of several lines, one of them with at least the commas of a row of the file, bool [n]."""
     found = np.zeros(len(columns["event_time"]), np.bool_)
     for field in ("merchant_name", "memo"):
         text = columns[field].cast(pa.string())
@@ -341,17 +348,17 @@ def _swallowed(columns: dict[str, pa.Array], width: int) -> Mask:
 
 
 def _whole(field: str, column: pa.Array, refuse: Any) -> pa.Array:
-    """Identifiers that a tool has made into floats because some were missing: whole numbers again, NaN missing."""
+    """Convert identifiers back to whole numbers that a tool turned into floats because some were missing. NaN means missing."""
     numbers = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
     missing = np.isnan(numbers)
     exact = missing | ((np.abs(numbers) < 2**53) & (numbers == np.floor(np.where(missing, 0, numbers))))
-    refuse(~exact, f"{field} is a number that is not whole, or too large to be exact: write it as text")
+    refuse(~exact, f"{field} is a float that is not a whole number, or too large to be exact: write it as text")
     whole = np.where(exact & ~missing, numbers, 0).astype(np.int64)
     return pa.array(whole, pa.int64(), mask=missing | ~exact)
 
 
 def _scalar(name: str, value: Any) -> str | None:
-    """A JSON value as text.
+    """Return a JSON value as text.
 
     Raises:
         ValueError: if it is an object or a list.
@@ -374,7 +381,7 @@ def _matching(field: str, column: pa.Array, pattern: str, refuse: Any) -> pa.Arr
     fits = pc.match_substring_regex(text, pattern).fill_null(field not in REQUIRED).to_numpy(zero_copy_only=False)
     refuse(
         ~fits,
-        f"{field} is missing or does not look like {pattern}" if field in REQUIRED else f"{field} does not look like {pattern}",
+        f"{field} is missing or does not match {pattern}" if field in REQUIRED else f"{field} does not match {pattern}",
     )
     return text
 
@@ -392,7 +399,7 @@ def _degrees(field: str, column: pa.Array, limit: float, refuse: Any) -> pa.Arra
     if pa.types.is_floating(column.type):
         missing = missing | np.isnan(numbers)
     with np.errstate(invalid="ignore"):
-        refuse(~missing & ~(np.abs(numbers) <= limit), f"{field} is not a number of degrees within {limit:g}")
+        refuse(~missing & ~(np.abs(numbers) <= limit), f"{field} is not a number of degrees within ±{limit:g}")
     return pa.array(np.where(missing, np.nan, numbers), pa.float64())
 
 
@@ -406,7 +413,7 @@ def _amounts(column: pa.Array, currency: pa.Array, unit: str, refuse: Any) -> pa
             numbers = np.round(numbers * np.array([units[name] for name in currency.to_pylist()], np.float64))
     with np.errstate(invalid="ignore"):
         refuse(np.isnan(numbers), "amount is missing or not a number")
-        refuse(numbers < 0, "amount is negative: refunds are not transactions to decide on")
+        refuse(numbers < 0, "amount is negative: refunds are not scored")
         refuse(~(numbers <= LARGEST_AMOUNT), f"amount is above {LARGEST_AMOUNT} minor units")
         refuse(numbers != np.round(numbers), "amount is not a whole number of minor units")
     return pa.array(np.nan_to_num(np.clip(numbers, 0, LARGEST_AMOUNT)).astype(np.int64))
@@ -438,10 +445,10 @@ def _flags(column: pa.Array, refuse: Any) -> Mask:
 
 def read_labels(path: Path, privacy: Privacy = WITHOUT_KEY) -> list[Label]:
     """
-    Labels from a file with the fields of ``Label`` as columns (Parquet, CSV or JSON Lines), sorted by label time.
+    Read labels from a file with the fields of ``Label`` as columns (Parquet, CSV or JSON Lines), sorted by label time.
 
     Raises:
-        InputError: if the file or one of its rows cannot be used; labels are few and each one counts.
+        InputError: if the file or one of its rows cannot be used. No row is skipped: labels are few and each one counts.
     """
     if not path.is_file():
         raise InputError(f"no file {path}")

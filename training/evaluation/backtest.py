@@ -1,4 +1,4 @@
-"""Policies over history: what rules, thresholds and bundles would have decided, and where two of them differ, alert by alert."""
+"""Backtests: what rules, thresholds and bundles would have decided on past transactions, and where two policies differ."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,11 @@ from training.replay import text_of
 
 
 class Played(Struct, frozen=True):
-    """n transactions as a policy decided them, each with a hash of its identity: ``outcome`` int8, ``probability`` float64, ``held`` bool [n, R] of R ``rules``."""
+    """
+    The decisions of a policy on n transactions.
+
+    ``identities`` are hashes of the transactions' identities. ``held`` bool [n, R] says which of the R ``rules`` held.
+    """
 
     name: str
     ids: list[str]
@@ -42,18 +46,20 @@ class Played(Struct, frozen=True):
 
 def with_thresholds(bundle: Bundle, review: float | None, decline: float | None) -> Bundle:
     """
-    The bundle with other thresholds.
+    Return the bundle with other thresholds.
+
+    None keeps a threshold of the bundle. A kept decline threshold below ``review`` is raised to it.
 
     Raises:
-        InputError: if a decline would come before a review.
+        InputError: unless 0 <= review <= decline.
     """
     policy = structs.replace(
         bundle.policy,
         review=bundle.policy.review if review is None else review,
         decline=max(bundle.policy.decline, review or 0.0) if decline is None else decline,
     )
-    if not 0 <= policy.review <= policy.decline:  # not so with NaN either
-        raise InputError(f"declines from {policy.decline:g} would come before reviews from {policy.review:g}")
+    if not 0 <= policy.review <= policy.decline:  # NaN fails this check too
+        raise InputError(f"thresholds must be 0 <= review <= decline: decline is {policy.decline:g}, review is {policy.review:g}")
     return structs.replace(bundle, policy=policy)
 
 
@@ -67,16 +73,18 @@ def play(
     progress: Progress,
 ) -> Played:
     """
-    Decide the transactions of a file from a time on (epoch ms; None for all). Those before it only fill the windows.
+    Decide the transactions of a file from the time ``begin`` on (epoch ms; None for all).
+
+    Earlier transactions only fill the feature windows.
 
     Raises:
-        InputError: if the file cannot be used or holds nothing from then on.
+        InputError: if the file cannot be used or has no transaction from ``begin`` on.
     """
     assert decider.bundle is not None
     spec = decider.bundle.spec
     reports = label_columns(read_labels(labels, privacy)) if labels else None
     if labels is None and not source.has_labels:
-        raise InputError("nothing says which transactions were fraud: give --labels FILE, or a mapping with a [label] section")
+        raise InputError("no fraud labels: give --labels FILE, or a mapping with a [label] section")
     feed = LabelledReplay(FeatureEngine(spec), reports)
     progress.stage(name, 0)
     ids: list[str] = []
@@ -104,7 +112,7 @@ def play(
         for key, values in zip(parts, found, strict=True):
             parts[key].append(values)
     if not ids:
-        raise InputError(f"{source.path} holds nothing to decide in that period")
+        raise InputError(f"{source.path} contains no transaction to decide in that period")
     joined = {key: np.concatenate(values) for key, values in parts.items()}
     fraud = joined["fraud"] if reports is None else known_labels(joined["hash"], reports).final
     rules = decider.rules.ids if decider.rules else ()
@@ -123,7 +131,7 @@ def play(
 
 
 def summary(played: Played, minutes_per_alert: float) -> dict[str, Any]:
-    """What a policy would have done: measures, analyst hours a day, and the same by rule."""
+    """Return the results of a policy: measures, analyst hours per day, and hits, precision and frauds of each rule."""
     days = _days(played)
     flagged = played.outcome > 0
     measured = evaluate(np.nan_to_num(played.probability, nan=1.0), flagged, played.fraud, played.amount, days)
@@ -153,7 +161,7 @@ def summary(played: Played, minutes_per_alert: float) -> dict[str, Any]:
 
 
 def differences(one: Played, other: Played) -> pa.Table:
-    """The transactions that two policies decide differently, one row each, with how they turned out."""
+    """Return the transactions that two policies decide differently, one row each, with their final labels."""
     place = {identity: row for row, identity in enumerate(other.identities.tolist())}
     pairs = [(row, place[identity]) for row, identity in enumerate(one.identities.tolist()) if identity in place]
     pairs = [(a, b) for a, b in pairs if one.outcome[a] != other.outcome[b]]
@@ -179,7 +187,7 @@ def differences(one: Played, other: Played) -> pa.Table:
 
 
 def difference_summary(table: pa.Table) -> list[dict[str, Any]]:
-    """How many transactions go from one outcome to another, how many of them were fraud, and their money."""
+    """Count the transactions that change from one outcome to another, and their frauds with the fraud amount."""
     groups: dict[tuple[str, str], list[int]] = {}
     for row in table.select(["outcome", "against_outcome", "fraud", "amount"]).to_pylist():
         counted = groups.setdefault((row["against_outcome"], row["outcome"]), [0, 0, 0])
@@ -194,17 +202,17 @@ def difference_summary(table: pa.Table) -> list[dict[str, Any]]:
 
 def write_differences(table: pa.Table, path: Path) -> None:
     """
-    The differences as CSV or Parquet, by the file's ending.
+    Write the differences as CSV or Parquet, by the file's extension.
 
     Raises:
-        InputError: for another ending.
+        InputError: for any other extension.
     """
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(table, path)
     elif path.suffix == ".csv":
         table.to_pandas().to_csv(path, index=False)
     else:
-        raise InputError(f"--out {path}: write .csv or .parquet")
+        raise InputError(f"--out {path}: give a file name that ends in .csv or .parquet")
 
 
 def _days(played: Played) -> float:

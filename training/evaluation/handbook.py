@@ -1,9 +1,10 @@
 """
-The protocol of the Fraud Detection Handbook (Le Borgne et al., chapters 3 and 5), so that a model can be set beside published results.
+Protocol of the Fraud Detection Handbook (Le Borgne et al., chapters 3 and 5), to compare models with published results.
 
 Train on days [s, s + 7), wait 7 days for labels, test on days [s + 14, s + 21) without the cards already known to be compromised.
-Chapter 3 has one such split; the prequential folds are four, a week apart. Measures: area under ROC, average precision, and card
-precision at 100: of the 100 cards with the highest score of a day, the share with a fraud that day; a card once detected leaves.
+Chapter 3 uses one such split, the prequential evaluation four splits a week apart. The measures are the area under the ROC curve,
+average precision, and card precision at 100: the share of the 100 highest-scoring cards of a day that have a fraud on that day. A
+detected card is left out on later days.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 TRAIN_DAYS = DELAY_DAYS = TEST_DAYS = 7
 CARDS_A_DAY = 100
 MEASURES: Final = ("auc", "average_precision", "card_precision_100")
-# Days of 2018 on which training begins. Every choice was made on the validation folds, which end a week before the first test day.
+# Training begins on these days of 2018. All choices were made on validation folds, which end a week before the first test day.
 CHAPTER_3: Final = ("07-25",)
 TEST_FOLDS: Final = ("07-25", "08-01", "08-08", "08-15")
 VALIDATION_FOLDS: Final = ("05-30", "06-06", "06-13", "06-20", "06-27", "07-04", "07-11")
@@ -57,22 +58,22 @@ PUBLISHED_CHAPTER_3: Final[dict[str, tuple[float, float, float]]] = {
 WEEK = {**BOOSTER, "max_depth": 4, "min_child_weight": 5, "eta": 0.05}
 WEEK_SEEDS = 3
 ALL = {**BOOSTER, "max_depth": 6, "min_child_weight": 10, "eta": 0.05}
-ALL_FROM_DAY = 35  # before that the windows are still filling
-ALL_SHARE = 0.5  # of the margin; the other half is the week's model
+ALL_FROM_DAY = 35  # the windows of earlier rows are not yet full
+ALL_SHARE = 0.5  # weight of the all-history margin; the other half is model A's
 
 ABLATIONS: Final[dict[str, tuple[str, ...]]] = {
-    "amount against the card's normal": ("to_normal", "zscore"),
-    "the card's burst": ("unusual", "max_to_normal", "recent_to_normal"),
-    "frauds that no amount explains": ("usual_fraud",),
-    "since when a merchant has frauds": ("first_fraud", "last_fraud"),
-    "last legitimate": ("last_legitimate",),
+    "amount relative to the card's normal amount": ("to_normal", "zscore"),
+    "recent unusual amounts of the card": ("unusual", "max_to_normal", "recent_to_normal"),
+    "frauds of a usual amount": ("usual_fraud",),
+    "days since a merchant's first and last fraud": ("first_fraud", "last_fraud"),
+    "days since the last legitimate transaction": ("last_legitimate",),
     "fraud share": ("merchant_fraud_share",),
     "counts and means": ("card_count", "card_amount_mean", "merchant_count"),
 }
 
 
 class Fold(Struct, frozen=True):
-    """A split: indices of training rows of the week, and of test rows without compromised cards."""
+    """One split: indices of the training week's rows, and of the test rows without compromised cards."""
 
     begin: str
     train: Int64s
@@ -80,7 +81,7 @@ class Fold(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """A model's measures, the mean over folds, by fold, and the seconds it took."""
+    """The measures of one model: mean over folds, values by fold, and run time in seconds."""
 
     name: str
     mean: tuple[float, float, float]
@@ -89,33 +90,35 @@ class Result(Struct, frozen=True):
 
 
 class Handbook:
-    """The handbook's transactions with features of several specs."""
+    """The handbook's transactions, with the folds, models and measures of its protocol."""
 
     def __init__(self, dataset: Dataset) -> None:
         """
+        Check that the transactions fit the protocol.
+
         Raises:
-            InputError: if the period does not reach the last fold's end, or a label comes before the delay.
+            InputError: if they do not cover all folds, or a label is known before the protocol's delay.
         """
         self.dataset = dataset
         self.fraud = dataset.known.final
         time = dataset.columns.event_time
         self.day = time // MS_PER_DAY
         if self.day.max() < _day(TEST_FOLDS[-1]) + 20 or self.day.min() > _day(VALIDATION_FOLDS[0]) - ALL_FROM_DAY:
-            raise InputError("these are not the handbook's transactions: its protocol wants 2018-04-01 to 2018-09-04 at least")
+            raise InputError("these are not the handbook's transactions: the protocol needs at least 2018-04-01 to 2018-09-04")
         reported = dataset.known.reported
         if (reported[self.fraud] < time[self.fraud] + DELAY_DAYS * MS_PER_DAY).any():
-            raise InputError("a label comes before the protocol's delay of 7 days: use the mapping `handbook`")
+            raise InputError("a label is known before the protocol's delay of 7 days: use the mapping `handbook`")
         self.card = np.unique(dataset.columns.card, return_inverse=True)[1].astype(np.int64)
 
     def fold(self, begin: str) -> Fold:
-        """The split whose training begins on a day of 2018 such as ``07-25``."""
+        """Return the split whose training week begins on a day of 2018, such as ``07-25``."""
         first = _day(begin)
         week = np.flatnonzero((self.day >= first) & (self.day < first + TRAIN_DAYS))
         compromised = np.zeros(self.card.max() + 1, np.bool_)
         compromised[self.card[week[self.fraud[week]]]] = True
         test = []
         for day in range(first + TRAIN_DAYS + DELAY_DAYS, first + TRAIN_DAYS + DELAY_DAYS + TEST_DAYS):
-            # what happened the week before yesterday is known this morning
+            # labels come 7 days late: the frauds of day - 8 are known when this day begins
             reported = np.flatnonzero((self.day == day - DELAY_DAYS - 1) & self.fraud)
             compromised[self.card[reported]] = True
             rows = np.flatnonzero(self.day == day)
@@ -123,7 +126,7 @@ class Handbook:
         return Fold(begin, week, np.concatenate(test))
 
     def measures(self, test: Int64s, score: npt.NDArray[Any]) -> tuple[float, float, float]:
-        """AUC, average precision and card precision of the scores of some rows."""
+        """Return AUC, average precision and card precision of the scores of the rows ``test``."""
         fraud = self.fraud[test]
         return (
             float(roc_auc_score(fraud, score)),
@@ -132,20 +135,20 @@ class Handbook:
         )
 
     def fit(self, X: Matrix, rows: Int64s, test: Int64s, settings: dict[str, Any], seed: int) -> npt.NDArray[np.float32]:
-        """Margins of test rows by a model of some rows."""
+        """Train a model on ``rows`` and return its margins for the rows ``test``."""
         matrix = xgb.DMatrix(X[rows], self.fraud[rows])
         booster = xgb.train({**settings, "seed": seed}, matrix, ROUNDS)
         margins: npt.NDArray[np.float32] = booster.inplace_predict(X[test], predict_type="margin")
         return margins
 
     def week(self, X: Matrix, fold: Fold, settings: dict[str, Any], seeds: Sequence[int]) -> Floats:
-        """Mean margin of the models of the training week, one a seed."""
+        """Return the mean margin of models trained on the training week, one model per seed."""
         margins = [self.fit(X, fold.train, fold.test, settings, seed) for seed in seeds]
         mean: Floats = np.mean(np.array(margins, np.float64), axis=0)
         return mean
 
     def history(self, X: Matrix, fold: Fold, seed: int) -> Floats:
-        """Margin of the model of all labelled history up to the end of the training week."""
+        """Return the margin of a model trained on all labelled history up to the end of the training week."""
         first = int(self.day.min()) + ALL_FROM_DAY
         rows = np.flatnonzero((self.day >= first) & (self.day < _day(fold.begin) + TRAIN_DAYS))
         return self.fit(X, rows, fold.test, ALL, seed).astype(np.float64)
@@ -153,8 +156,10 @@ class Handbook:
 
 def card_precision(day: Int64s, card: Int64s, score: npt.NDArray[Any], fraud: npt.NDArray[np.bool_]) -> float:
     """
-    Card precision at 100: each day the cards with the highest maximum score, the share of them with a fraud that day, and
-    the mean over days. A card once detected is not looked at again.
+    Return the card precision at 100, averaged over days.
+
+    The card precision of a day is the share of the 100 cards with the highest maximum score that have a fraud on that day. A
+    detected card is left out on later days.
     """
     table = pd.DataFrame({"day": day, "card": card, "score": score, "fraud": fraud})
     detected: set[int] = set()
@@ -170,10 +175,10 @@ def card_precision(day: Int64s, card: Int64s, score: npt.NDArray[Any], fraud: np
 
 def load_handbook(folder: Path, progress: Progress) -> Handbook:
     """
-    The handbook from a folder with ``transactions.parquet``.
+    Read the handbook's data from ``transactions.parquet`` in a folder.
 
     Raises:
-        InputError: if the file is missing or not the handbook's.
+        InputError: if the file is missing or does not fit the protocol.
     """
     progress.stage("reading", 0)
     source = TransactionFile(folder / "transactions.parquet", load_mapping("handbook"))
@@ -182,10 +187,10 @@ def load_handbook(folder: Path, progress: Progress) -> Handbook:
 
 def features(book: Handbook, spec: FeatureSpec, progress: Progress) -> Matrix:
     """
-    X float32 [n, F] of all transactions, after a check that none knows the future.
+    Return the features X float32 [n, F] of all transactions, after a check that none depends on the future.
 
     Raises:
-        InputError: if a feature changes when what was not yet known is taken away.
+        InputError: if a feature changes when later transactions and labels are removed.
     """
     progress.stage(f"{spec.name} features", len(book.day))
     X, _ = features_of(book.dataset, spec, progress.advance)
@@ -196,15 +201,17 @@ def features(book: Handbook, spec: FeatureSpec, progress: Progress) -> Matrix:
 
 def check_causal(dataset: Dataset, spec: FeatureSpec, X: Matrix, at: int, rows: int = 100_000) -> None:
     """
-    The last ``rows`` transactions before a time, computed again by an engine that has never met a later transaction or label,
-    must have the same features X float32 [n, F], bit for bit.
+    Check that no feature depends on the future.
+
+    The last ``rows`` transactions up to the time ``at`` are computed again by an engine that has seen no later transaction or
+    label. Their features must equal X float32 [n, F] bit for bit.
 
     Raises:
-        InputError: naming the features that know the future.
+        InputError: if a feature differs. The message names all such features.
     """
     end = int(np.searchsorted(dataset.columns.event_time, at, side="right"))
     if end == 0:
-        raise InputError("the check for leaks found no transaction before its time")
+        raise InputError("the leak check found no transaction up to its cut-off time")
     known = dataset.labels.rows(dataset.labels.label_time <= at)
     past = Dataset(
         columns=dataset.columns.rows(slice(0, end)),
@@ -218,17 +225,18 @@ def check_causal(dataset: Dataset, spec: FeatureSpec, X: Matrix, at: int, rows: 
     differ = ~((again[last] == X[last]) | (np.isnan(again[last]) & np.isnan(X[last]))).all(axis=0)
     if differ.any():
         names = [name for name, leaks in zip(spec.feature_names, differ, strict=True) if leaks]
-        raise InputError(f"these features know what was not yet known: {', '.join(names)}")
+        raise InputError(f"these features use data that was not yet known: {', '.join(names)}")
 
 
 def run(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
     """
-    The whole protocol: our models and the references, on chapter 3's split and on the prequential folds.
+    Run the whole protocol: our models and the reference models, on chapter 3's split and on the prequential folds.
 
-    Returns a JSON-serialisable report: ``prequential``, ``chapter_3`` (lists of results), ``published``, ``frauds`` and ``seed``.
+    Return a JSON-serialisable report. ``prequential`` and ``chapter_3`` are lists of results; ``published``,
+    ``published_chapter_3``, ``features``, ``transactions``, ``frauds`` and ``seed`` describe the comparison and the data.
 
     Raises:
-        InputError: if the data is not the handbook's, or a feature knows the future.
+        InputError: if the data is not the handbook's, or a feature depends on the future.
     """
     book = load_handbook(folder, progress)
     plain, ours = features(book, handbook_spec(), progress), features(book, compromise_spec(), progress)
@@ -272,7 +280,7 @@ def run(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
 
 
 def ablation(folder: Path, seed: int, progress: Progress) -> list[dict[str, Any]]:
-    """What each group of features is worth: A with one seed on the validation folds, with all features and without each group."""
+    """Measure model A, with one seed on the validation folds, with all features and without each group of features."""
     book = load_handbook(folder, progress)
     folds = [book.fold(begin) for begin in VALIDATION_FOLDS]
     plain, ours = features(book, handbook_spec(), progress), features(book, compromise_spec(), progress)
@@ -315,5 +323,5 @@ def _as_json(result: Result, perfect: float | None) -> dict[str, Any]:
 
 
 def _day(begin: str) -> int:
-    """Days since the epoch of a day of 2018."""
+    """Return a day of 2018, such as ``07-25``, as days since the epoch."""
     return int(np.datetime64(f"2018-{begin}", "D").astype(np.int64))

@@ -1,4 +1,4 @@
-"""How good decisions were, once it is known what was fraud."""
+"""Evaluation of decisions against fraud labels."""
 
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 class Tested(Struct, frozen=True):
-    """n transactions that a bundle has scored, and how they ended."""
+    """n transactions scored by a bundle, with their final labels."""
 
     dataset: Dataset
     rows: npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ class Tested(Struct, frozen=True):
 
     @property
     def flagged(self) -> Mask:
-        """Which became alerts, bool [n]."""
+        """Return which transactions became alerts, bool [n]."""
         return self.scores.outcome > 0
 
 
@@ -50,10 +50,12 @@ def score_file(
     after: Bundle | None = None,
 ) -> Tested:
     """
-    Score what a file holds after the bundle's calibration, or after that of another, ``after``.
+    Score the transactions of a file from the start of the bundle's test period on.
+
+    If another bundle is given as ``after``, the test period of that bundle counts instead.
 
     Raises:
-        InputError: if the file cannot be used or holds nothing after that.
+        InputError: if the file cannot be used or has no transactions from then on.
     """
     progress.stage("reading", 0)
     dataset = load_dataset(source, bundle.spec, labels, privacy, progress.advance)
@@ -65,7 +67,7 @@ def score_file(
     rows = np.flatnonzero((time >= begin) & ~duplicate)
     if len(rows) == 0:
         raise InputError(
-            f"{source.path} holds nothing after {bundle.metrics['split']['test_begin']}, when the bundle's test period began"
+            f"{source.path}: no transactions after {bundle.metrics['split']['test_begin']}, the start of the bundle's test period"
         )
     progress.stage("scoring", 0)
     return Tested(
@@ -81,8 +83,10 @@ def score_file(
 
 def evaluate(probability: Floats, flagged: Mask, fraud: Mask, amount: npt.NDArray[np.int64], days: float) -> dict[str, Any]:
     """
-    Measures of n scored transactions: counts, alerts a day, precision, recall and amount caught of the flagged ones; area
-    under ROC, average precision, Brier score and log loss of the probabilities. What is undefined is None.
+    Return the measures of n scored transactions. An undefined measure is None.
+
+    Counts, alerts per day, precision, recall and the share of the amount caught are those of the flagged transactions. The area
+    under the ROC curve, average precision, Brier score and log loss are those of the probabilities.
     """
     caught = int((flagged & fraud).sum())
     lost = int(amount[fraud].sum())

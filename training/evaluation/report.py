@@ -1,8 +1,8 @@
 """
-A report on a bundle: one page with pictures that needs nothing else, on transactions that it was not trained on.
+Report on a bundle: one self-contained HTML page with charts, on transactions that the bundle was not trained on.
 
-Everything is computed by the bundle as it scores in the stream; the period is the bundle's test period unless the file holds only
-later transactions.
+The bundle scores exactly as in the stream. The report covers the bundle's test period, unless the file contains only later
+transactions.
 """
 
 import base64
@@ -38,8 +38,8 @@ _RED, _BLUE, _GREY, _GREEN = "#b3261e", "#1f5fa8", "#7a7f87", "#2e7d4f"
 
 
 def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: Progress) -> str:
-    """The page, HTML. ``typology`` names the kind of fraud of transaction ids, where somebody knows it."""
-    progress.stage("pictures", 0)
+    """Return the report as an HTML page. ``typology`` maps transaction ids to their fraud typology, where it is known."""
+    progress.stage("charts", 0)
     probability, fraud = seen.scores.probability, seen.fraud
     measured = evaluate(probability, seen.flagged, fraud, seen.amount, seen.days)
     index = stability(bundle.reference.shares, counted_with_score(seen.X, probability, bundle.reference.edges))
@@ -100,16 +100,16 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
             ]
             for (title, rows), order in zip(wrong.items(), orders, strict=True)
         },
-        card=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render((bundle.folder / CARD).read_text())),  # noqa: S704  its HTML is off
+        card=Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render((bundle.folder / CARD).read_text())),  # noqa: S704  raw HTML is off
     )
 
 
 def read_typology(path: Path | None) -> dict[str, str]:
     """
-    Kinds of fraud by transaction id from a Parquet file with ``transaction_id`` and ``typology``; empty without a file.
+    Return fraud typologies by transaction id, from a Parquet file with ``transaction_id`` and ``typology``; empty without a file.
 
     Raises:
-        InputError: if the file is none.
+        InputError: if the file cannot be read or lacks these columns.
     """
     if path is None:
         return {}
@@ -117,7 +117,7 @@ def read_typology(path: Path | None) -> dict[str, str]:
         table = pq.read_table(path, columns=["transaction_id", "typology"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"--truth {path}: {str(error).splitlines()[0]}; it takes a Parquet file with transaction_id and typology"
+            f"--truth {path}: {str(error).splitlines()[0]}; give a Parquet file with the columns transaction_id and typology"
         ) from None
     return dict(zip(table["transaction_id"].to_pylist(), table["typology"].to_pylist(), strict=True))
 
@@ -138,7 +138,7 @@ def _axes(width: float = 6.4, height: float = 3.6) -> tuple[Figure, Any]:
 
 
 def _curve(seen: Tested) -> tuple[Floats, Floats, Floats, Floats]:
-    """Alerts a day, precision, recall and amount caught, as the threshold falls to ten times today's alerts."""
+    """Return alerts per day, precision, recall and share of the amount caught, up to ten times the current number of alerts."""
     order = np.argsort(-seen.scores.probability, kind="stable")
     reach = min(len(order), max(10 * int(seen.flagged.sum()), 100))
     hits, count = np.cumsum(seen.fraud[order])[:reach], np.arange(1, reach + 1)
@@ -162,11 +162,11 @@ def _budget_plot(seen: Tested, bundle: Bundle) -> Markup:
         color=_GREY,
         linestyle="--",
         linewidth=1,
-        label=f"budget, {bundle.policy.alerts_per_day:g} a day",
+        label=f"budget: {bundle.policy.alerts_per_day:g} per day",
     )
-    axes.set(xscale="log", xlabel="alerts a day", ylabel="share", ylim=(0, 1.02))
+    axes.set(xscale="log", xlabel="alerts per day", ylabel="share", ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize=8, loc="center left")
-    return _svg(figure, "Precision and recall against alerts a day")
+    return _svg(figure, "Precision and recall against alerts per day")
 
 
 def _money_plot(seen: Tested, bundle: Bundle) -> Markup:
@@ -175,8 +175,8 @@ def _money_plot(seen: Tested, bundle: Bundle) -> Markup:
     x, caught = _thinned(alerts, amount)
     axes.plot(x, caught, color=_GREEN)
     axes.axvline(bundle.policy.alerts_per_day, color=_GREY, linestyle="--", linewidth=1)
-    axes.set(xscale="log", xlabel="alerts a day", ylabel="share of the amount lost to fraud", ylim=(0, 1.02))
-    return _svg(figure, "Amount caught against alerts a day")
+    axes.set(xscale="log", xlabel="alerts per day", ylabel="share of the amount lost to fraud", ylim=(0, 1.02))
+    return _svg(figure, "Amount caught against alerts per day")
 
 
 def _reliability_plot(probability: Floats, fraud: Mask) -> Markup:
@@ -188,7 +188,7 @@ def _reliability_plot(probability: Floats, fraud: Mask) -> Markup:
     ]
     shares = np.array([part.frauds / part.count for part in bins])
     counts = np.array([part.count for part in bins])
-    # Wilson's interval at 95 %
+    # Wilson score interval, 95 %
     z, n = 1.96, counts
     centre = (shares + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(shares * (1 - shares) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -198,7 +198,7 @@ def _reliability_plot(probability: Floats, fraud: Mask) -> Markup:
     )
     for x, y, count in zip(means, shares, counts, strict=True):
         axes.annotate(f"{count:,}", (x, y), textcoords="offset points", xytext=(6, -10), fontsize=7, color=_GREY)
-    axes.set(xlabel="predicted probability", ylabel="share that was fraud", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel="predicted probability", ylabel="observed share of fraud", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return _svg(figure, "Reliability: predicted against observed, with counts and 95 % intervals")
 
 
@@ -209,7 +209,7 @@ def _score_plot(probability: Floats, fraud: Mask, review: float) -> Markup:
     axes.hist(logit[~fraud], edges, color=_BLUE, alpha=0.6, label="legitimate", density=True)
     axes.hist(logit[fraud], edges, color=_RED, alpha=0.6, label="fraud", density=True)
     if 0 < review < 1:
-        axes.axvline(float(np.log(review / (1 - review))), color=_GREY, linestyle="--", linewidth=1, label="review from here")
+        axes.axvline(float(np.log(review / (1 - review))), color=_GREY, linestyle="--", linewidth=1, label="review threshold")
     axes.set(xlabel="log-odds of fraud", ylabel="density")
     axes.legend(frameon=False, fontsize=8)
     return _svg(figure, "Scores of legitimate and fraudulent transactions")
@@ -231,14 +231,14 @@ def _bars(names: list[str], values: list[float], label: str, marks: tuple[float,
 
 
 def _bands(amount: npt.NDArray[np.int64], major: int) -> list[str]:
-    """The range of each amount in major units, of which one has ``major`` minor units."""
+    """Return the band of each amount in major units. ``major`` is the number of minor units in a major unit."""
     edges = np.array(_AMOUNT_BANDS) * major
     names = [*(f"{low:,}–{high:,}" for low, high in itertools.pairwise(_AMOUNT_BANDS)), f"from {_AMOUNT_BANDS[-1]:,}"]
     return [names[place] for place in (np.searchsorted(edges, amount, side="right") - 1).tolist()]
 
 
 def _breakdown(seen: Tested, keys: list[str]) -> list[dict[str, Any]]:
-    """Of each group: transactions, frauds, share of frauds and of their amount caught, and false alarms."""
+    """Return for each group: transactions, frauds, share of frauds and of fraud amount caught, and false alarms."""
     names, place = np.unique(np.array(keys), return_inverse=True)
     rows = []
     for number, name in enumerate(names.tolist()):
@@ -260,7 +260,7 @@ def _breakdown(seen: Tested, keys: list[str]) -> list[dict[str, Any]]:
 
 
 def _low(name: str) -> tuple[float, str]:
-    """Ranges sort by where they begin, words after them."""
+    """Return the sort key of a group: ranges by their lower bound, then words."""
     digits = name.removeprefix("from ").split("–")[0].replace(",", "")
     return (float(digits), "") if digits.isdigit() else (float("inf"), name)
 

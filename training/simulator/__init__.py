@@ -1,4 +1,4 @@
-"""A small world of customers, merchants and thieves, to train, test and demonstrate on."""
+"""Simulator of customers, merchants and fraudsters, for training, tests and demonstrations."""
 
 from training.simulator.world import Simulation, SimulationSpec, simulate
 

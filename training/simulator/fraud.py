@@ -1,8 +1,8 @@
 """
-How cards are misused: six typologies, each overlapping with what honest people do.
+Fraud typologies: six ways to misuse cards, each of which overlaps with honest behaviour.
 
-Every function returns the events of some incidents: who, when, where and how much. The typology stays with the truth and is
-never written beside what a model may see.
+Each typology is a function that returns the events of a number of incidents: customer, time, merchant and amount. The typology
+is written to the truth table only, never to a table that a model may read.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _ACCOUNTS_OF_A_RING = 4
 
 
 class Events(Struct, frozen=True):
-    """n raw transactions. ``device`` is 0 for none, 1 and 2 for the customer's own, above for a stranger's."""
+    """n raw transactions. ``device`` is 0 for no device, 1 or 2 for the customer's own, higher for a fraudster's device."""
 
     customer: Ints
     time: Ints
@@ -31,12 +31,12 @@ class Events(Struct, frozen=True):
 
     @staticmethod
     def joined(parts: "list[Events]") -> "Events":
-        """All events of several sets."""
+        """Return all events of several sets."""
         return Events(*(np.concatenate([getattr(part, name) for part in parts]) for name in Events.__struct_fields__))
 
 
 class Scene(Struct, frozen=True):
-    """What a typology needs: the world, its random numbers and the span of time."""
+    """Input of a typology: random generator, customers, merchants, and the time span (epoch ms)."""
 
     rng: np.random.Generator
     customers: Customers
@@ -45,23 +45,25 @@ class Scene(Struct, frozen=True):
     end: int
 
     def victims(self, count: int) -> Ints:
-        """Customers, those who pay more often being hit more often."""
+        """Draw customers with probabilities proportional to their transaction rates."""
         share = self.customers.rate / self.customers.rate.sum()
         return self.rng.choice(len(share), count, p=share)
 
     def moments(self, count: int) -> Ints:
-        """Moments of the span, uniform."""
+        """Draw times uniformly from the time span."""
         return self.rng.integers(self.begin, self.end, count)
 
     def spread(self, sizes: Ints) -> tuple[Ints, Ints]:
-        """For incidents of given sizes: the incident and the place in it of every event."""
+        """Return the incident of every event and the event's position in it, for incidents of given sizes."""
         incident = np.repeat(np.arange(len(sizes)), sizes)
         return incident, np.arange(len(incident)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
     def times(self, incident: Ints, place: Ints, start: Ints, mean_gap: Floats) -> Ints:
         """
-        Moments of the events of incidents (epoch ms): the first at the incident's ``start``, each other an exponential gap after the one before, of a
-        mean (ms) that the incident has. ``start`` and ``mean_gap`` have a value an event.
+        Draw the times of events (epoch ms).
+
+        The first event of an incident happens at ``start``. Each later event follows the one before after an exponential gap with
+        the mean ``mean_gap`` (ms). ``start`` and ``mean_gap`` have one value per event, the same for all events of an incident.
         """
         gaps = np.where(place == 0, 0.0, self.rng.exponential(1.0, len(incident)) * mean_gap)
         total = np.cumsum(gaps)
@@ -70,7 +72,7 @@ class Scene(Struct, frozen=True):
         return whole
 
     def amounts(self, merchant: Ints, factor: float) -> Floats:
-        """Amounts as the merchant's category has them, times a factor."""
+        """Draw amounts from the distribution of each merchant's category, times a factor."""
         category = self.merchants.category[merchant]
         median = np.array([c.median for c in CATEGORIES])[category]
         sigma = np.array([c.sigma for c in CATEGORIES])[category]
@@ -78,14 +80,14 @@ class Scene(Struct, frozen=True):
         return usual * factor
 
     def shops(self, names: tuple[str, ...], online: npt.NDArray[np.bool_], city: Ints) -> Ints:
-        """Merchants of some categories."""
+        """Choose merchants of the named categories."""
         wanted = np.array([i for i, c in enumerate(CATEGORIES) if c.name in names])
         category = wanted[self.rng.integers(0, len(wanted), len(city))]
         return self.merchants.choose(category, online, city, self.rng.random(len(city)))
 
 
 def card_testing(scene: Scene, incidents: int) -> Events:
-    """A stolen number tried with small online amounts within an hour, and, if it works, one large purchase."""
+    """Simulate card testing: small online payments with a stolen number within an hour, then one large purchase."""
     rng = scene.rng
     sizes = rng.integers(4, 16, incidents)
     incident, place = scene.spread(sizes)
@@ -102,7 +104,7 @@ def card_testing(scene: Scene, incidents: int) -> Events:
 
 
 def stolen_card(scene: Scene, incidents: int) -> Events:
-    """A stolen card used in shops around its owner's city, fast and for more than usual, until it is blocked."""
+    """Simulate a stolen card: fast purchases above the usual amounts in shops of the owner's city, until the card is blocked."""
     rng = scene.rng
     incident, place = scene.spread(rng.integers(3, 11, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
@@ -114,7 +116,7 @@ def stolen_card(scene: Scene, incidents: int) -> Events:
 
 
 def compromised_terminal(scene: Scene, incidents: int) -> Events:
-    """A terminal that skims cards for up to four weeks: copies of its customers' cards are used there again."""
+    """Simulate a terminal that skims cards: for up to four weeks, copies of its customers' cards are used there."""
     rng, merchants = scene.rng, scene.merchants
     in_shops = np.array([c.online < 1 for c in CATEGORIES])[merchants.category]
     present = np.flatnonzero(~merchants.online & in_shops)
@@ -134,7 +136,11 @@ def compromised_terminal(scene: Scene, incidents: int) -> Events:
 
 
 def account_takeover(scene: Scene, incidents: int) -> Events:
-    """Somebody else's device on the customer's account: online, dear, over a day or two. A ring of thieves uses its devices on several accounts."""
+    """
+    Simulate account takeover: expensive online purchases over a day or two from a fraudster's device.
+
+    A ring of fraudsters uses its device on several accounts.
+    """
     rng = scene.rng
     incident, place = scene.spread(rng.integers(2, 8, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
@@ -148,7 +154,7 @@ def account_takeover(scene: Scene, incidents: int) -> Events:
 
 
 def impossible_travel(scene: Scene, incidents: int) -> Events:
-    """A copy of the card used in a far city while its owner pays at home."""
+    """Simulate impossible travel: a copy of the card is used in a distant city while its owner pays at home."""
     rng = scene.rng
     incident, place = scene.spread(rng.integers(1, 6, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
@@ -160,7 +166,7 @@ def impossible_travel(scene: Scene, incidents: int) -> Events:
 
 
 def slow_skimming(scene: Scene, incidents: int) -> Events:
-    """A small charge every few days from a shop the customer has never used, for weeks."""
+    """Simulate slow skimming: for weeks, a shop that the customer has never used makes a small charge every few days."""
     rng = scene.rng
     incident, place = scene.spread(rng.integers(3, 12, incidents))
     customer, start = scene.victims(incidents)[incident], scene.moments(incidents)[incident]
@@ -176,7 +182,7 @@ def _events(customer: Ints, time: Ints, merchant: Ints, amount: Floats, online: 
 
 
 class Typology(Struct, frozen=True):
-    """A way to misuse cards: its share of fraudulent transactions, how often it is reported and how it happens."""
+    """A way to misuse cards: share of fraudulent transactions, share reported, incident function, mean incident size."""
 
     name: str
     share: float

@@ -1,4 +1,4 @@
-"""Who lives in the simulated world: cities, categories, merchants and customers with habits."""
+"""Population of the simulated world: cities, merchant categories, merchants, and customers with habits."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ Floats = npt.NDArray[np.float64]
 
 MS_PER_DAY = 86_400_000
 _HOME_SPREAD = 0.05  # degrees, about five kilometres
-_SHARED_DEVICES = 0.08  # of customers who use the devices of another card's owner in their household
+_SHARED_DEVICES = 0.08  # share of customers who use the devices of another cardholder in their household
 
 
 class City(NamedTuple):
-    """A place where people live and shop; ``size`` is relative, ``utc`` the hours that its clocks are ahead of UTC."""
+    """A city where customers live and shop. ``size`` is a relative weight, ``utc`` the offset from UTC in hours."""
 
     name: str
     country: str
@@ -38,7 +38,7 @@ CITIES = (
 
 
 class Category(NamedTuple):
-    """A kind of shop: its code, how often people go, the share bought online, the usual amount (major units) and its spread."""
+    """A merchant category: code, relative frequency, share bought online, median amount (major units) and log-normal sigma."""
 
     mcc: str
     name: str
@@ -63,7 +63,11 @@ _ADJECTIVES = ("Blue", "Old", "North", "Golden", "Green", "Little", "Grand", "Co
 
 
 class Merchants(Struct, frozen=True):
-    """M merchants, sorted by (category, online, city): ``group_begin`` [C, 2, L + 1] cuts ``cumulative`` into the groups."""
+    """
+    M merchants, sorted by (category, online, city).
+
+    A group's merchants span ``group_low`` to ``group_high`` of ``cumulative``, the running sum of their popularity.
+    """
 
     category: Ints
     city: Ints
@@ -77,20 +81,20 @@ class Merchants(Struct, frozen=True):
     group_high: Floats
 
     def choose(self, category: Ints, online: npt.NDArray[np.bool_], city: Ints, u: Floats) -> Ints:
-        """Merchants of a category: in the city for card-present, anywhere for online; ``u`` in [0, 1) picks by size."""
+        """Choose merchants by category: in the city if card-present, anywhere if online. ``u`` in [0, 1) picks by popularity."""
         group = (category * 2 + online) * len(CITIES) + np.where(online, 0, city)
         low, high = self.group_low[group], self.group_high[group]
         chosen: Ints = np.searchsorted(self.cumulative, low + u * (high - low), side="right").astype(np.int64)
         return np.minimum(chosen, len(self.category) - 1)
 
     def nearer(self, one: Ints, other: Ints, lat: Floats, lon: Floats) -> Ints:
-        """Of two merchants the one that is nearer to a place."""
+        """Return the merchant that is nearer to a place, for each pair of merchants."""
         squares = [(self.lat[m] - lat) ** 2 + (self.lon[m] - lon) ** 2 for m in (one, other)]
         return np.where(squares[1] < squares[0], other, one)
 
 
 def make_merchants(rng: np.random.Generator, count: int) -> Merchants:
-    """``count`` merchants or a few more: every category has one in every city and one online."""
+    """Make ``count`` merchants, or more if needed: every category has one in every city and one online."""
     sizes = np.array([city.size for city in CITIES])
     weights = np.array([category.weight for category in CATEGORIES])
     shares = np.array([category.online for category in CATEGORIES])
@@ -131,8 +135,10 @@ def make_merchants(rng: np.random.Generator, count: int) -> Merchants:
 
 class Customers(Struct, frozen=True):
     """
-    N customers: home city and home within it (degrees), income, activity (transactions a day), peak hour (local time), taste for online and for
-    categories, trips.
+    N customers with their habits.
+
+    Home city and position (degrees), income factor, ``rate`` (transactions per day), peak hour (local time), preference for
+    shopping online and for categories, devices and trips.
     """
 
     city: Ints
@@ -144,13 +150,13 @@ class Customers(Struct, frozen=True):
     online: Floats
     taste: Floats  # [N, C], cumulative over categories
     new_device_at: Ints  # when the second device replaces the first
-    device_owner: Ints  # whose devices they use: their own, or those of somebody in their household
+    device_owner: Ints  # the customer whose devices they use: themselves, or somebody in their household
     trip_begin: Ints  # [N, T]
     trip_end: Ints
     trip_city: Ints
 
     def where(self, customer: Ints, time: Ints) -> Ints:
-        """The city each customer is in at a time: home, or where a trip has led."""
+        """Return the city each customer is in at a time: the home city, or the destination of a trip."""
         city = self.city[customer]
         for trip in range(self.trip_begin.shape[1]):
             away = (self.trip_begin[customer, trip] <= time) & (time < self.trip_end[customer, trip])
@@ -159,7 +165,7 @@ class Customers(Struct, frozen=True):
 
 
 def make_customers(rng: np.random.Generator, count: int, rate: float, begin: int, days: int) -> Customers:
-    """``count`` customers making ``rate`` transactions a day on average, over ``days`` from ``begin``."""
+    """Make ``count`` customers with ``rate`` transactions per day on average, over ``days`` days from ``begin`` (epoch ms)."""
     sizes = np.array([city.size for city in CITIES])
     weights = np.array([category.weight for category in CATEGORIES])
     city = rng.choice(len(CITIES), count, p=sizes / sizes.sum())

@@ -1,8 +1,8 @@
 """
-One run of the world: honest life, fraud among it, and what becomes known of it when.
+Simulation of a world: honest transactions, frauds among them, and the labels that report frauds later.
 
-Deterministic by seed. The result comes in three tables that are kept apart: transactions (what a model may see), labels (what
-becomes known, with its time) and truth (the typology, for evaluation only).
+The same seed gives the same result. The result is three separate tables: transactions (the input of a model), labels (reports
+with the times at which they become known) and truth (the typology, for evaluation only).
 """
 
 from collections.abc import Callable
@@ -31,7 +31,12 @@ Progress = Callable[[str], None]
 
 
 class SimulationSpec(Struct, frozen=True, kw_only=True):
-    """What to simulate. ``begin`` is in epoch milliseconds; ``fraud_share`` the share of transactions that are fraud."""
+    """
+    Parameters of a simulation.
+
+    ``begin`` is in epoch milliseconds, ``rate`` in transactions per customer and day. ``fraud_share`` is the share of
+    transactions that are fraud.
+    """
 
     transactions: int = 200_000
     days: int = 60
@@ -44,7 +49,7 @@ class SimulationSpec(Struct, frozen=True, kw_only=True):
 
 
 class Simulation(Struct, frozen=True):
-    """Tables of one run, each sorted by its time: see the module."""
+    """The tables of one run, each sorted by time. The module docstring describes them."""
 
     transactions: pa.Table
     labels: pa.Table
@@ -53,26 +58,26 @@ class Simulation(Struct, frozen=True):
 
 def simulate(spec: SimulationSpec, progress: Progress = lambda stage: None) -> Simulation:
     """
-    Run the world.
+    Run a simulation.
 
     Raises:
-        InputError: if a number of the spec makes no sense.
+        InputError: if a number of the spec is out of range.
     """
     if not (100 <= spec.transactions <= 50_000_000 and 2 <= spec.days <= 3650 and 0 <= spec.fraud_share <= 0.2):
         raise InputError(
-            "cannot simulate that: transactions must be 100 to 50,000,000, days 2 to 3,650, the fraud share 0 to 0.2"
+            "simulation out of range: transactions must be 100 to 50,000,000, days 2 to 3,650, the fraud share 0 to 0.2"
         )
     rng = np.random.default_rng(spec.seed)
-    progress("people and shops")
+    progress("customers and merchants")
     count = max(20, round(spec.transactions / (spec.days * spec.rate)))
     merchants = make_merchants(rng, max(600, count // 3))
     customers = make_customers(rng, count, spec.rate, spec.begin, spec.days)
     end = spec.begin + spec.days * MS_PER_DAY
-    progress("honest life")
+    progress("honest transactions")
     honest = _honest(rng, customers, merchants, spec, spec.transactions)
     progress("fraud")
     frauds = _frauds(Scene(rng, customers, merchants, spec.begin, end), spec)
-    progress("what becomes known")
+    progress("tables and labels")
     events = Events.joined([honest, frauds])
     inside = np.flatnonzero((events.time >= spec.begin) & (events.time < end))
     order = inside[np.argsort(events.time[inside], kind="stable")]
@@ -85,7 +90,7 @@ def simulate(spec: SimulationSpec, progress: Progress = lambda stage: None) -> S
 
 
 def _honest(rng: np.random.Generator, customers: Customers, merchants: Merchants, spec: SimulationSpec, wanted: int) -> Events:
-    """About ``wanted`` transactions of honest people: daily life, and now and then a round of several shops."""
+    """Return about ``wanted`` honest transactions: single purchases, and now and then a trip to several shops."""
     base = round(wanted * (1 - spec.fraud_share) / 1.16)
     customer = rng.choice(len(customers.rate), base, p=customers.rate / customers.rate.sum())
     weekly = np.array([1.0, 0.95, 1.0, 1.05, 1.2, 1.35, 0.85])
@@ -103,14 +108,14 @@ def _honest(rng: np.random.Generator, customers: Customers, merchants: Merchants
     category = np.minimum(category, len(CATEGORIES) - 1)
     elapsed = (time - spec.begin) / (spec.days * MS_PER_DAY)
     trend = 1 + 0.5 * elapsed if spec.drift else 1.0
-    # the share of a category that a person buys online; what is sold only online or never stays so
+    # the probability of buying in a shop: always 0 if a category is sold only online, always 1 if it is never sold online
     offline = (1 - np.array([c.online for c in CATEGORIES])[category]) ** (customers.online[customer] * trend)
     online = rng.random(n) >= offline
     city = customers.where(customer, time)
-    time = time - np.array([c.utc for c in CITIES])[city] * _HOUR  # habits follow the clocks of where people are
+    time = time - np.array([c.utc for c in CITIES])[city] * _HOUR  # habits follow the local time of the customer's city
 
     def shop() -> Ints:
-        """One of two favourite shops a category and place, or any other."""
+        """Pick one of a customer's two favourite shops for the category and place, or any other shop."""
         which = (customer * 31 + category * 7 + rng.integers(0, 2, n)) * 0.6180339887498949 % 1.0
         return merchants.choose(category, online, city, np.where(rng.random(n) < 0.65, which, rng.random(n)))
 
@@ -184,8 +189,10 @@ def _transaction_table(spec: SimulationSpec, customers: Customers, merchants: Me
 
 def _label_table(rng: np.random.Generator, transactions: pa.Table, events: Events) -> pa.Table:
     """
-    Reports of fraud by chargeback (weeks), customer (days) and analyst (hours); some frauds are never reported, some honest
-    transactions are, and some of those are set right later.
+    Return the fraud reports: by chargeback after weeks, by the customer after days, by an analyst after hours.
+
+    Some frauds are never reported. Some honest transactions are reported by mistake, and some of those reports are retracted
+    later.
     """
     reported = np.array([0.0, *(typology.reported for typology in TYPOLOGIES)])[events.typology]
     n = len(events.time)

@@ -1,4 +1,4 @@
-"""The queue: alerts, verdicts and the audit trail."""
+"""Add the queue: alerts, verdicts and the audit trail."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "alerts",
         sa.Column("alert_id", sa.String(64), primary_key=True),

@@ -1,4 +1,4 @@
-"""Cases beside the alerts they came from, and investigations."""
+"""Add cases, investigations, and an index of alerts by merchant."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables and the index."""
     op.create_table(
         "cases",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
@@ -40,7 +40,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drop the tables and the index."""
     op.drop_table("investigations")
     op.drop_index("alerts_by_merchant", "alerts")
     op.drop_table("cases")

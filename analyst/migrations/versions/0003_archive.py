@@ -1,4 +1,4 @@
-"""The archive of transactions, decisions and labels; alerts by device."""
+"""Add the archive of transactions, decisions and labels, and the device of each alert."""
 
 import json
 
@@ -31,7 +31,7 @@ def _source() -> tuple[sa.Column, ...]:  # type: ignore[type-arg]
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables; add the device column of alerts and fill it from their messages."""
     op.create_table(
         "archived_transactions",
         *_source(),
