@@ -26,6 +26,14 @@ class ReliabilityBin(Struct, frozen=True):
     frauds: int
 
 
+class CalibrationQuality(Struct, frozen=True):
+    """How well a calibration method fits later data: Brier score, log loss and expected calibration error, lower is better."""
+
+    brier: float
+    log_loss: float
+    calibration_error: float
+
+
 class Calibration(Struct, frozen=True):
     """
     How a margin becomes a probability, with what that looked like on its data.
@@ -99,7 +107,7 @@ def _sigmoid(margin: Floats, fraud: npt.NDArray[np.bool_], known: float) -> tupl
 
 def compare_calibrations(
     margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], known: float = 1.0
-) -> dict[str, dict[str, float]]:
+) -> dict[str, CalibrationQuality]:
     """
     Each method fitted to the first half of a slice in time order and measured on the second, against what is seen of its frauds (``known``, as in
     ``fit_calibration``): Brier score, log loss, and expected calibration error (mean distance of predicted from observed share, over the bins of
@@ -111,20 +119,20 @@ def compare_calibrations(
     measured = {}
     for method in METHODS:
         probability = known * fit_calibration(margin[:half], fraud[:half], method, known).probability(margin[half:])
-        measured[method] = {
-            "brier": round(float(brier_score_loss(fraud[half:], probability)), 6),
-            "log_loss": round(float(log_loss(fraud[half:], np.clip(probability, 1e-12, 1 - 1e-12))), 6),
-            "calibration_error": round(calibration_error(probability, fraud[half:]), 6),
-        }
+        measured[method] = CalibrationQuality(
+            brier=round(float(brier_score_loss(fraud[half:], probability)), 6),
+            log_loss=round(float(log_loss(fraud[half:], np.clip(probability, 1e-12, 1 - 1e-12))), 6),
+            calibration_error=round(calibration_error(probability, fraud[half:]), 6),
+        )
     return measured
 
 
-def best_calibration(compared: dict[str, dict[str, float]]) -> str:
+def best_calibration(compared: dict[str, CalibrationQuality]) -> str:
     """The method with the lowest Brier score; the sigmoid unless another is better by one in a hundred."""
     if not compared:
         return "sigmoid"
-    best = min(compared, key=lambda method: compared[method]["brier"])
-    return best if compared[best]["brier"] < 0.99 * compared["sigmoid"]["brier"] else "sigmoid"
+    best = min(compared, key=lambda method: compared[method].brier)
+    return best if compared[best].brier < 0.99 * compared["sigmoid"].brier else "sigmoid"
 
 
 def calibration_error(probability: Floats, fraud: npt.NDArray[np.bool_]) -> float:

@@ -161,7 +161,7 @@ def replayed(world, bundle_dir):
             transactions_file(world), load_bundle(bundle_dir), labels=world / "labels.parquet", out=folder, form="jsonl",
             privacy=Privacy(), progress=lambda n: None,
         )  # fmt: skip
-        (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "summary.json").write_text(json.dumps(summary.shown()))
 
     out = cached("replayed", make)
     return out, json.loads((out / "summary.json").read_text())

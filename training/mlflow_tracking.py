@@ -4,7 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from core.errors import InputError
+from models.bundles.metrics import BundleMetrics
 
 try:
     with warnings.catch_warnings():
@@ -18,7 +21,7 @@ EXPERIMENT = MODEL = "whyflag"
 _CHALLENGER = "challenger"
 
 
-def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -> str:
+def record(tracking: str, folder: Path, version: str, metrics: BundleMetrics) -> str:
     """
     Log a bundle's folder as a run at a tracking URI, and register it as a version of the model ``whyflag``.
 
@@ -27,6 +30,7 @@ def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -
     Raises:
         InputError: if MLflow refuses the bundle or cannot be reached.
     """
+    recorded = msgspec.to_builtins(metrics)
     try:
         client = mlflow.MlflowClient(tracking_uri=tracking)
         found = client.get_experiment_by_name(EXPERIMENT)
@@ -35,9 +39,9 @@ def record(tracking: str, folder: Path, version: str, metrics: dict[str, Any]) -
         )
         run = client.create_run(experiment, run_name=version)
         identity = run.info.run_id
-        for name, value in _flat({key: metrics[key] for key in ("recipe", "training", "split", "data", "environment")}).items():
+        for name, value in _flat({key: recorded[key] for key in ("recipe", "training", "split", "data", "environment")}).items():
             client.log_param(identity, name, value)
-        for name, value in _flat({key: metrics[key] for key in ("test", "novel")}).items():
+        for name, value in _flat({key: recorded[key] for key in ("test", "novel")}).items():
             if isinstance(value, int | float):
                 client.log_metric(identity, name, float(value))
         client.set_tag(identity, "bundle", version)

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
+from msgspec import Struct
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
-from core.messages import Alert, Transaction, encode
+from core.messages import Alert, Outcome, Transaction, encode
 from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
+from models.bundles.metrics import Measures
 from models.features.columns import label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
@@ -38,6 +40,32 @@ _DECISION_SCHEMA = pa.schema(
 
 
 _ALERTS_AT_ONCE = 2_000
+
+
+class ReplaySummary(Struct, frozen=True):
+    """The result of a replay. ``days`` is the length of the file; ``quality`` is None where no labels are known."""
+
+    read: int
+    rejected: int
+    duplicates: int
+    decided: int
+    outcomes: dict[Outcome, int]
+    novel: int
+    days: float
+    alerts_per_day: float
+    bundle: str
+    quality: Measures | None = None
+
+    def shown(self) -> dict[str, int | float | str | None]:
+        """Return one flat entry for each figure, as people and scripts read them."""
+        names = ("read", "rejected", "duplicates", "decided")
+        flat: dict[str, int | float | str | None] = {name: getattr(self, name) for name in names}
+        flat |= {outcome.value: count for outcome, count in self.outcomes.items()}
+        flat |= {name: getattr(self, name) for name in ("novel", "days", "alerts_per_day", "bundle")}
+        if self.quality is not None:
+            measures = ("frauds", "precision", "recall", "average_precision", "auc", "amount_caught")
+            flat |= {name: getattr(self.quality, name) for name in measures}
+        return flat
 
 
 def _alert_schema(names: tuple[str, ...]) -> pa.Schema:
@@ -153,7 +181,7 @@ def _rules(path: Path | None, features: tuple[str, ...]) -> Any:
 def replay(
     source: TransactionFile, bundle: Bundle, *, labels: Path | None, out: Path, form: str, privacy: Privacy, progress: Progress,
     batch: int = 65_536, rules: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> ReplaySummary:  # fmt: skip
     """
     Decide every transaction of a file in file order, write the files ``decisions`` and ``alerts``, and return a summary.
 
@@ -210,25 +238,23 @@ def replay(
     time = np.concatenate(seen["time"])
     days = max((int(time.max()) - int(time.min())) / MS_PER_DAY, 1 / 24)
     flagged = np.concatenate(seen["flagged"])
-    summary: dict[str, Any] = {
-        "read": source.read,
-        "rejected": source.rejected,
-        "duplicates": duplicates,
-        "decided": len(time),
-        **{OUTCOMES[code].value: counts[code] for code in counts},
-        "novel": novel,
-        "days": round(days, 2),
-        "alerts_per_day": round(float(flagged.sum()) / days, 2),
-        "bundle": bundle.version,
-    }
     fraud = None
     if reports is not None:
         fraud = known_labels(np.concatenate(seen["hash"]), reports).final
     elif seen["fraud"]:
         fraud = np.concatenate(seen["fraud"])
+    quality = None
     if fraud is not None:
-        measured = evaluate(np.concatenate(seen["p"]), flagged, fraud, np.concatenate(seen["amount"]), days)
-        summary |= {
-            name: measured[name] for name in ("frauds", "precision", "recall", "average_precision", "auc", "amount_caught")
-        }
-    return summary
+        quality = evaluate(np.concatenate(seen["p"]), flagged, fraud, np.concatenate(seen["amount"]), days)
+    return ReplaySummary(
+        read=source.read,
+        rejected=source.rejected,
+        duplicates=duplicates,
+        decided=len(time),
+        outcomes={OUTCOMES[code]: counts[code] for code in counts},
+        novel=novel,
+        days=round(days, 2),
+        alerts_per_day=round(float(flagged.sum()) / days, 2),
+        bundle=bundle.version,
+        quality=quality,
+    )

@@ -7,7 +7,7 @@ import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 import xgboost as xgb
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
@@ -23,6 +23,7 @@ from core.messages import Finding, alert_id
 from core.privacy.masking import Privacy
 from models.attribution import contributions
 from models.bundles.bundle import Reference, save_bundle
+from models.bundles.metrics import BundleMetrics, CalibrationRecord, DataRecord, PeriodRecord, TrainingRecord
 from models.calibration import (
     METHODS,
     Calibration,
@@ -94,6 +95,13 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
 DEFAULT = Recipe()
 
 
+class Trained(NamedTuple):
+    """A bundle that was trained: its version and its metrics."""
+
+    version: str
+    metrics: BundleMetrics
+
+
 def load_recipe(path: Path) -> Recipe:
     """
     Load a recipe from a JSON file, as written by ``whyflag tune``.
@@ -161,9 +169,9 @@ def load_history(
 def train(
     source: TransactionFile, spec: FeatureSpec, *, labels: Path | None, alerts_per_day: float, label_delay_ms: int, out: Path,
     seed: int, privacy: Privacy, progress: Progress, recipe: Recipe = DEFAULT,
-) -> tuple[str, dict[str, Any]]:  # fmt: skip
+) -> Trained:  # fmt: skip
     """
-    Train and evaluate a bundle and write it to ``out``. Return its version and its metrics.
+    Train and evaluate a bundle and write it to ``out``. Return what was made.
 
     Raises:
         InputError: if the file or the labels cannot be used, the history is too short, or it has too few known frauds.
@@ -201,31 +209,26 @@ def train(
     tested_novelty = novelty(forest, X[test])
     outcome = policy.outcomes(tested_probability, tested_novelty)
     final = dataset.known.final
-    metrics: dict[str, Any] = {
-        "test": evaluate(tested_probability, outcome > 0, final[test], dataset.amounts[test], split.test_days)
-        | {
-            "calibration_error": round(calibration_error(tested_probability, final[test]), 6),
-            "mean_probability_of_alerts": round(float(tested_probability[outcome > 0].mean()), 4) if (outcome > 0).any() else 0.0,
-        },
-        "novel": evaluate(
-            tested_novelty,
-            (outcome > 0) & (tested_probability < policy.review),
-            final[test],
-            dataset.amounts[test],
-            split.test_days,
+    measured = evaluate(tested_probability, outcome > 0, final[test], dataset.amounts[test], split.test_days)
+    by_novelty = (outcome > 0) & (tested_probability < policy.review)
+    metrics = BundleMetrics(
+        test=structs.replace(
+            measured,
+            calibration_error=round(calibration_error(tested_probability, final[test]), 6),
+            mean_probability_of_alerts=round(float(tested_probability[outcome > 0].mean()), 4) if (outcome > 0).any() else 0.0,
         ),
-        "reliability": [[b.low, b.high, b.count, b.frauds] for b in reliability(tested_probability, final[test])],
-        "calibration": {"method": method, "compared": compared, "reported_share": round(known, 4)},
-        "training": {"transactions": len(rows), "known_frauds": int(y.sum()), "seed": seed, "rounds": recipe.rounds},
-        "recipe": msgspec.to_builtins(recipe),
-        "budget": budget,
-        "split": {name: _day(getattr(split, name)) for name in Split.__struct_fields__},
-        "label_delay_days": label_delay_ms / MS_PER_DAY,
-        "data": {"name": source.path.name, "sha256": history.digests},
-        "environment": environment(),
-    }
-    if privacy.fingerprint:
-        metrics["pan_key"] = privacy.fingerprint
+        novel=evaluate(tested_novelty, by_novelty, final[test], dataset.amounts[test], split.test_days),
+        reliability=tuple((b.low, b.high, b.count, b.frauds) for b in reliability(tested_probability, final[test])),
+        calibration=CalibrationRecord(method, compared, round(known, 4)),
+        training=TrainingRecord(transactions=len(rows), known_frauds=int(y.sum()), seed=seed, rounds=recipe.rounds),
+        recipe=msgspec.to_builtins(recipe),
+        budget=budget,
+        split=PeriodRecord(*(_day(getattr(split, name)) for name in PeriodRecord.__struct_fields__)),
+        label_delay_days=label_delay_ms / MS_PER_DAY,
+        data=DataRecord(source.path.name, history.digests),
+        environment=environment(),
+        pan_key=privacy.fingerprint,
+    )
     cases = _cases(dataset, X, booster, calibration, policy, forest, later | test, label_delay_ms)
     version = save_bundle(
         out,
@@ -239,12 +242,12 @@ def train(
         card=model_card(spec, policy, metrics),
         cases=cases,
     )
-    return version, metrics
+    return Trained(version, metrics)
 
 
-def budget_missed(alerts_per_day: float, budget: float) -> str | None:
+def budget_missed(alerts_per_day: float | None, budget: float) -> str | None:
     """Return a warning if the test period has less than half or more than 1.5 times the budgeted alerts per day, else None."""
-    if 0.5 * budget <= alerts_per_day <= 1.5 * budget:
+    if alerts_per_day is None or 0.5 * budget <= alerts_per_day <= 1.5 * budget:
         return None
     return (
         f"the test period has {alerts_per_day:,.0f} alerts a day, the budget is {budget:,.0f}: the transactions have changed since the "
@@ -374,16 +377,16 @@ def _day(time: int) -> str:
     return datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def model_card(spec: FeatureSpec, policy: Policy, metrics: dict[str, Any]) -> str:
+def model_card(spec: FeatureSpec, policy: Policy, metrics: BundleMetrics) -> str:
     """Return the model card in Markdown, with the headings of Mitchell et al. (2019)."""
-    test, split, training = metrics["test"], metrics["split"], metrics["training"]
-    measures = "\n".join(f"| {name.replace('_', ' ')} | {'n/a' if value is None else value} |" for name, value in test.items())
+    split, training = metrics.split, metrics.training
+    measures = "\n".join(f"| {name} | {'n/a' if value is None else value} |" for name, value in metrics.test.shown().items())
     return f"""# Model card
 
 ## Model details
-XGBoost {metrics["environment"]["xgboost"]}, {training["rounds"]} rounds, histogram trees with {BOOSTER["max_bin"]} bins, base score
-{BOOSTER["base_score"]}, seed {training["seed"]}. {len(spec.feature_names)} features of spec `{spec.version}`, amounts in {spec.currency}.
-Calibration: {metrics["calibration"]["method"]}. Novelty: isolation forest, with {policy.novel_share:.0%} of the alert budget.
+XGBoost {metrics.environment["xgboost"]}, {training.rounds} rounds, histogram trees with {BOOSTER["max_bin"]} bins, base score
+{BOOSTER["base_score"]}, seed {training.seed}. {len(spec.feature_names)} features of spec `{spec.version}`, amounts in {spec.currency}.
+Calibration: {metrics.calibration.method}. Novelty: isolation forest, with {policy.novel_share:.0%} of the alert budget.
 
 ## Intended use
 Ranking card transactions by the probability of fraud, for review by people. Not for decisions about a person's credit or account.
@@ -393,19 +396,19 @@ Features describe the card's and the merchant's recent behaviour. Names, address
 used. The country and place of purchase are used, and may act as a proxy for origin.
 
 ## Metrics
-On the test period, {split["test_begin"]} to {split["test_end"]}, at the threshold for {policy.alerts_per_day:g} alerts a day:
+On the test period, {split.test_begin} to {split.test_end}, at the threshold for {policy.alerts_per_day:g} alerts a day:
 
 | measure | value |
 |---|---|
 {measures}
 
 ## Training data
-File `{metrics["data"]["name"]}` (SHA-256 {metrics["data"]["sha256"]["transactions"][:16]}…): {training["transactions"]:,} transactions, {split["train_begin"]} to {split["train_end"]}, {training["known_frauds"]:,} of them known to be fraud
+File `{metrics.data.name}` (SHA-256 {metrics.data.sha256["transactions"][:16]}…): {training.transactions:,} transactions, {split.train_begin} to {split.train_end}, {training.known_frauds:,} of them known to be fraud
 when the calibration period began. Transactions not reported by then count as legitimate.
 
 ## Evaluation data
-Thresholds and calibration come from {split["calibration_begin"]} to {split["calibration_end"]}; the test period was used only for
-this card. Labels are assumed to be {metrics["label_delay_days"]:g} days late.
+Thresholds and calibration come from {split.calibration_begin} to {split.calibration_end}; the test period was used only for
+this card. Labels are assumed to be {metrics.label_delay_days:g} days late.
 
 ## Ethical considerations
 A false alarm stops somebody's payment. The review outcome exists so that a person can check before that happens.

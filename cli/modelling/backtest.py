@@ -1,14 +1,18 @@
 """``whyflag backtest``."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import transactions_options
 from cli.progress import stages
+from core.money import money
+
+if TYPE_CHECKING:
+    from models.bundles.metrics import BundleMetrics
+    from training.evaluation.backtest import OutcomeChange, PolicyResult
 
 
 def _thresholds(command: Any) -> Any:
@@ -53,6 +57,8 @@ def command(
     begin: datetime | None, minutes_per_alert: float, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what a policy (bundle, rules, thresholds) would have decided on past transactions, and where two policies differ."""
+    import msgspec
+
     from core.errors import InputError
     from core.settings import read_settings
     from models.bundles.bundle import check_key
@@ -92,48 +98,59 @@ def command(
             )
             for name, one in zip(("policy", "against"), deciders, strict=False)
         ]  # fmt: skip
-    report: dict[str, Any] = {"policies": [backtest.summary(one, minutes_per_alert) for one in played]}
+    currencies = [d.bundle.spec.currency for d in deciders if d.bundle]
+    results = [backtest.summary(one, currency, minutes_per_alert) for one, currency in zip(played, currencies, strict=True)]
+    changes: list[OutcomeChange] | None = None
     if compared:
         table = backtest.differences(*played)
-        report["differences"] = backtest.difference_summary(table)
+        changes = backtest.outcome_changes(table)
         if out is not None:
             backtest.write_differences(table, out)
     if as_json:
-        click.echo(json.dumps(report))
+        click.echo(
+            msgspec.json.encode({"policies": results} if changes is None else {"policies": results, "differences": changes})
+        )
         return
-    _show(report)
+    _show(results, changes)
     if out is not None:
         click.echo(f"differences in {out}")
 
 
-def _since(begin: datetime | None, metrics: list[dict[str, Any]]) -> int:
+def _since(begin: datetime | None, metrics: "list[BundleMetrics]") -> int:
     """Return the time (epoch ms) from which to decide. By default, no policy is measured on data used to make it."""
     if begin is not None:
         return int(begin.replace(tzinfo=UTC).timestamp() * 1000)
-    return max(int(datetime.fromisoformat(found["split"]["test_begin"] + "+00:00").timestamp() * 1000) for found in metrics)
+    return max(one.split.test_begin_ms for one in metrics)
 
 
-def _show(report: dict[str, Any]) -> None:
-    policies = report["policies"]
-    for name in policies[0]:
-        if name == "rules":
-            continue
-        values = [policy[name] for policy in policies]
-        words = ["n/a" if value is None else f"{value:,}" if isinstance(value, int | float) else value for value in values]
-        click.echo(f"{name.replace('_', ' '):<22}" + "".join(f"{word:>16}" for word in words))
-    for policy in policies:
-        if policy["rules"]:
-            click.echo(f"\nrules of {policy['policy']:<24}{'hits':>8}{'frauds':>8}{'precision':>11}{'amount caught':>16}")
-            for rule in policy["rules"]:
-                precision = "n/a" if rule["precision"] is None else f"{rule['precision']:.4f}"
-                click.echo(
-                    f"  {rule['rule']:<31}{rule['hits']:>8,}{rule['frauds']:>8,}{precision:>11}{rule['amount_caught']:>16,}"
-                )
-    if "differences" in report:
-        click.echo(f"\n{'against → policy':<24}{'transactions':>14}{'frauds':>8}{'fraud amount':>14}")
-        for row in report["differences"]:
-            click.echo(
-                f"{row['from'] + ' → ' + row['to']:<24}{row['transactions']:>14,}{row['frauds']:>8,}{row['fraud_amount']:>14,}"
-            )
-        if not report["differences"]:
-            click.echo("  none: both policies decide alike")
+def _show(results: "list[PolicyResult]", changes: "list[OutcomeChange] | None") -> None:
+    """Print one column for each policy, then its rules, then the differences; amounts in major units with their currency."""
+    rows: dict[str, list[str]] = {"policy": [one.policy for one in results]}
+    for name in results[0].measures.shown():
+        values = [one.measures.shown()[name] for one in results]
+        rows["share of amount caught" if name == "amount caught" else name] = [
+            "n/a" if value is None else f"{value:,}" for value in values
+        ]
+    rows |= {
+        "declined": [f"{one.declined:,}" for one in results],
+        "fraud caught": [money(one.amount_caught, one.currency) for one in results],
+        "fraud missed": [money(one.amount_lost, one.currency) for one in results],
+        "analyst hours per day": [f"{one.analyst_hours_per_day:,}" for one in results],
+    }
+    for name, words in rows.items():
+        click.echo(f"{name:<22}" + "".join(f"{word:>22}" for word in words))
+    for one in results:
+        if one.rules:
+            click.echo(f"\nrules of {one.policy:<24}{'hits':>8}{'frauds':>8}{'precision':>11}{'fraud caught':>20}")
+            for rule in one.rules:
+                precision = "n/a" if rule.precision is None else f"{rule.precision:.4f}"
+                caught = money(rule.amount_caught, one.currency)
+                click.echo(f"  {rule.rule:<31}{rule.hits:>8,}{rule.frauds:>8,}{precision:>11}{caught:>20}")
+    if changes is None:
+        return
+    click.echo(f"\n{'against → policy':<24}{'transactions':>14}{'frauds':>8}{'fraud amount':>20}")
+    for change in changes:
+        amount = money(change.fraud_amount, results[0].currency)
+        click.echo(f"{change.before + ' → ' + change.after:<24}{change.transactions:>14,}{change.frauds:>8,}{amount:>20}")
+    if not changes:
+        click.echo("  none: both policies decide alike")

@@ -45,8 +45,8 @@ def command(
     if source.rejected:
         stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)
     if as_json:
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps(summary.shown()))
         return
-    for name, value in summary.items():
+    for name, value in summary.shown().items():
         shown = "n/a" if value is None else f"{value:,}" if isinstance(value, int | float) else value
         click.echo(f"{name.replace('_', ' '):<18} {shown}")

@@ -42,7 +42,7 @@ def command(
     if held.champion is None:
         raise InputError(f"the store in {store} has no champion: run `whyflag train`, `bundles add` and `bundles promote`")
     champion = held.open(held.champion.bundle)
-    recipe = msgspec.convert(champion.metrics["recipe"], Recipe)
+    recipe = msgspec.convert(champion.metrics.recipe, Recipe)
     with tempfile.TemporaryDirectory() as folder, stages() as progress:
         if kafka_labels:
             labels = _with_topic(labels, Path(folder))
@@ -51,7 +51,7 @@ def command(
             champion.spec,
             labels=labels,
             alerts_per_day=champion.policy.alerts_per_day,
-            label_delay_ms=delay_of(f"{round(champion.metrics['label_delay_days'] * 24)}h"),
+            label_delay_ms=delay_of(f"{round(champion.metrics.label_delay_days * 24)}h"),
             out=Path(folder) / "bundle",
             seed=seed,
             privacy=settings.privacy,

@@ -86,14 +86,15 @@ def command(
             mlflow_tracking.record(tracking, out, version, metrics)
     if source.rejected:
         stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)
-    test = metrics["test"]
-    if (missed := budget_missed(test["alerts_per_day"], metrics["budget"])) is not None:
+    if (missed := budget_missed(metrics.test.alerts_per_day, metrics.budget)) is not None:
         stderr.print(f"[bold red]warning:[/] {missed}", highlight=False)
     if as_json:
-        click.echo(json.dumps({"bundle": version, **metrics}))
+        import msgspec
+
+        click.echo(json.dumps({"bundle": version, **msgspec.to_builtins(metrics)}))
         return
     click.echo(f"bundle {version} in {out}")
-    click.echo(f"calibration: {metrics['calibration']['method']}; {metrics['novel']['alerts']} alerts for novelty")
-    click.echo(f"test period, {metrics['split']['test_begin']} to {metrics['split']['test_end']}:")
-    for name, value in test.items():
-        click.echo(f"  {name.replace('_', ' '):<18} {'n/a' if value is None else f'{value:,}'}")
+    click.echo(f"calibration: {metrics.calibration.method}; {metrics.novel.alerts} alerts for novelty")
+    click.echo(f"test period, {metrics.split.test_begin} to {metrics.split.test_end}:")
+    for name, value in metrics.test.shown().items():
+        click.echo(f"  {name:<26} {'n/a' if value is None else f'{value:,}'}")

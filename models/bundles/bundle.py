@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from core.errors import BundleError, InputError
 from models.booster import load_booster
+from models.bundles.metrics import BundleMetrics
 from models.bundles.signing import SIGNATURE_BYTES, sign, verify
 from models.calibration import Calibration
 from models.features.spec import FeatureSpec, decode_spec, encode_spec
@@ -65,12 +66,12 @@ class Bundle(Struct, frozen=True):
     policy: Policy
     forest: Forest
     reference: Reference
-    metrics: dict[str, Any]
+    metrics: BundleMetrics
 
 
 def save_bundle(
     folder: Path, *, booster: xgb.Booster, spec: FeatureSpec, calibration: Calibration, policy: Policy, forest: Forest,
-    reference: Reference, metrics: dict[str, Any], card: str, cases: bytes,
+    reference: Reference, metrics: BundleMetrics, card: str, cases: bytes,
 ) -> str:  # fmt: skip
     """
     Write a bundle to a folder that has none yet, and return its version.
@@ -88,7 +89,7 @@ def save_bundle(
         POLICY: msgspec.json.encode(policy),
         FOREST: _arrays(forest._asdict()),
         REFERENCE: _arrays(msgspec.structs.asdict(reference)),
-        METRICS: json.dumps(metrics, indent=2, sort_keys=True).encode(),
+        METRICS: msgspec.json.format(msgspec.json.encode(metrics, order="sorted")),
         CARD: card.encode(),
         CASES: cases,
     }
@@ -135,11 +136,9 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
             policy=msgspec.json.decode(files[POLICY], type=Policy),
             forest=Forest(**_read_arrays(files[FOREST])),
             reference=Reference(**_read_arrays(files[REFERENCE])),
-            metrics=json.loads(files[METRICS]),
+            metrics=msgspec.json.decode(files[METRICS], type=BundleMetrics),
         )
         check_forest(bundle.forest, len(spec.feature_names))
-        if not isinstance(bundle.metrics, dict):
-            raise BundleError("its metrics are no object")
     except (
         Exception
     ) as error:  # whatever a damaged file makes a library raise, a worker must be able to go on without this bundle
@@ -174,7 +173,7 @@ def check_key(bundle: Bundle, fingerprint: str) -> None:
     Raises:
         BundleError: saying what to do.
     """
-    own = bundle.metrics.get("pan_key", "")
+    own = bundle.metrics.pan_key
     if own and own != fingerprint:
         raise BundleError(
             f"bundle {bundle.version} was trained under another WHYFLAG_PAN_KEY (fingerprint {own}, the present one is "

@@ -108,7 +108,7 @@ class Watch:
 
     def __init__(self, bundle: Bundle, matured: Matured | None = None) -> None:
         self.bundle = bundle
-        self.matured = matured or Matured(int(bundle.metrics["label_delay_days"] * MS_PER_DAY))
+        self.matured = matured or Matured(int(bundle.metrics.label_delay_days * MS_PER_DAY))
         self._drift = DriftWindow(bundle.reference.edges, bundle.reference.shares)
 
     def see(self, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:

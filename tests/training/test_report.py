@@ -52,7 +52,7 @@ def test_the_numbers_of_the_report_match_the_decisions(page, world, bundle, repl
     seen = score_file(transactions_file(world), world / "labels.parquet", bundle, Privacy(), QUIET)
     measured = evaluate(seen.scores.probability, seen.flagged, seen.fraud, seen.amount, seen.days)
     for name in ("transactions", "frauds", "alerts", "precision", "recall", "average_precision"):
-        assert f"<dt>{name.replace('_', ' ')}</dt><dd>{measured[name]:,}</dd>" in page
+        assert f"<dt>{name.replace('_', ' ')}</dt><dd>{getattr(measured, name):,}</dd>" in page
     # the decisions must match those of the stream
     from core.messages import decode_decision
 

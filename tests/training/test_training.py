@@ -78,10 +78,10 @@ def test_training_never_sees_a_label_that_was_not_known_yet(world, tmp_path, mon
 
 
 def test_the_bundle_finds_fraud_it_has_not_seen(bundle):
-    test = bundle.metrics["test"]
-    assert test["auc"] > 0.75
-    assert test["average_precision"] > 8 * test["frauds"] / test["transactions"]
-    assert test["alerts_per_day"] < 3 * bundle.policy.alerts_per_day
+    test = bundle.metrics.test
+    assert test.auc > 0.75
+    assert test.average_precision > 8 * test.frauds / test.transactions
+    assert test.alerts_per_day < 3 * bundle.policy.alerts_per_day
 
 
 def test_the_model_card_has_the_usual_headings(bundle_dir):
@@ -179,7 +179,7 @@ def test_batch_size_and_format_do_not_change_a_decision(world, bundle, replayed,
         transactions_file(world), bundle, labels=world / "labels.parquet", out=tmp_path, form="parquet", privacy=Privacy(),
         progress=lambda n: None, batch=batch,
     )  # fmt: skip
-    assert again == summary
+    assert again.shown() == summary
     rows = pq.read_table(tmp_path / "decisions.parquet").to_pylist()
     lines = [decode_decision(line) for line in (out / "decisions.jsonl").read_bytes().splitlines()]
     for row, decided in zip(rows, lines, strict=True):
@@ -233,18 +233,18 @@ def test_measures_of_a_worked_example():
     p = np.array([0.9, 0.8, 0.3, 0.1])
     fraud = np.array([True, False, True, False])
     got = evaluate(p, p > 0.5, fraud, np.array([100, 50, 300, 10]), days=2)
-    assert got["precision"] == 0.5
-    assert got["recall"] == 0.5
-    assert got["amount_caught"] == 0.25
-    assert got["alerts_per_day"] == 1.0
-    assert got["auc"] == 0.75
+    assert got.precision == 0.5
+    assert got.recall == 0.5
+    assert got.amount_caught == 0.25
+    assert got.alerts_per_day == 1.0
+    assert got.auc == 0.75
 
 
 def test_measures_without_fraud_are_none():
     got = evaluate(np.array([0.1, 0.2]), np.array([False, False]), np.array([False, False]), np.array([1, 1]), days=1)
-    assert got["precision"] is None
-    assert got["recall"] is None
-    assert got["auc"] is None
+    assert got.precision is None
+    assert got.recall is None
+    assert got.auc is None
 
 
 @pytest.mark.slow
@@ -263,10 +263,10 @@ def test_the_handbook_file_goes_from_training_to_alerts(tmp_path):
         TransactionFile(HANDBOOK / "transactions.parquet", load_mapping("handbook")), bundle, labels=None, out=tmp_path / "r",
         form="parquet", privacy=Privacy(), progress=lambda n: None,
     )  # fmt: skip
-    assert summary["decided"] == 1_600_653
-    assert summary["frauds"] == 13_339
-    assert bundle.metrics["test"]["auc"] > 0.8
-    assert pq.read_table(tmp_path / "r" / "alerts.parquet").num_rows == summary["review"] + summary["decline"]
+    assert summary.decided == 1_600_653
+    assert summary.quality.frauds == 13_339
+    assert bundle.metrics.test.auc > 0.8
+    assert pq.read_table(tmp_path / "r" / "alerts.parquet").num_rows == summary.outcomes["review"] + summary.outcomes["decline"]
 
 
 def _shuffled(world, tmp_path, **changes):

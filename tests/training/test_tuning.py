@@ -85,10 +85,10 @@ def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
     )  # fmt: skip
     assert made.exit_code == 0, made.output
     bundle = load_bundle(tmp_path / "b")
-    assert bundle.metrics["recipe"]["booster"] == json.loads(recipe.read_text())["booster"]
+    assert bundle.metrics.recipe["booster"] == json.loads(recipe.read_text())["booster"]
     assert bundle.calibration.method == "isotonic"
-    assert bundle.metrics["data"]["sha256"].keys() == {"transactions", "labels"}
-    assert "scikit-learn" in bundle.metrics["environment"]
+    assert bundle.metrics.data.sha256.keys() == {"transactions", "labels"}
+    assert "scikit-learn" in bundle.metrics.environment
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "mlartifacts", "mlflow.db", "recipe.json", "study.json"]
     # what MLflow itself has recorded
     import mlflow
@@ -97,8 +97,8 @@ def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
     registered = client.get_model_version_by_alias("whyflag", "challenger")
     assert registered.tags["bundle"] == bundle.version
     run = client.get_run(registered.run_id)
-    assert run.data.metrics["test.average_precision"] == bundle.metrics["test"]["average_precision"]
-    assert run.data.params["data.sha256.transactions"] == bundle.metrics["data"]["sha256"]["transactions"]
+    assert run.data.metrics["test.average_precision"] == bundle.metrics.test.average_precision
+    assert run.data.params["data.sha256.transactions"] == bundle.metrics.data.sha256["transactions"]
     assert {"bundle/manifest.json", "bundle/model.ubj"} <= {f.path for f in client.list_artifacts(registered.run_id, "bundle")}
 
 
@@ -154,7 +154,7 @@ def test_calibration_methods_are_compared_on_later_data():
     compared = compare_calibrations(margin, fraud)
     assert set(compared) == set(METHODS)
     assert best_calibration(compared) == "isotonic"
-    assert compared["isotonic"]["calibration_error"] < compared["none"]["calibration_error"]
+    assert compared["isotonic"].calibration_error < compared["none"].calibration_error
     for method in METHODS:
         fitted = fit_calibration(margin, fraud, method)
         p = fitted.probability(np.sort(margin))
@@ -214,6 +214,6 @@ def test_novelty_has_a_share_of_the_budget(world, tmp_path):
         return metrics
 
     none, some = outcome(0.0), outcome(0.3)
-    assert none["novel"]["alerts"] == 0
-    assert 0.1 < some["novel"]["alerts"] / some["test"]["alerts"] < 0.6
-    assert abs(some["test"]["alerts"] - none["test"]["alerts"]) < 0.6 * none["test"]["alerts"]
+    assert none.novel.alerts == 0
+    assert 0.1 < some.novel.alerts / some.test.alerts < 0.6
+    assert abs(some.test.alerts - none.test.alerts) < 0.6 * none.test.alerts

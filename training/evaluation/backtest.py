@@ -14,8 +14,10 @@ from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
+from models.bundles.metrics import Measures
 from models.features.columns import combined, label_columns
 from models.features.engine import FeatureEngine
+from models.policy import DECLINE
 from models.scorer import OUTCOMES, Decider
 from training.data.checks import check_fit
 from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
@@ -130,34 +132,61 @@ def play(
     )
 
 
-def summary(played: Played, minutes_per_alert: float) -> dict[str, Any]:
-    """Return the results of a policy: measures, analyst hours per day, and hits, precision and frauds of each rule."""
+class RuleResult(Struct, frozen=True):
+    """What one rule did in a backtest; ``amount_caught`` is the fraudulent amount that it held for, minor units."""
+
+    rule: str
+    hits: int
+    precision: float | None
+    frauds: int
+    amount_caught: int
+
+
+class PolicyResult(Struct, frozen=True):
+    """
+    The result of one policy over a period.
+
+    ``amount_caught`` and ``amount_lost`` are the fraudulent amounts that were flagged and that were not, minor units of ``currency``.
+    """
+
+    policy: str
+    currency: str
+    measures: Measures
+    declined: int
+    amount_caught: int
+    amount_lost: int
+    analyst_hours_per_day: float
+    rules: tuple[RuleResult, ...]
+
+
+def summary(played: Played, currency: str, minutes_per_alert: float) -> PolicyResult:
+    """Return the results of a policy; amounts are in ``currency``."""
     days = _days(played)
     flagged = played.outcome > 0
-    measured = evaluate(np.nan_to_num(played.probability, nan=1.0), flagged, played.fraud, played.amount, days)
     caught = int(played.amount[flagged & played.fraud].sum())
     by_rule = []
     for place, rule in enumerate(played.rules):
         held = played.held[:, place]
         frauds = int((held & played.fraud).sum())
         by_rule.append(
-            {
-                "rule": rule,
-                "hits": int(held.sum()),
-                "precision": round(frauds / int(held.sum()), 4) if held.any() else None,
-                "frauds": frauds,
-                "amount_caught": int(played.amount[held & played.fraud].sum()),
-            }
+            RuleResult(
+                rule=rule,
+                hits=int(held.sum()),
+                precision=round(frauds / int(held.sum()), 4) if held.any() else None,
+                frauds=frauds,
+                amount_caught=int(played.amount[held & played.fraud].sum()),
+            )
         )
-    return {
-        "policy": played.name,
-        **measured,
-        "declined": int((played.outcome == 2).sum()),
-        "money_caught": caught,
-        "money_lost": int(played.amount[played.fraud].sum()) - caught,
-        "analyst_hours_per_day": round(float(flagged.sum()) / days * minutes_per_alert / 60, 2),
-        "rules": by_rule,
-    }
+    return PolicyResult(
+        policy=played.name,
+        currency=currency,
+        measures=evaluate(np.nan_to_num(played.probability, nan=1.0), flagged, played.fraud, played.amount, days),
+        declined=int((played.outcome == DECLINE).sum()),
+        amount_caught=caught,
+        amount_lost=int(played.amount[played.fraud].sum()) - caught,
+        analyst_hours_per_day=round(float(flagged.sum()) / days * minutes_per_alert / 60, 2),
+        rules=tuple(by_rule),
+    )
 
 
 def differences(one: Played, other: Played) -> pa.Table:
@@ -186,17 +215,26 @@ def differences(one: Played, other: Played) -> pa.Table:
     )
 
 
-def difference_summary(table: pa.Table) -> list[dict[str, Any]]:
-    """Count the transactions that change from one outcome to another, and their frauds with the fraud amount."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for row in table.select(["outcome", "against_outcome", "fraud", "amount"]).to_pylist():
-        counted = groups.setdefault((row["against_outcome"], row["outcome"]), [0, 0, 0])
-        counted[0] += 1
-        counted[1] += row["fraud"]
-        counted[2] += row["amount"] if row["fraud"] else 0
+class OutcomeChange(Struct, frozen=True):
+    """Transactions that move from one outcome to another; ``fraud_amount`` is the amount of their frauds, minor units."""
+
+    before: str
+    after: str
+    transactions: int
+    frauds: int
+    fraud_amount: int
+
+
+def outcome_changes(table: pa.Table) -> list[OutcomeChange]:
+    """Count the rows of ``differences`` by the outcomes that they move between."""
+    rows = table.select(["against_outcome", "outcome", "fraud", "amount"]).to_pandas()
+    rows["fraud_amount"] = rows["amount"].where(rows["fraud"], 0)
+    counted = rows.groupby(["against_outcome", "outcome"]).agg(
+        transactions=("fraud", "size"), frauds=("fraud", "sum"), fraud_amount=("fraud_amount", "sum")
+    )
     return [
-        {"from": before, "to": after, "transactions": n, "frauds": frauds, "fraud_amount": amount}
-        for (before, after), (n, frauds, amount) in sorted(groups.items())
+        OutcomeChange(before, after, *map(int, counts))
+        for (before, after), counts in zip(counted.index, counted.to_numpy(), strict=True)
     ]
 
 

@@ -1,8 +1,6 @@
 """Evaluation of decisions against fraud labels."""
 
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +11,7 @@ from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
+from models.bundles.metrics import Measures
 from models.features.columns import UNKNOWN_AMOUNT
 from models.scorer import Scores, score
 from training.data.dataset import Dataset, features_of, load_dataset
@@ -62,13 +61,10 @@ def score_file(
     time = dataset.columns.event_time
     progress.stage("features", len(time))
     X, duplicate = features_of(dataset, bundle.spec, progress.advance)
-    begins = (after or bundle).metrics["split"]["test_begin"]
-    begin = int(datetime.fromisoformat(f"{begins}+00:00").timestamp() * 1000)
-    rows = np.flatnonzero((time >= begin) & ~duplicate)
+    periods = (after or bundle).metrics.split
+    rows = np.flatnonzero((time >= periods.test_begin_ms) & ~duplicate)
     if len(rows) == 0:
-        raise InputError(
-            f"{source.path}: no transactions after {bundle.metrics['split']['test_begin']}, the start of the bundle's test period"
-        )
+        raise InputError(f"{source.path}: no transactions after {periods.test_begin}, the start of the bundle's test period")
     progress.stage("scoring", 0)
     return Tested(
         dataset=dataset,
@@ -81,7 +77,7 @@ def score_file(
     )
 
 
-def evaluate(probability: Floats, flagged: Mask, fraud: Mask, amount: npt.NDArray[np.int64], days: float) -> dict[str, Any]:
+def evaluate(probability: Floats, flagged: Mask, fraud: Mask, amount: npt.NDArray[np.int64], days: float) -> Measures:
     """
     Return the measures of n scored transactions. An undefined measure is None.
 
@@ -91,16 +87,16 @@ def evaluate(probability: Floats, flagged: Mask, fraud: Mask, amount: npt.NDArra
     caught = int((flagged & fraud).sum())
     lost = int(amount[fraud].sum())
     both = bool(fraud.any() and not fraud.all())
-    return {
-        "transactions": len(fraud),
-        "frauds": int(fraud.sum()),
-        "alerts": int(flagged.sum()),
-        "alerts_per_day": round(float(flagged.sum()) / days, 2) if days > 0 else None,
-        "precision": round(caught / int(flagged.sum()), 4) if flagged.any() else None,
-        "recall": round(caught / int(fraud.sum()), 4) if fraud.any() else None,
-        "amount_caught": round(int(amount[flagged & fraud].sum()) / lost, 4) if lost else None,
-        "auc": round(float(roc_auc_score(fraud, probability)), 4) if both else None,
-        "average_precision": round(float(average_precision_score(fraud, probability)), 4) if both else None,
-        "brier": round(float(brier_score_loss(fraud, np.clip(probability, 0, 1))), 6) if both else None,
-        "log_loss": round(float(log_loss(fraud, np.clip(probability, 1e-12, 1 - 1e-12))), 6) if both else None,
-    }
+    return Measures(
+        transactions=len(fraud),
+        frauds=int(fraud.sum()),
+        alerts=int(flagged.sum()),
+        alerts_per_day=round(float(flagged.sum()) / days, 2) if days > 0 else None,
+        precision=round(caught / int(flagged.sum()), 4) if flagged.any() else None,
+        recall=round(caught / int(fraud.sum()), 4) if fraud.any() else None,
+        amount_caught=round(int(amount[flagged & fraud].sum()) / lost, 4) if lost else None,
+        auc=round(float(roc_auc_score(fraud, probability)), 4) if both else None,
+        average_precision=round(float(average_precision_score(fraud, probability)), 4) if both else None,
+        brier=round(float(brier_score_loss(fraud, np.clip(probability, 0, 1))), 6) if both else None,
+        log_loss=round(float(log_loss(fraud, np.clip(probability, 1e-12, 1 - 1e-12))), 6) if both else None,
+    )

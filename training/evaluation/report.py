@@ -64,7 +64,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
     )
     return environment.get_template("report.html").render(
         bundle=bundle,
-        measured={name.replace("_", " "): "n/a" if value is None else f"{value:,}" for name, value in measured.items()},
+        measured={name: "n/a" if value is None else f"{value:,}" for name, value in measured.shown().items()},
         period=(_minute(time.min()), _minute(time.max())),
         budget_plot=_budget_plot(seen, bundle),
         money_plot=_money_plot(seen, bundle),

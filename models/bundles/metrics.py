@@ -1,0 +1,104 @@
+"""What a bundle records about its training and its quality: the file ``metrics.json``."""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from models.calibration import CalibrationQuality
+
+
+class Measures(Struct, frozen=True, omit_defaults=True):
+    """
+    How good n scored transactions are; None where a measure is undefined, as precision is without alerts.
+
+    ``amount_caught`` is the share of the fraudulent amount that was flagged. Counts, precision, recall and ``amount_caught`` are those
+    of the flagged transactions; ``auc``, ``average_precision``, ``brier`` and ``log_loss`` those of the scores.
+    """
+
+    transactions: int
+    frauds: int
+    alerts: int
+    alerts_per_day: float | None
+    precision: float | None
+    recall: float | None
+    amount_caught: float | None
+    auc: float | None
+    average_precision: float | None
+    brier: float | None
+    log_loss: float | None
+    calibration_error: float | None = None
+    mean_probability_of_alerts: float | None = None
+
+    def shown(self) -> dict[str, int | float | None]:
+        """Return the measures by their names in words, as people read them."""
+        return {
+            name.replace("_", " "): getattr(self, name)
+            for name in self.__struct_fields__
+            if name in _ALWAYS_SHOWN or getattr(self, name) is not None
+        }
+
+
+_ALWAYS_SHOWN = frozenset(Measures.__struct_fields__) - {"calibration_error", "mean_probability_of_alerts"}
+
+
+class CalibrationRecord(Struct, frozen=True):
+    """The calibration method, how the methods compare, and the share of frauds that was reported by the end of the period."""
+
+    method: str
+    compared: dict[str, CalibrationQuality]
+    reported_share: float = 1.0
+
+
+class TrainingRecord(Struct, frozen=True):
+    """Size and settings of the training."""
+
+    transactions: int
+    known_frauds: int
+    seed: int
+    rounds: int
+
+
+class PeriodRecord(Struct, frozen=True):
+    """Begin and end of the periods, UTC, as ``YYYY-MM-DD HH:MM``."""
+
+    train_begin: str
+    train_end: str
+    calibration_begin: str
+    calibration_end: str
+    test_begin: str
+    test_end: str
+
+    @property
+    def test_begin_ms(self) -> int:
+        """Begin of the test period, epoch ms."""
+        return int(datetime.fromisoformat(f"{self.test_begin}+00:00").timestamp() * 1000)
+
+
+class DataRecord(Struct, frozen=True):
+    """Name of the transactions' file, and the SHA-256 of each file."""
+
+    name: str
+    sha256: dict[str, str]
+
+
+class BundleMetrics(Struct, frozen=True, omit_defaults=True):
+    """
+    The metrics of a bundle.
+
+    ``test`` measures the test period, and ``novel`` the novelty score there. ``reliability`` holds (low, high, count, frauds) of bins of
+    the probability. ``budget`` is in alerts per day. ``pan_key`` is the fingerprint of the key under which card numbers became tokens.
+    """
+
+    test: Measures
+    novel: Measures
+    calibration: CalibrationRecord
+    training: TrainingRecord
+    recipe: dict[str, Any]
+    split: PeriodRecord
+    label_delay_days: float
+    data: DataRecord
+    environment: dict[str, str]
+    reliability: tuple[tuple[float, float, int, int], ...] = ()
+    budget: float = 0.0
+    pan_key: str = ""
