@@ -1,1 +1,1 @@
-"""Contracts every other package shares: messages, topics, settings, errors, clock, metrics, privacy."""
+"""Contracts shared by all other packages: messages, topics, settings, errors, clock, metrics and privacy."""

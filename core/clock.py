@@ -1,4 +1,4 @@
-"""Time as a dependency: features never read a clock, edges read this one."""
+"""Injectable clocks: feature code never reads the time, only code at the edges of the system does."""
 
 import time
 from typing import Protocol
@@ -12,34 +12,34 @@ _UNITS = {"s": MS_PER_SECOND, "m": MS_PER_MINUTE, "h": MS_PER_HOUR, "d": MS_PER_
 
 
 class Clock(Protocol):
-    """What tells the time."""
+    """Source of the current time."""
 
     def now_ms(self) -> int:
-        """Epoch milliseconds, UTC."""
+        """Return the current time in epoch milliseconds, UTC."""
 
 
 class SystemClock:
-    """The machine's clock."""
+    """Clock that returns the system time."""
 
     def now_ms(self) -> int:
-        """Epoch milliseconds, UTC."""
+        """Return the current time in epoch milliseconds, UTC."""
         return time.time_ns() // 1_000_000
 
 
 class FixedClock:
-    """A clock that stands still, for tests and replays."""
+    """Clock that always returns the same time, for tests and replays."""
 
     def __init__(self, now_ms: int) -> None:
         self._now_ms = now_ms
 
     def now_ms(self) -> int:
-        """The time it was given."""
+        """Return the fixed time in epoch milliseconds, UTC."""
         return self._now_ms
 
 
 def duration_ms(text: str) -> int:
     """
-    Milliseconds in a duration such as ``"90s"``, ``"15m"``, ``"1h"`` or ``"30d"``.
+    Return the milliseconds in a duration such as ``"90s"``, ``"15m"``, ``"1h"`` or ``"30d"``.
 
     Raises:
         ValueError: if the text is not a whole number followed by s, m, h or d.

@@ -1,8 +1,9 @@
 """
-Decode transactions and labels from the wire: check their form, then make them private.
+Decode transactions and labels: check the format of their fields, then mask or tokenise sensitive data.
 
-Everybody may write to ``transactions`` and ``labels``, so every field is checked. Looking at each field by itself would take longer
-than all the rest of decoding, so a whole batch is first searched for anything remarkable; only then is each message looked at.
+Any producer may write to ``transactions`` and ``labels``, so every field is checked. Checking each field separately would
+take longer than the rest of decoding, so the whole batch is scanned first. Messages are checked one by one only if that scan
+finds something.
 """
 
 import re
@@ -28,21 +29,21 @@ from core.privacy.sensitive import holds_sensitive
 
 Decoded = TypeVar("Decoded", Transaction, Label)
 
-_IDENTIFIER = (re.compile(IDENTIFIER_FORM), "printable ASCII characters, with no space at its ends and no two in a row")
+_IDENTIFIER = (re.compile(IDENTIFIER_FORM), "printable ASCII characters without leading, trailing or consecutive spaces")
 _FORMS = {
     **dict.fromkeys(("transaction_id", "card_id", "merchant_id", "device_id"), _IDENTIFIER),
-    "currency": (re.compile(CURRENCY_FORM), "a currency's three capital letters (ISO 4217)"),
-    "mcc": (re.compile(MCC_FORM), "the four digits of a merchant category code (ISO 18245)"),
-    "country": (re.compile(COUNTRY_FORM), "a country's two capital letters (ISO 3166-1)"),
+    "currency": (re.compile(CURRENCY_FORM), "an ISO 4217 currency code: three capital letters"),
+    "mcc": (re.compile(MCC_FORM), "an ISO 18245 merchant category code: four digits"),
+    "country": (re.compile(COUNTRY_FORM), "an ISO 3166-1 country code: two capital letters"),
 }
 _ERROR_KEPT = 1_000
 _IDENTIFIERS = ("transaction_id", "card_id", "merchant_id", "device_id", "ip")
 _TEXTS = ("merchant_name", "memo")
-_BETWEEN = "x"  # a letter between two values: no number goes on across it
+_BETWEEN = "x"  # a letter joins the values, so that no number spans two of them
 
 
 def decode_transactions(raws: Sequence[bytes | None], privacy: Privacy) -> list[Transaction | InvalidEvent]:
-    """Decode each record's value to its transaction, or to the reason why it has none."""
+    """Decode each record value to a transaction, or to the ``InvalidEvent`` that says why it is invalid."""
     decoded = [_struct(raw, decode_transaction_struct) for raw in raws]
     if _unremarkable([message for message in decoded if isinstance(message, Transaction)]):
         return decoded
@@ -77,11 +78,11 @@ def decode_label(raw: bytes | None, privacy: Privacy) -> Label:
 
 def private(message: Decoded, privacy: Privacy) -> Decoded:
     """
-    Return the message with its fields checked and made private.
+    Check the fields of a message and return it with sensitive data masked or tokenised.
 
     Raises:
-        InvalidEvent: if a field does not have its form.
-        MissingKeyError: if an identifier must become a token and there is no key.
+        InvalidEvent: if a field is malformed.
+        MissingKeyError: if an identifier must be tokenised and no key is set.
     """
     _check_forms(message)
     changes = {}
@@ -103,9 +104,9 @@ def _struct(raw: bytes | None, decode: Callable[[bytes], Decoded]) -> Decoded | 
 
 def _unremarkable(transactions: list[Transaction]) -> bool:
     """
-    Whether all identifiers and codes have their form, and nothing is to be made private.
+    Return whether all identifiers and codes are well-formed and no field contains sensitive data.
 
-    False says only that each message must be looked at.
+    False means only that each message must be checked separately.
     """
     identifiers = [value for t in transactions for field in _IDENTIFIERS if (value := getattr(t, field)) is not None]
     texts = [value for t in transactions for field in _TEXTS if (value := getattr(t, field)) is not None]

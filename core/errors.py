@@ -1,18 +1,18 @@
 """
-The one error tree of whyflag.
+Exception hierarchy of whyflag.
 
     WhyflagError
-    ├── SettingsError      a setting is missing or has a bad value
-    ├── InputError         a file, flag or mapping that a person gave is wrong
-    │   └── MappingError   a column mapping does not fit the file
-    ├── InvalidEvent       one record cannot be used; it goes to the dead letters
-    │   └── MissingKeyError  an identifier holds a card number and there is no key to tokenise it
+    ├── SettingsError      a setting is missing or has an invalid value
+    ├── InputError         a file, flag or mapping given by the user is invalid
+    │   └── MappingError   a column mapping does not match the file
+    ├── InvalidEvent       a record cannot be processed; it goes to the dead-letter topic
+    │   └── MissingKeyError  an identifier contains sensitive data and no key is set to tokenise it
     ├── BundleError        a model bundle is missing, incomplete or altered
     ├── DatabaseError      an SQL database cannot be opened or does not answer
-    ├── QueueError         the analyst's queue cannot do what was asked
+    ├── QueueError         the analyst's queue cannot perform an operation
     ├── CasebookError      the index of past cases cannot be used
-    ├── LanguageModelError a language model gave no answer of use
-    ├── StateError         the log of a partition's state cannot be used
+    ├── LanguageModelError a language model returned no usable answer
+    ├── StateError         a worker cannot use its topics, partitions or checkpoint log
     ├── BrokerError        Kafka cannot be reached or refuses a request
     ├── DeliveryError      an output was not acknowledged; the worker must stop without acking
     └── ProcessError       a process that whyflag started has ended or did not become ready
@@ -22,27 +22,27 @@ Every message tells the reader what to do next. The command line prints it witho
 
 
 class WhyflagError(Exception):
-    """Base of every error that whyflag raises on purpose."""
+    """Base class of all errors that whyflag raises deliberately."""
 
 
 class SettingsError(WhyflagError):
-    """A setting is missing or has a bad value."""
+    """A setting is missing or has an invalid value."""
 
 
 class InputError(WhyflagError):
-    """A file, flag or mapping that a person gave is wrong."""
+    """A file, flag or mapping given by the user is invalid."""
 
 
 class MappingError(InputError):
-    """A column mapping does not fit the file."""
+    """A column mapping does not match the file."""
 
 
 class InvalidEvent(WhyflagError):
-    """One record cannot be used: undecodable, invalid or of an unknown version."""
+    """A record cannot be decoded, is invalid, or has an unknown version."""
 
 
 class MissingKeyError(InvalidEvent):
-    """An identifier holds a card number or personal data, and no key is set to tokenise it."""
+    """An identifier contains a card number or personal data, and no key is set to tokenise it."""
 
 
 class BundleError(WhyflagError):
@@ -54,19 +54,19 @@ class DatabaseError(WhyflagError):
 
 
 class QueueError(WhyflagError):
-    """The analyst's queue cannot do what was asked."""
+    """The analyst's queue cannot perform the requested operation."""
 
 
 class CasebookError(WhyflagError):
-    """The index of past cases is damaged, of another bundle, or cannot be kept where it should be."""
+    """The index of past cases is damaged, belongs to another bundle, or cannot be stored at its configured location."""
 
 
 class LanguageModelError(WhyflagError):
-    """A language model gave no answer of use; the message says why in a word or two."""
+    """A language model returned no usable answer; the message is a short reason."""
 
 
 class StateError(WhyflagError):
-    """The log of a partition's state is damaged, or was written for something else."""
+    """A worker's topics, partitions or checkpoint log are missing, damaged or do not match its configuration."""
 
 
 class BrokerError(WhyflagError):
@@ -74,7 +74,7 @@ class BrokerError(WhyflagError):
 
 
 class DeliveryError(WhyflagError):
-    """An output was not acknowledged by Kafka: the worker must stop without acknowledging its input."""
+    """Kafka did not acknowledge an output; the worker must stop without acknowledging its input."""
 
 
 class ProcessError(WhyflagError):

@@ -2,7 +2,7 @@
 Decide whether an event time is acceptable: one rule for the stream and for files.
 
 An event from the future is refused, because every later event of its partition would count as late. An event that is too old is decided
-and reviewed: ``models.features`` marks it late by comparing it with the newest earlier event of its partition.
+and reviewed: ``models.features`` marks it late by comparing it with the newest event that arrived before it in its partition.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """
-The messages on the wire: JSON, decoded by msgspec into frozen structs.
+Wire messages: JSON, decoded by msgspec into frozen structs.
 
 Times are epoch milliseconds, UTC. Money is integer minor units (cents) plus an ISO 4217 code. Probabilities are calibrated
-and in [0, 1]. A message of another version, or one that breaks a bound below, is invalid and goes to the dead letters.
+and in [0, 1]. A message with another version, or a value outside the bounds below, is invalid and goes to the dead-letter topic.
 JSON Schemas are exported to ``docs/schemas``.
 """
 
@@ -19,7 +19,7 @@ EARLIEST = 946_684_800_000  # 2000-01-01
 LATEST = 4_102_444_800_000  # 2100-01-01
 
 Version = Annotated[int, Meta(ge=1, le=1, description="message version")]
-# The forms of identifiers and codes stand in the schemas; ``core.decoding`` checks them where messages of others come in.
+# The schemas state the patterns of identifiers and codes; ``core.decoding`` enforces them on messages from outside whyflag.
 IDENTIFIER_FORM = r"^[!-~]+( [!-~]+)*$(?!\n)"
 CURRENCY_FORM = r"^[A-Z]{3}$(?!\n)"
 MCC_FORM = r"^[0-9]{4}$(?!\n)"
@@ -28,7 +28,7 @@ Identifier = Annotated[str, Meta(min_length=1, max_length=128, extra_json_schema
 EpochMs = Annotated[int, Meta(ge=EARLIEST, le=LATEST, description="epoch milliseconds, UTC")]
 LARGEST_AMOUNT = 10**13
 MinorUnits = Annotated[int, Meta(ge=0, le=LARGEST_AMOUNT, description="minor currency units")]
-# Every integer has bounds that SQL and Arrow can hold.
+# Integers are bounded so that SQL and Arrow can store them.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Currency = Annotated[str, Meta(description="ISO 4217", extra_json_schema={"pattern": CURRENCY_FORM})]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -47,7 +47,7 @@ class Channel(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the policy decided, from mild to severe."""
+    """Outcome of a decision, from least to most severe."""
 
     APPROVE = "approve"
     REVIEW = "review"
@@ -55,7 +55,7 @@ class Outcome(StrEnum):
 
 
 class LabelSource(StrEnum):
-    """Who said that a transaction was fraud or not."""
+    """Source of a label."""
 
     CHARGEBACK = "chargeback"
     ANALYST = "analyst"
@@ -63,7 +63,7 @@ class LabelSource(StrEnum):
 
 
 class Finding(StrEnum):
-    """An analyst's verdict."""
+    """Finding of an analyst's verdict."""
 
     FRAUD = "fraud"
     LEGITIMATE = "legitimate"
@@ -71,15 +71,15 @@ class Finding(StrEnum):
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Base of all messages: frozen, keyword-only, absent means default."""
+    """Base class of all messages: frozen, keyword-only; a field that is absent from the JSON has its default value."""
 
 
 class Transaction(Message, frozen=True):
     """
-    One card transaction asking for a decision. Topic ``transactions``, key ``card_id``.
+    A card transaction to decide. Topic ``transactions``, key ``card_id``.
 
-    Its identity is ``IDENTITY_FIELDS``: the same message again is a duplicate, while an id that comes back with other content is another
-    transaction.
+    ``IDENTITY_FIELDS`` identify a transaction. A message with the same values in these fields is a duplicate; a message that
+    reuses the id with other values is a different transaction.
     """
 
     transaction_id: Identifier
@@ -101,7 +101,7 @@ class Transaction(Message, frozen=True):
 
 
 class Label(Message, frozen=True):
-    """What a transaction turned out to be, and when that became known. Topic ``labels``, key ``card_id``."""
+    """Whether a transaction was fraud, and when that became known. Topic ``labels``, key ``card_id``."""
 
     transaction_id: Identifier
     card_id: Identifier
@@ -114,7 +114,7 @@ class Label(Message, frozen=True):
 
 
 class Origin(Message, frozen=True):
-    """Where in the source topic a record came from."""
+    """Position of a record in its source topic."""
 
     partition: Count
     offset: Count
@@ -122,11 +122,11 @@ class Origin(Message, frozen=True):
 
 class Profiled(Message, frozen=True):
     """
-    A transaction with its card's features, or a label on its way to the merchant. Topic ``profiled``, key ``merchant_id``.
+    A transaction with its card features, or a label for the merchant's state. Topic ``profiled``, key ``merchant_id``.
 
-    ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``; ``recent`` the
-    card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``marks`` are the bits of
-    ``models.features.columns.Mark`` that the card's hop has found.
+    ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``. ``recent``
+    holds the card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``marks``
+    holds the bits of ``models.features.columns.Mark`` that the profile stage has set.
     """
 
     origin: Origin
@@ -140,7 +140,7 @@ class Profiled(Message, frozen=True):
 
 
 class Decision(Message, frozen=True):
-    """The verdict of the machine on one transaction. Topic ``decisions``, key ``transaction_id``."""
+    """The pipeline's decision on one transaction. Topic ``decisions``, key ``transaction_id``."""
 
     transaction_id: Identifier
     card_id: Identifier
@@ -160,9 +160,9 @@ class Decision(Message, frozen=True):
 
 class Disagreement(Message, frozen=True):
     """
-    A transaction that the challenger would have decided otherwise. Topic ``disagreements``, key ``transaction_id``.
+    A transaction that the challenger would have decided differently. Topic ``disagreements``, key ``transaction_id``.
 
-    Not part of any decision: after a crash it may come again from another challenger.
+    Disagreements do not affect decisions. After a crash, one may be published again, with another challenger.
     """
 
     transaction_id: Identifier
@@ -180,7 +180,7 @@ class Disagreement(Message, frozen=True):
 
 
 class RecentTransaction(Message, frozen=True):
-    """One of the card's transactions before (or at) the alert."""
+    """A transaction of the same card, at or before the time of the alert."""
 
     event_time: EpochMs
     amount: MinorUnits | None
@@ -192,9 +192,10 @@ class RecentTransaction(Message, frozen=True):
 
 class Alert(Message, frozen=True):
     """
-    A flagged decision with all an explanation needs. Topic ``alerts``, key ``alert_id``.
+    A flagged decision with everything needed to explain it. Topic ``alerts``, key ``alert_id``.
 
-    ``currency`` is that of the money features and of the recent amounts: the feature spec's, whatever the transaction's own.
+    ``currency`` is the feature spec's currency, in which money features and recent amounts are given. The transaction's
+    currency may differ.
     """
 
     alert_id: Identifier
@@ -208,7 +209,7 @@ class Alert(Message, frozen=True):
 
 
 class Unit(StrEnum):
-    """What the number or text of a value means, and so how it is written in a language."""
+    """Unit of a value, which determines how the value is formatted in a language."""
 
     MONEY = "money"  # minor units of the value's currency
     COUNT = "count"
@@ -222,11 +223,11 @@ class Unit(StrEnum):
     CLOCK = "clock"  # hour of the day, UTC
     WEEKDAY = "weekday"  # 0 is Monday
     INSTANT = "instant"  # epoch milliseconds, UTC
-    DATE = "date"  # the same, without the time of day
+    DATE = "date"  # epoch milliseconds, UTC, shown without the time of day
     FLAG = "flag"  # 1 or 0
     COUNTRY = "country"  # ISO 3166-1 alpha-2
-    CODE = "code"  # one of a few words that the catalogue of a language knows
-    TEXT = "text"  # written as it is
+    CODE = "code"  # a keyword that every language's catalogue translates
+    TEXT = "text"  # shown unchanged
 
 
 class Value(Message, frozen=True):
@@ -239,7 +240,7 @@ class Value(Message, frozen=True):
 
 
 class Subject(StrEnum):
-    """What a fact is about."""
+    """Subject of a fact."""
 
     TRANSACTION = "transaction"
     CARD = "card"
@@ -251,7 +252,7 @@ class Subject(StrEnum):
 
 
 class Side(StrEnum):
-    """What a fact supports."""
+    """Conclusion that a fact supports."""
 
     FRAUD = "fraud"
     LEGITIMATE = "legitimate"
@@ -260,8 +261,8 @@ class Side(StrEnum):
 
 class Contrast(Message, frozen=True):
     """
-    How rare a value is: of the honest and of the fraudulent transactions that the model was trained on, ``honest_share`` and ``fraud_share``
-    have a value at least as high (``high``) or at least as low.
+    How rare a value is among training transactions. ``honest_share`` and ``fraud_share`` are the shares of honest and of
+    fraudulent transactions whose value is at least as high (``high`` is true) or at least as low (``high`` is false).
     """
 
     high: bool
@@ -271,10 +272,10 @@ class Contrast(Message, frozen=True):
 
 class Fact(Message, frozen=True):
     """
-    One fact about an alert, as data. ``kind`` names the messages of the catalogues that write it (``explain/words``).
+    One fact about an alert, as structured data. ``kind`` selects the catalogue messages that render the fact (``explain/words``).
 
-    ``usual`` is what is usual for the card or merchant, in the unit of the value called ``value``. ``contribution`` is the TreeSHAP value
-    in log-odds: above zero speaks for fraud. ``feature`` and ``theme`` say where it comes from.
+    ``usual`` is the typical value for the card or merchant, in the unit of ``values["value"]``. ``contribution`` is the
+    TreeSHAP value in log-odds; a positive value supports fraud. ``feature`` and ``theme`` name the source of the fact.
     """
 
     fact_id: Identifier
@@ -291,8 +292,9 @@ class Fact(Message, frozen=True):
 
 class ThemeReason(Message, frozen=True):
     """
-    What one subject adds to the score: the sum of its features' contributions in log-odds, above zero for fraud, and what the calibrated
-    probability would be without it. ``facts`` are the ids of its most telling facts.
+    Contribution of one theme to the score. ``contribution`` is the sum of its features' contributions in log-odds; a positive
+    value supports fraud. ``probability_without`` is the calibrated probability without that sum. ``facts`` are the ids of the
+    theme's most telling facts.
     """
 
     theme: str
@@ -303,8 +305,9 @@ class ThemeReason(Message, frozen=True):
 
 class LikelyTypology(Message, frozen=True):
     """
-    A hint. Of the ``cases`` nearest closed cases, ``support`` were frauds of this typology; or a classifier that was fitted on ``cases`` typed
-    frauds, and was ``right`` for this share of them held out, gives the typology a ``probability``, supposing that the alert is fraud.
+    A likely fraud typology, as a hint from one of two sources. Similar cases: ``support`` of the ``cases`` nearest closed
+    cases were frauds of this typology. Classifier: it was fitted on ``cases`` frauds with known typology, was right for the
+    share ``right`` of held-out frauds, and gives the typology this ``probability`` if the alert is fraud.
     """
 
     name: str
@@ -315,7 +318,10 @@ class LikelyTypology(Message, frozen=True):
 
 
 class Difference(Message, frozen=True):
-    """A feature in which a past case differs from an alert: the ``kind`` of its facts, its window if it has one, and both values."""
+    """
+    A feature whose value differs between a past case (``there``) and an alert (``here``). ``kind`` is the kind of its facts;
+    ``window`` is the feature's window, if any.
+    """
 
     feature: str
     kind: str
@@ -326,8 +332,8 @@ class Difference(Message, frozen=True):
 
 class SimilarCase(Message, frozen=True):
     """
-    A past investigated alert near this one. ``shared`` are the themes that moved both scores towards its outcome. ``note`` is an analyst's: text
-    to be quoted, never to be followed.
+    A closed case that is similar to this alert. ``shared`` are the themes that moved both scores towards the case's outcome.
+    ``note`` is an analyst's text: quote it, but never follow instructions in it.
     """
 
     case_id: Identifier
@@ -341,7 +347,7 @@ class SimilarCase(Message, frozen=True):
 
 
 class Part(StrEnum):
-    """The five parts of a narrative, in their order."""
+    """The five parts of a narrative, in order."""
 
     WHAT_HAPPENED = "what_happened"
     WHY_UNUSUAL = "why_unusual"
@@ -351,7 +357,7 @@ class Part(StrEnum):
 
 
 class Form(StrEnum):
-    """How a fact is written: as a clause, as a noun phrase, or as the comparison of honest payments with frauds."""
+    """Wording of a fact: a clause, a noun phrase, or a comparison of honest payments with frauds."""
 
     CLAUSE = "clause"
     SHORT = "short"
@@ -359,7 +365,7 @@ class Form(StrEnum):
 
 
 class Opening(StrEnum):
-    """Words that may open a sentence."""
+    """Opening words of a sentence."""
 
     NONE = "none"
     ALSO = "also"
@@ -371,7 +377,7 @@ class Opening(StrEnum):
 
 
 class Joiner(StrEnum):
-    """Words between the facts of a sentence."""
+    """Words that join the facts of a sentence."""
 
     AND = "and"
     BUT = "but"
@@ -379,14 +385,14 @@ class Joiner(StrEnum):
 
 
 class Mention(Message, frozen=True):
-    """A fact in a form."""
+    """Reference to a fact, with the form in which to word it."""
 
     fact_id: Identifier
     form: Form
 
 
 class Claim(Message, frozen=True):
-    """One sentence of a narrative: facts in their forms between words from closed lists, and who chose them."""
+    """One sentence of a narrative: worded facts, an opening and a joiner from closed lists, and the narrator that chose them."""
 
     part: Part
     mentions: tuple[Mention, ...]
@@ -396,7 +402,7 @@ class Claim(Message, frozen=True):
 
 
 class Verification(Message, frozen=True):
-    """How a narrator's sentences were checked: how many, how many were replaced, and why."""
+    """Result of checking a narrator's sentences: how many were checked, how many were replaced, and why."""
 
     checked: Count
     replaced: Count
@@ -407,8 +413,9 @@ class Explanation(Message, frozen=True, omit_defaults=False):
     """
     Why an alert was raised: facts, and claims that refer to them. Topic ``explanations``, key ``alert_id``.
 
-    The contributions of ``themes`` and ``start``, the model's starting point, add up to the score in log-odds; where no model scored there are
-    none. ``explain.words`` writes facts and claims in a language. The version is always on the wire: a message without one is of version 1.
+    The contributions of ``themes`` and ``start``, the model's bias, add up to the score in log-odds. Both are absent if no
+    model scored the transaction. ``explain.words`` renders facts and claims in a language. ``v`` is always written; a message
+    without it has version 1.
     """
 
     alert_id: Identifier
@@ -428,7 +435,7 @@ class Explanation(Message, frozen=True, omit_defaults=False):
     v: Annotated[int, Meta(ge=2, le=2, description="message version")] = 2
 
     def fact(self, fact_id: str) -> Fact | None:
-        """The fact of an id."""
+        """Return the fact with this id, or None."""
         return next((fact for fact in self.facts if fact.fact_id == fact_id), None)
 
 
@@ -439,7 +446,7 @@ TYPOLOGIES: Final = (
 
 
 class Verdict(Message, frozen=True):
-    """What an analyst found. Topic ``verdicts``, key ``alert_id``."""
+    """An analyst's verdict on an alert. Topic ``verdicts``, key ``alert_id``."""
 
     alert_id: Identifier
     transaction_id: Identifier
@@ -456,9 +463,9 @@ class Verdict(Message, frozen=True):
 
 class DeadLetter(Message, frozen=True):
     """
-    A record that cannot be used, with why. Topic ``dead-letters``, key that of the source.
+    A record that cannot be processed, with the reason. Topic ``dead-letters``, key of the source record.
 
-    ``raw`` is the beginning of the record's value with card numbers and personal data masked.
+    ``raw`` holds the start of the record's value, with card numbers and personal data masked.
     """
 
     topic: str
@@ -493,15 +500,15 @@ IDENTITY_FIELDS: Final = (
 
 def alert_id(transaction: Transaction) -> str:
     """
-    The alert's id: a cryptographic hash of the transaction's identity, so that a replay raises no second alert and a reused
-    transaction id hides none.
+    Return the alert id, a cryptographic hash of the transaction's identity. A replay therefore raises no second alert, and a
+    reused transaction id does not hide an alert.
     """
     identity = msgspec.json.encode([getattr(transaction, field) for field in IDENTITY_FIELDS])
     return "al_" + hashlib.blake2b(identity, digest_size=16).hexdigest()
 
 
 def label_of(verdict: Verdict) -> Label | None:
-    """The label that a verdict becomes; none for an escalation, which decides nothing."""
+    """Return the label for a verdict, or None for an escalation, which settles nothing."""
     if verdict.finding is Finding.ESCALATE:
         return None
     return Label(

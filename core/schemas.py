@@ -1,4 +1,4 @@
-"""JSON Schemas of the messages, and what would break a reader or a writer of the last ones."""
+"""JSON Schemas of the messages, and detection of breaking changes to them."""
 
 import json
 from pathlib import Path
@@ -13,24 +13,24 @@ Schema = dict[str, Any]
 
 
 def schema_of(message: type[Message]) -> Schema:
-    """The JSON Schema (2020-12) of a message."""
+    """Return the JSON Schema (2020-12) of a message."""
     (root,), definitions = msgspec.json.schema_components([message], ref_template="#/$defs/{name}")
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": definitions}
-    return dict(json.loads(json.dumps(schema)))  # defaults as JSON has them: lists, not tuples
+    return dict(json.loads(json.dumps(schema)))  # convert defaults to JSON types: lists, not tuples
 
 
 def file_name(message: type[Message]) -> str:
-    """The name of a message's schema file, with its version."""
+    """Return the file name of a message's schema, which includes the message version."""
     version = next(field.default for field in msgspec.structs.fields(message) if field.name == "v")
     return f"{message.__name__.lower()}.v{version}.json"
 
 
 def breaking_changes(old: Schema, new: Schema) -> list[str]:
     """
-    What in ``new`` would break those who read or write by ``old``.
+    Return the changes in ``new`` that would break readers or writers of ``old``.
 
-    A field may be added if it is optional. Removing a field, making one required or optional, and any change of a field's
-    type or bounds is breaking.
+    Adding an optional field is allowed. Removing a field, making a field required or optional, and changing its type or
+    bounds are breaking changes.
     """
     found: list[str] = []
     for name, before in old["$defs"].items():
@@ -54,7 +54,7 @@ def export(folder: Path) -> list[Path]:
     Write every message's schema to a folder.
 
     Raises:
-        InputError: if a schema there would change in a breaking way; a new version of the message is needed then.
+        InputError: if an existing schema would change in a breaking way; the message then needs a new version.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -16,9 +16,10 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    Every setting, its default and its meaning.
+    All settings, with their defaults and meanings.
 
-    A field ``kafka_bootstrap`` is read from ``WHYFLAG_KAFKA_BOOTSTRAP``, or from the file that ``WHYFLAG_KAFKA_BOOTSTRAP_FILE`` names.
+    The field ``kafka_bootstrap``, for example, is read from ``WHYFLAG_KAFKA_BOOTSTRAP``, or from the file named by
+    ``WHYFLAG_KAFKA_BOOTSTRAP_FILE``.
     Secrets are never printed.
     """
 
@@ -33,18 +34,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="PLAINTEXT, SSL (with client certificates) or SASL_SSL (with a password)"),
     ] = "PLAINTEXT"
     kafka_ca: Annotated[
-        str, Meta(description="PEM file of the authority that signs the brokers' certificates; empty: the system's")
+        str, Meta(description="PEM file of the authority that signs the brokers' certificates; empty: the system's list")
     ] = ""
     kafka_certificate: Annotated[str, Meta(description="PEM file of this client's certificate, for SSL")] = ""
-    kafka_certificate_key: Annotated[str, Meta(description="PEM file of its key, where the certificate's file holds none")] = ""
-    kafka_certificate_password: Annotated[str, Meta(description="secret that opens the key")] = ""
+    kafka_certificate_key: Annotated[str, Meta(description="PEM file of this client's key, if not in the certificate file")] = ""
+    kafka_certificate_password: Annotated[str, Meta(description="password of the client's private key")] = ""
     kafka_sasl: Annotated[
         Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"],
         Meta(description="SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN, for SASL_SSL"),
     ] = "SCRAM-SHA-512"
-    kafka_user: Annotated[str, Meta(description="user, for SASL_SSL")] = ""
-    kafka_password: Annotated[str, Meta(description="secret of that user")] = ""
-    pan_key: Annotated[str, Meta(description="secret that turns card numbers into tokens; at least 16 characters")] = ""
+    kafka_user: Annotated[str, Meta(description="Kafka user name, for SASL_SSL")] = ""
+    kafka_password: Annotated[str, Meta(description="password of the Kafka user")] = ""
+    pan_key: Annotated[str, Meta(description="secret key that tokenises card numbers; at least 16 characters")] = ""
     database: Annotated[str, Meta(description="SQLAlchemy URL of the analyst's queue")] = "sqlite:///whyflag.db"
     archive: Annotated[
         str, Meta(description="SQLAlchemy URL of the archive of transactions, decisions and labels; empty: the queue's database")
@@ -56,63 +57,63 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         Meta(
             min_length=1,
-            description="folder of the casebook's index, or SQLAlchemy URL of a PostgreSQL with pgvector that explainers share",
+            description="folder of the casebook's index, or SQLAlchemy URL of a PostgreSQL with pgvector shared by explainers",
         ),
     ] = "casebook"
     bundle: Annotated[
-        str, Meta(description="folder of the model bundle that scores, or a store of bundles that is watched for a new champion")
+        str, Meta(description="folder of the model bundle to score with, or of a bundle store watched for a new champion")
     ] = "bundle"
-    metrics_port: Annotated[Port, Meta(description="Prometheus metrics and health; 0 takes a free port")] = 9464
+    metrics_port: Annotated[Port, Meta(description="port for Prometheus metrics and health; 0 picks a free port")] = 9464
     console_host: Annotated[str, Meta(description="address the console listens on")] = "127.0.0.1"
-    console_port: Annotated[Port, Meta(description="port of the console; 0 takes a free one")] = 8080
+    console_port: Annotated[Port, Meta(description="port of the console; 0 picks a free port")] = 8080
     console_hosts: Annotated[
         str,
-        Meta(description="host names the console answers to, separated by commas; empty: loopback names, or any behind a proxy"),
+        Meta(description="host names the console accepts, comma-separated; empty: loopback names if bound to loopback, else any"),
     ] = ""
-    analyst: Annotated[str, Meta(min_length=1, max_length=64, description="name signed under verdicts")] = "analyst"
+    analyst: Annotated[str, Meta(min_length=1, max_length=64, description="analyst's name recorded with verdicts")] = "analyst"
     analyst_header: Annotated[
-        str, Meta(description="HTTP header in which a trusted proxy names the analyst; empty: none is trusted")
+        str, Meta(description="HTTP header in which a trusted proxy passes the analyst's name; empty: no header is trusted")
     ] = ""
-    next_steps: Annotated[str, Meta(description="TOML file of next steps by theme and typology; empty: the included ones")] = ""
-    llm_url: Annotated[str, Meta(description="base URL of an OpenAI-compatible server; empty: template only")] = ""
-    llm_model: Annotated[str, Meta(description="model name the LLM server knows")] = ""
+    next_steps: Annotated[str, Meta(description="TOML file of next steps by theme and typology; empty: built-in steps")] = ""
+    llm_url: Annotated[str, Meta(description="base URL of an OpenAI-compatible server; empty: templates only")] = ""
+    llm_model: Annotated[str, Meta(description="name of the model on the LLM server")] = ""
     llm_key: Annotated[str, Meta(description="API key for the LLM server")] = "none"
     llm_class: Annotated[
         str, Meta(description="dotted name of another LlamaIndex LLM class, e.g. llama_index.llms.anthropic.Anthropic")
     ] = ""
-    llm_options: Annotated[str, Meta(description="arguments of that class, as a JSON object")] = ""
-    llm_prompt: Annotated[str, Meta(min_length=1, description="version of the narrative prompt, or a file of your own")] = (
+    llm_options: Annotated[str, Meta(description="arguments of WHYFLAG_LLM_CLASS, as a JSON object")] = ""
+    llm_prompt: Annotated[str, Meta(min_length=1, description="version of the narrative prompt, or path of a prompt file")] = (
         "narrative-3"
     )
     llm_timeout: Annotated[float, Meta(gt=0, description="seconds one narrative may take, retries included")] = 20.0
-    llm_concurrency: Annotated[int, Meta(ge=1, le=256, description="narratives asked for at once")] = 4
+    llm_concurrency: Annotated[int, Meta(ge=1, le=256, description="concurrent requests to the language model")] = 4
     llm_prompt_price: Annotated[float, Meta(ge=0, description="price of a million prompt tokens, for the cost metric")] = 0.0
     llm_answer_price: Annotated[float, Meta(ge=0, description="price of a million answer tokens")] = 0.0
     checkpoints: Annotated[
-        bool, Meta(description="keep state in checkpoint logs; false: in memory only, lost with the worker")
+        bool, Meta(description="write state to checkpoint logs; false: keep state in memory only, lost when the worker stops")
     ] = True
     checkpoint_seconds: Annotated[
-        float, Meta(gt=0, le=600, description="seconds between checkpoints: what a successor replays at most")
+        float, Meta(gt=0, le=600, description="seconds between checkpoints, the most that a worker replays on takeover")
     ] = 1.0
     session_seconds: Annotated[
-        float, Meta(ge=1, le=300, description="after so many seconds without a sign of life a worker's partitions go to others")
+        float, Meta(ge=1, le=300, description="seconds without a heartbeat after which a worker's partitions are reassigned")
     ] = 15.0
     stalled_seconds: Annotated[
-        float, Meta(gt=0, description="a worker leaves when records wait and it has processed none for so long")
+        float, Meta(gt=0, description="seconds without progress, while records wait, after which a worker exits")
     ] = 120.0
     broker_silence_seconds: Annotated[
-        float, Meta(gt=0, description="/ready turns false when Kafka or the database has not answered for so long")
+        float, Meta(gt=0, description="seconds without a response from Kafka or the database after which /ready fails")
     ] = 30.0
     state_keys: Annotated[
-        int, Meta(ge=1_000, description="most cards and most merchants that a partition keeps; beyond, the stalest give way")
+        int, Meta(ge=1_000, description="most cards, and merchants, per partition; beyond, the least recently active are evicted")
     ] = 1_000_000
     bundle_public_key: Annotated[
-        str, Meta(description="PEM file of an Ed25519 public key: only bundles signed with its private key are used; empty: any")
+        str, Meta(description="PEM file of an Ed25519 public key; only bundles signed with its private key are used; empty: any")
     ] = ""
     bundle_signing_key: Annotated[
-        str, Meta(description="PEM file of the Ed25519 private key with which `bundles promote` signs; empty: unsigned")
+        str, Meta(description="PEM file of the Ed25519 private key that `bundles promote` signs with; empty: no signature")
     ] = ""
-    max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="records fetched at once")] = 500
+    max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="most records per fetch")] = 500
 
     def __repr__(self) -> str:
         shown = {name: "…" if name in SECRETS and getattr(self, name) else getattr(self, name) for name in self.__struct_fields__}
@@ -120,7 +121,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def privacy(self) -> Privacy:
-        """What makes messages private under the settings' key."""
+        """``Privacy`` with the configured key."""
         return Privacy(self.pan_key.encode())
 
     @property
@@ -130,7 +131,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def bundle_dir(self) -> Path:
-        """The bundle's folder."""
+        """Folder of the bundle, or of the bundle store."""
         return Path(self.bundle)
 
 
@@ -139,16 +140,16 @@ SECRETS = ("kafka_certificate_password", "kafka_password", "pan_key", "database"
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """
-    Settings from the environment.
+    Read the settings from the environment.
 
     Raises:
-        SettingsError: if a variable has a bad value or a ``WHYFLAG_`` variable is unknown.
+        SettingsError: if a variable has an invalid value or a ``WHYFLAG_`` variable is unknown.
     """
     given = {name.removeprefix("WHYFLAG_").lower(): value for name, value in environment.items() if name.startswith("WHYFLAG_")}
     for name in [name for name in given if name.endswith("_file")]:
         field, path = name.removesuffix("_file"), given.pop(name)
         if field in given:
-            raise SettingsError(f"WHYFLAG_{field.upper()} and WHYFLAG_{name.upper()} are both set: set one")
+            raise SettingsError(f"WHYFLAG_{field.upper()} and WHYFLAG_{name.upper()} are both set: set only one of them")
         try:
             given[field] = Path(path).read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
@@ -157,7 +158,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         known = ", ".join(sorted(f"WHYFLAG_{name.upper()}" for name in Settings.__struct_fields__))
-        raise SettingsError(f"a WHYFLAG_ environment variable is wrong: {error}. Known ones: {known}") from None
+        raise SettingsError(f"a WHYFLAG_ environment variable is invalid: {error}. Known variables: {known}") from None
     if settings.pan_key and len(settings.pan_key) < 16:
         raise SettingsError("WHYFLAG_PAN_KEY is too short: use at least 16 characters")
     return settings

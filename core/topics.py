@@ -1,4 +1,4 @@
-"""The topics: names, and how each is kept. Their keys are stated with the messages."""
+"""Kafka topics: their names and retention. The docstrings of the messages state the record keys."""
 
 from typing import Final
 
@@ -22,26 +22,26 @@ LOG_APPEND_TIME: Final = "LogAppendTime"
 
 
 class Topic(Struct, frozen=True):
-    """A topic as ``whyflag topics create`` makes it. A compacted one keeps the newest record of each key."""
+    """A topic as created by ``whyflag topics create``. A compacted topic keeps the newest record of each key."""
 
     name: str
     retention_ms: int = -1
     compacted: bool = False
-    outsiders: bool = False  # others than whyflag's workers write to it
+    outsiders: bool = False  # producers other than whyflag's workers write to it
 
     @property
     def config(self) -> dict[str, str]:
-        """Kafka's topic settings. Compaction works on closed segments: small ones keep the log near the size of the state."""
+        """Kafka topic settings. Only closed segments are compacted, so small segments keep the log close to the state's size."""
         if self.compacted:
             return {"cleanup.policy": "compact", "segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.3"}
         config = {"retention.ms": str(self.retention_ms)}
-        # a producer must not say itself when its record was written: what lies in the future is judged by that
+        # the broker, not the producer, must set the time of writing: it decides which event times are in the future
         return config | ({TIMESTAMP_TYPE: LOG_APPEND_TIME} if self.outsiders else {})
 
 
 TOPICS: Final = (
     Topic(TRANSACTIONS, 7 * _DAY_MS, outsiders=True),
-    Topic(LABELS, outsiders=True),  # the training set of tomorrow: kept for ever
+    Topic(LABELS, outsiders=True),  # future training data, kept forever
     Topic(PROFILED, 2 * _DAY_MS),
     Topic(DECISIONS, 30 * _DAY_MS),
     Topic(ALERTS, 30 * _DAY_MS),

@@ -1,1 +1,1 @@
-"""From columns of transactions to a calibrated, thresholded, explained score."""
+"""Features, scoring, rules, policy and model bundles: from columns of transactions to decisions."""

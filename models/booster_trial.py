@@ -1,8 +1,8 @@
 """
-Try a booster in a process of its own: load it from standard input and predict a few rows, under limits.
+Try a booster in a separate process: load it from standard input and predict a few rows, under resource limits.
 
-Run as a script, with nothing but Python's standard library: the path of XGBoost's library, the number of features, seconds and bytes
-of memory. It ends with status 0 if all went well.
+Run this file as a script; it needs only Python's standard library. The arguments are the path of XGBoost's library, the number of
+features, the CPU limit in seconds and the memory limit in bytes. The exit status is 0 if the booster passes.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 
 def _dumped(xgboost: ctypes.CDLL, booster: ctypes.c_void_p, call: Callable[..., None]) -> list[dict[str, list[float]]]:
-    """The trees of a loaded booster, as XGBoost's JSON has them."""
+    """Return the trees of a loaded booster, in XGBoost's JSON format."""
     length, content = ctypes.c_uint64(), ctypes.POINTER(ctypes.c_char)()
     call("XGBoosterSaveModelToBuffer", booster, b'{"format": "json"}', ctypes.byref(length), ctypes.byref(content))
     model = json.loads(ctypes.string_at(content, length.value))
@@ -25,32 +25,32 @@ def _dumped(xgboost: ctypes.CDLL, booster: ctypes.c_void_p, call: Callable[..., 
 
 
 def _check_trees(trees: list[dict[str, list[float]]], features: int) -> None:
-    """End the process unless each tree is one: XGBoost follows children and features out of bounds, or round in circles."""
+    """Exit unless every tree is valid. XGBoost would follow child and feature indices out of bounds, or in a cycle."""
     for number, tree in enumerate(trees):
         left, right, split = tree["left_children"], tree["right_children"], tree["split_indices"]
         n = len(left)
         if not n or any(len(tree[name]) != n for name in ("right_children", "split_indices", "split_conditions", "base_weights")):
-            sys.exit(f"tree {number} has no nodes, or lists of different lengths")
+            sys.exit(f"tree {number} has no nodes, or node lists of different lengths")
         if any(tree.get("split_type") or ()):
-            sys.exit(f"tree {number} splits by categories")
+            sys.exit(f"tree {number} has categorical splits")
         waiting, met = [0], {0}
         while waiting:
             node = waiting.pop()
             if not math.isfinite(tree["split_conditions"][node]):
-                sys.exit(f"tree {number} has a threshold or leaf that is no number")
+                sys.exit(f"tree {number} has a threshold or leaf that is not a finite number")
             if left[node] == -1:
                 continue
             if not 0 <= split[node] < features:
-                sys.exit(f"tree {number} asks for feature {split[node]} of {features}")
+                sys.exit(f"tree {number} uses feature index {split[node]}, but there are {features} features")
             for child in (int(left[node]), int(right[node])):
                 if not 0 <= child < n or child in met:
-                    sys.exit(f"tree {number} is no tree: node {node} leads to {child}")
+                    sys.exit(f"tree {number} is not a valid tree: node {node} points to {child}")
                 met.add(child)
                 waiting.append(child)
 
 
 def main() -> int:
-    """Return the exit status."""
+    """Run the trial and return the exit status."""
     library, features, seconds, memory = sys.argv[1], *map(int, sys.argv[2:])
     os.environ["OMP_NUM_THREADS"] = "1"
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
@@ -72,10 +72,10 @@ def main() -> int:
     count = ctypes.c_uint64()
     call("XGBoosterGetNumFeature", booster, ctypes.byref(count))
     if count.value != features:
-        sys.exit(f"it wants {count.value} features, its spec has {features}")
+        sys.exit(f"the booster expects {count.value} features, but the spec has {features}")
     _check_trees(_dumped(xgboost, booster, call), features)
     kinds = (0.0, float("nan"), 1e30, -1e30, 1.0, -1.0, 1e3, 0.5)
-    # every row and column of a kind of its own, so that many paths through the trees are walked
+    # vary the values by row and column, so that many paths through the trees are tested
     values = array(
         "f", [kinds[(row + column * (row // len(kinds))) % len(kinds)] for row in range(64) for column in range(features)]
     )
@@ -88,7 +88,7 @@ def main() -> int:
         ctypes.byref(shape), ctypes.byref(dimensions), ctypes.byref(result),
     )  # fmt: skip
     if dimensions.value < 1 or shape[0] != 64 or any(not abs(result[row]) < 1e6 for row in range(64)):
-        sys.exit("its predictions are no finite numbers")
+        sys.exit("its predictions are infinite, NaN or out of range")
     return 0
 
 

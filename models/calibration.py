@@ -1,6 +1,7 @@
-"""From a booster's margin to a probability that means what it says."""
+"""Calibration: turn a booster's margins into probabilities of fraud."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
 Floats = npt.NDArray[np.float64]
-METHODS = ("sigmoid", "isotonic", "none")
 _SMOOTH = 1e-3
-_FRAUDS_TO_COMPARE = 20  # fewer in a half say nothing about which method is better
+_FRAUDS_TO_COMPARE = 20  # with fewer frauds in a half, the methods cannot be compared
 _BIN_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 
 
+class CalibrationMethod(StrEnum):
+    """How margins become probabilities."""
+
+    SIGMOID = "sigmoid"
+    ISOTONIC = "isotonic"
+    NONE = "none"
+
+
 class ReliabilityBin(Struct, frozen=True):
-    """Of ``count`` calibration transactions with a probability in [low, high), ``frauds`` were fraud."""
+    """One bin of probabilities, [low, high): it holds ``count`` calibration transactions, of which ``frauds`` were fraud."""
 
     low: float
     high: float
@@ -36,21 +44,21 @@ class CalibrationQuality(Struct, frozen=True):
 
 class Calibration(Struct, frozen=True):
     """
-    How a margin becomes a probability, with what that looked like on its data.
+    Mapping from margins to probabilities, with its reliability on the calibration data.
 
-    ``sigmoid`` is Platt scaling, p = 1 / (1 + exp(-(slope * margin + intercept))) (Platt, 1999); ``none`` is the same with slope 1 and
-    intercept 0. ``isotonic`` (Zadrozny and Elkan, 2002) runs through ``knots`` (margin, probability), with a thousandth of the
-    sigmoid so that two margins never share a probability and the order is kept.
+    ``sigmoid`` is Platt scaling, p = 1 / (1 + exp(-(slope * margin + intercept))) (Platt, 1999); ``none`` is the same with
+    slope 1 and intercept 0. ``isotonic`` (Zadrozny and Elkan, 2002) interpolates between ``knots`` (margin, probability). It
+    mixes in a thousandth of the sigmoid, so that different margins get different probabilities and their order is preserved.
     """
 
     slope: float
     intercept: float
     bins: tuple[ReliabilityBin, ...] = ()
-    method: str = "sigmoid"
+    method: CalibrationMethod = CalibrationMethod.SIGMOID
     knots: tuple[tuple[float, float], ...] = ()
 
     def probability(self, margin: npt.NDArray[np.float32]) -> Floats:
-        """Calibrated probabilities, float64 [n], of margins (log-odds) float32 [n]. Order is kept."""
+        """Return calibrated probabilities, float64 [n], for margins (log-odds), float32 [n]. The order is preserved."""
         logit = self.slope * margin.astype(np.float64) + self.intercept
         result: Floats = 1.0 / (1.0 + np.exp(-logit))
         if self.knots:
@@ -59,7 +67,7 @@ class Calibration(Struct, frozen=True):
         return result
 
     def bin_of(self, probability: float) -> ReliabilityBin | None:
-        """The bin a probability falls in, None where calibration saw nothing there."""
+        """Return the bin that contains a probability, or None if that bin has no calibration transactions."""
         for part in self.bins:
             if part.low <= probability < part.high or (part.high == 1.0 and probability == 1.0):
                 return part if part.count else None
@@ -67,22 +75,26 @@ class Calibration(Struct, frozen=True):
 
 
 def fit_calibration(
-    margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], method: str = "sigmoid", known: float = 1.0
+    margin: npt.NDArray[np.float32],
+    fraud: npt.NDArray[np.bool_],
+    method: CalibrationMethod = CalibrationMethod.SIGMOID,
+    known: float = 1.0,
 ) -> Calibration:
     """
-    Fit to margins and outcomes of a slice later than training. Without both outcomes in it the margin is kept as it is.
+    Fit a calibration to margins and outcomes of a time slice after the training data. If all outcomes are the same, use
+    method ``none``.
 
-    ``method`` is one of ``METHODS``. ``known`` is the share of the slice's frauds that are reported already: the others count as honest in
-    ``fraud``, so what is seen is ``known`` times the probability (Elkan and Noto, 2008).
+    ``known`` is the share of the slice's frauds that are already reported. Unreported
+    frauds count as honest in ``fraud``, so the observed fraud rate is ``known`` times the probability (Elkan and Noto, 2008).
     """
     if fraud.all() or not fraud.any():
-        return Calibration(1.0, 0.0, method="none")
-    if method == "none":
+        return Calibration(1.0, 0.0, method=CalibrationMethod.NONE)
+    if method is CalibrationMethod.NONE:
         plain = Calibration(1.0, 0.0, method=method)
     else:
         slope, intercept = _sigmoid(margin.astype(np.float64), fraud, known)
         plain = Calibration(max(slope, 1e-6), intercept, method=method)
-    if method == "isotonic":
+    if method is CalibrationMethod.ISOTONIC:
         steps = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(margin.astype(np.float64), fraud)
         heights = np.minimum(steps.y_thresholds_ / known, 1.0)
         plain = structs.replace(plain, knots=tuple(zip(steps.X_thresholds_.tolist(), heights.tolist(), strict=True)))
@@ -90,8 +102,8 @@ def fit_calibration(
 
 
 def _sigmoid(margin: Floats, fraud: npt.NDArray[np.bool_], known: float) -> tuple[float, float]:
-    """Slope and intercept of p by maximum likelihood, where fraud is seen with the probability ``known`` times p."""
-    # C is the inverse of the penalty: practically none for one coefficient
+    """Return the maximum-likelihood slope and intercept of p, if fraud is observed with probability ``known`` times p."""
+    # C is the inverse of the penalty; this value practically disables the penalty for a single coefficient
     fitted = LogisticRegression(C=1e6).fit(margin[:, None], fraud)
     begin = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if known >= 1:
@@ -107,17 +119,19 @@ def _sigmoid(margin: Floats, fraud: npt.NDArray[np.bool_], known: float) -> tupl
 
 def compare_calibrations(
     margin: npt.NDArray[np.float32], fraud: npt.NDArray[np.bool_], known: float = 1.0
-) -> dict[str, CalibrationQuality]:
+) -> dict[CalibrationMethod, CalibrationQuality]:
     """
-    Each method fitted to the first half of a slice in time order and measured on the second, against what is seen of its frauds (``known``, as in
-    ``fit_calibration``): Brier score, log loss, and expected calibration error (mean distance of predicted from observed share, over the bins of
-    ``reliability``).
+    Fit each method on the first half of a slice in time order, and return its metrics on the second half.
+
+    The metrics compare ``known`` times the probability with the frauds reported so far (see ``fit_calibration``). They are
+    the Brier score, the log loss and the expected calibration error (mean distance between predicted and observed share over
+    the bins of ``reliability``). Without enough frauds in each half, the result is empty.
     """
     half = len(margin) // 2
     if min(fraud[:half].sum(), fraud[half:].sum()) < _FRAUDS_TO_COMPARE:
         return {}
     measured = {}
-    for method in METHODS:
+    for method in CalibrationMethod:
         probability = known * fit_calibration(margin[:half], fraud[:half], method, known).probability(margin[half:])
         measured[method] = CalibrationQuality(
             brier=round(float(brier_score_loss(fraud[half:], probability)), 6),
@@ -127,23 +141,23 @@ def compare_calibrations(
     return measured
 
 
-def best_calibration(compared: dict[str, CalibrationQuality]) -> str:
-    """The method with the lowest Brier score; the sigmoid unless another is better by one in a hundred."""
+def best_calibration(compared: Mapping[CalibrationMethod, CalibrationQuality]) -> CalibrationMethod:
+    """Return the method with the lowest Brier score, or the sigmoid unless another method is more than 1 % better."""
     if not compared:
-        return "sigmoid"
+        return CalibrationMethod.SIGMOID
     best = min(compared, key=lambda method: compared[method].brier)
-    return best if compared[best].brier < 0.99 * compared["sigmoid"].brier else "sigmoid"
+    return best if compared[best].brier < 0.99 * compared[CalibrationMethod.SIGMOID].brier else CalibrationMethod.SIGMOID
 
 
 def calibration_error(probability: Floats, fraud: npt.NDArray[np.bool_]) -> float:
-    """Expected calibration error: the distance of mean probability from the share of fraud in each bin, weighted by its count."""
+    """Return the expected calibration error: per bin, mean probability minus share of fraud, absolute, weighted by count."""
     place = np.clip(np.searchsorted(_BIN_EDGES, probability, side="right") - 1, 0, len(_BIN_EDGES) - 2)
     gap = np.bincount(place, weights=probability - fraud, minlength=len(_BIN_EDGES) - 1)
     return float(np.abs(gap).sum() / len(probability))
 
 
 def reliability(probability: Floats, fraud: npt.NDArray[np.bool_], edges: Sequence[float] = _BIN_EDGES) -> list[ReliabilityBin]:
-    """How often fraud happened, by predicted probability."""
+    """Return the numbers of transactions and frauds by bin of predicted probability."""
     place = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, len(edges) - 2)
     counts = np.bincount(place, minlength=len(edges) - 1)
     frauds = np.bincount(place, weights=fraud, minlength=len(edges) - 1).astype(int)

@@ -1,8 +1,9 @@
 """
-Drift: how far what comes now is from what the model was calibrated on, and what its alerts turned out to be.
+Drift: how far current features and scores differ from the calibration data.
 
-The population stability index of a feature compares shares of ten bins, one more for missing values:
-PSI = sum (p - q) ln(p / q). By convention (Siddiqi, "Credit Risk Scorecards", 2006) below 0.1 is stable, from 0.25 on is a shift.
+The population stability index of a feature compares the shares of ten bins, plus one bin for missing values:
+PSI = sum (p - q) ln(p / q). By convention (Siddiqi, "Credit Risk Scorecards", 2006), an index below 0.1 is stable
+and an index of 0.25 or more is a shift.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ Int64s = npt.NDArray[np.int64]
 
 
 def distributions(values: Matrix) -> tuple[Matrix, Matrix]:
-    """Deciles float32 [F, BINS - 1] of values float32 [n, F], and the shares float32 [F, BINS + 1] of bins, the last for NaN."""
+    """Return deciles float32 [F, BINS - 1] of values float32 [n, F], and bin shares float32 [F, BINS + 1], the last for NaN."""
     n, width = values.shape
     if n == 0:
         return np.zeros((width, BINS - 1), np.float32), np.full((width, BINS + 1), 1 / (BINS + 1), np.float32)
@@ -33,7 +34,7 @@ def distributions(values: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def counted(values: Matrix, edges: Matrix) -> Int64s:
-    """How many of values float32 [n, F] fall in each bin, int64 [F, BINS + 1]."""
+    """Return the number of values, float32 [n, F], in each bin, int64 [F, BINS + 1]."""
     out = np.zeros((values.shape[1], BINS + 1), np.int64)
     _count(np.ascontiguousarray(values, np.float32), edges, out)
     return out
@@ -54,7 +55,7 @@ def _count(values: Matrix, edges: Matrix, out: Int64s) -> None:
 
 
 def stability(shares: Matrix, counts: npt.NDArray[np.float64] | Int64s) -> Floats:
-    """Population stability index float64 [F] of counts [F, BINS + 1] against shares of the same shape."""
+    """Return the population stability index, float64 [F], of counts [F, BINS + 1] against shares of the same shape."""
     total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     now, then = np.maximum(counts / total, _FLOOR), np.maximum(shares.astype(np.float64), _FLOOR)
     index: Floats = ((now - then) * np.log(now / then)).sum(axis=1)
@@ -62,27 +63,27 @@ def stability(shares: Matrix, counts: npt.NDArray[np.float64] | Int64s) -> Float
 
 
 def counted_with_score(X: Matrix, probability: Floats, edges: Matrix) -> Int64s:
-    """As ``counted``, of features float32 [n, F] and, last, the probability: the columns of a bundle's reference."""
+    """Return bin counts of features, float32 [n, F], and, last, of the probability: the columns of a bundle's reference."""
     return counted(np.column_stack([X, probability.astype(np.float32)]), edges)
 
 
 class DriftWindow:
-    """Counts of what was seen lately: when a window is full its past counts half."""
+    """Bin counts of recent transactions. ``turn``, called when a window is full, halves the counts."""
 
     def __init__(self, edges: Matrix, shares: Matrix, size: int = 20_000) -> None:
-        """``edges`` and ``shares`` are those of a bundle's reference; ``size`` is how many transactions make a window."""
+        """``edges`` and ``shares`` come from a bundle's reference; ``size`` is the number of transactions in a window."""
         self._edges, self._shares, self._size = edges, shares, size
         self._counts = np.zeros(shares.shape)
         self._seen = 0.0
 
     def add(self, X: Matrix, probability: Floats) -> bool:
-        """Count transactions, X float32 [n, F] and their probabilities; returns whether a window is full."""
+        """Count transactions, X float32 [n, F] with their probabilities; return whether the window is full."""
         self._counts += counted_with_score(X, probability, self._edges)
         self._seen += len(X)
         return self._seen >= self._size
 
     def turn(self) -> Floats:
-        """The index of each feature and, last, of the score, float64 [F + 1]; the past counts half from here on."""
+        """Return the index of each feature and, last, of the score, float64 [F + 1]; then halve the counts."""
         index = stability(self._shares, self._counts)
         self._counts *= 0.5
         self._seen *= 0.5

@@ -1,7 +1,8 @@
 """
-Unlike anything in training: an isolation forest (Liu, Ting and Zhou, 2008), fitted by scikit-learn, scored by our kernel.
+Novelty detection: an isolation forest (Liu, Ting and Zhou, 2008), fitted by scikit-learn and scored by a compiled kernel.
 
-scikit-learn takes tens of microseconds a row to score small batches, so the fitted trees are kept as flat arrays.
+scikit-learn takes tens of microseconds per row to score small batches, so the fitted trees are stored as flat arrays for the
+kernel.
 """
 
 from typing import Any, NamedTuple
@@ -20,8 +21,9 @@ _TREES, _SAMPLES = 64, 256
 
 class Forest(NamedTuple):
     """
-    Trees as arrays. Node k goes on to ``left[k]``, or to ``left[k] + 1`` where its feature is above its threshold: a step without
-    a branch. A leaf goes on to itself; ``length`` is its path length. Tree t begins at ``roots[t]`` and ends within ``depths[t]``.
+    Trees as flat arrays. The next node after k is ``left[k]``, or ``left[k] + 1`` if the feature is above the threshold, so
+    that a step needs no branch. A leaf points to itself, and ``length`` is its path length. Tree t starts at node
+    ``roots[t]`` and reaches a leaf within ``depths[t]`` steps.
     """
 
     roots: npt.NDArray[np.int32]
@@ -35,14 +37,14 @@ class Forest(NamedTuple):
 
 
 def _average_path(n: npt.NDArray[Any]) -> Floats:
-    """Mean path length of an unsuccessful search in a binary tree of n points: c(n) of the paper."""
+    """Return the mean path length of an unsuccessful search in a binary tree of n points, c(n) in the paper."""
     n = np.asarray(n, np.float64)
     harmonic = np.log(np.maximum(n - 1, 1)) + np.euler_gamma
     return np.where(n > 2, 2 * harmonic - 2 * (n - 1) / np.maximum(n, 1), np.where(n == 2, 1.0, 0.0))
 
 
 def fit_forest(X: Matrix, seed: int) -> Forest:
-    """Fit to X float32 [n, F]; NaN counts as the feature's median."""
+    """Fit a forest to X, float32 [n, F]. NaN is replaced with the feature's median."""
     with np.errstate(all="ignore"):
         median = np.nan_to_num(np.nanmedian(np.where(np.isnan(X).all(axis=0), 0, X), axis=0)).astype(np.float32)
     filled = np.where(np.isnan(X), median, X)
@@ -63,9 +65,9 @@ def fit_forest(X: Matrix, seed: int) -> Forest:
 
 
 def _flat(tree: Any) -> dict[str, npt.NDArray[Any]]:
-    """A fitted tree with its children side by side, from the root down."""
+    """Return a fitted tree as arrays, in breadth-first order with siblings next to each other."""
     order, place = [0], {0: 0}
-    for node in order:  # grows while it is read
+    for node in order:  # the list grows during iteration
         if tree.children_left[node] >= 0:
             for child in (tree.children_left[node], tree.children_right[node]):
                 place[child] = len(order)
@@ -87,10 +89,10 @@ def _flat(tree: Any) -> dict[str, npt.NDArray[Any]]:
 
 def check_forest(forest: Forest, features: int) -> None:
     """
-    Refuse a forest that would lead the compiled walk out of its arrays, or without end.
+    Check that the compiled kernel can walk a forest without leaving its arrays or looping forever.
 
     Raises:
-        BundleError: saying what is wrong.
+        BundleError: if the forest is damaged.
     """
     n, trees = len(forest.left), len(forest.roots)
     node = np.arange(n)
@@ -113,17 +115,21 @@ def check_forest(forest: Forest, features: int) -> None:
         and bool(((forest.roots >= 0) & (forest.roots < n)).all())
         and bool((forest.depths >= 0).all() and forest.depths.sum(dtype=np.int64) <= n)
         and bool(((forest.feature >= 0) & (forest.feature < features)).all())
-        # an inner node leads forward to a pair; a leaf leads to itself, because nothing is above its threshold
+        # an inner node points forward to two children; a leaf points to itself, because no value is above its threshold
         and bool((((forest.left > node) & (forest.left < n - 1)) | ((forest.left == node) & (forest.threshold == np.inf))).all())
         and bool(np.isfinite(forest.length).all())
     )
     if not fits:
-        raise BundleError("its isolation forest is damaged")
+        raise BundleError("the isolation forest is damaged: restore the bundle or train again")
 
 
 @njit(cache=True, nogil=True)
 def _mean_lengths(X: Matrix, forest: Forest, out: Floats) -> None:
-    """Tree by tree and level by level, all rows: a tree fits into the nearest cache, and no step waits for the one before it."""
+    """
+    Write the mean path length of each row to ``out``, float64 [n].
+
+    All rows descend one tree together, level by level: the tree stays in the L1 cache, and consecutive steps are independent.
+    """
     out[:] = 0.0
     node = np.empty(len(X), np.int32)
     for tree in range(len(forest.roots)):
@@ -138,7 +144,7 @@ def _mean_lengths(X: Matrix, forest: Forest, out: Floats) -> None:
 
 
 def novelty(forest: Forest, X: Matrix) -> Floats:
-    """Anomaly score in (0, 1), float64 [n]: about 0.5 is usual, towards 1 is unlike anything in training."""
+    """Return anomaly scores in (0, 1), float64 [n]: about 0.5 is normal, near 1 is unlike anything in training."""
     out = np.empty(len(X))
     _mean_lengths(np.where(np.isnan(X), forest.median, X), forest, out)
     scores: Floats = 2.0 ** (-out / forest.usual_length[0])

@@ -1,4 +1,4 @@
-"""From a probability to an outcome: thresholds that come from how many alerts a day the team can work, or from what they cost."""
+"""Decision policy: thresholds on the probability, fitted to the team's daily alert budget or to the cost of reviews."""
 
 import re
 
@@ -10,14 +10,16 @@ from core.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 APPROVE, REVIEW, DECLINE = 0, 1, 2
-DECLINE_AT = 0.8  # probability of fraud from which waiting for a person costs more than it saves
+DECLINE_AT = 0.8  # probability of fraud from which waiting for a review costs more than it saves
 
 
 class Policy(Struct, frozen=True):
     """
-    Review from ``review`` on, decline from ``decline`` on (probabilities); ``novel`` is the novelty score from which a
-    transaction is flagged as unlike anything in training, and goes to review if ``novel_share`` of the budget is set aside for
-    that. ``alerts_per_day`` is the budget the thresholds were set for.
+    Thresholds of a bundle. A transaction is reviewed from probability ``review`` on and declined from ``decline`` on.
+
+    From novelty score ``novel`` on, a transaction is flagged as unlike anything in training. It is also reviewed if
+    ``novel_share``, the share of the alert budget reserved for novelty, is above zero. ``alerts_per_day`` is the budget that
+    the thresholds were fitted to.
     """
 
     review: float
@@ -27,28 +29,28 @@ class Policy(Struct, frozen=True):
     novel_share: float = 0.0
 
     def outcomes(self, probability: Floats, novelty: Floats) -> npt.NDArray[np.int8]:
-        """``APPROVE``, ``REVIEW`` or ``DECLINE``, int8 [n], by score and novelty."""
+        """Return outcomes by probability and novelty, int8 [n]: ``APPROVE``, ``REVIEW`` or ``DECLINE``."""
         codes = self.by_score(probability)
         if self.novel_share > 0:
             codes = np.where((codes == APPROVE) & (novelty >= self.novel), REVIEW, codes).astype(np.int8)
         return codes
 
     def by_score(self, probability: Floats) -> npt.NDArray[np.int8]:
-        """The same by score alone. A probability that is not a number is a review."""
+        """Return outcomes by probability alone, int8 [n]. NaN gives a review."""
         codes = np.where(probability >= self.decline, DECLINE, np.where(probability >= self.review, REVIEW, APPROVE))
         return np.where(np.isnan(probability), REVIEW, codes).astype(np.int8)
 
 
 def parse_budget(text: str) -> float:
     """
-    Alerts a day in a budget such as ``300/day`` or ``2000/week``.
+    Return the alerts per day of a budget such as ``300/day`` or ``2000/week``.
 
     Raises:
-        InputError: if the text is no budget.
+        InputError: if the text is not a budget.
     """
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)/(day|week)", text.strip())
     if match is None or float(match[1]) <= 0:
-        raise InputError(f"{text!r} is not a review budget: write for example 300/day or 2000/week")
+        raise InputError(f"{text!r} is not a review budget: write a number per day or week, such as 300/day or 2000/week")
     return float(match[1]) / (7 if match[2] == "week" else 1)
 
 
@@ -61,10 +63,11 @@ def fit_policy(
     decline_at: float = DECLINE_AT,
 ) -> Policy:
     """
-    Thresholds that would have raised ``alerts_per_day`` over ``days`` of calibration transactions.
+    Return the thresholds that would have raised ``alerts_per_day`` over ``days`` days of calibration transactions.
 
-    Declines are alerts too: from a probability of ``decline_at`` on. ``novel_share`` of the alerts are the most novel of what the score
-    alone would have approved. Without a share, one in a thousand transactions is flagged as novel and goes where its score says.
+    Declines, which start at probability ``decline_at``, count as alerts. The share ``novel_share`` of the alerts goes to the
+    most novel transactions that the score alone would have approved. If the share is zero, one in a thousand transactions is
+    flagged as novel, which does not change its outcome.
     """
     wanted = round(alerts_per_day * days)
     for_novel = round(novel_share * wanted)
@@ -82,9 +85,9 @@ def cheapest_budget(
     probability: Floats, amount: npt.NDArray[np.int64], fraud: npt.NDArray[np.bool_], days: float, review_cost: float
 ) -> float:
     """
-    Alerts a day at which reviews and missed fraud together cost least over ``days`` of calibration transactions.
+    Return the alerts per day that minimise the cost of reviews and missed fraud over ``days`` days of calibration transactions.
 
-    A review costs ``review_cost`` (minor units) and stops the fraud it finds; a fraud that nobody looks at costs its amount.
+    A review costs ``review_cost`` (minor units) and stops the fraud it finds. A fraud that is not reviewed costs its amount.
     """
     order = np.argsort(-probability, kind="stable")
     saved = np.concatenate(([0.0], np.cumsum(np.where(fraud, amount, 0)[order])))
@@ -93,7 +96,7 @@ def cheapest_budget(
 
 
 def _threshold(values: Floats, wanted: int) -> float:
-    """Strictly above the first value that is over budget, so that ties never exceed the budget."""
+    """Return a threshold just above the highest value that no longer fits the budget, so that ties never exceed the budget."""
     if wanted >= len(values):
         return 0.0
     return float(np.nextafter(np.partition(values, len(values) - 1 - wanted)[len(values) - 1 - wanted], 2.0))

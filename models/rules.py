@@ -1,10 +1,11 @@
 """
-Rules and lists beside the model, as fraud operations write them: SQL expressions, evaluated by Polars over whole batches.
+Rules and lists that fraud operations write alongside the model: SQL conditions, evaluated by Polars over whole batches.
 
-A rule is an SQL condition over the features of the spec, the fields of the transaction, ``probability``, ``novelty`` and the names of
-lists (true where the transaction's key is on the list). What is unknown is NULL and no condition over it holds. Rules raise what the
-model says to review or decline; a rule that approves lowers a review of the model's, and never what another rule says.
-Rules and lists end by the transaction's own time, so that a replay meets the same ones.
+A rule is an SQL condition over the features of the spec, the fields of the transaction, ``probability``, ``novelty`` and the
+names of lists (true if the transaction's key is on the list). Unknown values are NULL, and a comparison with NULL never
+matches. Rules raise the model's outcome to review or decline. An approve rule lowers a review by the model to an approval,
+but never overrides another rule. Rules and lists expire by the transaction's event time, so that a replay applies the same
+ones.
 """
 
 import datetime as dt
@@ -36,17 +37,17 @@ from core.metrics import RULE_FAILURES
 
 logger = logging.getLogger(__name__)
 
-# a panic inside Polars is no Exception
+# a panic in Polars raises a ``PanicException``, which is not a subclass of ``Exception``
 _POLARS_FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 TEXT_FIELDS = ("card_id", "merchant_id", "currency", "mcc", "merchant_name", "country", "channel", "device_id", "ip", "memo")
 SCORE_FIELDS = ("probability", "novelty")
 _TRIED_ROWS = 24
-_LONGEST, _DEEPEST, _MOST_PARTS = 4_000, 40, 400  # characters, nesting and parts of a condition
+_LONGEST, _DEEPEST, _MOST_PARTS = 4_000, 40, 400  # limits of a condition: characters, nesting levels, parts
 _LARGEST_FILE = 64 << 20
 _MOST_RULES = 1_000
 _REFUSED_SIGNS = ("[", "::", ";", "{")
-# All that a condition may be made of, by the parser's names. What looks beyond one row, or can be made to take long, is not here.
+# Parser node types that a condition may contain. Nodes that look beyond one row or can be made slow are not allowed.
 _ALLOWED = frozenset(
     {
         exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null, exp.Paren, exp.Tuple,
@@ -67,7 +68,7 @@ Field = Callable[[str], pl.Series]
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """One rule. ``when`` is an SQL condition; ``expires`` the first day on which it no longer holds."""
+    """One rule. ``when`` is an SQL condition; ``expires`` is the first day on which the rule no longer applies."""
 
     id: str
     owner: str
@@ -78,7 +79,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ListFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """Keys that a condition may ask for by the list's name: the values of ``key``, here or one a line in ``file``."""
+    """A list that conditions refer to by name: values of the field ``key``, from ``values`` and, one per line, from ``file``."""
 
     key: str
     owner: str
@@ -94,9 +95,10 @@ class _Source(Struct, frozen=True, forbid_unknown_fields=True):
 
 class RuleSet:
     """
-    Rules, checked against a feature spec. ``version`` and ``digest`` are hashes of their content and of that of their lists.
+    Rules that were checked against a feature spec. ``version`` and ``digest`` are hashes of the rules file and of the lists'
+    contents.
 
-    A rule that fails while it runs is disabled until the rules are loaded again, and counted in ``whyflag_rule_failures_total``.
+    A rule that fails at run time is disabled until the rules are reloaded, and counted in ``whyflag_rule_failures_total``.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class RuleSet:
         self._disabled = np.zeros(len(rules), np.bool_)
 
     def hits(self, event_time: npt.NDArray[np.int64], field: Field) -> npt.NDArray[np.bool_]:
-        """Which rules hold, bool [n, R], for n transactions. ``field`` gives a column by name."""
+        """Return which rules match n transactions, bool [n, R]. ``field`` returns a column by name."""
         n = len(event_time)
         if not self.rules or n == 0:
             return np.zeros((n, len(self.rules)), np.bool_)
@@ -132,7 +134,7 @@ class RuleSet:
         return held
 
     def _held(self, frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
-        """Which conditions hold, bool [n, R]: all at once or, if one fails, each by itself."""
+        """Return which conditions match, bool [n, R]. Evaluate all at once or, if one fails, one by one."""
         if not self._disabled.any():
             with suppress(*_POLARS_FAILURES):
                 return _select(frame, self._conditions)
@@ -145,7 +147,7 @@ class RuleSet:
             except _POLARS_FAILURES as error:
                 self._disabled[number] = True
                 RULE_FAILURES.labels(self.rules[number].id).inc()
-                logger.error("rule %s fails and is disabled until the rules are loaded again: %s", self.rules[number].id, error)
+                logger.error("rule %s failed and is disabled until the rules are reloaded: %s", self.rules[number].id, error)
         return held
 
     @property
@@ -156,7 +158,7 @@ class RuleSet:
     def outcomes(
         self, held: npt.NDArray[np.bool_], outcome: npt.NDArray[np.int8], scored: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.int8]:
-        """Outcomes int8 [n] after the rules that hold; ``scored`` marks what a model has scored: only that may be approved by rule."""
+        """Return outcomes, int8 [n], after the rules. Only transactions in ``scored``, bool [n], may be approved by a rule."""
         raised = np.where(held, self._outcomes, 0).max(axis=1, initial=0)
         approved = (held & (self._outcomes == 0)).any(axis=1) & scored & (raised == 0) & (outcome == 1)
         return np.where(approved, 0, np.maximum(outcome, raised)).astype(np.int8)
@@ -164,14 +166,14 @@ class RuleSet:
 
 def load_rules(path: Path, features: Sequence[str]) -> RuleSet:
     """
-    Rules from a TOML file, checked against the features of a spec.
+    Load rules from a TOML file and check them against the features of a spec.
 
     Raises:
-        InputError: naming file, line and reason.
+        InputError: if the file is invalid; the message names file, line and reason.
     """
     try:
         if path.exists() and (not path.is_file() or path.stat().st_size > _LARGEST_FILE):
-            raise InputError(f"rules: {path} is no regular file of at most {_LARGEST_FILE >> 20} MiB")
+            raise InputError(f"rules: {path} is not a regular file of at most {_LARGEST_FILE >> 20} MiB")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"rules: {error}") from None
@@ -192,19 +194,19 @@ def load_rules(path: Path, features: Sequence[str]) -> RuleSet:
         line = _line(text, f"[lists.{name}]", 0, "")
         if not _NAME.fullmatch(name) or name in known:
             raise InputError(
-                f"{path}:{line}: a list is named in lower-case letters, digits and _, unlike any feature or field: not {name!r}"
+                f"{path}:{line}: list name {name!r} must be lower-case (letters, digits, _) and differ from any feature or field"
             )
         if listed.key not in TEXT_FIELDS:
-            raise InputError(f"{path}:{line}: list {name}: key {listed.key!r} is none of {', '.join(TEXT_FIELDS)}")
+            raise InputError(f"{path}:{line}: list {name}: key {listed.key!r} must be one of {', '.join(TEXT_FIELDS)}")
         lists[name] = frozenset(listed.values) | _members(path, line, name, listed.file)
     if len(source.rules) > _MOST_RULES:
-        raise InputError(f"{path}: {len(source.rules):,} rules, at most {_MOST_RULES:,} are allowed")
+        raise InputError(f"{path}: the file has {len(source.rules):,} rules; at most {_MOST_RULES:,} are allowed")
     schema = {**known, **dict.fromkeys(source.lists, pl.Boolean)}
     seen: set[str] = set()
     for number, rule in enumerate(source.rules):
         line = _line(text, "[[rules]]", number, "id")
         if not _ID.fullmatch(rule.id) or rule.id in seen:
-            raise InputError(f"{path}:{line}: rule ids are letters, digits, _ . and -, each used once: {rule.id!r} is not")
+            raise InputError(f"{path}:{line}: rule id {rule.id!r} must be unique and have only letters, digits, _ . and -")
         seen.add(rule.id)
         if not rule.owner.strip():
             raise InputError(f"{path}:{_line(text, '[[rules]]', number, 'owner')}: rule {rule.id} needs an owner")
@@ -222,7 +224,7 @@ def _members(path: Path, line: int, name: str, file: str) -> frozenset[str]:
         raise InputError(f"{path}:{line}: list {name}: its file must be in the folder of the rules, not {file!r}")
     try:
         if not target.is_file() or target.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"{path}:{line}: list {name}: no regular file of at most {_LARGEST_FILE >> 20} MiB at {target}")
+            raise InputError(f"{path}:{line}: list {name}: not a regular file of at most {_LARGEST_FILE >> 20} MiB: {target}")
         return frozenset(entry.strip() for entry in target.read_text().splitlines() if entry.strip())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}:{line}: list {name}: {error}") from None
@@ -230,17 +232,17 @@ def _members(path: Path, line: int, name: str, file: str) -> frozenset[str]:
 
 def checked_condition(when: str) -> str:
     """
-    Return a condition written anew from what it was parsed to: what Polars evaluates is what was checked here.
+    Check a condition and return it regenerated from its parsed form, so that Polars evaluates exactly what was checked.
 
     Raises:
         InputError: if it is too long or too deep, or uses anything but comparisons, arithmetic and the allowed functions.
     """
     if len(when) > _LONGEST:
         raise InputError(
-            f"the condition has {len(when):,} characters, at most {_LONGEST:,} are allowed: use a list, or several rules"
+            f"the condition has {len(when):,} characters; at most {_LONGEST:,} are allowed: use a list or several rules"
         )
     if any(sign in when for sign in _REFUSED_SIGNS):  # the parser needs seconds for thousands of these
-        raise InputError(f"the condition uses what rules may not: {' '.join(_REFUSED_SIGNS)}. Functions are {_FUNCTIONS}")
+        raise InputError(f"rules may not use any of {' '.join(_REFUSED_SIGNS)}. Allowed functions: {_FUNCTIONS}")
     try:
         parsed = sqlglot.parse_one(when, read="postgres")
     except (SqlglotError, RecursionError) as error:
@@ -252,7 +254,8 @@ def checked_condition(when: str) -> str:
             if type(node) not in _ALLOWED:
                 used = type(node).__name__
                 raise InputError(
-                    f"the condition looks at more than the one transaction, or uses what rules may not: {used!r}. Functions are {_FUNCTIONS}"
+                    f"rules may not use {used!r}: it is unsupported or looks at more than one transaction. "
+                    f"Allowed functions: {_FUNCTIONS}"
                 )
             if isinstance(node, exp.Column) and node.table:
                 raise InputError(f"there is no table {node.table!r}: name a feature, field or list")
@@ -260,12 +263,12 @@ def checked_condition(when: str) -> str:
         if not level and count <= _MOST_PARTS:
             return parsed.sql(dialect="postgres")
     raise InputError(
-        f"the condition is nested deeper than {_DEEPEST} or has more than {_MOST_PARTS} parts: use a list, or several rules"
+        f"the condition is nested deeper than {_DEEPEST} or has more than {_MOST_PARTS} parts: use a list or several rules"
     )
 
 
 def _refused(when: str, schema: Mapping[str, Any]) -> str:
-    """Why a condition cannot be used; empty if it can."""
+    """Return why a condition cannot be used, or an empty string if it can."""
     try:
         condition = pl.sql_expr(checked_condition(when))
         if unknown := [name for name in condition.meta.root_names() if name not in schema]:
@@ -273,11 +276,11 @@ def _refused(when: str, schema: Mapping[str, Any]) -> str:
         frame = _tried(schema)
         whole = frame.select(condition.alias("held"))["held"]
         if whole.dtype != pl.Boolean:
-            return f"the condition gives {whole.dtype}, not true or false"
-        # what a rule says of a transaction must not depend on its neighbours in a batch
+            return f"the condition returns {whole.dtype}, not true or false"
+        # the result for a transaction must not depend on the other transactions in the batch
         single = pl.concat([frame[i : i + 1].select(condition.alias("held")) for i in range(len(frame))])["held"]
         if len(whole) != len(frame) or not whole.equals(single, null_equal=True):
-            return "the condition looks at more than the one transaction: use the windows of the features"
+            return "the condition looks at more than one transaction: use features with windows instead"
     except InputError as error:
         return str(error)
     except (*_POLARS_FAILURES, TypeError, ValueError) as error:
@@ -292,7 +295,7 @@ def _select(frame: pl.DataFrame, conditions: Sequence[pl.Expr]) -> npt.NDArray[n
 
 
 def _tried(schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Rows of all kinds: zero, negative, large and unknown values."""
+    """Return sample rows with zero, negative, large and unknown values."""
     rng = np.random.default_rng(0)
     columns: dict[str, pl.Series] = {}
     for name, kind in schema.items():
@@ -308,7 +311,7 @@ def _tried(schema: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _line(text: str, header: str, number: int, key: str) -> int:
-    """The line of a key in the n-th table of a header, or of the header itself; 1 if it is not to be found."""
+    """Return the line of a key in the n-th table with this header, or of the header itself without a key; 1 if not found."""
     found, at = -1, 1
     for line, words in enumerate(text.splitlines(), 1):
         if words.strip().startswith("["):
@@ -336,10 +339,10 @@ def _ms(day: dt.date) -> int:
 
 
 def numbers(values: npt.NDArray[Any]) -> pl.Series:
-    """A column of numbers [n]; NaN is unknown."""
+    """Return a Polars column of numbers [n]; NaN becomes NULL."""
     return pl.Series("", values.astype(np.float64), nan_to_null=True)
 
 
 def texts(values: Sequence[str | None]) -> pl.Series:
-    """A column of words."""
+    """Return a Polars column of texts; None becomes NULL."""
     return pl.Series("", values, pl.String)

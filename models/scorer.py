@@ -1,4 +1,4 @@
-"""From features to decisions: booster, calibration, novelty and policy, the same in replay and in the stream."""
+"""Turn features into decisions with booster, calibration, novelty and policy. Replay and the stream share this code."""
 
 from collections.abc import Callable, Sequence
 from enum import IntFlag
@@ -16,7 +16,7 @@ from models.novelty import novelty
 from models.policy import APPROVE, DECLINE, REVIEW
 
 if TYPE_CHECKING:
-    from models.rules import RuleSet  # Polars is loaded only where there are rules
+    from models.rules import RuleSet  # Polars is imported only if there are rules
 
 Text = Callable[[str], Sequence[str | None]]
 Matrix = npt.NDArray[np.float32]
@@ -30,11 +30,11 @@ NO_BUNDLE = "none"
 
 
 class Doubt(IntFlag):
-    """Why the score of a transaction is not to be relied on: a person looks, whatever the score and the rules say."""
+    """Reason not to rely on a score. The transaction is at least reviewed, whatever the score and the rules say."""
 
     UNPRICED = 1  # its currency has no exchange rate
-    LATE = 2  # its windows are not complete any more
-    REUSED = 4  # its id was used for something else
+    LATE = 2  # the event is late, so its windows are no longer complete
+    REUSED = 4  # the id was used before, for a different transaction
 
 
 DOUBT_CODES = {Doubt.UNPRICED: CURRENCY_UNKNOWN, Doubt.LATE: EVENT_LATE, Doubt.REUSED: ID_REUSED}
@@ -42,8 +42,11 @@ DOUBT_CODES = {Doubt.UNPRICED: CURRENCY_UNKNOWN, Doubt.LATE: EVENT_LATE, Doubt.R
 
 class Scores(Struct, frozen=True):
     """
-    Scores of n transactions. ``outcome`` int8 [n], of all, and ``by_score`` of the probability alone; ``probability`` NaN where the
-    model could not score; ``doubts`` uint8 [n] are bits of ``Doubt``; ``held`` bool [n, R] says which of R rules hold.
+    Scores of n transactions.
+
+    ``outcome`` int8 [n] is the overall outcome; ``by_score`` int8 [n] is the outcome by probability alone. ``probability`` is
+    NaN where the model could not score. ``doubts`` uint8 [n] are bits of ``Doubt``. ``held`` bool [n, R] marks which of the R
+    rules match.
     """
 
     bundle: str
@@ -57,16 +60,16 @@ class Scores(Struct, frozen=True):
     held: npt.NDArray[np.bool_]
 
     def rows(self, index: Any) -> "Scores":
-        """Some of the transactions, by slice, mask or indices."""
+        """Return the scores of some transactions, selected by slice, mask or indices."""
         return Scores(self.bundle, self.rules, *(getattr(self, name)[index] for name in self.__struct_fields__[2:]))
 
     def hits(self, i: int) -> tuple[str, ...]:
-        """The ids of the rules that hold for transaction i."""
+        """Return the ids of the rules that match transaction i."""
         return tuple(self.rules[rule] for rule in np.flatnonzero(self.held[i]))
 
 
 def doubts_of(columns: TransactionColumns) -> npt.NDArray[np.uint8]:
-    """Bits of ``Doubt`` of n transactions, uint8 [n]."""
+    """Return the ``Doubt`` bits of n transactions, uint8 [n]."""
     doubts = np.where(columns.amount == UNKNOWN_AMOUNT, int(Doubt.UNPRICED), 0)
     doubts |= np.where(columns.has(Mark.LATE), int(Doubt.LATE), 0)
     doubts |= np.where(columns.has(Mark.REUSED), int(Doubt.REUSED), 0)
@@ -74,7 +77,7 @@ def doubts_of(columns: TransactionColumns) -> npt.NDArray[np.uint8]:
 
 
 def score(bundle: Bundle, X: Matrix, doubts: npt.NDArray[np.uint8]) -> Scores:
-    """Score X float32 [n, F]; what is in doubt (uint8 [n], bits of ``Doubt``) is at least a review."""
+    """Score X, float32 [n, F]. Transactions with ``doubts`` (uint8 [n], bits of ``Doubt``) are at least reviewed."""
     margin = np.atleast_1d(bundle.booster.inplace_predict(X, predict_type="margin", validate_features=False))
     probability = bundle.calibration.probability(margin)
     unusual = novelty(bundle.forest, X)
@@ -94,14 +97,14 @@ def score(bundle: Bundle, X: Matrix, doubts: npt.NDArray[np.uint8]) -> Scores:
 
 
 class Decider(Struct, frozen=True):
-    """What decides: a bundle, and rules beside it."""
+    """Decides transactions with a bundle and, optionally, rules."""
 
     bundle: Bundle | None
     rules: "RuleSet | None" = None
 
     @property
     def version(self) -> str:
-        """Of the bundle, and of the rules behind a plus sign; ``none`` for no bundle."""
+        """Version of the bundle, or ``none`` without one; with rules, followed by a plus sign and the version of the rules."""
         version = self.bundle.version if self.bundle else NO_BUNDLE
         return f"{version}+{self.rules.version}" if self.rules else version
 
@@ -114,8 +117,10 @@ class Decider(Struct, frozen=True):
         failed: Callable[[int], None] | None = None,
     ) -> Scores:
         """
-        Scores of X float32 [n, F], after the rules. ``failed`` is told of how many transactions the model could not score, from
-        within the exception's handling; without it the exception is raised.
+        Score X, float32 [n, F], and apply the rules.
+
+        If transactions cannot be scored, ``failed`` is called with their number, inside the exception handler if there was an
+        exception. Without ``failed``, the exception is raised.
         """
         doubts = doubts_of(columns)
         scores = self._scored(X, doubts, failed)
@@ -123,7 +128,7 @@ class Decider(Struct, frozen=True):
             return scores
         try:
             return apply_rules(self.rules, scores, columns.event_time, names, X, text)
-        except Exception:  # a rule that fails is disabled: this is something else, and a person decides
+        except Exception:  # not a failed rule, which would be disabled: review all transactions
             if failed is None:
                 raise
             if scores.bundle != NO_BUNDLE:
@@ -137,7 +142,7 @@ class Decider(Struct, frozen=True):
             return unscored(doubts)
         try:
             return score(self.bundle, X, doubts)
-        except Exception:  # whatever it is, the transactions must be decided: by a person
+        except Exception:  # whatever the error, the transactions must be decided: review all
             if failed is None:
                 raise
             failed(len(X))
@@ -145,7 +150,7 @@ class Decider(Struct, frozen=True):
 
 
 def unscored(doubts: npt.NDArray[np.uint8]) -> Scores:
-    """Scores for n transactions when the model cannot score: every one goes to review. ``doubts`` is uint8 [n]."""
+    """Return scores for n transactions that the model cannot score: all go to review. ``doubts`` is uint8 [n]."""
     n = len(doubts)
     nothing = np.full(n, np.nan)
     review = np.full(n, REVIEW, np.int8)
@@ -155,7 +160,11 @@ def unscored(doubts: npt.NDArray[np.uint8]) -> Scores:
 def apply_rules(
     rules: "RuleSet", scores: Scores, event_time: npt.NDArray[np.int64], names: tuple[str, ...], X: Matrix, text: Text
 ) -> Scores:
-    """Scores after the rules. ``names`` are those of the columns of X float32 [n, F]; ``text`` gives a field of the transactions by name."""
+    """
+    Return the scores after applying the rules.
+
+    ``names`` are the names of the columns of X, float32 [n, F]. ``text`` returns a text field of the transactions by name.
+    """
     from models.rules import numbers, texts
 
     places = {name: place for place, name in enumerate(names)}
@@ -171,7 +180,7 @@ def apply_rules(
 
 
 def reason_codes(scores: Scores, i: int) -> tuple[str, ...]:
-    """Why transaction i has its outcome. The features behind a score are explained later, for alerts only."""
+    """Return the reason codes of transaction i. The features behind a score are explained later, and only for alerts."""
     codes = [RULE] if scores.held[i].any() else []
     codes += [code for doubt, code in DOUBT_CODES.items() if scores.doubts[i] & doubt]
     if scores.bundle == NO_BUNDLE:
@@ -184,12 +193,12 @@ def reason_codes(scores: Scores, i: int) -> tuple[str, ...]:
 
 
 def expected_losses(probability: Floats, amount: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Probability of fraud times the amount, minor units; the whole amount where there is no probability. int64 [n]."""
+    """Return probability times amount in minor units, int64 [n]; the whole amount where there is no probability."""
     return np.where(np.isnan(probability), amount, np.rint(probability * amount)).astype(np.int64)
 
 
 def decisions(transactions: Sequence[Transaction], scores: Scores) -> list[Decision]:
-    """The decision messages of n transactions."""
+    """Return the decision messages of n transactions."""
     codes: list[tuple[str, ...]] = [()] * len(transactions)
     hits: list[tuple[str, ...]] = [()] * len(transactions)
     for i in np.flatnonzero((scores.outcome != APPROVE) | scores.novel | scores.held.any(axis=1)):
@@ -220,7 +229,7 @@ def alert(
     transaction: Transaction, decided: Decision, names: tuple[str, ...], x: npt.NDArray[np.float32], spec: FeatureSpec,
     recent: tuple[RecentTransaction, ...],
 ) -> Alert:  # fmt: skip
-    """The alert message of a flagged decision; ``x`` float32 [F] are its features."""
+    """Return the alert message of a flagged decision. ``x`` float32 [F] holds its features."""
     return Alert(
         alert_id=alert_id(transaction),
         transaction=transaction,

@@ -23,8 +23,9 @@ from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
 from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, reason_codes
 from training.data.checks import check_fit
+from training.data.conform import SCHEMA
 from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
-from training.data.readers import SCHEMA, TransactionFile, messages_of, read_labels
+from training.data.readers import TransactionFile, messages_of, read_labels
 from training.evaluation.measures import evaluate
 
 Progress = Callable[[int], None]

@@ -1,12 +1,14 @@
 """Training of a bundle from a history: features, booster, calibration, thresholds, novelty, and evaluation on later data."""
 
-import hashlib
 import importlib.metadata
 import io
+import math
 import os
 import platform
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -25,8 +27,8 @@ from models.attribution import contributions
 from models.bundles.bundle import Reference, save_bundle
 from models.bundles.metrics import BundleMetrics, CalibrationRecord, DataRecord, PeriodRecord, TrainingRecord
 from models.calibration import (
-    METHODS,
     Calibration,
+    CalibrationMethod,
     best_calibration,
     calibration_error,
     compare_calibrations,
@@ -40,10 +42,10 @@ from models.features.state import FOREVER
 from models.novelty import Forest, fit_forest, novelty
 from models.policy import Policy, cheapest_budget, fit_policy
 from training.data.dataset import Dataset, features_of, load_dataset
-from training.data.readers import TransactionFile, messages_of
+from training.data.readers import TransactionFile, files_digest, messages_of
 from training.evaluation.measures import evaluate
 from training.maturity import reported_share
-from training.progress import Progress
+from training.progress import NoProgress, Progress
 from training.splits import Split, split_by_time
 
 Mask = npt.NDArray[np.bool_]
@@ -65,7 +67,6 @@ BOOSTER = {
     "colsample_bytree": 0.6,
 }
 ROUNDS = 200
-IMBALANCE = ("none", "weighted", "root-weighted", "undersampled")
 _LEGITIMATE_FOR_A_FRAUD = 20  # legitimate transactions that undersampling keeps for each fraud
 # Features that ``monotone`` constrains: more known fraud at a merchant or card never lowers the score
 _RISING = frozenset(
@@ -73,21 +74,39 @@ _RISING = frozenset(
 )
 
 
+class Imbalance(StrEnum):
+    """How training deals with frauds being rare."""
+
+    NONE = "none"
+    WEIGHTED = "weighted"
+    ROOT_WEIGHTED = "root-weighted"
+    UNDERSAMPLED = "undersampled"
+
+
+class CalibrationChoice(StrEnum):
+    """A calibration method, or the one with the best Brier score."""
+
+    AUTO = "auto"
+    SIGMOID = "sigmoid"
+    ISOTONIC = "isotonic"
+    NONE = "none"
+
+
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """
     Settings chosen before a model sees data. They are recorded in the model's metrics.
 
     ``booster`` overrides ``BOOSTER``. ``monotone`` guarantees that more known frauds never lower a score, for those who must
-    promise it; it is off by default, because it costs average precision (docs/models.md). ``imbalance`` is one of ``IMBALANCE``.
-    ``calibration`` is a calibration method, or ``auto`` for the best one by Brier score. ``review_cost`` (minor units) sets the
+    promise it; it is off by default, because it costs average precision (docs/models.md).
+    ``review_cost`` (minor units) sets the
     alert budget by cost instead of capacity.
     """
 
     booster: dict[str, float] = {}
     rounds: Annotated[int, Meta(ge=1, le=10_000)] = ROUNDS
-    imbalance: str = "none"
+    imbalance: Imbalance = Imbalance.NONE
     monotone: bool = False
-    calibration: str = "auto"
+    calibration: CalibrationChoice = CalibrationChoice.AUTO
     novel_share: Annotated[float, Meta(ge=0, le=1)] = NOVEL_SHARE
     review_cost: Annotated[float, Meta(gt=0)] | None = None
 
@@ -110,24 +129,27 @@ def load_recipe(path: Path) -> Recipe:
         InputError: if the file cannot be read or is not a valid recipe.
     """
     try:
-        recipe = msgspec.json.decode(path.read_bytes(), type=Recipe, strict=True)
+        return msgspec.json.decode(path.read_bytes(), type=Recipe, strict=True)
     except OSError as error:
         raise InputError(f"--recipe: {error}") from None
     except msgspec.MsgspecError as error:
         raise InputError(f"--recipe {path} is not a valid recipe: {error}; create one with `whyflag tune`") from None
-    if recipe.imbalance not in IMBALANCE or recipe.calibration not in ("auto", *METHODS):
-        raise InputError(
-            f"--recipe {path}: imbalance must be one of {', '.join(IMBALANCE)}; calibration one of auto, {', '.join(METHODS)}"
-        )
-    return recipe
+
+
+class OutOfTime(Exception):
+    """Training was stopped because its time is up."""
 
 
 class _Rounds(xgb.callback.TrainingCallback):
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    """Reports each round, and stops training at a deadline (``time.monotonic``)."""
+
+    def __init__(self, progress: Progress, deadline: float) -> None:
+        self._progress, self._deadline = progress, deadline
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
         self._progress.advance(1)
+        if monotonic() > self._deadline:
+            raise OutOfTime
         return False
 
 
@@ -162,7 +184,7 @@ def load_history(
     split = split_by_time(time, label_delay_ms)
     progress.stage("features", len(time))
     X, duplicate = features_of(dataset, spec, progress.advance, path=source.path)
-    digests = {"transactions": file_digest(source.path), **({"labels": file_digest(labels)} if labels else {})}
+    digests = {"transactions": source.digest, **({"labels": files_digest(labels)} if labels else {})}
     return History(dataset, X, ~duplicate, split, digests)
 
 
@@ -196,7 +218,8 @@ def train(
     frauds = reports < FOREVER
     known = reported_share(time[later], time[frauds], reports[frauds], split.test_begin)
     compared = compare_calibrations(margin, known_then, known)
-    method = best_calibration(compared) if recipe.calibration == "auto" else recipe.calibration
+    chosen = recipe.calibration
+    method = best_calibration(compared) if chosen is CalibrationChoice.AUTO else CalibrationMethod(chosen.value)
     calibration = fit_calibration(margin, known_then, method, known)
     unusual, probability = novelty(forest, X[later]), calibration.probability(margin)
     budget = float(alerts_per_day)
@@ -290,16 +313,16 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fit_booster(
-    X: Matrix, y: Mask, spec: FeatureSpec, recipe: Recipe, seed: int, progress: Progress | None = None
+    X: Matrix, y: Mask, spec: FeatureSpec, recipe: Recipe, seed: int, progress: Progress | None = None, deadline: float = math.inf
 ) -> xgb.Booster:
-    """Train gradient-boosted trees on X float32 [n, F] and y bool [n]."""
+    """
+    Train gradient-boosted trees on X float32 [n, F] and y bool [n].
+
+    Raises:
+        InputError: if XGBoost rejects the recipe's settings.
+        OutOfTime: if ``time.monotonic()`` passes ``deadline`` before the last round.
+    """
     parameters: dict[str, Any] = {**BOOSTER, **recipe.booster, "seed": seed, "nthread": os.cpu_count() or 1}
     if "max_depth" in parameters:
         parameters["max_depth"] = int(parameters["max_depth"])
@@ -307,18 +330,18 @@ def fit_booster(
         features = [feature for entity in spec.entities for feature in entity.features]
         parameters["monotone_constraints"] = tuple(int(op_of(feature) in _RISING) for feature in features)
     legitimate = float((~y).sum()) / max(float(y.sum()), 1.0)
-    if recipe.imbalance == "weighted":
+    if recipe.imbalance is Imbalance.WEIGHTED:
         parameters["scale_pos_weight"] = legitimate
-    elif recipe.imbalance == "root-weighted":
+    elif recipe.imbalance is Imbalance.ROOT_WEIGHTED:
         parameters["scale_pos_weight"] = legitimate**0.5
-    elif recipe.imbalance == "undersampled":
+    elif recipe.imbalance is Imbalance.UNDERSAMPLED:
         others = np.flatnonzero(~y)
         kept = np.random.default_rng(seed).choice(others, min(len(others), _LEGITIMATE_FOR_A_FRAUD * int(y.sum())), replace=False)
         chosen = np.sort(np.concatenate([np.flatnonzero(y), kept]))
         X, y = X[chosen], y[chosen]
     data = xgb.DMatrix(X, label=y, feature_names=list(spec.feature_names))
     try:
-        return xgb.train(parameters, data, recipe.rounds, callbacks=[_Rounds(progress)] if progress else None)
+        return xgb.train(parameters, data, recipe.rounds, callbacks=[_Rounds(progress or NoProgress(), deadline)])
     except xgb.core.XGBoostError as error:
         lines = str(error).splitlines()
         raise InputError(

@@ -10,17 +10,35 @@ from typing import Any
 
 import numpy as np
 import optuna
-from msgspec import Struct, structs
+from msgspec import Struct
 from sklearn.metrics import average_precision_score
 
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from models.features.spec import FeatureSpec
 from training.progress import Progress
-from training.train import BOOSTER, IMBALANCE, ROUNDS, History, Recipe, fit_booster, margins
+from training.train import BOOSTER, ROUNDS, History, Imbalance, OutOfTime, Recipe, fit_booster, margins
 
 FOLDS = 3
 _VALIDATION_SHARE = 0.2  # of the training period, for each fold
+
+
+_SPACE: dict[str, optuna.distributions.BaseDistribution] = {
+    "eta": optuna.distributions.FloatDistribution(0.02, 0.3, log=True),
+    "max_depth": optuna.distributions.IntDistribution(3, 9),
+    "min_child_weight": optuna.distributions.FloatDistribution(1, 30, log=True),
+    "subsample": optuna.distributions.FloatDistribution(0.5, 1.0),
+    "colsample_bytree": optuna.distributions.FloatDistribution(0.3, 1.0),
+    "reg_lambda": optuna.distributions.FloatDistribution(0.1, 30, log=True),
+    "rounds": optuna.distributions.IntDistribution(80, 400, step=20),
+    "imbalance": optuna.distributions.CategoricalDistribution([way.value for way in Imbalance]),
+}
+_DEFAULT = {
+    **{name: BOOSTER[name] for name in ("eta", "max_depth", "min_child_weight", "subsample", "colsample_bytree")},
+    "reg_lambda": 1.0,
+    "rounds": ROUNDS,
+    "imbalance": Imbalance.NONE.value,
+}
 
 
 class Fold(Struct, frozen=True):
@@ -38,7 +56,7 @@ class Tuned(Struct, frozen=True):
     recipe: Recipe
     average_precision: float
     default_average_precision: float
-    imbalance: dict[str, float]
+    imbalance: dict[Imbalance, float]
     trials: list[dict[str, Any]]
 
 
@@ -69,12 +87,17 @@ def folds_of(history: History, label_delay_ms: int) -> list[Fold]:
 
 
 def average_precision(
-    history: History, spec: FeatureSpec, folds: list[Fold], recipe: Recipe, seed: int, trial: Any = None
+    history: History, spec: FeatureSpec, folds: list[Fold], recipe: Recipe, seed: int, deadline: float, trial: Any = None
 ) -> float:
-    """Return the mean average precision of a recipe over the folds. An Optuna trial that falls behind is pruned."""
+    """
+    Return the mean average precision of a recipe over the folds. An Optuna trial that falls behind is pruned.
+
+    Raises:
+        OutOfTime: if ``time.monotonic()`` passes ``deadline`` before the last fold is measured.
+    """
     found: list[float] = []
     for step, fold in enumerate(folds):
-        booster = fit_booster(history.X[fold.train], fold.known, spec, recipe, seed)
+        booster = fit_booster(history.X[fold.train], fold.known, spec, recipe, seed, deadline=deadline)
         found.append(float(average_precision_score(fold.fraud, margins(booster, history.X[fold.validate]))))
         if trial is not None:
             trial.report(float(np.mean(found)), step)
@@ -83,22 +106,67 @@ def average_precision(
     return float(np.mean(found))
 
 
+def compare_imbalance(
+    history: History, spec: FeatureSpec, folds: list[Fold], seed: int, deadline: float, progress: Progress
+) -> dict[Imbalance, float]:
+    """
+    Return the mean average precision of the default recipe with each way to handle imbalance that there was time to measure.
+
+    Raises:
+        InputError: if there was no time for the default recipe itself.
+    """
+    progress.stage("imbalance", len(Imbalance))
+    compared: dict[Imbalance, float] = {}
+    for way in Imbalance:
+        try:
+            compared[way] = average_precision(history, spec, folds, Recipe(imbalance=way), seed, deadline)
+        except OutOfTime:
+            break
+        progress.advance(1)
+    if Imbalance.NONE not in compared:
+        raise InputError("the time was up before the default recipe was measured: allow more --minutes, or give less history")
+    return compared
+
+
 def tune(
     history: History, spec: FeatureSpec, *, label_delay_ms: int, trials: int, seconds: float, seed: int, progress: Progress
 ) -> Tuned:
     """
     Search for the best recipe until the budget of trials or of seconds is spent. The first trial is the default recipe.
 
+    A trial that is under way when the time is up is given up.
+
     Raises:
-        InputError: if the history is too short or has too few frauds.
+        InputError: if the history is too short, has too few frauds, or the time does not suffice for the default recipe.
     """
-    began = time.monotonic()
+    deadline = time.monotonic() + seconds
     folds = folds_of(history, label_delay_ms)
-    progress.stage("imbalance", len(IMBALANCE))
-    compared = {}
-    for way in IMBALANCE:
-        compared[way] = round(average_precision(history, spec, folds, Recipe(imbalance=way), seed), 4)
+    compared = compare_imbalance(history, spec, folds, seed, deadline, progress)
+    study = _study(seed, compared[Imbalance.NONE])
+    progress.stage("tuning", trials)
+    progress.advance(1)
+    while len(study.trials) < trials and time.monotonic() < deadline:
+        trial = study.ask(_SPACE)
+        try:
+            study.tell(trial, average_precision(history, spec, folds, _recipe(trial.params), seed, deadline, trial))
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except OutOfTime:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
         progress.advance(1)
+    return Tuned(
+        recipe=_recipe(study.best_params),
+        average_precision=round(float(study.best_value), 4),
+        default_average_precision=round(compared[Imbalance.NONE], 4),
+        imbalance={way: round(value, 4) for way, value in compared.items()},
+        trials=[
+            {"state": trial.state.name.lower(), "average_precision": trial.value, **trial.params} for trial in study.get_trials()
+        ],
+    )
+
+
+def _study(seed: int, default_value: float) -> optuna.Study:
+    """Return a study whose first trial is the default recipe, measured already."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -107,35 +175,11 @@ def tune(
             sampler=optuna.samplers.TPESampler(seed=seed),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
         )
-    default = {name: BOOSTER[name] for name in ("eta", "max_depth", "min_child_weight", "subsample", "colsample_bytree")}
-    study.enqueue_trial({**default, "reg_lambda": 1.0, "rounds": ROUNDS, "imbalance": "none"})
+        study.add_trial(optuna.trial.create_trial(params=_DEFAULT, distributions=_SPACE, value=default_value))
+    return study
 
-    def objective(trial: optuna.Trial) -> float:
-        recipe = Recipe(
-            booster={
-                "eta": trial.suggest_float("eta", 0.02, 0.3, log=True),
-                "max_depth": trial.suggest_int("max_depth", 3, 9),
-                "min_child_weight": trial.suggest_float("min_child_weight", 1, 30, log=True),
-                "subsample": trial.suggest_float("subsample", 0.5, 1.0),
-                "colsample_bytree": trial.suggest_float("colsample_bytree", 0.3, 1.0),
-                "reg_lambda": trial.suggest_float("reg_lambda", 0.1, 30, log=True),
-            },
-            rounds=trial.suggest_int("rounds", 80, 400, step=20),
-            imbalance=trial.suggest_categorical("imbalance", IMBALANCE),
-        )
-        return average_precision(history, spec, folds, recipe, seed, trial)
 
-    progress.stage("tuning", trials)
-    left = max(seconds - (time.monotonic() - began), 0.01)  # at least one trial runs: Optuna finishes a trial it has begun
-    study.optimize(objective, n_trials=trials, timeout=left, callbacks=[lambda *_: progress.advance(1)])
-    best = dict(study.best_params)
-    rounds, imbalance = int(best.pop("rounds")), str(best.pop("imbalance"))
-    return Tuned(
-        recipe=structs.replace(Recipe(), booster=best, rounds=rounds, imbalance=imbalance),
-        average_precision=round(float(study.best_value), 4),
-        default_average_precision=compared["none"],
-        imbalance=compared,
-        trials=[
-            {"state": trial.state.name.lower(), "average_precision": trial.value, **trial.params} for trial in study.get_trials()
-        ],
-    )
+def _recipe(parameters: dict[str, Any]) -> Recipe:
+    """Return the recipe of a trial's parameters."""
+    booster = {name: value for name, value in parameters.items() if name not in ("rounds", "imbalance")}
+    return Recipe(booster=booster, rounds=parameters["rounds"], imbalance=Imbalance(parameters["imbalance"]))

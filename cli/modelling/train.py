@@ -48,7 +48,7 @@ def command(
     from models.policy import parse_budget
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
-    from training.train import Recipe, budget_missed, load_recipe, train
+    from training.train import CalibrationChoice, Recipe, budget_missed, load_recipe, train
 
     settings = read_settings()
     spec_of(spec_name, currency or "EUR")
@@ -66,7 +66,11 @@ def command(
         currency = currency_of(source)
         source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     cost = None if review_cost is None else review_cost * 10 ** exponent(currency)
-    given = {"calibration": calibration, "novel_share": novel_share, "review_cost": cost}
+    given = {
+        "calibration": CalibrationChoice(calibration) if calibration else None,
+        "novel_share": novel_share,
+        "review_cost": cost,
+    }
     chosen = structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
     with stages() as progress:
         version, metrics = train(

@@ -15,7 +15,13 @@ from cli.progress import stages
 @click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
 @click.option("--currency", default=None, help="Currency of amounts in features. [default: the first transaction's]")
 @click.option("--trials", type=click.IntRange(1), default=40, show_default=True, help="Maximum number of trials.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=15, show_default=True, help="Time limit.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=15,
+    show_default=True,
+    help="Time limit of the search, after the file is read.",
+)
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="JSON file for the recipe.")
 @click.option("--study", type=click.Path(path_type=Path, dir_okay=False), help="JSON file for the results of all trials.")

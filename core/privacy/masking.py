@@ -1,12 +1,12 @@
 """
-Make messages private: the one place that decides what becomes of card numbers and personal data.
+Tokenise or mask card numbers and personal data in messages. This module alone decides how each field is protected.
 
-The stream, file readers, ``produce``, the console's notes and dead letters all call ``Privacy``. An identifier that holds a card
-number, an e-mail address or a social security number becomes a keyed token: distinct identifiers stay distinct, equal ones still
-join, and nobody without the key can go back. In free text the same things are masked. PCI DSS 3.4 allows the last four digits of a
-card number to be shown.
+The stream, the file readers, ``produce``, the console's notes and the dead letters all use this module. An identifier that
+contains a card number, an e-mail address or a social security number is replaced with a keyed token. Different identifiers
+get different tokens, equal identifiers get equal tokens, and a token cannot be reversed without the key. In free text, the
+same data is masked. PCI DSS 3.4 allows the last four digits of a card number to be shown.
 
-A card number (PAN) is 12 to 19 digits that pass the Luhn check (ISO/IEC 7812-1, annex B), whatever separates the digits.
+A card number (PAN) is 12 to 19 digits, with or without separators, that pass the Luhn check (ISO/IEC 7812-1, annex B).
 """
 
 import hashlib
@@ -20,18 +20,18 @@ from typing import Final
 from core.errors import MissingKeyError
 from core.privacy.sensitive import holds_sensitive, mask
 
-# The hash in a token is written in letters. So a token holds no card number, and a second pass leaves it unchanged.
+# The hash in a token is encoded in letters, so that a token contains no card number and a second pass leaves it unchanged.
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
-_ESCAPES = re.compile(r'(\\[untrbf"\\])|\\')  # escapes of JSON, and backslashes that begin none
+_ESCAPES = re.compile(r'(\\[untrbf"\\])|\\')  # JSON escapes, and backslashes that start no escape
 _LONGEST_ESCAPE = 6  # characters of \\uXXXX
-_LOOKAHEAD = 256  # what is scanned behind a cut, so that a number of ordinary length is masked whole
-_SHORTEST_CARD = 12  # digits; fewer are no card number, and their last four must not be shown
+_LOOKAHEAD = 256  # characters scanned beyond a cut, so that a number of ordinary length is masked completely
+_SHORTEST_CARD = 12  # digits; a shorter number is not a card number, so its last four digits must not be shown
 
 
 class FieldKind(Enum):
-    """How a field is made private."""
+    """How a field is protected."""
 
-    CARD = auto()  # the card's identifier: a card number however it is written becomes the same token
+    CARD = auto()  # the card's identifier: every notation of a card number gets the same token
     IDENTIFIER = auto()
     ADDRESS = auto()  # an IP address
     TEXT = auto()
@@ -51,28 +51,29 @@ FIELD_KINDS: Final = {
 OUTSIDER_FIELDS: Final = tuple(field for field in FIELD_KINDS if field not in ("note", "typology"))
 
 
-# Characters that a text may have: a mask may be longer than what it hides.
+# Maximum lengths of texts, in characters. A masked text is cut to its limit, because a mask may be longer than the text it
+# replaces.
 TEXT_LIMITS: Final = {"merchant_name": 512, "memo": 512, "note": 2000, "typology": 64}
 
 
 class Privacy:
-    """Makes values private under one key."""
+    """Tokenises and masks values with one key."""
 
     def __init__(self, key: bytes = b"") -> None:
-        """Without a key identifiers cannot become tokens: the first one that must raises ``MissingKeyError``."""
+        """Without a key, the first identifier that must be tokenised raises ``MissingKeyError``."""
         self._key = key
 
     @property
     def fingerprint(self) -> str:
-        """Tells keys apart without giving them away: 16 hexadecimal digits, empty without a key."""
+        """Identifier of the key that does not reveal it: 16 hexadecimal digits, or empty without a key."""
         return hmac.new(self._key, b"whyflag key fingerprint", hashlib.sha256).hexdigest()[:16] if self._key else ""
 
     def private(self, field: str, value: str) -> str:
         """
-        The value of a message's field without card numbers and personal data.
+        Return a field's value with card numbers and personal data tokenised or masked.
 
         Raises:
-            MissingKeyError: if an identifier must become a token and there is no key.
+            MissingKeyError: if an identifier must be tokenised and there is no key.
         """
         kind = FIELD_KINDS[field]
         value = without_controls(value)
@@ -83,13 +84,13 @@ class Privacy:
         return self.token(field, value)
 
     def text(self, value: str) -> str:
-        """Free text without card numbers, personal data and control characters."""
+        """Return free text with card numbers and personal data masked and control characters removed."""
         return self.private("memo", value)
 
     def token(self, field: str, value: str) -> str:
         """
-        Return the token of an identifier: ``id_`` and 24 letters; of a card that holds a card number ``pan_``, 24 letters, ``_`` and its
-        last four digits.
+        Return the token of an identifier: ``id_`` and 24 letters. The token of a card identifier with at least 12 digits is
+        ``pan_``, 24 letters, ``_`` and the last four digits.
 
         Raises:
             MissingKeyError: if there is no key.
@@ -97,7 +98,7 @@ class Privacy:
         digits = "".join(str(unicodedata.decimal(one)) for one in value if unicodedata.decimal(one, None) is not None)
         if FIELD_KINDS[field] is not FieldKind.CARD or len(digits) < _SHORTEST_CARD:
             return self._keyed("id", value)
-        is_number = not any(one.isalpha() for one in value)  # digits and separators only: however written, the same card
+        is_number = not any(one.isalpha() for one in value)  # digits and separators only: hash the digits
         return f"{self._keyed('pan', digits if is_number else value)}_{digits[-4:]}"
 
     def _keyed(self, prefix: str, value: str) -> str:
@@ -114,21 +115,21 @@ WITHOUT_KEY: Final = Privacy()
 
 
 def without_controls(text: str) -> str:
-    """A text without control characters and lone surrogates, which stores refuse; tabs and line breaks stay."""
+    """Return a text without control characters and lone surrogates, which databases reject. Tabs and line breaks stay."""
     if text.isprintable():
         return text
     return "".join(one for one in text if one in "\t\n" or unicodedata.category(one) not in ("Cc", "Cs"))
 
 
 def mask_start(text: str, kept: int) -> str:
-    """At most ``kept`` characters of a text, masked. What the cut would split is masked whole."""
+    """Return at most ``kept`` characters from the start of a text, masked. A number that crosses the cut is masked completely."""
     return mask(text[: kept + _LOOKAHEAD])[:kept]
 
 
 def mask_bytes(raw: bytes, kept: int) -> bytes:
     """
-    At most ``kept`` bytes of a record, masked, for dead letters. JSON escapes are resolved first, so that they hide
-    nothing; bytes that are not UTF-8 become the replacement character.
+    Return at most ``kept`` bytes from the start of a record, masked, for dead letters. JSON escapes are decoded first, so
+    that they cannot hide anything. Invalid UTF-8 becomes the replacement character.
     """
     start = raw[: kept + _LOOKAHEAD]
     escaped = b"\\" in start

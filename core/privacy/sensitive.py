@@ -1,9 +1,9 @@
 """
 Find card numbers, e-mail addresses and US social security numbers in text, in one linear pass.
 
-Each character is first reduced to a class: a digit by its NFKC form, a separator, an invisible character, a letter. So full-width
-digits, no-break spaces and zero-width characters between digits hide nothing. The pass itself is compiled, because the text may
-come from an attacker who wants it to be slow.
+Each character is first mapped to a class, such as digit (by its NFKC form), separator, invisible character or letter.
+Full-width digits, no-break spaces and zero-width characters between digits therefore cannot hide a number. The pass is
+compiled, because an attacker may send text that is meant to be slow to scan.
 """
 
 import unicodedata
@@ -17,17 +17,18 @@ Codes = npt.NDArray[np.uint8]
 Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
 
-# Classes 0 to 9 are digits; class ``_TWO_DIGITS`` + n is one character whose NFKC form is the two-digit number n, such as "⑫".
+# Classes 0 to 9 are digits. Class ``_TWO_DIGITS`` + n is a single character whose NFKC form is the two-digit number n, such
+# as "⑫".
 _LETTER, _SEPARATOR, _INVISIBLE, _AT, _DOT, _MAIL_SIGN, _TWO_DIGITS = 10, 11, 12, 13, 14, 15, 20
 _TABLE_SIZE = 0x20000  # the table covers these code points; later ones are letters (ideographs), or invisible from ``_TAGS`` on
 _TAGS = 0xE0000
 _SHORTEST, _LONGEST = 12, 19  # digits of a card number, ISO/IEC 7812-1
-_GAP = 4  # visible separators between two groups of digits of one number
+_GAP = 4  # most visible separators between two digit groups of one number
 _DOMAIN = 255  # longest domain of an e-mail address, RFC 5321
 
 
-# By kind of span: a card number (its last four digits and a bracket follow), an e-mail address, a social security number, several
-# that overlap.
+# Indexed by kind of span: card number (the last four digits and a closing bracket are appended), e-mail address, social security
+# number, overlapping spans.
 _MASK_TEXTS = (b"[card ending ", b"[e-mail address]", b"[social security number]", b"[masked]")
 _MASK_LENGTHS = np.array([len(text) for text in _MASK_TEXTS], np.int64)
 _MASKS = np.array([list(text.ljust(24)) for text in _MASK_TEXTS], np.uint8)
@@ -35,9 +36,10 @@ _MASKS = np.array([list(text.ljust(24)) for text in _MASK_TEXTS], np.uint8)
 
 def _luhn_sums() -> npt.NDArray[np.uint8]:
     """
-    The next pair of Luhn sums, uint8 [2, 160, 10]: by the parity of the digit's place, the pair so far and the digit.
+    Return the next pair of Luhn sums, uint8 [2, 160, 10], by parity of the digit's position, current pair and digit.
 
-    A pair packs two sums modulo 10: the lower four bits for numbers whose last digit has an even place, the upper four for odd.
+    A pair packs two sums modulo 10: the lower four bits for numbers whose last digit is at an even position, the upper four
+    for odd.
     """
     table = np.zeros((2, 160, 10), np.uint8)
     for parity in (0, 1):
@@ -51,8 +53,9 @@ def _luhn_sums() -> npt.NDArray[np.uint8]:
 
 
 _LUHN_SUMS = _luhn_sums()
-_NO_END = np.uint8(0xFF)  # equals no pair of Luhn sums
-# One byte for each number of digits, 12 in the lowest: the half of a pair that counts, by the parity of the place of the first digit.
+_NO_END = np.uint8(0xFF)  # marks a position where no group ends; differs from every pair of Luhn sums
+# Masks that select the relevant half of each pair, indexed by the parity of the first digit's position. Each byte stands for one
+# length of a number; the lowest byte stands for 12 digits.
 _LUHN_HALVES = np.array([0x0FF00FF00FF00FF0, 0xF00FF00FF00FF00F], np.uint64)
 _EACH_BYTE, _LOW_BITS, _GATHER = np.uint64(0x0101010101010101), np.uint64(0x7F7F7F7F7F7F7F7F), np.uint64(0x0102040810204080)
 _ONE_BYTE, _SEVEN_BYTES, _SEVEN = np.uint64(8), np.uint64(56), np.uint64(7)
@@ -63,7 +66,7 @@ def _class_of(character: str) -> int:
     category = unicodedata.category(character)
     if category[0] == "L":
         return _LETTER
-    if category in ("Cn", "Co"):  # not assigned: no digit, no letter
+    if category in ("Cn", "Co"):  # unassigned or private use: neither a digit nor a letter
         return _SEPARATOR
     if category in ("Mn", "Me", "Cf", "Cs") or (category == "Cc" and not character.isspace()):
         return _INVISIBLE
@@ -86,7 +89,7 @@ def _table() -> Codes:
 
 
 def _codes(text: str) -> Codes:
-    """The class of each character, uint8 [len(text)]."""
+    """Return the class of each character, uint8 [len(text)]."""
     if text.isascii():
         ascii_codes: Codes = _ASCII[np.frombuffer(text.encode("ascii"), np.uint8)]
         return ascii_codes
@@ -99,7 +102,7 @@ def _codes(text: str) -> Codes:
 
 @njit(cache=True, nogil=True, inline="always")
 def _is_ipv4(codes, starts, ends, group):  # type: ignore[no-untyped-def]
-    """Whether the four groups of three digits from ``group`` on are an IPv4 address."""
+    """Return whether the four groups from ``group`` on are an IPv4 address written with three digits per group."""
     for one in range(group, group + 4):
         if ends[one] - starts[one] != 3:
             return False
@@ -115,9 +118,9 @@ def _is_ipv4(codes, starts, ends, group):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def _lengths(window, sums, half):  # type: ignore[no-untyped-def]
-    """The numbers of digits from 12 on, one bit each, with which a number has the right Luhn sum: eight comparisons at once."""
+    """Return the lengths at which a number passes the Luhn check, as bits (bit 0: 12 digits). Compares eight lengths at once."""
     differing = (window ^ np.uint64(sums) * _EACH_BYTE) & half
-    equal = ~((differing & _LOW_BITS) + _LOW_BITS | differing | _LOW_BITS)  # 0x80 in each byte that is zero
+    equal = ~((differing & _LOW_BITS) + _LOW_BITS | differing | _LOW_BITS)  # 0x80 in each byte where ``differing`` is zero
     return np.int64((equal >> _SEVEN) * _GATHER >> _SEVEN_BYTES)
 
 
@@ -131,7 +134,7 @@ def _all_zero(luhn, begin, end):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def _add(found, count, begin, end, kind, ending):  # type: ignore[no-untyped-def]
-    """Insert a span in the order of the text, behind those that begin before it; return its place."""
+    """Insert a span into ``found``, which is sorted by the spans' start; return its index."""
     at = count
     while at > 0 and found[at - 1, 0] > begin:
         found[at] = found[at - 1]
@@ -143,16 +146,16 @@ def _add(found, count, begin, end, kind, ending):  # type: ignore[no-untyped-def
 @njit(cache=True, nogil=True)
 def _scan(codes, begin, end, most, starts, ends, firsts, luhn, luhn_ends, groups_at, found):  # type: ignore[no-untyped-def]
     """
-    Find spans in ``codes[begin:end]``, at most ``most``; return how many.
+    Find at most ``most`` sensitive spans in ``codes[begin:end]``; return their number.
 
-    A number is made of whole groups of digits with at most ``_GAP`` visible separators between two groups. ``luhn`` holds the
-    pair of Luhn sums (``_luhn_sums``) before each digit, and ``luhn_ends`` the same pair where a group ends and ``_NO_END`` elsewhere.
-    ``groups_at`` counts the groups up to there.
-    ``starts``, ``ends`` and ``firsts`` are scratch: where each group begins, the place after its end, and its first digit's number.
+    A number consists of whole digit groups, with at most ``_GAP`` visible separators between two groups. The other arrays are
+    scratch space. ``luhn`` holds the pair of Luhn sums (``_luhn_sums``) before each digit. ``luhn_ends`` holds the same pair
+    where a group ends, and ``_NO_END`` elsewhere; ``groups_at`` holds the number of groups up to that end. ``starts`` and
+    ``ends`` hold the start of each group and the position after its end; ``firsts`` holds the index of its first digit.
     """
     count = n_groups = n_digits = gap = 0
     word = begin  # where the local part of an e-mail address would begin
-    inside = False  # within a group
+    inside = False  # within a digit group
     at = begin
     luhn[0] = 0
     while at <= end:
@@ -196,14 +199,14 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, luhn_ends, groups
             word = at + 1
         if code != _INVISIBLE:
             gap += 1
-        if (code == _LETTER or gap > _GAP) and n_groups > 0:  # no number goes on from here
+        if (code == _LETTER or gap > _GAP) and n_groups > 0:  # no number continues past this point
             firsts[n_groups] = n_digits
             luhn_ends[n_digits + 1 : n_digits + _LONGEST + 1] = _NO_END
             group = first = 0
-            window = np.uint64(0)  # ``luhn_ends`` of the eight places where a number from ``first`` on may end
+            window = np.uint64(0)  # ``luhn_ends`` at the eight possible ends of a number that starts at ``first``
             for digits in range(_LONGEST, _SHORTEST - 1, -1):
                 window = window << _ONE_BYTE | np.uint64(luhn_ends[digits])
-            before = -1  # place of the last span of this run
+            before = -1  # index of the last span in this run of groups
             while group < n_groups:
                 last = -1
                 while first < firsts[group]:
@@ -236,7 +239,7 @@ def _scan(codes, begin, end, most, starts, ends, firsts, luhn, luhn_ends, groups
                 if last < 0:
                     group += 1
                     continue
-                # numbers may overlap ("20240006 4111 1111 1111 1111" holds two): all of them go
+                # numbers may overlap ("20240006 4111 1111 1111 1111" contains two): mask all of them
                 if before >= 0 and starts[group] < found[before, 1]:
                     if ends[last - 1] > found[before, 1]:
                         found[before, 1], found[before, 2] = ends[last - 1], 3
@@ -306,12 +309,16 @@ def _rewrite(points, found, count, masks, lengths, out):  # type: ignore[no-unty
 
 
 def holds_sensitive(text: str) -> bool:
-    """Whether a text holds a card number, an e-mail address or a social security number. Linear in its length."""
+    """Return whether a text contains a card number, an e-mail address or a social security number. Takes linear time."""
     return len(text) > 4 and bool(_find_all(_codes(text), np.empty((1, 4), np.int64)))
 
 
 def mask(text: str) -> str:
-    """A text with these masked; of a card number the last four digits stay. Linear in its length."""
+    """
+    Return a text with card numbers, e-mail addresses and social security numbers masked. Takes linear time.
+
+    The last four digits of a card number stay visible.
+    """
     if len(text) < 5:
         return text
     found = np.empty((len(text) // 4 + 1, 4), np.int64)
@@ -327,13 +334,13 @@ def mask(text: str) -> str:
 
 
 def prepare() -> None:
-    """Compile and load what the first call would have to wait for."""
+    """Compile or load the kernels and tables, so that the first call does not wait for them."""
     for text in ("4111 1111 1111 1111", "\uff14\uff11\uff11\uff11 1111 1111 1111"):
         mask(text)
 
 
 def flag_rows(data: Bytes, offsets: Int64s) -> npt.NDArray[np.bool_]:
-    """Which of n texts hold anything sensitive, bool [n]; text i is the ASCII bytes ``data[offsets[i]:offsets[i + 1]]``."""
+    """Return which of n texts contain sensitive data, bool [n]. Text i is the ASCII bytes ``data[offsets[i]:offsets[i + 1]]``."""
     flags = np.zeros(len(offsets) - 1, np.bool_)
     if len(flags):
         _flag_rows(_ASCII[data], offsets, int(np.diff(offsets).max(initial=0)), flags)

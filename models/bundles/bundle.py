@@ -1,4 +1,4 @@
-"""A model bundle: an immutable folder with all that scoring needs, named by the hash of its content."""
+"""Model bundles: immutable folders with everything that scoring needs, versioned by the hash of their content."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ MANIFEST, SIGNATURE = "manifest.json", "signature"
 MODEL, SPEC, CALIBRATION, POLICY = "model.ubj", "spec.json", "calibration.json", "policy.json"
 FOREST, REFERENCE, METRICS, CARD, CASES = "novelty.npz", "reference.npz", "metrics.json", "model_card.md", "cases.parquet"
 
-# Files of a bundle and the most bytes that each may have: nothing else is read.
+# Files of a bundle, with their maximum sizes in bytes. No other file is read.
 _LARGEST = {
     MANIFEST: 64 << 10, SIGNATURE: SIGNATURE_BYTES, MODEL: 512 << 20, SPEC: 1 << 20, CALIBRATION: 16 << 20, POLICY: 64 << 10,
     FOREST: 256 << 20, REFERENCE: 64 << 20, METRICS: 16 << 20, CARD: 1 << 20, CASES: 512 << 20,
@@ -40,10 +40,12 @@ _LARGEST = {
 
 class Reference(Struct, frozen=True):
     """
-    What was usual: ``median``, ``mean`` and ``std`` in training, float32 [F] each, NaN values left out; and of the calibration period
-    the bins of each feature and, last, of the probability, ``edges`` float32 [F + 1, 9] and ``shares`` float32 [F + 1, 11].
+    Reference statistics of a bundle.
 
-    ``honest`` and ``fraud`` are samples of the training transactions, float32 [n, F]: each column sorted by itself, NaN last.
+    ``median``, ``mean`` and ``std`` describe the training data, float32 [F] each, ignoring NaN. ``edges`` float32 [F + 1, 9]
+    and ``shares`` float32 [F + 1, 11] are the bins of each feature and, last, of the probability in the calibration period.
+    ``honest`` and ``fraud`` are samples of the training transactions, float32 [n, F], with each column sorted separately and
+    NaN last.
     """
 
     median: npt.NDArray[np.float32]
@@ -56,7 +58,7 @@ class Reference(Struct, frozen=True):
 
 
 class Bundle(Struct, frozen=True):
-    """A loaded bundle. ``version`` is the first 12 digits of its content's SHA-256."""
+    """A loaded bundle. ``version`` is the first 12 hexadecimal digits of the SHA-256 of its content."""
 
     version: str
     folder: Path
@@ -74,13 +76,13 @@ def save_bundle(
     reference: Reference, metrics: BundleMetrics, card: str, cases: bytes,
 ) -> str:  # fmt: skip
     """
-    Write a bundle to a folder that has none yet, and return its version.
+    Write a bundle to a folder and return its version.
 
     Raises:
-        InputError: if the folder already holds a bundle: bundles are never changed.
+        InputError: if the folder already holds a bundle, because bundles are never changed.
     """
     if (folder / MANIFEST).exists():
-        raise InputError(f"{folder} already holds a bundle and bundles are never overwritten: choose another --out")
+        raise InputError(f"{folder} already holds a bundle, and bundles are never overwritten: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         MODEL: bytes(booster.save_raw("ubj")),
@@ -104,12 +106,12 @@ def save_bundle(
 
 def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = None) -> Bundle:
     """
-    Load a bundle from its folder, every file checked against the manifest.
+    Load a bundle from its folder and check every file against the manifest.
 
-    With ``version`` only that one will do, however the folder is named; with ``key`` only one that is signed.
+    With ``version``, the bundle must have that version, whatever the folder's name. With ``key``, it must have a valid signature.
 
     Raises:
-        BundleError: if the bundle is missing, incomplete, altered, unreadable, another one, or not signed.
+        BundleError: if the bundle is missing, incomplete, altered, unreadable, of another version, or without a valid signature.
     """
     manifest, files, signature = _read(folder)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
@@ -120,7 +122,7 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
         )
     if version and manifest.version != version:
         raise BundleError(
-            f"{folder} holds bundle {manifest.version}, not {version}: restore it, or add and promote it by its own name"
+            f"{folder} holds bundle {manifest.version}, not {version}: restore the expected bundle, or add and promote this one"
         )
     if key is not None:
         verify(key, _signed(digests), signature, f"bundle {manifest.version} in {folder}")
@@ -141,12 +143,12 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
         check_forest(bundle.forest, len(spec.feature_names))
     except (
         Exception
-    ) as error:  # whatever a damaged file makes a library raise, a worker must be able to go on without this bundle
+    ) as error:  # a damaged file may raise any exception in a library, and a worker must be able to go on without this bundle
         said = str(error).splitlines() or [""]
         raise BundleError(f"the bundle in {folder} cannot be used: {type(error).__name__}: {said[0]}") from None
     wide = (bundle.reference.honest, bundle.reference.fraud)
     if any(sample.ndim != 2 or sample.shape[1] != len(spec.feature_names) or not len(sample) for sample in wide):
-        raise BundleError(f"the bundle in {folder} has a reference of other features than its spec: train again")
+        raise BundleError(f"the bundle in {folder} has a reference that does not match the features of its spec: train again")
     if tuple(booster.feature_names or ()) != bundle.spec.feature_names:
         raise BundleError(f"the bundle in {folder} mixes a model and a feature spec that do not belong together: train again")
     return bundle
@@ -154,10 +156,10 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
 
 def sign_bundle(folder: Path, key: Ed25519PrivateKey) -> None:
     """
-    Write the signature of a bundle beside its manifest.
+    Sign a bundle and write the signature next to its manifest.
 
     Raises:
-        BundleError: if the bundle cannot be read.
+        BundleError: if the bundle cannot be read or was altered.
     """
     manifest, files, _ = _read(folder)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
@@ -168,15 +170,15 @@ def sign_bundle(folder: Path, key: Ed25519PrivateKey) -> None:
 
 def check_key(bundle: Bundle, fingerprint: str) -> None:
     """
-    Refuse a bundle whose card numbers became tokens under another key.
+    Check that a bundle was trained with card numbers tokenised under the configured key.
 
     Raises:
-        BundleError: saying what to do.
+        BundleError: if it was trained under another key.
     """
     own = bundle.metrics.pan_key
     if own and own != fingerprint:
         raise BundleError(
-            f"bundle {bundle.version} was trained under another WHYFLAG_PAN_KEY (fingerprint {own}, the present one is "
+            f"bundle {bundle.version} was trained under another WHYFLAG_PAN_KEY (fingerprint {own}; the current fingerprint is "
             f"{fingerprint or 'none'}): set that key, or see 'Another key' in docs/privacy.md"
         )
 
@@ -188,7 +190,7 @@ class _Manifest(Struct, frozen=True):
 
 
 def _read(folder: Path) -> tuple[_Manifest, dict[str, bytes], bytes | None]:
-    """The manifest, exactly the files of a bundle, and the signature if there is one. Nothing else is opened."""
+    """Return the manifest, the files of a bundle, and the signature if there is one. No other file is opened."""
     try:
         manifest = msgspec.json.decode(_content(folder / MANIFEST), type=_Manifest)
         if manifest.format != FORMAT:
@@ -196,7 +198,7 @@ def _read(folder: Path) -> tuple[_Manifest, dict[str, bytes], bytes | None]:
                 f"the bundle in {folder} has format {manifest.format}, this version of whyflag reads {FORMAT}: train again"
             )
         if manifest.files.keys() != _LARGEST.keys() - {MANIFEST, SIGNATURE}:
-            raise BundleError(f"the bundle in {folder} cannot be read: its manifest does not name the files of a bundle")
+            raise BundleError(f"the bundle in {folder} cannot be read: its manifest does not list the files of a bundle")
         files = {name: _content(folder / name) for name in manifest.files}
         signature = _content(folder / SIGNATURE) if (folder / SIGNATURE).exists() else None
     except FileNotFoundError as error:
@@ -214,24 +216,24 @@ def _content(path: Path) -> bytes:
 
 def read_regular(path: Path, largest: int) -> bytes:
     """
-    Read a regular file of at most ``largest`` bytes. A link, a pipe or a device is refused before it is read.
+    Read a regular file of at most ``largest`` bytes. Symbolic links, pipes and devices are rejected without reading them.
 
     Raises:
-        OSError: if it cannot be opened.
-        BundleError: if it is something else, or larger.
+        OSError: if it cannot be opened, as with a symbolic link.
+        BundleError: if it is not a regular file, or larger than ``largest``.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is no regular file")
+            raise BundleError(f"{path} is not a regular file: restore it")
         if status.st_size > largest:
-            raise BundleError(f"{path} has {status.st_size:,} bytes, it has at most {largest:,} where it is whole")
+            raise BundleError(f"{path} has {status.st_size:,} bytes, but a valid file has at most {largest:,}: restore it")
         return file.read(largest)
 
 
 def _signed(digests: dict[str, str]) -> bytes:
-    """What a signature is made of: the names of all files and their SHA-256."""
+    """Return the bytes to sign: the names of all files and their SHA-256."""
     return b"whyflag bundle " + json.dumps(digests, sort_keys=True).encode()
 
 
@@ -246,15 +248,15 @@ def _arrays(arrays: dict[str, Any]) -> bytes:
 
 
 def _read_arrays(content: bytes) -> dict[str, Any]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # a small file may hold very large arrays
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # a small file may expand to very large arrays
         if sum(member.file_size for member in archive.infolist()) > _LARGEST[FOREST]:
-            raise BundleError("its arrays are larger than a bundle's may be")
+            raise BundleError("the arrays are larger than a bundle allows")
         for member in archive.infolist():
             with archive.open(member) as file:
                 version = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(file)
                 if math.prod(shape) * dtype.itemsize > member.file_size:
-                    raise BundleError(f"its array {member.filename} says that it is larger than it is")
+                    raise BundleError(f"array {member.filename} declares more data than it contains")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)

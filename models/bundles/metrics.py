@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from models.calibration import CalibrationQuality
+from models.calibration import CalibrationMethod, CalibrationQuality
 
 
 class Measures(Struct, frozen=True, omit_defaults=True):
@@ -45,8 +45,8 @@ _ALWAYS_SHOWN = frozenset(Measures.__struct_fields__) - {"calibration_error", "m
 class CalibrationRecord(Struct, frozen=True):
     """The calibration method, how the methods compare, and the share of frauds that was reported by the end of the period."""
 
-    method: str
-    compared: dict[str, CalibrationQuality]
+    method: CalibrationMethod
+    compared: dict[CalibrationMethod, CalibrationQuality]
     reported_share: float = 1.0
 
 

@@ -1,8 +1,9 @@
 """
-The store of bundles and rules, and which of them decide: what a running worker watches.
+Store of bundles and rules, with a pointer to those that decide. A running worker watches the pointer.
 
-A folder holds ``bundles/<version>``, ``rules/<version>`` and ``current.json``, which names the champion, the challenger and all
-champions before. It is replaced whole, so that a reader sees one state or the next.
+The store is a folder with ``bundles/<version>``, ``rules/<version>`` and ``current.json``, which names the champion, the
+challenger and all earlier champions. ``current.json`` is replaced atomically, so that a reader sees either the old or the new
+content.
 """
 
 import fcntl
@@ -30,23 +31,23 @@ _LARGEST_POINTER = 16 << 20
 
 
 class Champion(Struct, frozen=True):
-    """What decided from a time on (UTC, ISO 8601), who said so and why."""
+    """A promoted bundle and its rules, if any: since when it decides (UTC, ISO 8601), who promoted it and why."""
 
     bundle: str
     rules: str = ""
     since: str = ""
     by: str = ""
     why: str = ""
-    back: bool = False  # a rollback
+    back: bool = False  # set by a rollback
 
     @property
     def decider(self) -> str:
-        """The decider's version that it stands for."""
+        """Version of the decider: the bundle's version and, with rules, a plus sign and the rules' version."""
         return f"{self.bundle}+{self.rules}" if self.rules else self.bundle
 
 
 class Current(Struct, frozen=True):
-    """Champions, the present one last, and the challenger's version."""
+    """All champions, the current one last, and the challenger's version."""
 
     champions: tuple[Champion, ...] = ()
     challenger: str = ""
@@ -56,18 +57,18 @@ class BundleStore:
     """A folder of bundles and rules."""
 
     def __init__(self, root: Path, key: Ed25519PublicKey | None = None) -> None:
-        """With ``key`` only bundles and rules that are signed with its private key are loaded."""
+        """With ``key``, only bundles and rules signed with the matching private key are loaded."""
         self.root, self._key = root, key
 
     @staticmethod
     def at(root: Path) -> bool:
-        """Whether a folder is a store."""
+        """Return whether a folder is a bundle store."""
         return (root / CURRENT).is_file()
 
     @property
     def current(self) -> Current:
         """
-        What the pointer says now.
+        Current content of ``current.json``.
 
         Raises:
             BundleError: if it cannot be read.
@@ -81,20 +82,20 @@ class BundleStore:
 
     @property
     def champion(self) -> Champion | None:
-        """The present champion."""
+        """Current champion, or None."""
         champions = self.current.champions
         return champions[-1] if champions else None
 
     def versions(self) -> list[str]:
-        """Versions of all bundles held."""
+        """Return the versions of all bundles in the store."""
         return sorted(folder.name for folder in (self.root / "bundles").glob("*") if (folder / MANIFEST).exists())
 
     def folder(self, version: str) -> Path:
         """
-        Where a bundle is.
+        Return the folder of a bundle.
 
         Raises:
-            InputError: if the store has none of that version.
+            InputError: if the store has no bundle of that version.
         """
         if version not in self.versions():
             raise InputError(f"{self.root} holds no bundle {version!r}: it holds {', '.join(self.versions()) or 'none'}")
@@ -102,7 +103,7 @@ class BundleStore:
 
     def add(self, folder: Path) -> str:
         """
-        Copy a bundle into the store; returns its version. One that is there already stays as it is.
+        Copy a bundle into the store and return its version. A bundle that is already in the store stays unchanged.
 
         Raises:
             BundleError: if it is missing, altered or unreadable.
@@ -113,21 +114,21 @@ class BundleStore:
 
     def open(self, version: str) -> Bundle:
         """
-        Load a bundle of the store.
+        Load a bundle from the store.
 
         Raises:
-            WhyflagError: if the store does not hold it, or what it holds under that name is another one.
+            WhyflagError: if the store does not have it, or its folder contains another version.
         """
         return load_bundle(self.folder(version), version, self._key)
 
     def add_rules(self, path: Path, features: tuple[str, ...]) -> str:
         """
-        Copy rules and the files of their lists into the store; returns their version.
+        Copy rules and the files of their lists into the store, and return the version of the rules.
 
         Raises:
-            InputError: if they cannot be used with these features.
+            InputError: if the rules cannot be used with these features.
         """
-        from models.rules import load_rules  # Polars is loaded only where there are rules
+        from models.rules import load_rules  # Polars is imported only if there are rules
 
         version = load_rules(path, features).version
         with tempfile.TemporaryDirectory() as made:
@@ -137,7 +138,7 @@ class BundleStore:
                 if name := listed.get("file"):
                     target = (folder / name).resolve()
                     if target.name == RULES_FILE:
-                        raise InputError(f"{path}: the file of a list cannot be named {name}")
+                        raise InputError(f"{path}: a list file cannot be named {name}: rename it")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(path.parent / name, target)
             self._place(folder, self._made("rules") / version)
@@ -145,16 +146,16 @@ class BundleStore:
 
     def load(self, version: str) -> Decider:
         """
-        What a decider's version names: a bundle and, behind a plus sign, rules.
+        Load a decider by its version: a bundle's version, optionally followed by a plus sign and the version of rules.
 
         Raises:
-            WhyflagError: if the store does not hold it or it cannot be used.
+            WhyflagError: if the store does not have it, or it cannot be used.
         """
         name, _, rules = version.partition("+")
         bundle = self.open(name)
         if not rules:
             return Decider(bundle)
-        from models.rules import load_rules  # Polars is loaded only where there are rules
+        from models.rules import load_rules  # Polars is imported only if there are rules
 
         folder = self.root / "rules" / rules
         loaded = load_rules(folder / RULES_FILE, bundle.spec.feature_names)
@@ -167,10 +168,10 @@ class BundleStore:
 
     def challenge(self, version: str) -> None:
         """
-        Let a bundle score in shadow; an empty version ends that.
+        Make a bundle the challenger, which scores in shadow. An empty version removes the challenger.
 
         Raises:
-            InputError: if the store has none of that version.
+            InputError: if the store has no bundle of that version.
         """
         if version:
             self.folder(version)
@@ -179,10 +180,11 @@ class BundleStore:
 
     def promote(self, bundle: str, rules: str, by: str, why: str, key: Ed25519PrivateKey | None = None) -> Champion:
         """
-        Make a bundle, with rules or none, the champion. It challenges no more. With ``key`` both are signed.
+        Make a bundle, with rules or none, the champion. It is no longer the challenger. With ``key``, bundle and rules are
+        signed.
 
         Raises:
-            WhyflagError: if the store does not hold it, or it cannot be loaded with these rules.
+            WhyflagError: if the store does not have it, or it cannot be loaded with these rules.
         """
         champion = Champion(bundle, rules, _now(), by, why)
         decider = self.load(champion.decider)
@@ -197,10 +199,10 @@ class BundleStore:
 
     def rollback(self, by: str, why: str) -> Champion:
         """
-        Make the champion before the present one the champion again; a second rollback goes one further back.
+        Make the previous champion the champion again. A second rollback goes back one champion further.
 
         Raises:
-            WhyflagError: if there was none, or it cannot be loaded any more.
+            WhyflagError: if there is no previous champion, or it can no longer be loaded.
         """
         with self._changing() as current:
             line: list[Champion] = []
@@ -211,7 +213,7 @@ class BundleStore:
                 elif not line or line[-1].decider != champion.decider:
                     line.append(champion)
             if len(line) < 2:
-                raise InputError(f"{self.root} has had no other champion to go back to")
+                raise InputError(f"{self.root} has no other champion to roll back to")
             self.load(line[-2].decider)
             champion = structs.replace(line[-2], since=_now(), by=by, why=why, back=True)
             self._write(Current((*current.champions, champion), current.challenger))
@@ -224,7 +226,7 @@ class BundleStore:
 
     @staticmethod
     def _place(source: Path, place: Path) -> None:
-        """Copy a folder; nobody sees it before it is whole."""
+        """Copy a folder atomically: it becomes visible only when it is complete."""
         if place.exists():
             return
         partial = place.with_name(f".{place.name}.{os.getpid()}")
@@ -257,10 +259,10 @@ def _now() -> str:
 
 def open_decider(path: Path, key: Ed25519PublicKey | None = None) -> Decider:
     """
-    The bundle in a folder, or the champion of a store with its rules.
+    Return a decider for the bundle in a folder, or for a store's champion with its rules.
 
     Raises:
-        WhyflagError: if there is none, or it cannot be used.
+        WhyflagError: if there is no bundle or champion, or it cannot be used.
     """
     if not BundleStore.at(path):
         return Decider(load_bundle(path, key=key))
@@ -272,10 +274,10 @@ def open_decider(path: Path, key: Ed25519PublicKey | None = None) -> Decider:
 
 def open_bundle(path: Path, key: Ed25519PublicKey | None = None) -> Bundle:
     """
-    The bundle in a folder, or the champion's of a store.
+    Return the bundle in a folder, or the bundle of a store's champion.
 
     Raises:
-        WhyflagError: if there is none, or it cannot be used.
+        WhyflagError: if there is no bundle or champion, or it cannot be used.
     """
     bundle = open_decider(path, key).bundle
     assert bundle is not None
@@ -283,7 +285,7 @@ def open_bundle(path: Path, key: Ed25519PublicKey | None = None) -> Bundle:
 
 
 def rule_words(path: Path) -> Callable[[str], str | None]:
-    """What a rule of the champion's says, by its id; None where the rules are not at hand."""
+    """Return a function that describes a rule of the champion by its id, or returns None if the rule cannot be found."""
 
     def of(rule_id: str) -> str | None:
         try:
@@ -293,6 +295,6 @@ def rule_words(path: Path) -> Callable[[str], str | None]:
         rule = next((one for one in rules.rules if one.id == rule_id), None) if rules else None
         if rule is None:
             return None
-        return f"Rule {rule.id} of {rule.owner} says {rule.outcome} until {rule.expires} where: {rule.when}"
+        return f"Rule {rule.id} of {rule.owner}: outcome {rule.outcome}, expires {rule.expires}, condition: {rule.when}"
 
     return of

@@ -1,1 +1,1 @@
-"""Features: one declared spec, one engine, the same bits in training and in the stream."""
+"""Features: one declarative spec and one engine, with bit-identical results in training and in the stream."""

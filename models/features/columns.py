@@ -1,8 +1,9 @@
 """
-Transactions and labels as columns, the only form the kernels see.
+Transactions and labels as columns, the input format of the kernels.
 
-Identifiers become 64-bit hashes: no string is held in state. Two different cards share a hash with a chance below 10^-5 even
-among ten million cards; the hash is our own so that every process and every version agrees on it.
+Identifiers become 64-bit hashes, so that the state contains no strings. Among ten million cards, the probability that any two
+share a hash is below 10^-5. The hash function is implemented here, so that every process and every version computes the same
+hash.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,11 +28,11 @@ LOW_BIT, NIGHT_BIT, CHANNEL_SHIFT, COUNTRY_SHIFT, CATEGORY_SHIFT, MERCHANT_SHIFT
 
 
 class Mark(IntFlag):
-    """What the card's hop finds about a transaction, beside its features."""
+    """Marks that the profile stage sets on a transaction, in addition to its features."""
 
     UNUSUAL = 1  # its amount is unusual for the card
-    LATE = 2  # it is older than the newest event before it by more than the lateness that the spec allows
-    REUSED = 4  # the card used its id before, for something else
+    LATE = 2  # the event is older than the newest earlier arrival, by more than the spec's lateness
+    REUSED = 4  # the card used the id before, for a different transaction
 
 
 UNUSUAL_BIT = Mark.UNUSUAL << MARK_SHIFT
@@ -41,10 +42,12 @@ _CHANNELS = {None: 0, Channel.CARD_PRESENT: CHANNEL_PRESENT, Channel.ONLINE: CHA
 
 class TransactionColumns(NamedTuple):
     """
-    n transactions. Hashes are uint64 [n]; a missing device is 0, a missing place NaN, an amount without a known exchange
-    rate ``UNKNOWN_AMOUNT``. ``transaction`` is the hash of card and transaction id, which labels share, ``content`` that of what was
-    bought: both together are the transaction's identity. ``amount`` is in minor units of the spec's currency, ``attributes`` is packed as
-    laid out above.
+    Columns of n transactions.
+
+    Hashes are uint64 [n]. A missing device is 0, a missing place is NaN, and an amount without a known exchange rate is
+    ``UNKNOWN_AMOUNT``. ``transaction`` is the hash of card and transaction id, as in labels. ``content`` is the hash of the
+    transaction's other identifying fields; both hashes together identify the transaction. ``amount`` is in minor units of the
+    spec's currency. ``attributes`` is packed in the layout above.
     """
 
     transaction: UInt64s
@@ -59,25 +62,25 @@ class TransactionColumns(NamedTuple):
     lon: Floats
 
     def key(self, name: str) -> UInt64s:
-        """The column of an entity's key: ``card_id``, ``merchant_id`` or ``device_id``."""
+        """Return the column of an entity's key: ``card_id``, ``merchant_id`` or ``device_id``."""
         return {"card_id": self.card, "merchant_id": self.merchant, "device_id": self.device}[name]
 
     def rows(self, index: Any) -> "TransactionColumns":
-        """Some of the rows, by slice, mask or indices."""
+        """Return some of the rows, selected by slice, mask or indices."""
         return TransactionColumns(*(np.ascontiguousarray(column[index]) for column in self))
 
     def marked(self, marks: Int64s) -> "TransactionColumns":
-        """The same with what the card's hop has found: ``marks`` int64 [n], bits of ``Mark``."""
+        """Return the columns with ``marks``, int64 [n] (bits of ``Mark``), added to the attributes."""
         return self._replace(attributes=self.attributes | marks << MARK_SHIFT) if marks.any() else self
 
     def has(self, mark: Mark) -> npt.NDArray[np.bool_]:
-        """Which transactions carry a mark, bool [n]."""
+        """Return which transactions have a mark, bool [n]."""
         found: npt.NDArray[np.bool_] = (self.attributes & (int(mark) << MARK_SHIFT)) != 0
         return found
 
 
 class LabelColumns(NamedTuple):
-    """n labels. ``key`` columns as in ``TransactionColumns``; ``fraud`` is bool [n]."""
+    """Columns of n labels. Hashes are those of ``TransactionColumns``; ``fraud`` is bool [n]."""
 
     transaction: UInt64s
     card: UInt64s
@@ -87,11 +90,11 @@ class LabelColumns(NamedTuple):
     fraud: npt.NDArray[np.bool_]
 
     def key(self, name: str) -> UInt64s:
-        """The column of an entity's key: ``card_id`` or ``merchant_id``."""
+        """Return the column of an entity's key: ``card_id`` or ``merchant_id``."""
         return {"card_id": self.card, "merchant_id": self.merchant}[name]
 
     def rows(self, index: Any) -> "LabelColumns":
-        """Some of the rows, by slice, mask or indices."""
+        """Return some of the rows, selected by slice, mask or indices."""
         return LabelColumns(*(np.ascontiguousarray(column[index]) for column in self))
 
 
@@ -123,7 +126,7 @@ def _hash_bytes(data: npt.NDArray[np.uint8], offsets: Int64s, out: UInt64s) -> N
 
 
 def hash_strings(values: Sequence[str | None]) -> UInt64s:
-    """64-bit hashes of strings, uint64 [n]; None becomes 0."""
+    """Return 64-bit hashes of strings, uint64 [n]. None becomes 0."""
     encoded = [value.encode() if value is not None else b"" for value in values]
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
@@ -135,7 +138,7 @@ def hash_strings(values: Sequence[str | None]) -> UInt64s:
 
 
 def string_buffers(values: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64s]:
-    """UTF-8 bytes and offsets int64 [n + 1] of an Arrow string array; a null is an empty string."""
+    """Return the UTF-8 bytes and the offsets, int64 [n + 1], of an Arrow string array. A null is an empty string."""
     values = values.cast(pa.large_string())
     _, offset_buffer, data = values.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + len(values) + 1]
@@ -144,7 +147,7 @@ def string_buffers(values: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64s]:
 
 
 def hash_arrow(values: pa.Array) -> UInt64s:
-    """64-bit hashes of an Arrow string array, uint64 [n]; null becomes 0. Equal to ``hash_strings`` on the same strings."""
+    """Return 64-bit hashes of an Arrow string array, uint64 [n], as ``hash_strings`` does. Null becomes 0."""
     out = np.empty(len(values), np.uint64)
     _hash_bytes(*string_buffers(values), out)
     if values.null_count:
@@ -153,7 +156,7 @@ def hash_arrow(values: pa.Array) -> UInt64s:
 
 
 def combined(*columns: npt.NDArray[Any]) -> UInt64s:
-    """One 64-bit hash of several 64-bit columns of n rows, uint64 [n]; the order of the columns matters."""
+    """Combine several 64-bit columns of n rows into one 64-bit hash per row, uint64 [n]. The order of the columns matters."""
     state = np.full(len(columns[0]), 0x9E3779B97F4A7C15, np.uint64)
     for column in columns:
         state = (state ^ column.view(np.uint64)) * np.uint64(0xFF51AFD7ED558CCD)
@@ -173,7 +176,7 @@ def _currency_code(currency: str) -> int:
 
 
 def country_code(country: str | None) -> int:
-    """1 to 676 for an ISO 3166-1 alpha-2 code, 0 for none."""
+    """Return 1 to 676 for an ISO 3166-1 alpha-2 code, or 0 for None."""
     return 1 + (ord(country[0]) - 65) * 26 + ord(country[1]) - 65 if country else 0
 
 
@@ -194,7 +197,7 @@ def _attributes(
 def transaction_columns(
     transactions: Sequence[Transaction], currency: str, rates: dict[str, float], low_amount: int, night_until: int
 ) -> TransactionColumns:
-    """Columns of a batch of messages; the last four arguments come from the feature spec."""
+    """Return the columns of a batch of messages. The last four arguments come from the feature spec."""
     n = len(transactions)
     card, merchant = hash_strings([t.card_id for t in transactions]), hash_strings([t.merchant_id for t in transactions])
     device = hash_strings([t.device_id for t in transactions])
@@ -231,7 +234,7 @@ def transaction_columns(
 
 
 def converted(amount: int, currency: str, rates: dict[str, float]) -> int:
-    """An amount in the spec's minor units, or ``UNKNOWN_AMOUNT`` without a rate or beyond what a message may hold."""
+    """Return an amount in the spec's minor units, or ``UNKNOWN_AMOUNT`` if there is no rate or it exceeds ``LARGEST_AMOUNT``."""
     if currency not in rates:
         return UNKNOWN_AMOUNT
     exchanged = round(amount * rates[currency])
@@ -242,9 +245,10 @@ def table_columns(
     table: pa.Table, currency: str, rates: dict[str, float], low_amount: int, night_until: int
 ) -> TransactionColumns:
     """
-    Columns of a table of validated transactions (the columns of ``Transaction``, nulls for what is missing).
+    Return the columns of a table of validated transactions, which has the fields of ``Transaction`` as columns and nulls for
+    missing values.
 
-    Equal, bit for bit, to ``transaction_columns`` of the same transactions.
+    The result is bit-identical to that of ``transaction_columns`` for the same transactions.
     """
 
     def mapped(name: str, of: Any) -> Int64s:
@@ -286,7 +290,7 @@ def table_columns(
 
 
 def label_columns(labels: Sequence[Label]) -> LabelColumns:
-    """Columns of a batch of label messages."""
+    """Return the columns of a batch of label messages."""
     n = len(labels)
     card = hash_strings([label.card_id for label in labels])
     return LabelColumns(
@@ -300,7 +304,7 @@ def label_columns(labels: Sequence[Label]) -> LabelColumns:
 
 
 def recent_transactions(rows: Iterable[Sequence[int]], merchant: int) -> tuple[RecentTransaction, ...]:
-    """Recent transactions from the engine's rows (time, amount, attributes); ``merchant`` is the present merchant's hash."""
+    """Decode recent transactions from the engine's rows (time, amount, attributes). ``merchant`` is the hash of the merchant."""
     recent = []
     for event_time, amount, attributes in rows:
         if event_time == 0:

@@ -1,4 +1,4 @@
-"""The feature engine: the same code computes features for training, replay and the stream."""
+"""Feature engine: the same code computes the features for training, replay and the stream."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,11 +19,11 @@ Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 RECENT = 8
 UNBOUNDED = 2**62
-_EVICTED_SHARE = 64  # at the ceiling one key in so many goes at once: finding them looks at all keys
+_EVICTED_SHARE = 64  # at the ceiling, evict one key in 64 at once, because the search scans all keys
 
 
 class Rows(NamedTuple):
-    """Rows of n keys: row i is ``words[offsets[i] : offsets[i + 1]]``, int64, and its key ``keys[i]``."""
+    """Serialised state of n keys: row i, ``words[offsets[i] : offsets[i + 1]]`` (int64), is the state of ``keys[i]``."""
 
     keys: npt.NDArray[np.uint64]
     offsets: npt.NDArray[np.int64]
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What changed: rows of keys that are held, and ``removed`` uint64 [m], keys that are not held any more."""
+    """Changes of the state: rows of changed keys, and ``removed`` uint64 [m], keys that are no longer held."""
 
     rows: Rows
     removed: npt.NDArray[np.uint64]
@@ -39,9 +39,11 @@ class Changes(NamedTuple):
 
 class Update(NamedTuple):
     """
-    What n transactions gave: X float32 [n, F]; a bool [n] mask of duplicates, whose rows are NaN (exact state only: duplicates are found
-    where the card is); ``marks`` int64 [n], bits of ``Mark`` (the first entity finds them); and each one's ``recent`` earlier
-    transactions of the key, int64 [n, recent, 3], zero where there are fewer.
+    Result of updating an engine with n transactions.
+
+    ``X`` float32 [n, F] holds the features. ``duplicate`` bool [n] marks duplicates, whose rows are NaN; only exact state,
+    such as the card's, finds duplicates. ``marks`` int64 [n] are bits of ``Mark``, which the first entity sets. ``recent``
+    int64 [n, recent, 3] holds earlier transactions of the key, zero where there are fewer.
     """
 
     X: Matrix
@@ -51,12 +53,12 @@ class Update(NamedTuple):
 
 
 class EntityEngine:
-    """State and features of one entity: what one hop of the stream owns for one partition."""
+    """State and features of one entity. A stage of the stream has one engine per entity and partition."""
 
     def __init__(self, spec: FeatureSpec, entity: Entity, slots: int = 1024, ceiling: int = UNBOUNDED) -> None:
         """
-        ``slots`` is the number of keys to make room for at first, a power of two; the state grows as needed, up to ``ceiling`` keys. At the
-        ceiling a new key takes the place of those of which nothing was heard for the longest time.
+        ``slots``, a power of two, is the initial capacity in keys. The state grows as needed, up to ``ceiling`` keys. At the
+        ceiling, the least recently active keys are evicted to make room for new ones.
         """
         check_spec(spec)
         self.spec, self.entity = spec, entity
@@ -83,7 +85,7 @@ class EntityEngine:
                 [1 + max(int(w) // r for w, r in zip(self._windows, resolutions, strict=True) if r == level) for level in levels],
                 np.int64,
             )
-        # one event takes at most one larger block of each kind, and a block takes the next power of two of rows
+        # an event takes at most one larger block of each kind, and a block's size is rounded up to a power of two
         self._room = 8 * entity.history + 4 * int(self._kept.sum())
         self._ceiling = ceiling
         self._state = empty_state(slots, 4 * slots + 2 * self._room, len(self._kept), ceiling)
@@ -96,16 +98,16 @@ class EntityEngine:
 
     @property
     def nbytes(self) -> int:
-        """Memory the state holds, bytes."""
+        """Memory used by the state, in bytes."""
         return sum(array.nbytes for array in self._state)
 
     def columns(self, transactions: list[Transaction]) -> TransactionColumns:
-        """Columns of messages as this engine's spec wants them."""
+        """Return the columns of messages that this engine's spec requires."""
         spec = self.spec
         return transaction_columns(transactions, spec.currency, spec.rates, spec.low_amount, spec.night_until)
 
     def update(self, columns: TransactionColumns, recent: int = 0) -> Update:
-        """Features of n transactions, which are then remembered."""
+        """Compute the features of n transactions, and add the transactions to the state."""
         n = len(columns.event_time)
         keys = columns.key(self.entity.key)
         out = np.empty((n, len(self._ops)), np.float32)
@@ -129,7 +131,7 @@ class EntityEngine:
             self._make_room()
 
     def apply_labels(self, labels: LabelColumns) -> None:
-        """Remember labels. Each takes effect for transactions from its label time on, whenever it is applied."""
+        """Add labels to the state. A label affects transactions from its label time on, no matter when it is applied."""
         keys, done = labels.key(self.entity.key), 0
         while True:
             done = kernels.apply_labels(self._state, labels, keys, done, self._retention, self.entity.history, self._room)
@@ -138,7 +140,7 @@ class EntityEngine:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Let one more event be processed. Which keys give way depends on the events alone, never on how they were cut."""
+        """Make room for one more event. Which keys are evicted depends only on the events, not on batch boundaries."""
         if self._state.meta[WANTED]:
             self._state.meta[WANTED] = 0
             self._drop_stale()
@@ -147,7 +149,7 @@ class EntityEngine:
         self._state = grow(self._state, self._room)
 
     def _drop_stale(self) -> None:
-        """Remove keys of which nothing can matter any more: their next event would find a stranger all the same."""
+        """Evict keys whose data has expired. Their next event is treated like that of a new key in any case."""
         stale = self._activity() < self._state.meta[WATERMARK] - self._retention
         self._evict(np.flatnonzero(stale), "stale")
 
@@ -159,7 +161,7 @@ class EntityEngine:
         self._evict(np.concatenate((older, equal)), "ceiling")
 
     def _activity(self) -> npt.NDArray[np.int64]:
-        """When each key was last heard of, int64 [keys]."""
+        """Return the time of each key's newest event or label, int64 [keys]."""
         state, n = self._state, self.keys
         activity = state.newest[:n].copy()
         begin, size = state.reports[:n, START].astype(np.int64), state.reports[:n, SIZE]
@@ -177,7 +179,7 @@ class EntityEngine:
     @property
     def digest(self) -> int:
         """
-        A 64-bit digest of all keys' rows as they were written or loaded last, the same in whatever order keys came.
+        64-bit digest of all keys' rows as last written or loaded, independent of the order of the keys.
 
         Bellare and Micciancio, "A new paradigm for collision-free hashing" (1997): a set is hashed by the sum of its members' hashes.
         """
@@ -185,8 +187,8 @@ class EntityEngine:
 
     def changed(self) -> Changes:
         """
-        Remove keys of which nothing can matter any more, and return what changed since the last call: the rows of keys that are held,
-        and the keys of those that are not held any more. These count as written from here on.
+        Evict keys whose data has expired, and return the changes since the last call: the rows of changed keys, and the keys
+        that are no longer held. The returned changes count as written from then on.
         """
         self._drop_stale()
         state = self._state
@@ -201,13 +203,13 @@ class EntityEngine:
         return Changes(Rows(state.keys[slots], offsets, words), removed[~held(state, removed)])
 
     def remove(self, keys: npt.NDArray[np.uint64]) -> None:
-        """Forget keys, as a log says that they were removed. Keys that are not held are passed over."""
+        """Remove keys that the checkpoint log records as removed. Keys that are not held are ignored."""
         remove(self._state, keys)
 
     def load(self, written: Sequence[bytes]) -> int:
         """
-        Read rows back, in the order in which they were written: a later row of a key replaces an earlier one. Returns how many could not
-        be read and were passed over; the digest tells whether they mattered.
+        Load rows in the order in which they were written: a later row of a key replaces an earlier one. Returns the number of
+        unreadable rows, which are skipped; compare the digest to find out whether they mattered.
         """
         whole = [row for row in written if len(row) % 8 == 0]
         offsets = np.zeros(len(whole) + 1, np.int64)
@@ -228,7 +230,7 @@ class EntityEngine:
 
 
 def compile_kernels(spec: FeatureSpec) -> None:
-    """Compile the kernels of a spec, or load them from their cache, so that nobody waits for that later."""
+    """Compile the kernels of a spec, or load them from their cache, so that the first event does not wait for them."""
     one = Transaction(transaction_id="t", event_time=EARLIEST, card_id="c", merchant_id="m", amount=1, currency=spec.currency)
     label = Label(
         transaction_id="t",
@@ -249,21 +251,21 @@ def compile_kernels(spec: FeatureSpec) -> None:
 
 
 class FeatureEngine:
-    """All entities of a spec in one process, as training and replay use them."""
+    """Engines of all entities of a spec in one process, for training and replay."""
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
         self.entities = [EntityEngine(spec, entity) for entity in spec.entities]
 
     def columns(self, transactions: list[Transaction]) -> TransactionColumns:
-        """Columns of messages as this spec wants them."""
+        """Return the columns of messages that this spec requires."""
         return self.entities[0].columns(transactions)
 
     def update(self, columns: TransactionColumns, recent: int = 0) -> Update:
         """
-        Features of n transactions in order of arrival, and the card's earlier transactions.
+        Return the features of n transactions in order of arrival, and the card's earlier transactions.
 
-        Entities after the first do not see duplicates, as in the stream.
+        As in the stream, entities after the first do not receive duplicates.
         """
         first, duplicate, marks, earlier = self.entities[0].update(columns, recent)
         fresh = ~duplicate
@@ -279,7 +281,7 @@ class FeatureEngine:
         return Update(out, duplicate, marks, earlier)
 
     def apply_labels(self, labels: LabelColumns) -> None:
-        """Hand labels to every entity that asks for them."""
+        """Apply labels to every entity that uses them."""
         for engine in self.entities:
             if engine.entity.labelled:
                 engine.apply_labels(labels)

@@ -1,8 +1,8 @@
 """
-The inner loops, compiled by numba: one event at a time, in order, over flat arrays.
+Feature kernels, compiled by numba: they process one event at a time, in order, over flat arrays.
 
-An event is looked up, its features are computed from what came before, and then it is remembered. All sums of money are
-integers, so no order of addition and no batch size can change a bit of a result.
+A kernel looks up an event's key, computes the features from earlier events and then adds the event to the state. All sums of
+money are integers, so that neither the order of addition nor the batch size can change a bit of a result.
 """
 
 import math
@@ -65,31 +65,31 @@ _MS_PER_DAY = 24 * _MS_PER_HOUR
 _EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 _STAMPS = 1 << 14  # twice the longest history, so that probing stays short
 _MERCHANT_BITS = 0xFFFFFFFF
-_NORMAL_OF = 51  # how many of the last amounts make the normal one
-_JUST_NOW_HOURS = 1 / 60  # two places within a minute: the speed is taken over one minute
+_NORMAL_OF = 51  # number of recent amounts whose median gives the normal amount
+_JUST_NOW_HOURS = 1 / 60  # shortest time for a speed: if two places are within a minute, one minute is used
 
-_OWN_BITS = (1 << MARK_SHIFT) - 1  # of the attributes, what the transaction itself says
-_ID_SHIFT = np.uint64(32)  # the upper half of an identity is that of card and id
+_OWN_BITS = (1 << MARK_SHIFT) - 1  # attribute bits of the transaction itself, without marks
+_ID_SHIFT = np.uint64(32)  # the upper half of an identity is the upper half of the hash of card and id
 _UNUSUAL, _LATE, _REUSED = int(Mark.UNUSUAL), int(Mark.LATE), int(Mark.REUSED)
 
-# what a window knows of the earlier transactions in it
+# columns of a window's aggregates over earlier transactions
 W_COUNT, W_PRICED, W_SUM, W_MAX, W_LOW, W_NIGHT = 0, 1, 2, 3, 4, 5
 W_ONLINE, W_CHANNELS, W_SAME_CATEGORY, W_CATEGORIES, W_SAME_MERCHANT, W_SAME_COUNTRY = 6, 7, 8, 9, 10, 11
 W_COUNTRIES_KNOWN, W_MERCHANTS, W_COUNTRIES, W_UNUSUAL, W_FIRST_UNUSUAL, W_LAST_UNUSUAL = 12, 13, 14, 15, 16, 17
 _WINDOW_FIELDS = 18
-# what it knows of the frauds among them
+# columns of a window's aggregates over known frauds
 F_COUNT, F_FIRST, F_LAST, F_USUAL, F_FIRST_USUAL, F_LAST_USUAL = 0, 1, 2, 3, 4, 5
 
 
 @njit(cache=True, nogil=True, inline="always")
 def slot_of(state, key):
-    """The slot of a key, -1 if it has none."""
+    """Return the slot of a key, or -1 if it has none."""
     return np.int64(state.table_slots[place_of(state, key)])
 
 
 @njit(cache=True, nogil=True, inline="always")
 def new_slot(state, key):
-    """A slot for a key that has none. The caller has made sure that there may be one more."""
+    """Return a new slot for a key that has none. The caller must have checked that there is room."""
     at = place_of(state, key)
     slot = state.meta[N_SLOTS]
     state.meta[N_SLOTS] = slot + 1
@@ -116,10 +116,10 @@ def _drop_reports(state, slot, oldest):
 @njit(cache=True, nogil=True, inline="always")
 def opened_slot(state, key, retention):
     """
-    The slot of a key for its next event or label; -1 if there may be no more keys.
+    Return the slot of a key for its next event or label, or -1 if the state is at its ceiling of keys.
 
-    Transactions and reports that are older than the retention are forgotten here, whether the key's state has been removed already or
-    not: when it is removed cannot change a feature.
+    Transactions and reports older than the retention are dropped here. The features are therefore the same whether or not the
+    key's stale state has already been evicted.
     """
     slot = slot_of(state, key)
     if slot >= 0:
@@ -137,8 +137,8 @@ def opened_slot(state, key, retention):
 @njit(cache=True, nogil=True)
 def _make_room(state, block, expired, most):
     """
-    Give a full block room for one more row: forget the first ``expired`` rows, or take a block twice as long, or, at ``most``
-    rows, forget the first.
+    Make room for one more row in a full block: drop the first ``expired`` rows, or move to a block of twice the size, or, at
+    ``most`` rows, drop the first row.
     """
     start, size, capacity = block[START], block[SIZE], block[CAPACITY]
     pool = state.pool
@@ -159,16 +159,16 @@ def _make_room(state, block, expired, most):
 
 @njit(cache=True, nogil=True, inline="always")
 def no_room(state, room):
-    """Whether the engine must grow the state before one more event, which takes at most ``room`` rows."""
+    """Return whether the engine must grow the state before the next event, which takes at most ``room`` rows."""
     return state.meta[N_SLOTS] + 1 >= len(state.newest) or len(state.pool) - state.meta[POOL_USED] < room
 
 
 @njit(cache=True, nogil=True)
 def _insert(state, block, position, expired, most, first, second, third, fourth):
-    """Put a row at ``position`` of a sorted block that holds at most ``most``, of which the first ``expired`` may be forgotten."""
+    """Insert a row at ``position`` of a sorted block of at most ``most`` rows, whose first ``expired`` rows may be dropped."""
     if block[SIZE] == block[CAPACITY]:
         if position == 0 and expired == 0 and block[CAPACITY] >= most:
-            return  # older than all that is kept
+            return  # older than all rows that are kept
         before = block[SIZE]
         _make_room(state, block, expired, most)
         position -= before - block[SIZE]
@@ -187,7 +187,11 @@ def _insert(state, block, position, expired, most, first, second, third, fourth)
 
 @njit(cache=True, nogil=True, inline="always")
 def _event_feature(op, event_time, amount, attributes, major):
-    """Features of the transaction itself; ``major`` is how many minor units a major unit has. The epoch began on a Thursday, weekday 3."""
+    """
+    Return a feature of the transaction itself. ``major`` is the number of minor units in a major unit.
+
+    The epoch began on a Thursday, which is weekday 3.
+    """
     if op == AMOUNT:
         return amount / major if amount >= 0 else math.nan
     if op == HOUR:
@@ -211,7 +215,7 @@ def _share(part, whole):
 
 @njit(cache=True, nogil=True, inline="always")
 def _known(state, slot, now, history):
-    """The rows of the newest ``history`` reports of a key that are known at ``now``: first and end."""
+    """Return the first and end row of a key's newest ``history`` reports that are known at ``now``."""
     start, end = state.reports[slot, START], state.reports[slot, START] + state.reports[slot, SIZE]
     while end > start and state.pool[end - 1, 0] > now:
         end -= 1
@@ -220,7 +224,7 @@ def _known(state, slot, now, history):
 
 @njit(cache=True, nogil=True)
 def _known_reports(state, slot, begin, now, own, history):
-    """Fraud reports of a key known at ``now`` and not before or at ``begin``; never one of ``own`` transaction."""
+    """Count a key's fraud reports that became known after ``begin`` and hold at ``now``, except for the transaction ``own``."""
     first, end = _known(state, slot, now, history)
     found = 0
     for row in range(first, end):
@@ -232,15 +236,16 @@ def _known_reports(state, slot, begin, now, own, history):
 
 @njit(cache=True, nogil=True, inline="always")
 def _same_id(identity, transaction):
-    """Whether a kept identity is one of this card and transaction id."""
+    """Return whether a stored identity has the same card and transaction id as ``transaction``."""
     return (np.uint64(identity) ^ np.uint64(transaction)) >> _ID_SHIFT == np.uint64(0)
 
 
 @njit(cache=True, nogil=True)
 def _find_frauds(state, slot, end, horizon, now, own, history, windows, found):
     """
-    What is known of frauds at ``now``, into ``found`` int64 [W, 6], for windows that end at ``end``. Of the times of first and last only
-    those with a count mean anything. A fraud is usual if its transaction is still kept and its amount was not unusual.
+    Write aggregates over the frauds known at ``now`` to ``found``, int64 [W, 6], for windows that end at ``end``. First and
+    last times are valid only where the count is above zero. A fraud is usual if its transaction is still stored and its
+    amount was not unusual.
     """
     found[:] = 0
     first_known, end_known = _known(state, slot, now, history)
@@ -274,7 +279,10 @@ def _find_frauds(state, slot, end, horizon, now, own, history, windows, found):
 
 @njit(cache=True, nogil=True)
 def _last_legitimate(state, slot, begin, row, horizon, now, own, history):
-    """Event time of the newest kept transaction after ``begin``, from ``row`` backwards, that is not known to be fraud."""
+    """
+    Return the event time of the newest stored transaction after ``begin`` that is not known to be fraud, or ``NEVER``. The
+    search goes backwards from ``row``.
+    """
     start = state.ring[slot, START]
     first, end = _known(state, slot, now, history)
     while row >= start and state.pool[row, 0] > begin and state.pool[row, 0] > horizon:
@@ -295,7 +303,7 @@ def _last_legitimate(state, slot, begin, row, horizon, now, own, history):
 
 @njit(cache=True, nogil=True)
 def _median_low(values, n):
-    """The lower median of the first ``n`` of int64 values, which it reorders (Hoare's selection)."""
+    """Return the lower median of the first ``n`` values, int64. Reorders the values (Hoare's selection)."""
     wanted, low, high = (n - 1) // 2, 0, n - 1
     while low < high:
         pivot, i, j = values[(low + high) // 2], low, high
@@ -324,7 +332,7 @@ def _days(now, then):
 
 @njit(cache=True, nogil=True, inline="always")
 def _kilometres(lat1, lon1, lat2, lon2):
-    """Great-circle distance by the haversine formula."""
+    """Return the great-circle distance in km by the haversine formula."""
     p1, p2 = math.radians(lat1), math.radians(lat2)
     half_lat, half_lon = (p2 - p1) / 2.0, math.radians(lon2 - lon1) / 2.0
     a = math.sin(half_lat) ** 2 + math.cos(p1) * math.cos(p2) * math.sin(half_lon) ** 2
@@ -337,12 +345,13 @@ def update_exact(
     marks, recent,
 ):  # fmt: skip
     """
-    Features of events ``begin..`` from exact state, which then remembers them.
+    Compute the features of the events from ``begin`` on from exact state, and add the events to the state.
 
-    ``normal`` is (whether this entity judges amounts, whether a feature asks for the normal amount, whether one asks for frauds, amount
-    that the normal one is drawn to, its weight, ratio from which an amount is unusual). ``out`` float32 [n, F], ``duplicate`` bool [n],
-    ``marks`` int64 [n] (bits of ``Mark``) and ``recent`` int64 [n, K, 3] are filled in place; a duplicate's row is all NaN and changes
-    nothing. Returns the index of the first event that was not processed: n, or fewer where the state needs room.
+    ``normal`` is a tuple: whether this entity marks unusual amounts, whether a feature uses the normal amount, whether a
+    feature uses frauds, the prior of the normal amount, the prior's weight, and the ratio above which an amount is unusual.
+    ``out`` float32 [n, F], ``duplicate`` bool [n], ``marks`` int64 [n] (bits of ``Mark``) and ``recent`` int64 [n, K, 3] are
+    filled in place. A duplicate's row is all NaN, and a duplicate does not change the state. Returns the index of the first
+    event that was not processed: n, or less if the state needs room.
     """
     n, n_ops, n_windows, n_recent = len(keys), len(ops), len(windows), recent.shape[1]
     seen = np.zeros((n_windows, _WINDOW_FIELDS), np.int64)
@@ -370,7 +379,7 @@ def update_exact(
         block = state.ring[slot]
         start, size = block[START], block[SIZE]
 
-        # 1. an identical transaction changes nothing; another one of the same id is marked
+        # 1. skip an identical transaction; mark a different transaction with the same id
         horizon = state.newest[slot] - retention
         again = reused = False
         for row in range(start + size - 1, start - 1, -1):
@@ -490,7 +499,7 @@ def update_exact(
             squares[w] = square
             w += 1
 
-        # 3. what is normal for the key, and which of its past is known to be fraud
+        # 3. compute the key's normal amount, and find its known frauds
         normal_amount = math.nan
         if asks_normal:
             median = _median_low(amounts, n_amounts) if n_amounts > 0 else 0
@@ -501,7 +510,7 @@ def update_exact(
         if asks_frauds:
             _find_frauds(state, slot, end, horizon, t, transaction, history, windows, frauds)
 
-        # 4. the features
+        # 4. compute the features
         lat, lon = columns.lat[i], columns.lon[i]
         placed = not math.isnan(lat) and attributes >> CHANNEL_SHIFT & 3 != CHANNEL_ONLINE
         kilometres = math.nan
@@ -604,7 +613,7 @@ def update_exact(
                         value = 0.0
             out[i, f] = value
 
-        # 5. remember it
+        # 5. add the transaction to the state
         state.dirty[slot] = 1
         if t > horizon:
             expired = 0
@@ -632,10 +641,10 @@ def update_bucketed(
     op_windows, out,
 ):  # fmt: skip
     """
-    Features of events ``begin..`` from bucketed state, which then counts them.
+    Compute the features of the events from ``begin`` on from bucketed state, and add the events to the state.
 
-    Level l keeps the newest ``kept[l]`` buckets of ``resolutions[l]`` ms; bucket b holds the events from b times the resolution on. Fills
-    ``out`` float32 [n, F]; returns as ``update_exact``.
+    Level l keeps the newest ``kept[l]`` buckets of ``resolutions[l]`` ms. Bucket b starts at b times the resolution. Fills
+    ``out`` float32 [n, F]. Returns the index of the first event that was not processed, as ``update_exact`` does.
     """
     n, n_ops, n_windows = len(keys), len(ops), len(windows)
     count, priced = np.zeros(n_windows, np.int64), np.zeros(n_windows, np.int64)
@@ -652,7 +661,7 @@ def update_bucketed(
             state.meta[WATERMARK] = before
             return i
 
-        # 1. add up the complete buckets of each window, walking each level back once from the bucket before this one
+        # 1. add up the complete buckets of each window: walk each level back once, from the bucket before the event's
         for level in range(len(resolutions)):
             bucket, start = t // resolutions[level], np.int64(state.buckets[slot, level, START])
             row = start + state.buckets[slot, level, SIZE] - 1
@@ -672,7 +681,7 @@ def update_bucketed(
                     row -= 1
                 count[w], priced[w], low[w], total[w] = n_seen, n_priced, n_low, sum_seen
 
-        # 2. the features
+        # 2. compute the features
         for f in range(n_ops):
             op, w = ops[f], op_windows[f]
             value = math.nan
@@ -697,7 +706,7 @@ def update_bucketed(
                 value = (reports + prior * prior_weight) / (count[w] + prior_weight)
             out[i, f] = value
 
-        # 3. count it, unless its bucket is no longer kept
+        # 3. count the transaction, unless its bucket is no longer kept
         state.dirty[slot] = 1
         state.newest[slot] = max(state.newest[slot], t)
         one = np.int64(1) << 32 | (1 if amount >= 0 else 0)
@@ -728,12 +737,15 @@ def update_bucketed(
 @njit(cache=True, nogil=True)
 def apply_labels(state, labels, keys, begin, retention, history, room):
     """
-    Remember what labels ``begin..`` say. Returns as ``update_exact``. Of a key as many labels that are not known yet are kept as known
-    ones: they displace none of these.
+    Add the labels from ``begin`` on to the state. Returns the index of the first label that was not processed, as
+    ``update_exact`` does.
 
-    A fraud label counts from its label time on; a later label that says otherwise retracts it from that label's time on, and a
-    still later one that says fraud counts anew. An older label changes nothing that a newer one has said. The same label twice is
-    the same as once.
+    A key keeps at most ``2 * history`` reports: ``history`` that are known and as many that are not known yet, so that the
+    latter do not displace known ones.
+
+    A fraud label counts from its label time on. A later label of no fraud retracts it from that later label time on, and a
+    still later fraud label counts again. An older label never overrides a newer one. Applying a label twice has the same
+    effect as once.
     """
     for i in range(begin, len(keys)):
         if no_room(state, room):
@@ -750,7 +762,7 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
         found = False
         for row in range(start, start + size):
             if state.pool[row, 2] == transaction:
-                if labels.fraud[i]:  # one that is older by more than the retention may have been forgotten already
+                if labels.fraud[i]:  # a report older by more than the retention may already be dropped
                     found = found or (state.pool[row, 3] > label_time and state.pool[row, 0] >= label_time - retention)
                 elif state.pool[row, 0] < label_time:
                     state.pool[row, 3] = min(state.pool[row, 3], label_time)

@@ -1,12 +1,13 @@
 """
-One key's past as a row of words, to be written to a log and read back.
+Serialise the state of one key as a row of words, which is written to the checkpoint log and read back.
 
-A row holds what can still matter: the key's facts, its live transactions, its fraud reports and its filled buckets. What is
-merely not forgotten yet is left out, so a row depends on the key's events alone, never on how they were cut into batches.
+A row holds only data that can still affect a feature: the key's own fields, its live transactions, its fraud reports and its
+filled buckets. Expired data that has not been dropped yet is left out, so that a row depends only on the key's events, not on
+batch boundaries.
 
-Words are int64, little-endian: key, newest event time, time and place (two floats) of the last place, four devices, the numbers
-of transactions, reports and buckets; then four words for each of these: a row of the pool, where a bucket's level is in the upper bits
-of its number.
+Words are int64, little-endian: key, newest event time, time and coordinates (two floats) of the last place, four devices, and
+the numbers of transactions, reports and buckets. Then follow four words for each transaction, report and bucket: a row of the
+pool, with a bucket's level in the upper bits of its number.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ _ODD, _ODDER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 
 @njit(cache=True, nogil=True, inline="always")
 def _first_live(state, slot, retention):
-    """The first row of a key's ring that is within the retention."""
+    """Return the first row of a key's ring that is within the retention."""
     start, size = state.ring[slot, START], state.ring[slot, SIZE]
     horizon, row = state.newest[slot] - retention, start
     while row < start + size and state.pool[row, 0] <= horizon:
@@ -33,7 +34,7 @@ def _first_live(state, slot, retention):
 
 @njit(cache=True, nogil=True, inline="always")
 def _first_kept(state, slot, level, kept):
-    """The first row of a level's block whose bucket can still count: one of the newest ``kept``."""
+    """Return the first row of a level's block whose bucket is one of the newest ``kept`` and can still count."""
     start, size = state.buckets[slot, level, START], state.buckets[slot, level, SIZE]
     row = start
     while row < start + size and state.pool[row, 0] <= state.pool[start + size - 1, 0] - kept:
@@ -43,7 +44,7 @@ def _first_kept(state, slot, level, kept):
 
 @njit(cache=True, nogil=True)
 def lengths(state, slots, retention, kept):
-    """Offsets int64 [n + 1] of the rows of n slots, in words. ``kept`` int64 [L] is how many buckets each level keeps."""
+    """Return the offsets of the rows of n slots in words, int64 [n + 1]. ``kept`` int64 [L]: buckets that each level keeps."""
     offsets = np.zeros(len(slots) + 1, np.int64)
     for i in range(len(slots)):
         slot = slots[i]
@@ -59,7 +60,7 @@ def lengths(state, slots, retention, kept):
 
 @njit(cache=True, nogil=True)
 def _hash(words, begin, end):
-    """A 64-bit hash of a row: multiply, rotate, and a last mix as in splitmix64 (Steele, Lea and Flood 2014)."""
+    """Return a 64-bit hash of a row: multiply, rotate, and a final mix as in splitmix64 (Steele, Lea and Flood 2014)."""
     h = _ODD
     for at in range(begin, end):
         h = (h ^ np.uint64(words[at])) * _ODDER
@@ -80,7 +81,7 @@ def _copy_rows(state, begin, end, words, put):
 
 @njit(cache=True, nogil=True)
 def pack(state, place_bits, devices, slots, retention, kept, offsets, words):
-    """Write the rows of ``slots`` to ``words``; each slot is clean from here on, and its digest is its row's."""
+    """Write the rows of ``slots`` to ``words``, mark the slots as clean, and store the digests of the rows."""
     for i in range(len(slots)):
         slot, at = slots[i], offsets[i]
         put = at + HEADER
@@ -127,10 +128,10 @@ def _load_block(state, block, words, at, count, most):
 @njit(cache=True, nogil=True)
 def unpack(state, place_bits, devices, words, offsets, begin, room, history, kept):
     """
-    Read rows ``begin..`` back; a later row of a key replaces an earlier one.
+    Load the rows from ``begin`` on. A later row of a key replaces an earlier one.
 
-    Returns the index of the first row that was not read: all, fewer where the state needs room, or a negative number, minus one
-    and minus the index, where a row is damaged.
+    Returns the index of the first row that was not read: the number of rows, or less if the state needs room. Returns -1 - i
+    if row i is damaged.
     """
     for i in range(begin, len(offsets) - 1):
         if no_room(state, room):

@@ -1,7 +1,7 @@
 """
-What is computed: entities, windows and aggregates, declared once and stored in the model bundle.
+Feature specs: entities, windows and aggregates, declared once and stored in the model bundle.
 
-An entity (card, merchant, later device) is a key of the transaction with state of one of two kinds:
+An entity (card, merchant, later device) is a key of the transaction. Its state has one of two kinds:
 
 ``exact``
     keeps the key's newest transactions, at most ``history`` of them and none older than the longest window plus ``delay``
@@ -9,10 +9,10 @@ An entity (card, merchant, later device) is a key of the transaction with state 
     (t - delay - w, t - delay]; it includes the transaction itself when ``delay`` is zero.
 ``bucketed``
     keeps counts and amounts in buckets of each window's ``resolution``, for keys too busy to keep every transaction.
-    A window covers the complete buckets before the bucket of t, so that what other partitions are doing at this
-    very moment cannot change a feature.
+    A window covers the complete buckets before the bucket of t, so that events processed by other partitions at
+    the same moment cannot change a feature.
 
-Fraud is known by labels, and a label counts at time t only if its ``label_time`` is not after t.
+Fraud is known from labels. A label counts at time t only if its ``label_time`` is not after t.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ from core.event_time import AHEAD_MS
 
 
 class StateKind(StrEnum):
-    """How an entity's past is held."""
+    """How an entity's past events are stored."""
 
     EXACT = "exact"
     BUCKETED = "bucketed"
 
 
 class Op(IntEnum):
-    """What a feature is. Kernels branch on the number; a spec names it by its lower-case name."""
+    """Operation that computes a feature. Kernels branch on the number; a spec uses the lower-case name."""
 
     # of the transaction itself
     AMOUNT = 0
@@ -65,7 +65,7 @@ class Op(IntEnum):
     FRAUD_COUNT = 31  # transactions of the window known to be fraud
     FRAUD_SHARE = 32
     MAX_TO_NORMAL = 33  # the highest earlier amount over the key's normal amount
-    UNUSUAL_COUNT = 34  # earlier transactions of an unusual amount, as they were judged when they came
+    UNUSUAL_COUNT = 34  # earlier transactions whose amount was unusual when they arrived
     FIRST_UNUSUAL = 35  # days since the first of these in the window
     LAST_UNUSUAL = 36
     FIRST_FRAUD = 37  # days since the first transaction of the window known to be fraud
@@ -73,19 +73,19 @@ class Op(IntEnum):
     # of the exact state, without a window
     SECONDS_SINCE_LAST = 40
     DISTANCE = 41  # km from the card's last known place (great circle)
-    SPEED = 42  # km/h from there
+    SPEED = 42  # km/h from the card's last known place
     NEW_DEVICE = 43
     AMOUNT_TO_NORMAL = 44  # the amount over the key's normal amount
     RECENT_TO_NORMAL = 45  # the mean of the key's last three amounts over its normal amount
     # of the bucketed state
     FRAUD_REPORTS = 50  # fraud labels that became known in the window
-    FRAUD_REPORT_SHARE = 51  # the same over the window's transactions, smoothed towards ``fraud_prior``
-    # of a window, exact state only: known frauds whose amount was usual for their card, so that something else explains them
+    FRAUD_REPORT_SHARE = 51  # fraud reports over the window's transactions, smoothed towards ``fraud_prior``
+    # of a window, exact state only: known frauds whose amount was usual for the card, so that the amount does not explain them
     USUAL_FRAUD_COUNT = 60
     USUAL_FRAUD_SHARE = 61
     FIRST_USUAL_FRAUD = 62
     LAST_USUAL_FRAUD = 63
-    LAST_LEGITIMATE = 64  # days since the last transaction of the window not known to be fraud
+    LAST_LEGITIMATE = 64  # days since the last transaction of the window that is not known to be fraud
 
 
 _LOWEST_RATE, _HIGHEST_RATE = 1e-9, 1e9
@@ -138,16 +138,17 @@ class Entity(Struct, frozen=True, omit_defaults=True):
 
     @property
     def labelled(self) -> bool:
-        """Whether a feature asks for labels."""
+        """Whether any feature uses labels."""
         return any(op_of(feature) in LABEL_OPS for feature in self.features)
 
 
 class FeatureSpec(Struct, frozen=True, omit_defaults=True):
     """
-    The whole of what is computed for a transaction. Its ``version`` is a hash of its content.
+    All features that are computed for a transaction. ``version`` contains a hash of the content.
 
-    A key's normal amount is the median of its last 51 amounts within the longest window, drawn towards ``normal_amount`` (minor units)
-    as if that had been seen ``normal_weight`` times. An amount over ``unusual_ratio`` times the card's normal amount is unusual.
+    A key's normal amount is the median of its last 51 amounts within the longest window, averaged with the prior
+    ``normal_amount`` (minor units), which counts as ``normal_weight`` amounts. An amount over ``unusual_ratio`` times the
+    card's normal amount is unusual.
     """
 
     name: str
@@ -174,10 +175,10 @@ class FeatureSpec(Struct, frozen=True, omit_defaults=True):
 
     def entity(self, name: str) -> Entity:
         """
-        The entity of a name.
+        Return the entity with this name.
 
         Raises:
-            InputError: if the spec has none of that name.
+            InputError: if the spec has no entity of that name.
         """
         for entity in self.entities:
             if entity.name == name:
@@ -186,21 +187,21 @@ class FeatureSpec(Struct, frozen=True, omit_defaults=True):
 
 
 def op_of(feature: Feature) -> Op:
-    """The operation a feature names."""
+    """Return the operation of a feature."""
     return Op[feature.op.upper()]
 
 
 def encode_spec(spec: FeatureSpec) -> bytes:
-    """The spec as canonical JSON."""
+    """Return the spec as canonical JSON."""
     return msgspec.json.encode(spec, order="sorted")
 
 
 def decode_spec(raw: bytes) -> FeatureSpec:
     """
-    The spec from JSON, checked.
+    Decode a spec from JSON and check it.
 
     Raises:
-        InputError: if it is not a spec, or a feature asks for what its entity cannot compute.
+        InputError: if it is not a valid spec, for example because an entity cannot compute one of its features.
     """
     try:
         spec = msgspec.json.decode(raw, type=FeatureSpec)
@@ -208,7 +209,7 @@ def decode_spec(raw: bytes) -> FeatureSpec:
         raise InputError(f"not a feature spec: {error}") from None
     check_spec(spec)
     for entity in spec.entities:
-        if duration_ms(entity.lateness) <= AHEAD_MS:  # an accepted event could make current ones late
+        if duration_ms(entity.lateness) <= AHEAD_MS:  # else an accepted event from the future could make current events late
             raise InputError(
                 f"entity {entity.name}: lateness must be longer than {AHEAD_MS // MS_PER_HOUR} h, the tolerance for producers' clocks"
             )
@@ -217,10 +218,10 @@ def decode_spec(raw: bytes) -> FeatureSpec:
 
 def check_spec(spec: FeatureSpec) -> None:
     """
-    Refuse a spec that cannot be computed.
+    Check that a spec can be computed.
 
     Raises:
-        InputError: naming the entity and feature at fault.
+        InputError: if it cannot; the message names the invalid entity, feature or rate.
     """
     names = spec.feature_names
     if len(set(names)) != len(names):
@@ -250,7 +251,7 @@ def check_spec(spec: FeatureSpec) -> None:
 
 
 def _features(entity: str, *wanted: str) -> tuple[Feature, ...]:
-    """Features from words such as ``count:1h,1d`` (an operation over windows) or ``speed``."""
+    """Return features from shorthand such as ``count:1h,1d`` (an operation over windows) or ``speed``."""
     made = []
     for word in wanted:
         op, _, windows = word.partition(":")
@@ -262,7 +263,7 @@ def _features(entity: str, *wanted: str) -> tuple[Feature, ...]:
 
 def default_spec(currency: str = "EUR") -> FeatureSpec:
     """
-    The spec ``whyflag train`` uses: velocity, amounts, places, devices and habits of the card; traffic and fraud
+    Return the default spec of ``whyflag train``: velocity, amounts, places, devices and habits of the card; traffic and fraud
     reports of the merchant.
     """
     card = Entity(
@@ -315,7 +316,7 @@ def default_spec(currency: str = "EUR") -> FeatureSpec:
 
 
 def handbook_spec(currency: str = "EUR") -> FeatureSpec:
-    """The 15 features of the Fraud Detection Handbook (Le Borgne et al., chapter 3), under the names it gives them."""
+    """Return the 15 features of the Fraud Detection Handbook (Le Borgne et al., chapter 3), under the book's names."""
     days = ("1d", "7d", "30d")
     customer = [Feature("TX_AMOUNT", "amount"), Feature("TX_DURING_WEEKEND", "weekend"), Feature("TX_DURING_NIGHT", "night")]
     terminal = []
@@ -339,8 +340,10 @@ def handbook_spec(currency: str = "EUR") -> FeatureSpec:
 
 def compromise_spec(currency: str = "EUR") -> FeatureSpec:
     """
-    For small merchants whose terminals get compromised, and cards whose spending changes: what is normal for the card, how long it
-    has been unlike that, and since when a merchant has had frauds that no amount explains. Made for the handbook's data.
+    Return a spec for compromised terminals of small merchants and for changes in a card's spending.
+
+    The features describe the card's normal amount, how long the card has deviated from it, and how long a merchant has had
+    frauds that the amount does not explain. The spec was made for the handbook's data.
     """
     card = Entity(
         name="card",

@@ -1,8 +1,9 @@
 """
-Where an entity's past lives: flat NumPy arrays behind a hash-to-slot table.
+State of an entity: flat NumPy arrays and a hash table from key to slot.
 
-Every array may be copied, written to a log and read back as it is: it holds no pointer and no string. Kernels change the
-arrays in place and never allocate; when one runs out of room it stops before the event, and the engine grows the arrays.
+Every array can be copied, written to a log and read back unchanged, because it contains no pointers or strings. Kernels
+change the arrays in place and never allocate. A kernel that runs out of room stops before the event, and the engine grows the
+arrays.
 """
 
 from typing import Any, NamedTuple
@@ -18,22 +19,23 @@ Int32s = npt.NDArray[np.int32]
 NEVER = np.int64(-(2**62))
 FOREVER = np.int64(2**62)
 DEVICES = 4
-# Places in ``meta``: keys held, rows of the pool used, newest event time of all, most keys allowed, whether one more was wanted; from
-# ``FREE_BLOCKS`` on the lists of free blocks, one for each power of two.
+# Indices into ``meta``: number of keys held, rows of the pool in use, newest event time, maximum number of keys, whether a
+# key was refused at that maximum. From ``FREE_BLOCKS`` on: the lists of free blocks, one for each power of two.
 N_SLOTS, POOL_USED, WATERMARK, CEILING, WANTED, FREE_BLOCKS = 0, 1, 2, 3, 4, 5
 _META = 40
 
 
 class State(NamedTuple):
     """
-    The past of S keys.
+    State of S keys.
 
     ``pool`` [P, 4] holds blocks of rows. A key's *ring* is its block of transactions, sorted by event time: (event time, identity,
-    amount, attributes), where the identity is the upper half of the hash of card and id and the lower half of the content's. Its
-    *reports* are its block of fraud labels, sorted by label time: (label time, event time, transaction hash, retraction time). Its
-    *buckets* are one block for each level of resolution, sorted by number: (number, transactions and how many of them have an amount
-    in one word, low amounts, sum). ``dirty`` [S] marks keys that changed since their row was written last; ``digests`` [S] are the
-    hashes of those rows. Places and devices are of exact entities only; elsewhere these arrays are empty.
+    amount, attributes), where the identity joins the upper half of the hash of card and id with the upper half of the
+    content's hash. Its *reports* are its block of fraud labels, sorted by label time: (label time, event time, transaction
+    hash, retraction time). Its *buckets* are one block for each level of resolution, sorted by bucket number: (bucket number;
+    number of transactions and of those with an amount, packed in one word; number of low amounts; sum of amounts). ``dirty``
+    [S] marks keys that changed since their row was last written; ``digests`` [S] are the hashes of those rows. Only exact
+    entities have places, devices and rings; for others, these arrays are empty.
     """
 
     meta: Int64s
@@ -52,11 +54,15 @@ class State(NamedTuple):
     pool: Int64s
 
 
-START, SIZE, CAPACITY = 0, 1, 2  # of a block: last axis of ``ring``, ``reports`` and ``buckets``
+START, SIZE, CAPACITY = 0, 1, 2  # fields of a block: last axis of ``ring``, ``reports`` and ``buckets``
 
 
 def empty_state(slots: int, pool: int, levels: int, ceiling: int) -> State:
-    """State with room for ``slots`` keys and ``pool`` rows; ``levels`` of buckets (0 for exact state); at most ``ceiling`` keys."""
+    """
+    Return an empty state with room for ``slots`` keys and ``pool`` rows.
+
+    ``levels`` is the number of bucket levels, 0 for exact state. ``ceiling`` is the maximum number of keys.
+    """
     meta = np.full(_META, -1, np.int64)
     meta[N_SLOTS] = meta[POOL_USED] = meta[WANTED] = 0
     meta[WATERMARK], meta[CEILING] = NEVER, ceiling
@@ -86,7 +92,7 @@ def _grown(array: npt.NDArray[Any], rows: int, fill: int) -> npt.NDArray[Any]:
 
 
 def grow(state: State, pool_room: int) -> State:
-    """The same state with more room: twice the slots if these are nearly used up, and at least ``pool_room`` free rows."""
+    """Return the state with more room: twice the slots if they are nearly used up, and at least ``pool_room`` free rows."""
     slots, used = len(state.newest), int(state.meta[N_SLOTS])
     if used + 1 >= slots:
         slots *= 2
@@ -105,10 +111,10 @@ def grow(state: State, pool_room: int) -> State:
     return state
 
 
-# compiled when the module is loaded, because a table first grows under load
+# compiled at import, because the first call, which grows a table, happens under load
 @njit("Tuple((uint64[::1], int32[::1]))(uint64[::1], int32[::1], int64)", cache=True, nogil=True)
 def _table(held_keys, held_slots, size):  # type: ignore[no-untyped-def]
-    """The hash table of some keys, open addressing with linear probing: keys uint64 [size] and slots int32 [size], -1 where free."""
+    """Return an open-addressing hash table with linear probing: keys uint64 [size] and slots int32 [size], -1 where free."""
     keys, slots = np.zeros(size, np.uint64), np.full(size, -1, np.int32)
     mask = np.uint64(size - 1)
     for place in range(len(held_keys)):
@@ -134,7 +140,7 @@ def _power(rows: int) -> int:
 
 @njit(cache=True, nogil=True)
 def take_block(state: State, rows: int) -> Any:
-    """The start of a free block of the pool, which takes the next power of two of rows. The caller has made sure of room."""
+    """Take a block from the pool, rounded up to a power of two rows, and return its start. The caller must ensure room."""
     power = _power(rows)
     start = state.meta[FREE_BLOCKS + power]
     if start >= 0:
@@ -147,7 +153,7 @@ def take_block(state: State, rows: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def free_block(state: State, block: Any) -> None:
-    """Give a key's block back; it holds nothing from here on."""
+    """Return a key's block to the list of free blocks, and mark it as empty."""
     if block[CAPACITY] > 0:
         power = _power(block[CAPACITY])
         state.pool[block[START], 0] = state.meta[FREE_BLOCKS + power]
@@ -157,7 +163,7 @@ def free_block(state: State, block: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def forget_events(state: State, slot: int) -> None:
-    """Forget all transactions of a key, as if there had been none."""
+    """Delete all transactions of a key, as if it had had none."""
     for level in range(state.buckets.shape[1]):
         free_block(state, state.buckets[slot, level])
     state.newest[slot] = NEVER
@@ -170,7 +176,7 @@ def forget_events(state: State, slot: int) -> None:
 
 @njit(cache=True, nogil=True, inline="always")
 def place_of(state: State, key: Any) -> Any:
-    """Return the place of a key in the hash table, or the free place where it would go: its ``table_slots`` is -1."""
+    """Return the index of a key in the hash table, or the free index (``table_slots`` is -1) where it would be inserted."""
     mask = np.uint64(len(state.table_keys) - 1)
     at = key & mask
     while state.table_slots[at] >= 0 and state.table_keys[at] != key:
@@ -189,7 +195,7 @@ def held(state: State, keys: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def remove(state: State, keys: Any) -> None:
-    """Remove keys; those that are not held are passed over. The last slot moves into each gap, so that slots stay without holes."""
+    """Remove keys and ignore those that are not held. The last slot moves into each gap, so that slots stay contiguous."""
     mask = np.uint64(len(state.table_keys) - 1)
     one = np.uint64(1)
     for key in keys:
@@ -199,7 +205,7 @@ def remove(state: State, keys: Any) -> None:
             continue
         forget_events(state, slot)
         free_block(state, state.reports[slot])
-        # linear probing: whatever comes behind the gap moves into it if it may (Knuth, TAOCP vol. 3, 6.4, algorithm R)
+        # linear probing: entries after the gap move into it where their hash allows (Knuth, TAOCP vol. 3, 6.4, algorithm R)
         state.table_slots[at] = -1
         gap, behind = at, (at + one) & mask
         while state.table_slots[behind] >= 0:

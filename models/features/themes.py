@@ -1,4 +1,4 @@
-"""Themes: the few subjects that all features belong to, so that a score can be explained without a list of fifty numbers."""
+"""Themes: groups of features by subject, so that a score can be explained without a list of fifty numbers."""
 
 from enum import StrEnum
 from typing import Final
@@ -7,7 +7,7 @@ from models.features.spec import Entity, Feature, FeatureSpec, Op, op_of
 
 
 class Theme(StrEnum):
-    """What a feature is about."""
+    """Subject of a feature."""
 
     AMOUNT = "amount"  # the amount against the card's habit
     PACE = "pace"  # how much and how often the card pays
@@ -20,7 +20,7 @@ class Theme(StrEnum):
     MERCHANT_ACTIVITY = "merchant activity"  # the merchant's traffic and prices
 
 
-# Every operation has a theme: a test fails for a new one without.
+# Every operation has a theme; a test fails if a new operation has none.
 _THEMES: Final[dict[Theme, tuple[Op, ...]]] = {
     Theme.AMOUNT: (
         Op.AMOUNT, Op.AMOUNT_MEAN, Op.AMOUNT_MAX, Op.AMOUNT_RATIO, Op.AMOUNT_ZSCORE, Op.AMOUNT_TO_MAX, Op.AMOUNT_TO_NORMAL,
@@ -43,7 +43,7 @@ _OF_THE_TRANSACTION: Final = (Op.AMOUNT,)
 
 
 def theme_of(entity: Entity, feature: Feature) -> Theme:
-    """Return the theme of a feature. Amounts and pace of a merchant are its activity."""
+    """Return the theme of a feature. Amount and pace features of a merchant belong to its activity."""
     op = op_of(feature)
     theme = OF_OP[op]
     if entity.key == "merchant_id" and theme in _OF_THE_CARD and op not in _OF_THE_TRANSACTION:

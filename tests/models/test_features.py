@@ -37,9 +37,10 @@ from models.features.spec import (
 )
 from tests.conftest import GIVEN, ROOT
 from tests.features_oracle import EntityOracle, Row, rows_of
+from training.data.conform import SCHEMA
 from training.data.dataset import LabelledReplay, features_of, load_dataset
 from training.data.mapping import load_mapping
-from training.data.readers import SCHEMA, TransactionFile
+from training.data.readers import TransactionFile
 
 HANDBOOK = ROOT.parent / "shared/data/handbook"
 

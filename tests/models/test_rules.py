@@ -118,22 +118,22 @@ def test_the_precedence_of_rules_and_model_outcomes(tmp_path, outcomes, by_model
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        (rule("amount > > 3"), 5, "uses what rules may not"),
+        (rule("amount > > 3"), 5, "rules may not use"),
         (rule("amuont > 3"), 5, "no feature, field or list 'amuont'"),
         (rule("amount + 1"), 5, "not true or false"),
         (rule("country > 3"), 5, ""),
-        (rule("SUM(amount) > 3 AND probability > 2"), 5, "more than the one transaction"),
-        (rule("COUNT(*) > 3"), 5, "more than the one transaction"),
-        (rule("RANK() OVER (ORDER BY amount) = 1"), 5, "more than the one transaction"),
+        (rule("SUM(amount) > 3 AND probability > 2"), 5, "more than one transaction"),
+        (rule("COUNT(*) > 3"), 5, "more than one transaction"),
+        (rule("RANK() OVER (ORDER BY amount) = 1"), 5, "more than one transaction"),
         (rule("amount > (SELECT 1)"), 5, ""),
-        (rule("amount > 3") + "\n" + rule("amount > 4"), 9, "each used once"),
+        (rule("amount > 3") + "\n" + rule("amount > 4"), 9, "must be unique"),
         (rule("amount > 3", "maybe"), 6, "outcome"),
         (rule("amount > 3").replace('owner = "ops"', 'owner = " "'), 3, "owner"),
         (rule("amount > 3").replace("expires = 2030-01-01\n", ""), 2, "expires"),
         (rule("amount > 3").replace("2030-01-01", '"soon"'), 4, "date"),
         (rule("amount > 3") + 'wehn = "x"\n', 7, "wehn"),
         ('[lists.Blocked]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\n', 1, "lower-case"),
-        ('[lists.amount]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\n', 1, "unlike any feature"),
+        ('[lists.amount]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\n', 1, "differ from any feature"),
         ('\n[lists.blocked]\nkey = "amount"\nowner = "o"\nexpires = 2030-01-01\n', 2, "key"),
         ('[lists.blocked]\nkey = "merchant_id"\nowner = "o"\nexpires = 2030-01-01\nfile = "none.txt"\n', 1, "none.txt"),
         ("[[rules]\n", None, "line 1"),
@@ -224,5 +224,5 @@ def test_a_rule_that_fails_is_disabled_and_counted_and_the_others_go_on(tmp_path
 
 def test_a_rules_file_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "rules.toml")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         load_rules(tmp_path / "rules.toml", FEATURES)

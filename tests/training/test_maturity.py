@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.calibration import METHODS, calibration_error, fit_calibration
+from models.calibration import CalibrationMethod, calibration_error, fit_calibration
 from training.maturity import reported_share
 
 DAY = 86_400_000
@@ -45,7 +45,7 @@ def test_too_few_frauds_to_estimate_delays_count_as_fully_reported():
     assert reported_share(time[:0], np.arange(50) * DAY, np.arange(50) * DAY + DAY, 100 * DAY) == 1.0
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "none"])
+@pytest.mark.parametrize("method", [method for method in CalibrationMethod if method != "none"])
 @pytest.mark.parametrize("known", [0.4, 0.8])
 def test_calibration_is_right_for_alerts_although_many_frauds_are_unreported(method, known):
     rng = np.random.default_rng(7)

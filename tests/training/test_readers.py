@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 import sys
@@ -300,9 +301,13 @@ def test_labels_are_read_from_every_format(tmp_path, world, suffix):
     assert len(labels) == len(table)
 
 
-def test_the_error_for_an_invalid_label_names_its_row(tmp_path):
+def test_the_error_for_an_invalid_label_names_its_row(tmp_path, world):
+    good = encode(next(iter(read_labels(world / "labels.parquet")))).decode()
+    (tmp_path / "l.jsonl").write_text(good + "\n" + good.replace("true", '"perhaps"') + "\n")
+    with pytest.raises(InputError, match=r"line 2: .*fraud"):
+        read_labels(tmp_path / "l.jsonl")
     (tmp_path / "l.jsonl").write_text('{"transaction_id": "t"}\n')
-    with pytest.raises(InputError, match="label 1"):
+    with pytest.raises(InputError, match="has no column 'card_id'"):
         read_labels(tmp_path / "l.jsonl")
 
 
@@ -407,3 +412,97 @@ def test_a_label_column_must_have_a_delay(tmp_path):
     path.write_bytes(b"amount = '\xe9'")
     with pytest.raises(MappingError):
         load_mapping(str(path))
+
+
+OWN = """
+amount = "major"
+time = "datetime"
+separator = "|"
+[columns]
+transaction_id = "id"
+event_time = ["day", "clock"]
+card_id = "card"
+merchant_id = "shop"
+amount = "total"
+[constants]
+currency = "EUR"
+"""
+OWN_ROWS = ["1|2024-03-01|09:30:00|c1|s1|12.50", "2|2024-03-01|10:00|c2|s1|3", "3|2024-03-02|23:59:59|c1|s2|0.99"]
+OWN_HEADER = "id|day|clock|card|shop|total"
+OWN_TIMES = [1_709_285_400_000, 1_709_287_200_000, 1_709_423_999_000]
+
+
+def _own_mapping(tmp_path, text=OWN):
+    (tmp_path / "own.toml").write_text(text)
+    return load_mapping(str(tmp_path / "own.toml"))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "^"])
+def test_any_separator_gzip_and_date_and_time_in_two_columns(tmp_path, separator, compressed):
+    mapping = _own_mapping(tmp_path, OWN.replace('"|"', json.dumps(separator)))
+    text = "\n".join([OWN_HEADER, *OWN_ROWS, ""]).replace("|", separator).encode()
+    path = tmp_path / ("t.csv.gz" if compressed else "t.csv")
+    path.write_bytes(gzip.compress(text) if compressed else text)
+    read = list(transactions_of(TransactionFile(path, mapping)))
+    assert [(t.transaction_id, t.event_time, t.amount) for t in read] == list(zip("123", OWN_TIMES, [1250, 300, 99], strict=True))
+
+
+@pytest.mark.parametrize("pattern", ["days", "days/*.csv*"])
+def test_a_folder_or_a_pattern_is_read_in_the_order_of_its_names(tmp_path, pattern):
+    (tmp_path / "days").mkdir()
+    (tmp_path / "days" / "2.csv").write_text(f"{OWN_HEADER}\n{OWN_ROWS[2]}\nbroken\n")
+    (tmp_path / "days" / "1.csv.gz").write_bytes(gzip.compress("\n".join([OWN_HEADER, *OWN_ROWS[:2]]).encode()))
+    (tmp_path / "days" / "notes.md").write_text("not data")
+    source = TransactionFile(tmp_path / pattern, _own_mapping(tmp_path), rejects=tmp_path / "rejects.jsonl")
+    assert [t.transaction_id for t in transactions_of(source)] == ["1", "2", "3"]
+    (reject,) = _rejects(tmp_path)
+    assert (reject["file"].rsplit("/", 1)[1], reject["line"]) == ("2.csv", 3)
+    with pytest.raises(InputError, match="matches"):
+        TransactionFile(tmp_path / "days/*.parquet", _own_mapping(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="contains no"):
+        TransactionFile(tmp_path / "empty", _own_mapping(tmp_path))
+
+
+def test_a_format_of_date_and_time_and_a_decimal_comma(tmp_path):
+    changed = OWN.replace('time = "datetime"', 'time = "datetime"\ntime_format = "%d/%m/%Y %H:%M"\ndecimal = ","')
+    (tmp_path / "t.csv").write_text(f"{OWN_HEADER}\n1|01/03/2024|09:30|c1|s1|12,50\n2|2024-03-01|09:30|c1|s1|12,50\n")
+    source = TransactionFile(tmp_path / "t.csv", _own_mapping(tmp_path, changed), rejects=tmp_path / "rejects.jsonl")
+    assert [(t.event_time, t.amount) for t in transactions_of(source)] == [(OWN_TIMES[0], 1250)]
+    assert "read as %d/%m/%Y %H:%M" in _rejects(tmp_path)[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("content", "mapping", "expected"),
+    [
+        ("id;day;clock;card;shop;total\n", OWN, "one column, whose name contains ';'. Set separator = \";\""),
+        ("id|day|clock|Card|shop|total\n", OWN, "no column 'card'; did you mean 'Card' for 'card'?"),
+        ("id|day\n", OWN, "it has 'id', 'day'"),
+        (None, OWN.replace("card_id", "cardid"), "no such field cardid; did you mean card_id?"),
+        (
+            None,
+            OWN.replace('merchant_id = "shop"', 'merchant_id = ["shop", "city"]'),
+            "only event_time may come from two columns",
+        ),
+        (None, OWN.replace('"datetime"', '"s"\ntime_format = "%d"'), "time_format needs"),
+        (None, OWN.replace('"|"', '"||"'), "separator"),
+    ],
+)
+def test_an_error_names_the_nearest_name_and_the_likely_cause(tmp_path, content, mapping, expected):
+    (tmp_path / "t.csv").write_text(content or "")
+
+    def read():
+        list(TransactionFile(tmp_path / "t.csv", _own_mapping(tmp_path, mapping)).chunks())
+
+    with pytest.raises(MappingError) as raised:
+        read()
+    assert expected in str(raised.value)
+
+
+def test_labels_may_be_separated_by_anything_common_and_compressed(tmp_path, world):
+    table = pq.read_table(world / "labels.parquet").slice(0, 50)
+    write_table(table, tmp_path / "l.csv")
+    (tmp_path / "l.csv.gz").write_bytes(gzip.compress((tmp_path / "l.csv").read_bytes().replace(b",", b"\t")))
+    assert read_labels(tmp_path / "l.csv.gz") == read_labels(tmp_path / "l.csv")
+    assert len(read_labels(tmp_path / "l.csv.gz")) == 50

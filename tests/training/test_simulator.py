@@ -88,7 +88,7 @@ def test_no_single_column_gives_fraud_away(made):
 def _complete(table):
     import pyarrow as pa
 
-    from training.data.readers import SCHEMA
+    from training.data.conform import SCHEMA
 
     return pa.table(
         [table[f] if f in table.column_names else pa.nulls(len(table), SCHEMA.field(f).type) for f in FIELDS], names=list(FIELDS)

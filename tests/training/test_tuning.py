@@ -1,5 +1,6 @@
 """Recipes: tuning, calibration and imbalance compared, budgets by cost, monotone features, the registry, and novelty's share."""
 
+import itertools
 import json
 
 import numpy as np
@@ -13,14 +14,14 @@ from cli.main import whyflag
 from core.errors import InputError
 from core.privacy.masking import Privacy
 from models.bundles.bundle import load_bundle
-from models.calibration import METHODS, best_calibration, compare_calibrations, fit_calibration
+from models.calibration import CalibrationMethod, best_calibration, compare_calibrations, fit_calibration
 from models.features.spec import default_spec
 from models.novelty import fit_forest, novelty
 from models.policy import cheapest_budget
 from tests.conftest import DAY, transactions_file
 from training.data.dataset import features_of, load_dataset
 from training.progress import NoProgress
-from training.train import IMBALANCE, Recipe, fit_booster, load_history, load_recipe, margins, train
+from training.train import BOOSTER, Imbalance, Recipe, fit_booster, load_history, load_recipe, margins, train
 from training.tune import folds_of, tune
 
 QUIET = NoProgress()
@@ -44,9 +45,11 @@ def test_folds_never_use_later_transactions_or_labels(history):
 
 @pytest.fixture(scope="module")
 def small_history(history):
-    """The history with every sixth of its honest transactions: the search takes a quarter of the time."""
+    """The history with every sixth of its honest transactions, and trees with fewer bins: the search takes a tenth of the time."""
     fraud = history.dataset.known.final
-    return structs.replace(history, usable=history.usable & (fraud | (np.arange(len(fraud)) % 6 == 0)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BOOSTER, "max_bin", 64)
+        yield structs.replace(history, usable=history.usable & (fraud | (np.arange(len(fraud)) % 6 == 0)))
 
 
 def test_tuning_keeps_its_budget_and_is_deterministic(small_history):
@@ -56,9 +59,33 @@ def test_tuning_keeps_its_budget_and_is_deterministic(small_history):
     ]
     assert found[0] == found[1]
     assert len(found[0].trials) == 3
-    assert set(found[0].imbalance) == set(IMBALANCE)
+    assert set(found[0].imbalance) == set(Imbalance)
     assert found[0].average_precision >= found[0].default_average_precision, "the default is the first trial"
     assert len({json.dumps(trial) for trial in found[0].trials}) == 3
+
+
+def test_tuning_ends_when_its_time_is_up(small_history, monkeypatch):
+    """On a clock that advances a second a look: the comparison is cut short, or the trial under way is given up."""
+    import training.train
+    import training.tune
+
+    now = itertools.count()
+    monkeypatch.setattr(training.train, "monotonic", lambda: next(now))
+    monkeypatch.setattr(training.tune.time, "monotonic", lambda: next(now))
+
+    def tuned(seconds):
+        options = {"label_delay_ms": 5 * DAY, "trials": 50, "seconds": seconds, "seed": 3, "progress": QUIET}
+        return tune(small_history, default_spec(), **options)
+
+    with pytest.raises(InputError, match="more --minutes"):
+        tuned(500)  # 3 folds of 200 rounds take 600 looks
+    found = tuned(700)
+    assert set(found.imbalance) == {Imbalance.NONE}
+    assert found.recipe == Recipe(booster=found.recipe.booster)
+    assert found.average_precision == found.default_average_precision
+    found = tuned(2_500)
+    assert set(found.imbalance) == set(Imbalance)
+    assert [trial["state"] for trial in found.trials] == ["complete", "fail"]
 
 
 def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
@@ -152,10 +179,10 @@ def test_calibration_methods_are_compared_on_later_data():
     truth = np.where(margin > 0, 0.9, 0.01)
     fraud = rng.random(20_000) < truth
     compared = compare_calibrations(margin, fraud)
-    assert set(compared) == set(METHODS)
+    assert set(compared) == set(CalibrationMethod)
     assert best_calibration(compared) == "isotonic"
     assert compared["isotonic"].calibration_error < compared["none"].calibration_error
-    for method in METHODS:
+    for method in CalibrationMethod:
         fitted = fit_calibration(margin, fraud, method)
         p = fitted.probability(np.sort(margin))
         assert (np.diff(p) >= 0).all()
@@ -171,7 +198,7 @@ def test_calibration_methods_are_compared_on_later_data():
 def test_different_margins_have_different_probabilities():
     margin = np.linspace(-4, 4, 1000).astype(np.float32)
     fraud = np.arange(1000) % 7 == 0
-    p = fit_calibration(margin, fraud, "isotonic").probability(margin)
+    p = fit_calibration(margin, fraud, CalibrationMethod.ISOTONIC).probability(margin)
     assert (np.diff(p) > 0).all(), "budget thresholds need strictly ordered probabilities"
 
 

@@ -16,7 +16,8 @@ from models.features.engine import FeatureEngine, Matrix, Update
 from models.features.spec import FeatureSpec
 from models.features.state import FOREVER
 from training.data.checks import check_fit
-from training.data.readers import TransactionChunk, TransactionFile, read_labels
+from training.data.conform import TransactionChunk
+from training.data.readers import TransactionFile, read_labels
 
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[int], None]

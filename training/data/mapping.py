@@ -1,20 +1,26 @@
 """Mappings from the columns of a file to the fields of a transaction."""
 
+import difflib
+import json
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from core.clock import duration_ms
 from core.errors import MappingError
 from core.messages import Transaction
 from core.privacy.sensitive import mask
+from training.data.formats import SEPARATORS, DataFile, Format
 
 REQUIRED = ("transaction_id", "event_time", "card_id", "merchant_id", "amount", "currency")
 _TOKENISED = ("transaction_id", "card_id", "merchant_id", "device_id", "ip")
+AmountUnit = Literal["major", "minor"]
+TimeUnit = Literal["datetime", "s", "ms"]
 FIELDS = tuple(field for field in Transaction.__struct_fields__ if field != "v")
 
 
@@ -42,47 +48,70 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
     """
     A mapping file.
 
-    ``columns`` maps a field to a column of the file; a column whose name starts with ``?`` may be missing. ``constants`` gives a
-    field the same value in all rows. ``values`` translates the values of a field. ``amount`` says whether amounts are in major or
-    minor units. ``time`` says whether times are dates with a time, or seconds or milliseconds since 1970.
+    ``columns`` names the file's column of each field; a name that starts with ``?`` may be missing from the file. ``event_time`` may come
+    from two columns, date and time. ``constants`` gives a field one value for all rows; ``values`` translates a column's values.
+    ``amount`` is in major or minor units, with the sign ``decimal`` before its decimals. ``time`` is a date and time, or seconds or
+    milliseconds since 1970; ``time_format`` is a date and time's form for ``strptime``, ISO 8601 if empty. ``separator`` separates the
+    columns of a CSV file.
     """
 
-    columns: dict[str, str]
-    amount: Literal["major", "minor"]
-    time: Literal["datetime", "s", "ms"]
+    columns: dict[str, str | tuple[str, str]]
+    amount: AmountUnit
+    time: TimeUnit
+    time_format: str = ""
+    decimal: Literal[".", ","] = "."
+    separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     constants: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     label: LabelColumn | None = None
     privacy: PrivateColumns = PrivateColumns()
 
-    def column(self, field: str) -> str | None:
-        """Return the file's column for a field, without the leading ``?``; None if the field has no column."""
-        name = self.columns.get(field)
-        return name.removeprefix("?") if name else None
+    def sources(self, field: str) -> tuple[str, ...]:
+        """Return the file's columns of a field, without the mark of an optional one."""
+        return tuple(name.removeprefix("?") for name in self._marked(field))
+
+    def _marked(self, field: str) -> tuple[str, ...]:
+        given = self.columns.get(field, ())
+        return (given,) if isinstance(given, str) else given
 
     def names(self) -> list[str]:
-        """Return all columns that the mapping reads, required and optional."""
+        """Return every column that the mapping reads, whether the file must have it or not."""
         label = {self.label.column} if self.label else set()
-        return sorted({name.removeprefix("?") for name in self.columns.values()} | label)
+        return sorted({name for field in self.columns for name in self.sources(field)} | label)
 
-    def wanted(self, present: list[str], where: Path) -> list[str]:
+    def choose(self, present: list[str], file: DataFile) -> list[str]:
         """
-        Return the columns to read from a file that has the columns ``present``.
+        Return the columns to read from a file that has ``present``.
 
         Raises:
-            MappingError: if a required column is missing. The message names the missing and the present columns.
+            MappingError: naming each missing column, the likely cause, and what there is.
         """
-        needed = {name for name in self.columns.values() if not name.startswith("?")}
+        needed = {name for field in self.columns for name in self._marked(field) if not name.startswith("?")}
         if self.label:
             needed.add(self.label.column)
         missing = sorted(needed - set(present))
         if missing:
-            raise MappingError(
-                f"{where} has no column {', '.join(map(repr, missing))}; it has {mask(', '.join(map(repr, present)))}. "
-                "Choose another --mapping, or write one (docs/mappings.md)"
-            )
-        optional = {name.removeprefix("?") for name in self.columns.values()} & set(present)
-        return sorted(needed | optional)
+            raise MappingError(f"{file.path} has no column {', '.join(map(repr, missing))}{self._cause(missing, present, file)}")
+        return sorted(needed | (set(self.names()) & set(present)))
+
+    def _cause(self, missing: list[str], present: list[str], file: DataFile) -> str:
+        """Return the rest of an error about missing columns: the likely cause, or the columns that there are."""
+        if file.form is Format.CSV and len(present) == 1:
+            other = next((one for one in SEPARATORS if one != self.separator and one in present[0]), None)
+            if other is not None:
+                return (
+                    f": it has one column, whose name contains {other!r}. Set separator = {json.dumps(other)} in the mapping "
+                    "(docs/mappings.md)"
+                )
+        near = {name: close[0] for name in missing if (close := _nearest(name, present))}
+        meant = "".join(f"; did you mean {found!r} for {name!r}?" for name, found in near.items())
+        return f"{meant or ';'} it has {mask(', '.join(map(repr, present)))}. Choose another --mapping, or write one (docs/mappings.md)"
+
+
+def _nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Return the most similar of some names, whatever the case of their letters; empty if none is similar."""
+    by_lower = {one.lower(): one for one in names}
+    return [by_lower[found] for found in difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)]
 
 
 def included_mappings() -> list[str]:
@@ -114,7 +143,13 @@ def load_mapping(name: str) -> Mapping:
     _check_privacy(name, mapping)
     unknown = sorted((mapping.columns.keys() | mapping.constants.keys() | mapping.values.keys()) - set(FIELDS))
     if unknown:
-        raise MappingError(f"mapping {name}: no such field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
+        near = _nearest(unknown[0], FIELDS)
+        meant = f"did you mean {near[0]}? Fields" if near else "fields"
+        raise MappingError(f"mapping {name}: no such field {', '.join(unknown)}; {meant} are {', '.join(FIELDS)}")
+    if doubled := sorted(field for field in mapping.columns if len(mapping.sources(field)) > 1 and field != "event_time"):
+        raise MappingError(f"mapping {name}: only event_time may come from two columns, {doubled[0]} may not")
+    if mapping.time_format and mapping.time != "datetime":
+        raise MappingError(f'mapping {name}: time_format needs time = "datetime", not {mapping.time!r}')
     absent = [field for field in REQUIRED if field not in mapping.columns and field not in mapping.constants]
     if absent:
         raise MappingError(f"mapping {name}: the required field {', '.join(absent)} has neither a column nor a constant")
@@ -127,6 +162,6 @@ def _check_privacy(name: str, mapping: Mapping) -> None:
         raise MappingError(f"mapping {name}: column {both[0]!r} is declared personal and never read: no field can use it")
     if absent := sorted((set(declared.card_number) | set(declared.free_text)) - read):
         raise MappingError(f"mapping {name}: column {absent[0]!r} is declared private, but no field uses it")
-    numbers = {field for field, column in mapping.columns.items() if column.removeprefix("?") in declared.card_number}
+    numbers = {field for field in mapping.columns if set(mapping.sources(field)) & set(declared.card_number)}
     if wrong := sorted(numbers - set(_TOKENISED)):
         raise MappingError(f"mapping {name}: {wrong[0]} cannot be a token, so its column cannot be declared as a card number")
