@@ -32,7 +32,6 @@ def language_model(settings: Settings) -> "LLM | None":
         return _of_class(settings)
     try:
         import httpx
-        import purgatory  # noqa: F401
         from llama_index.llms.openai_like import OpenAILike
     except ImportError:
         raise SettingsError("a language model needs the llm extra: pip install 'whyflag[llm]'") from None

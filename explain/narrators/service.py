@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from cachetools import LRUCache
 from msgspec import Struct
+from pybreaker import STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitBreakerListener
 
 from core.errors import LanguageModelError
 from core.metrics import LLM_BREAKER, LLM_COST, LLM_REQUESTS, LLM_SECONDS, LLM_TOKENS
@@ -69,15 +70,14 @@ class Narrators:
     """
 
     def __init__(self, llm: "LLM", settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        from purgatory import AsyncCircuitBreakerFactory
-
         self.name = llm.metadata.model_name
         self.prompt = prompt(settings.llm_prompt)
         self.usage = Usage()
         self._llm, self._settings, self._sleep = llm, settings, sleep
         self._places = asyncio.Semaphore(settings.llm_concurrency)
-        self._breakers = AsyncCircuitBreakerFactory(default_threshold=_FAILURES, default_ttl=_OPEN_SECONDS)
-        self._breakers.add_listener(_log_breaker)
+        self._breaker = CircuitBreaker(
+            fail_max=_FAILURES, reset_timeout=_OPEN_SECONDS, listeners=[_BreakerMetric()], throw_new_error_on_trip=False
+        )
         self._answers: LRUCache[str, list[Proposed | None]] = LRUCache(_CACHED)
         self._format = self._first_format(llm, settings)
         self._not_before = 0.0  # monotonic time before which the server wants no request
@@ -119,7 +119,6 @@ class Narrators:
             raise LanguageModelError("timed out") from None
 
     async def _tried(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
-        from purgatory.domain.model import OpenedState
         from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_random_exponential
 
         tries = AsyncRetrying(
@@ -135,7 +134,7 @@ class Narrators:
         except RetryError as error:
             last = error.last_attempt.exception()
             raise LanguageModelError(_reason(last)) from None
-        except OpenedState:
+        except CircuitBreakerError:
             LLM_REQUESTS.labels("refused by the breaker").inc()
             raise LanguageModelError("the circuit breaker is open") from None
         except LanguageModelError:
@@ -151,14 +150,15 @@ class Narrators:
             await self._sleep(wait)
         begin = time.perf_counter()
         try:
-            async with await self._breakers.get_breaker("llm"):
+            with self._breaker.calling():
                 try:
                     response = await self._negotiated(text, wanted)
                 finally:
                     LLM_SECONDS.observe(time.perf_counter() - begin)
+        except CircuitBreakerError:
+            raise
         except Exception as error:
-            if type(error).__name__ != "OpenedState":
-                LLM_REQUESTS.labels("failed").inc()
+            LLM_REQUESTS.labels("failed").inc()
             self._snooze(error)
             raise
         self._count(response.raw)
@@ -223,9 +223,11 @@ def _number(used: Any, *names: str) -> int:
     return 0
 
 
-def _log_breaker(name: str, kind: str, happened: Any) -> None:
-    if kind == "state_changed":
-        LLM_BREAKER.set(getattr(happened, "state", "") == "opened")
+class _BreakerMetric(CircuitBreakerListener):
+    """Shows in the metrics whether the breaker is open."""
+
+    def state_change(self, cb: CircuitBreaker, old_state: Any, new_state: Any) -> None:
+        LLM_BREAKER.set(new_state.name == STATE_OPEN)
 
 
 def _rejects_format(error: BaseException) -> bool:
