@@ -65,7 +65,7 @@ def whyflag() -> None:
     """
     Real-time card-fraud detection that explains its alerts.
 
-    Settings come from WHYFLAG_* environment variables: see docs/settings.md.
+    Settings come from WHYFLAG_* environment variables: see docs/reference/settings.md.
     """
 
 

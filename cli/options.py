@@ -61,7 +61,12 @@ def transactions_options(command: Any) -> Any:
     for option in (
         click.option("--labels", type=click.Path(path_type=Path), help="File of labels, if the transactions have none."),
         click.option("--mapping", default="whyflag", show_default=True, help="Name of a built-in mapping, or a TOML file."),
-        click.option("--transactions", type=click.Path(path_type=Path), required=True, help="CSV, Parquet or JSON Lines file."),
+        click.option(
+            "--transactions",
+            type=click.Path(path_type=Path),
+            required=True,
+            help="CSV, Parquet or JSON Lines: a file, a folder, or a quoted pattern.",
+        ),
     ):
         command = option(command)
     return command

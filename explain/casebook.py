@@ -19,8 +19,9 @@ from core.messages import Alert, Difference, Finding, SimilarCase, Verdict
 from explain.facts.attribution import attribute
 from explain.facts.kinds import entity_of, kind_of, value_of, window_of
 from models.bundles.bundle import CASES, Bundle
+from models.features.ops import Theme
 from models.features.spec import op_of
-from models.features.themes import Theme, themes_of
+from models.features.themes import themes_of
 
 if TYPE_CHECKING:
     from explain.vectors import VectorStore

@@ -40,7 +40,7 @@ Vector = npt.NDArray[np.float32]
 CLOSED: Final = "closed_time"
 CHANGED: Final = "changed"
 
-EXACT: Final = 50_000  # maximum number of cases for which every vector is compared; measured in docs/performance.md
+EXACT: Final = 50_000  # maximum number of cases for which every vector is compared; measured in docs/reference/performance.md
 _PROBED = 128  # lists of an inverted index that a query searches
 _SEED = 7
 _FORMAT = 1

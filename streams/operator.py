@@ -170,7 +170,7 @@ class Operator:
             raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
         if len(set(counts.values())) > 1:
             raise StateError(
-                f"these topics must have the same number of partitions, but have {counts}: see 'Adding partitions' in docs/delivery.md"
+                f"these topics must have the same number of partitions, but have {counts}: see 'Adding partitions' in docs/concepts/delivery.md"
             )
         if apart := {(topic, partition) for topic in self.stage.topics for partition in owned} - assigned:
             raise StateError(f"the group assigned partitions of only some of the stage's topics, missing: {sorted(apart)}")
@@ -222,12 +222,12 @@ class Operator:
         if checkpoint.pan_key and checkpoint.pan_key != self._pan_key:
             raise StateError(
                 f"the state in {name} has tokens of another WHYFLAG_PAN_KEY (fingerprint {checkpoint.pan_key}, this worker's is "
-                f"{self._pan_key or 'none'}): start with that key, or see 'Another key' in docs/privacy.md"
+                f"{self._pan_key or 'none'}): start with that key, or see 'Another key' in docs/concepts/privacy.md"
             )
         if checkpoint.partitions != self._partitions:
             raise StateError(
                 f"the state in {name} is for {checkpoint.partitions} partitions, but the topics now have {self._partitions}: "
-                "see 'Adding partitions' in docs/delivery.md"
+                "see 'Adding partitions' in docs/concepts/delivery.md"
             )
         if not self.stage.adopt(partition, checkpoint.bundle, checkpoint.clean):
             raise StateError(

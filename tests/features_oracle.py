@@ -18,7 +18,8 @@ from msgspec import structs
 from core.messages import Channel, Label, RecentTransaction, Transaction
 from core.money import minor_per_major
 from models.features.columns import Mark
-from models.features.spec import Entity, FeatureSpec, StateKind
+from models.features.ops import StateKind
+from models.features.spec import Entity, FeatureSpec
 
 NAN = float("nan")
 UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -37,7 +37,8 @@ from models.calibration import (
 )
 from models.drift import distributions
 from models.features.engine import Matrix
-from models.features.spec import FeatureSpec, Op, op_of
+from models.features.ops import Op
+from models.features.spec import FeatureSpec, op_of
 from models.features.state import FOREVER
 from models.novelty import Forest, fit_forest, novelty
 from models.policy import Policy, cheapest_budget, fit_policy
@@ -54,7 +55,7 @@ HONEST_SAMPLE, FRAUD_SAMPLE = 5_000, 2_000  # rows kept in the bundle, to tell h
 CASES_AT_MOST = 4_000
 NOVEL_SHARE = 0.05
 # XGBoost's defaults lose 0.07 to 0.10 average precision on fraud data: 256 bins blur rare amounts, and a base score estimated
-# from one fraud in two hundred transactions wastes the first trees. See docs/adr/0004-xgboost-settings.md.
+# from one fraud in two hundred transactions wastes the first trees. See docs/decisions/0004-xgboost-settings.md.
 BOOSTER = {
     "objective": "binary:logistic",
     "tree_method": "hist",
@@ -97,7 +98,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     Settings chosen before a model sees data. They are recorded in the model's metrics.
 
     ``booster`` overrides ``BOOSTER``. ``monotone`` guarantees that more known frauds never lower a score, for those who must
-    promise it; it is off by default, because it costs average precision (docs/models.md).
+    promise it; it is off by default, because it costs average precision (docs/how-to/models.md).
     ``review_cost`` (minor units) sets the
     alert budget by cost instead of capacity.
     """

@@ -11,7 +11,7 @@ from core.errors import SettingsError
 from core.messages import TYPOLOGIES, Alert, Fact, LikelyTypology, Subject, ThemeReason
 from explain.facts.values import text
 from explain.words import LANGUAGES
-from models.features.themes import Theme
+from models.features.ops import Theme
 
 _INCLUDED = Path(__file__).with_name("next_steps.toml")
 _LARGEST = 64 << 10

@@ -15,8 +15,9 @@ from core.messages import Alert, Contrast, Fact, Side, Subject, ThemeReason
 from explain.facts.kinds import entity_of, kind_of, known, usual_of, value_of, window_of
 from explain.facts.values import code, share
 from models.bundles.bundle import Bundle
-from models.features.spec import EVENT_OPS, op_of
-from models.features.themes import Theme, themes_of
+from models.features.ops import EVENT_OPS, Theme
+from models.features.spec import op_of
+from models.features.themes import themes_of
 
 Floats = npt.NDArray[np.float32]
 

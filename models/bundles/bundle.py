@@ -179,7 +179,7 @@ def check_key(bundle: Bundle, fingerprint: str) -> None:
     if own and own != fingerprint:
         raise BundleError(
             f"bundle {bundle.version} was trained under another WHYFLAG_PAN_KEY (fingerprint {own}; the current fingerprint is "
-            f"{fingerprint or 'none'}): set that key, or see 'Another key' in docs/privacy.md"
+            f"{fingerprint or 'none'}): set that key, or see 'Another key' in docs/concepts/privacy.md"
         )
 
 

@@ -12,7 +12,8 @@ from core.metrics import EVICTED
 from core.money import minor_per_major
 from models.features import kernels, rows
 from models.features.columns import LabelColumns, TransactionColumns, label_columns, transaction_columns
-from models.features.spec import NORMAL_OPS, Entity, FeatureSpec, StateKind, check_spec, op_of
+from models.features.ops import NORMAL_OPS, StateKind
+from models.features.spec import Entity, FeatureSpec, check_spec, op_of
 from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, held, remove
 
 Matrix = npt.NDArray[np.float32]

@@ -23,7 +23,7 @@ from models.features.columns import (
     UNUSUAL_BIT,
     Mark,
 )  # fmt: skip
-from models.features.spec import Op
+from models.features.ops import Op
 from models.features.state import (
     CAPACITY,
     CEILING,
@@ -41,24 +41,6 @@ from models.features.state import (
     place_of,
     take_block,
 )
-
-# numba compiles plain integers, not enumerations
-AMOUNT, HOUR, WEEKDAY, WEEKEND, NIGHT, ONLINE = (int(op) for op in Op if op < 10)
-COUNT, AMOUNT_SUM, AMOUNT_MEAN, AMOUNT_RATIO, LOW_COUNT, LOW_SHARE = (int(op) for op in Op if 10 <= op < 20)
-AMOUNT_MAX, AMOUNT_TO_MAX, AMOUNT_ZSCORE = int(Op.AMOUNT_MAX), int(Op.AMOUNT_TO_MAX), int(Op.AMOUNT_ZSCORE)
-DISTINCT_MERCHANTS, DISTINCT_COUNTRIES = int(Op.DISTINCT_MERCHANTS), int(Op.DISTINCT_COUNTRIES)
-NEW_MERCHANT, NEW_COUNTRY, CATEGORY_SHARE = int(Op.NEW_MERCHANT), int(Op.NEW_COUNTRY), int(Op.CATEGORY_SHARE)
-NIGHT_SHARE, ONLINE_SHARE, BURST = int(Op.NIGHT_SHARE), int(Op.ONLINE_SHARE), int(Op.BURST)
-FRAUD_COUNT, FRAUD_SHARE, FIRST_FRAUD, LAST_FRAUD = (
-    int(Op.FRAUD_COUNT),
-    int(Op.FRAUD_SHARE),
-    int(Op.FIRST_FRAUD),
-    int(Op.LAST_FRAUD),
-)
-MAX_TO_NORMAL, UNUSUAL_COUNT, FIRST_UNUSUAL, LAST_UNUSUAL = (int(op) for op in Op if 33 <= op < 37)
-SECONDS_SINCE_LAST, DISTANCE, SPEED, NEW_DEVICE, AMOUNT_TO_NORMAL, RECENT_TO_NORMAL = (int(op) for op in Op if 40 <= op < 50)
-USUAL_FRAUD_COUNT, USUAL_FRAUD_SHARE, FIRST_USUAL_FRAUD, LAST_USUAL_FRAUD, LAST_LEGITIMATE = (int(op) for op in Op if op >= 60)
-FRAUD_REPORTS, FRAUD_REPORT_SHARE = int(Op.FRAUD_REPORTS), int(Op.FRAUD_REPORT_SHARE)
 
 _MS_PER_HOUR = 3_600_000
 _MS_PER_DAY = 24 * _MS_PER_HOUR
@@ -192,15 +174,15 @@ def _event_feature(op, event_time, amount, attributes, major):
 
     The epoch began on a Thursday, which is weekday 3.
     """
-    if op == AMOUNT:
+    if op == Op.AMOUNT:
         return amount / major if amount >= 0 else math.nan
-    if op == HOUR:
+    if op == Op.HOUR:
         return event_time % _MS_PER_DAY / _MS_PER_HOUR
-    if op == WEEKDAY:
+    if op == Op.WEEKDAY:
         return float((event_time // _MS_PER_DAY + 3) % 7)
-    if op == WEEKEND:
+    if op == Op.WEEKEND:
         return 1.0 if (event_time // _MS_PER_DAY + 3) % 7 >= 5 else 0.0
-    if op == NIGHT:
+    if op == Op.NIGHT:
         return 1.0 if attributes & NIGHT_BIT else 0.0
     channel = attributes >> CHANNEL_SHIFT & 3
     if channel == 0:
@@ -523,90 +505,90 @@ def update_exact(
             value = math.nan
             if op < 10:
                 value = _event_feature(op, t, amount, attributes, major)
-            elif op == COUNT:
+            elif op == Op.COUNT:
                 value = float(seen[w, W_COUNT] + self_counted)
-            elif op == AMOUNT_SUM:
+            elif op == Op.AMOUNT_SUM:
                 value = (seen[w, W_SUM] + self_priced * amount) / major
-            elif op == AMOUNT_MEAN:
+            elif op == Op.AMOUNT_MEAN:
                 priced = seen[w, W_PRICED] + self_priced
                 value = (seen[w, W_SUM] + self_priced * amount) / priced / major if priced > 0 else math.nan
-            elif op == AMOUNT_MAX:
+            elif op == Op.AMOUNT_MAX:
                 biggest = max(seen[w, W_MAX], amount) if delay == 0 else seen[w, W_MAX]
                 value = biggest / major if biggest >= 0 else math.nan
-            elif op == AMOUNT_RATIO:
+            elif op == Op.AMOUNT_RATIO:
                 if amount >= 0 and seen[w, W_SUM] > 0:
                     value = amount * float(seen[w, W_PRICED]) / seen[w, W_SUM]
-            elif op == AMOUNT_TO_MAX:
+            elif op == Op.AMOUNT_TO_MAX:
                 if amount >= 0 and seen[w, W_MAX] > 0:
                     value = amount / float(seen[w, W_MAX])
-            elif op == AMOUNT_ZSCORE:
+            elif op == Op.AMOUNT_ZSCORE:
                 priced = seen[w, W_PRICED]
                 if amount >= 0 and priced >= 2:
                     mean = seen[w, W_SUM] / priced
                     variance = max(0.0, squares[w] / priced - mean * mean)
                     value = (amount - mean) / (math.sqrt(variance) + major)
-            elif op == LOW_COUNT:
+            elif op == Op.LOW_COUNT:
                 value = float(seen[w, W_LOW] + self_counted * (attributes & LOW_BIT))
-            elif op == LOW_SHARE:
+            elif op == Op.LOW_SHARE:
                 value = _share(seen[w, W_LOW] + self_counted * (attributes & LOW_BIT), seen[w, W_COUNT] + self_counted)
-            elif op == DISTINCT_MERCHANTS:
+            elif op == Op.DISTINCT_MERCHANTS:
                 value = float(seen[w, W_MERCHANTS])
-            elif op == DISTINCT_COUNTRIES:
+            elif op == Op.DISTINCT_COUNTRIES:
                 value = float(seen[w, W_COUNTRIES])
-            elif op == NEW_MERCHANT:
+            elif op == Op.NEW_MERCHANT:
                 if seen[w, W_COUNT] > 0:
                     value = 0.0 if seen[w, W_SAME_MERCHANT] > 0 else 1.0
-            elif op == NEW_COUNTRY:
+            elif op == Op.NEW_COUNTRY:
                 if country > 0 and seen[w, W_COUNTRIES_KNOWN] > 0:
                     value = 0.0 if seen[w, W_SAME_COUNTRY] > 0 else 1.0
-            elif op == CATEGORY_SHARE:
+            elif op == Op.CATEGORY_SHARE:
                 if category > 0:
                     value = _share(seen[w, W_SAME_CATEGORY], seen[w, W_CATEGORIES])
-            elif op == NIGHT_SHARE:
+            elif op == Op.NIGHT_SHARE:
                 value = _share(seen[w, W_NIGHT], seen[w, W_COUNT])
-            elif op == ONLINE_SHARE:
+            elif op == Op.ONLINE_SHARE:
                 value = _share(seen[w, W_ONLINE], seen[w, W_CHANNELS])
-            elif op == BURST:
+            elif op == Op.BURST:
                 whole = (seen[n_windows - 1, W_COUNT] + self_counted) * float(windows[w])
                 value = (seen[w, W_COUNT] + self_counted) * float(longest) / whole if whole > 0 else math.nan
-            elif op == MAX_TO_NORMAL:
+            elif op == Op.MAX_TO_NORMAL:
                 value = max(seen[w, W_MAX], 0) / normal_amount
-            elif op == UNUSUAL_COUNT:
+            elif op == Op.UNUSUAL_COUNT:
                 value = float(seen[w, W_UNUSUAL])
-            elif op == FIRST_UNUSUAL:
+            elif op == Op.FIRST_UNUSUAL:
                 value = _days(t, seen[w, W_FIRST_UNUSUAL]) if seen[w, W_UNUSUAL] > 0 else math.nan
-            elif op == LAST_UNUSUAL:
+            elif op == Op.LAST_UNUSUAL:
                 value = _days(t, seen[w, W_LAST_UNUSUAL]) if seen[w, W_UNUSUAL] > 0 else math.nan
-            elif op == AMOUNT_TO_NORMAL:
+            elif op == Op.AMOUNT_TO_NORMAL:
                 value = amount / normal_amount if amount >= 0 else math.nan
-            elif op == RECENT_TO_NORMAL:
+            elif op == Op.RECENT_TO_NORMAL:
                 value = last_amounts / n_last / normal_amount if n_last > 0 else math.nan
-            elif op == FRAUD_COUNT:
+            elif op == Op.FRAUD_COUNT:
                 value = float(frauds[w, F_COUNT])
-            elif op == USUAL_FRAUD_COUNT:
+            elif op == Op.USUAL_FRAUD_COUNT:
                 value = float(frauds[w, F_USUAL])
-            elif op in (FRAUD_SHARE, USUAL_FRAUD_SHARE):
+            elif op == Op.FRAUD_SHARE or op == Op.USUAL_FRAUD_SHARE:
                 count = seen[w, W_COUNT] + self_counted
-                value = frauds[w, F_COUNT if op == FRAUD_SHARE else F_USUAL] / count if count > 0 else 0.0
-            elif op == FIRST_FRAUD:
+                value = frauds[w, F_COUNT if op == Op.FRAUD_SHARE else F_USUAL] / count if count > 0 else 0.0
+            elif op == Op.FIRST_FRAUD:
                 value = _days(t, frauds[w, F_FIRST]) if frauds[w, F_COUNT] > 0 else math.nan
-            elif op == LAST_FRAUD:
+            elif op == Op.LAST_FRAUD:
                 value = _days(t, frauds[w, F_LAST]) if frauds[w, F_COUNT] > 0 else math.nan
-            elif op == FIRST_USUAL_FRAUD:
+            elif op == Op.FIRST_USUAL_FRAUD:
                 value = _days(t, frauds[w, F_FIRST_USUAL]) if frauds[w, F_USUAL] > 0 else math.nan
-            elif op == LAST_USUAL_FRAUD:
+            elif op == Op.LAST_USUAL_FRAUD:
                 value = _days(t, frauds[w, F_LAST_USUAL]) if frauds[w, F_USUAL] > 0 else math.nan
-            elif op == LAST_LEGITIMATE:
+            elif op == Op.LAST_LEGITIMATE:
                 last = _last_legitimate(state, slot, end - windows[w], newest_row, horizon, t, transaction, history)
                 value = _days(t, last) if last > NEVER else math.nan
-            elif op == SECONDS_SINCE_LAST:
+            elif op == Op.SECONDS_SINCE_LAST:
                 value = (t - previous_time) / 1000.0 if previous_time != FOREVER else math.nan
-            elif op == DISTANCE:
+            elif op == Op.DISTANCE:
                 value = kilometres
-            elif op == SPEED:
+            elif op == Op.SPEED:
                 if not math.isnan(kilometres):
                     value = kilometres / max(abs(t - state.place_time[slot]) / _MS_PER_HOUR, _JUST_NOW_HOURS)
-            elif op == NEW_DEVICE and columns.device[i] != 0 and state.devices[slot, 0] != 0:
+            elif op == Op.NEW_DEVICE and columns.device[i] != 0 and state.devices[slot, 0] != 0:
                 value = 1.0
                 for d in range(DEVICES):
                     if state.devices[slot, d] == columns.device[i]:
@@ -687,21 +669,21 @@ def update_bucketed(
             value = math.nan
             if op < 10:
                 value = _event_feature(op, t, amount, attributes, major)
-            elif op == COUNT:
+            elif op == Op.COUNT:
                 value = float(count[w])
-            elif op == AMOUNT_SUM:
+            elif op == Op.AMOUNT_SUM:
                 value = total[w] / major
-            elif op == AMOUNT_MEAN:
+            elif op == Op.AMOUNT_MEAN:
                 value = total[w] / priced[w] / major if priced[w] > 0 else math.nan
-            elif op == AMOUNT_RATIO:
+            elif op == Op.AMOUNT_RATIO:
                 value = amount * float(priced[w]) / total[w] if amount >= 0 and total[w] > 0 else math.nan
-            elif op == LOW_COUNT:
+            elif op == Op.LOW_COUNT:
                 value = float(low[w])
-            elif op == LOW_SHARE:
+            elif op == Op.LOW_SHARE:
                 value = _share(low[w], count[w])
-            elif op == FRAUD_REPORTS:
+            elif op == Op.FRAUD_REPORTS:
                 value = float(_known_reports(state, slot, t - windows[w], t, transaction, history))
-            elif op == FRAUD_REPORT_SHARE:
+            elif op == Op.FRAUD_REPORT_SHARE:
                 reports = _known_reports(state, slot, t - windows[w], t, transaction, history)
                 value = (reports + prior * prior_weight) / (count[w] + prior_weight)
             out[i, f] = value

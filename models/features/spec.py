@@ -16,7 +16,6 @@ Fraud is known from labels. A label counts at time t only if its ``label_time`` 
 """
 
 import hashlib
-from enum import IntEnum, StrEnum
 
 import msgspec
 from msgspec import Struct
@@ -24,84 +23,10 @@ from msgspec import Struct
 from core.clock import MS_PER_DAY, MS_PER_HOUR, duration_ms
 from core.errors import InputError
 from core.event_time import AHEAD_MS
-
-
-class StateKind(StrEnum):
-    """How an entity's past events are stored."""
-
-    EXACT = "exact"
-    BUCKETED = "bucketed"
-
-
-class Op(IntEnum):
-    """Operation that computes a feature. Kernels branch on the number; a spec uses the lower-case name."""
-
-    # of the transaction itself
-    AMOUNT = 0
-    HOUR = 1
-    WEEKDAY = 2
-    WEEKEND = 3
-    NIGHT = 4
-    ONLINE = 5
-    # of a window, both kinds of state
-    COUNT = 10
-    AMOUNT_SUM = 11
-    AMOUNT_MEAN = 12
-    AMOUNT_RATIO = 13  # amount over the mean of the window's earlier transactions
-    LOW_COUNT = 14  # transactions of at most ``low_amount``
-    LOW_SHARE = 15
-    # of a window, exact state only
-    AMOUNT_MAX = 20
-    AMOUNT_TO_MAX = 21
-    AMOUNT_ZSCORE = 22
-    DISTINCT_MERCHANTS = 23
-    DISTINCT_COUNTRIES = 24
-    NEW_MERCHANT = 25
-    NEW_COUNTRY = 26
-    CATEGORY_SHARE = 27
-    NIGHT_SHARE = 28
-    ONLINE_SHARE = 29
-    BURST = 30  # rate in the window over the rate in the entity's longest window
-    FRAUD_COUNT = 31  # transactions of the window known to be fraud
-    FRAUD_SHARE = 32
-    MAX_TO_NORMAL = 33  # the highest earlier amount over the key's normal amount
-    UNUSUAL_COUNT = 34  # earlier transactions whose amount was unusual when they arrived
-    FIRST_UNUSUAL = 35  # days since the first of these in the window
-    LAST_UNUSUAL = 36
-    FIRST_FRAUD = 37  # days since the first transaction of the window known to be fraud
-    LAST_FRAUD = 38
-    # of the exact state, without a window
-    SECONDS_SINCE_LAST = 40
-    DISTANCE = 41  # km from the card's last known place (great circle)
-    SPEED = 42  # km/h from the card's last known place
-    NEW_DEVICE = 43
-    AMOUNT_TO_NORMAL = 44  # the amount over the key's normal amount
-    RECENT_TO_NORMAL = 45  # the mean of the key's last three amounts over its normal amount
-    # of the bucketed state
-    FRAUD_REPORTS = 50  # fraud labels that became known in the window
-    FRAUD_REPORT_SHARE = 51  # fraud reports over the window's transactions, smoothed towards ``fraud_prior``
-    # of a window, exact state only: known frauds whose amount was usual for the card, so that the amount does not explain them
-    USUAL_FRAUD_COUNT = 60
-    USUAL_FRAUD_SHARE = 61
-    FIRST_USUAL_FRAUD = 62
-    LAST_USUAL_FRAUD = 63
-    LAST_LEGITIMATE = 64  # days since the last transaction of the window that is not known to be fraud
-
+from models.features.ops import ALLOWED_OPS, EVENT_OPS, LABEL_OPS, WINDOWLESS_OPS, Op, StateKind
 
 _LOWEST_RATE, _HIGHEST_RATE = 1e-9, 1e9
 _LONGEST_HISTORY, _LONGEST_WINDOW = 8_192, 3_660 * MS_PER_DAY
-EVENT_OPS = frozenset(op for op in Op if op < 10)
-WINDOWLESS_OPS = EVENT_OPS | {op for op in Op if 40 <= op < 50}
-NORMAL_OPS = frozenset({Op.AMOUNT_TO_NORMAL, Op.RECENT_TO_NORMAL, Op.MAX_TO_NORMAL})
-LABEL_OPS = frozenset(
-    {Op.FRAUD_COUNT, Op.FRAUD_SHARE, Op.FIRST_FRAUD, Op.LAST_FRAUD, Op.FRAUD_REPORTS, Op.FRAUD_REPORT_SHARE}
-    | {op for op in Op if op >= 60}
-)
-_BOTH_OPS = frozenset(op for op in Op if op < 20)
-ALLOWED_OPS = {
-    StateKind.EXACT: _BOTH_OPS | {op for op in Op if 20 <= op < 50 or op >= 60},
-    StateKind.BUCKETED: _BOTH_OPS | {op for op in Op if 50 <= op < 60},
-}
 
 
 class Feature(Struct, frozen=True, omit_defaults=True):

@@ -8,7 +8,7 @@ from core.messages import Finding, LikelyTypology, Outcome, SimilarCase, ThemeRe
 from explain.facts.next_step import load_next_steps, next_step
 from explain.typology import nearest_typology
 from explain.words import LANGUAGES, writer
-from models.features.themes import Theme
+from models.features.ops import Theme
 
 STEPS = load_next_steps()
 

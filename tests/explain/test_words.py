@@ -34,11 +34,10 @@ from core.messages import (
     Value,
 )
 from core.money import exponent
-from explain.facts.kinds import REASONS, kind_of
+from explain.facts.kinds import kind_of
 from explain.words import LANGUAGES, writer
 from explain.words.writer import Writer
-from models.features.spec import Op
-from models.features.themes import Theme
+from models.features.ops import OPERATIONS, Op, Theme
 
 LOCALES = {"en": "en_GB", "de": "de_DE", "es": "es_ES"}
 NAMES = {
@@ -108,8 +107,7 @@ def test_catalogues_have_the_same_messages_with_the_same_values(language):
 
 def test_the_catalogue_covers_every_operation_theme_and_word():
     assert {kind_of(op) for op in Op} == {kind for kind in KINDS if kind.startswith("feature-")}
-    assert set(REASONS) == set(Op)
-    assert len({reason.code for reason in REASONS.values()}) == len(REASONS)
+    assert len({row.reason for row in OPERATIONS.values()}) == len(OPERATIONS)
     words = catalogue("en")
     for codes in CODES.values():
         assert {f"code-{code}" for code in codes} <= words.keys()
@@ -161,7 +159,7 @@ def facts(draw, kind):
     used = set().union(*(variables(pattern, catalogue("en")) for pattern in patterns(catalogue("en")[kind]).values()))
     own = {}
     if kind.startswith("feature-"):
-        unit = REASONS[next(op for op in Op if kind_of(op) == kind)].unit
+        unit = OPERATIONS[next(op for op in Op if kind_of(op) == kind)].unit
         own["value"] = draw(values("value", unit))
         if "window_n" in used:
             own["window"] = Value(Unit.SECONDS, float(draw(WINDOWS)))
@@ -274,8 +272,8 @@ def missing(language):
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 def test_flags_sides_and_codes_have_distinct_texts(language):
     words = writer(language)
-    for op, reason in REASONS.items():
-        if reason.unit is Unit.FLAG:
+    for op, row in OPERATIONS.items():
+        if row.unit is Unit.FLAG:
             window = {"window": Value(Unit.SECONDS, 86_400.0)}
             texts = {
                 words.fact(Fact("F1", kind_of(op), Subject.CARD, {"value": Value(Unit.FLAG, flag)} | window), form)
@@ -297,7 +295,7 @@ def test_flags_sides_and_codes_have_distinct_texts(language):
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 def test_subjects_of_features_have_distinct_texts(language):
     for op in (Op.AMOUNT_MEAN, Op.COUNT, Op.FRAUD_REPORTS):
-        value = {"value": Value(REASONS[op].unit, 3.0, currency="EUR"), "window": Value(Unit.SECONDS, 86_400.0)}
+        value = {"value": Value(OPERATIONS[op].unit, 3.0, currency="EUR"), "window": Value(Unit.SECONDS, 86_400.0)}
         told = {
             writer(language).fact(Fact("F1", kind_of(op), one, value), Form.CLAUSE) for one in (Subject.CARD, Subject.MERCHANT)
         }

@@ -23,18 +23,8 @@ from models.features.columns import (
     transaction_columns,
 )
 from models.features.engine import RECENT, EntityEngine, FeatureEngine
-from models.features.spec import (
-    ALLOWED_OPS,
-    EVENT_OPS,
-    WINDOWLESS_OPS,
-    Entity,
-    Feature,
-    FeatureSpec,
-    StateKind,
-    Window,
-    default_spec,
-    handbook_spec,
-)
+from models.features.ops import ALLOWED_OPS, EVENT_OPS, WINDOWLESS_OPS, StateKind
+from models.features.spec import Entity, Feature, FeatureSpec, Window, default_spec, handbook_spec
 from tests.conftest import GIVEN, ROOT
 from tests.features_oracle import EntityOracle, Row, rows_of
 from training.data.conform import SCHEMA

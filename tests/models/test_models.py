@@ -14,17 +14,8 @@ from core.privacy.masking import Privacy
 from models.attribution import contributions
 from models.bundles.bundle import MANIFEST, load_bundle
 from models.calibration import fit_calibration, reliability
-from models.features.spec import (
-    Entity,
-    Feature,
-    FeatureSpec,
-    StateKind,
-    Window,
-    decode_spec,
-    default_spec,
-    encode_spec,
-    handbook_spec,
-)
+from models.features.ops import StateKind
+from models.features.spec import Entity, Feature, FeatureSpec, Window, decode_spec, default_spec, encode_spec, handbook_spec
 from models.novelty import fit_forest, novelty
 from models.policy import APPROVE, DECLINE, REVIEW, fit_policy, parse_budget
 from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, decisions, reason_codes, score, unscored

@@ -106,7 +106,7 @@ def load_dataset(
         InputError: if the file cannot be used or there are no labels.
     """
     if labels is None and not source.has_labels:
-        raise InputError("no fraud labels: give --labels FILE, or a mapping with a [label] section (docs/mappings.md)")
+        raise InputError("no fraud labels: give --labels FILE, or a mapping with a [label] section (docs/how-to/mappings.md)")
     parts, identities, amounts, marked = [], [], [], []
     for chunk in source.chunks():
         columns = columns_of(chunk.table, spec)

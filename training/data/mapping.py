@@ -101,11 +101,11 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
             if other is not None:
                 return (
                     f": it has one column, whose name contains {other!r}. Set separator = {json.dumps(other)} in the mapping "
-                    "(docs/mappings.md)"
+                    "(docs/how-to/mappings.md)"
                 )
         near = {name: close[0] for name in missing if (close := _nearest(name, present))}
         meant = "".join(f"; did you mean {found!r} for {name!r}?" for name, found in near.items())
-        return f"{meant or ';'} it has {mask(', '.join(map(repr, present)))}. Choose another --mapping, or write one (docs/mappings.md)"
+        return f"{meant or ';'} it has {mask(', '.join(map(repr, present)))}. Choose another --mapping, or write one (docs/how-to/mappings.md)"
 
 
 def _nearest(name: str, names: Iterable[str]) -> list[str]:

@@ -174,7 +174,7 @@ class _LabelColumns:
         if missing:
             raise MappingError(
                 f"{file.path} has no column {', '.join(map(repr, missing))}: a file of labels has the columns "
-                f"{', '.join(name for name in Label.__struct_fields__ if name != 'v')} (docs/mappings.md)"
+                f"{', '.join(name for name in Label.__struct_fields__ if name != 'v')} (docs/how-to/mappings.md)"
             )
         return [name for name in Label.__struct_fields__ if name in present]
 
