@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-llm test test-llm test-system test-faults fuzz kafka lint bench clean
+.PHONY: help setup check docs reference mutate demo demo-llm test test-llm test-system test-faults fuzz kafka lint bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,10 @@ $(STAMP): requirements.lock bootstrap.lock pyproject.toml
 
 demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
+
+check: lint ## Lint, types, layers and the fast tests: a minute.
+	WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm and not process" $(PARALLEL) \
+	  tests/core tests/models tests/explain/test_claims.py tests/explain/test_words.py tests/training/test_readers.py
 
 test: setup ## Run the tests of the Python code; `make test-system` runs those of other programs and the slow ones.
 	$(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm" $(PARALLEL)
@@ -61,6 +65,16 @@ lint: setup ## Check formatting, lint rules, types and package layers.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+reference: setup ## Write the pages of docs/reference that follow from the code.
+	$(BIN)/python -m docs.generate
+
+docs: reference ## Build the documentation in site/ and check its links; open site/index.html.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+mutate: setup ## Mutation tests of the modules that decide; hours. See tests/mutation.toml.
+	$(BIN)/python -m tests.mutation
 
 bench: setup ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python -m benchmarks.features
@@ -71,5 +85,5 @@ bench: setup ## Measure speed and print the figures with the machine's descripti
 	$(BIN)/python -m benchmarks.restore
 
 clean: ## Remove .venv, caches and build output.
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .test_cache build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

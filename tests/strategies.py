@@ -2,9 +2,23 @@
 
 import string
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from core import messages as m
+from tests.conftest import GIVEN
+
+SCALE = float(GIVEN.get("WHYFLAG_TEST_EXAMPLES", "1"))  # `make check` tries a tenth of the examples
+
+
+def scaled(count: int) -> int:
+    return max(5, round(count * SCALE))
+
+
+def examples(count: int, **options):
+    """A property test with this many examples and no deadline: these machines are shared."""
+    return settings(max_examples=scaled(count), deadline=None, **options)
+
 
 identifiers = st.text(string.ascii_letters + string.digits + "-_.:/", min_size=1, max_size=24)
 times = st.integers(m.EARLIEST, m.LATEST)

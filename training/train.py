@@ -36,7 +36,7 @@ from models.calibration import (
     reliability,
 )
 from models.drift import distributions
-from models.features.engine import Matrix
+from models.features.engine import COMPILING, Matrix, compile_kernels
 from models.features.ops import Op
 from models.features.spec import FeatureSpec, op_of
 from models.features.state import FOREVER
@@ -177,6 +177,7 @@ def load_history(
     Raises:
         InputError: if the file or the labels cannot be used, or the history is too short.
     """
+    compile_kernels(spec, lambda: progress.stage(COMPILING))
     progress.stage("reading", 0)
     dataset = load_dataset(source, spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time

@@ -22,6 +22,7 @@ def command(
     """Score and decide every transaction in a file without Kafka, with the stream's engine, scorer and policy."""
     from core.settings import read_settings
     from models.bundles.bundle import check_key, load_bundle
+    from models.features.engine import COMPILING, compile_kernels
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
     from training.replay import replay
@@ -31,6 +32,7 @@ def command(
     check_key(loaded, settings.privacy.fingerprint)
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     with stages() as progress:
+        compile_kernels(loaded.spec, lambda: progress.stage(COMPILING))
         progress.stage("replaying")
         summary = replay(
             source,

@@ -1,6 +1,8 @@
 """Feature engine: the same code computes the features for training, replay and the stream."""
 
-from collections.abc import Sequence
+import logging
+import threading
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,10 @@ from models.features.ops import NORMAL_OPS, StateKind
 from models.features.spec import Entity, FeatureSpec, check_spec, op_of
 from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, held, remove
 
+logger = logging.getLogger(__name__)
+
+COMPILING = "compiling the feature kernels (first run of this installation only)"
+_ANNOUNCED_AFTER_SECONDS = 1.0
 Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 RECENT = 8
@@ -230,8 +236,23 @@ class EntityEngine:
         return damaged
 
 
-def compile_kernels(spec: FeatureSpec) -> None:
-    """Compile the kernels of a spec, or load them from their cache, so that the first event does not wait for them."""
+def compile_kernels(spec: FeatureSpec, announce: Callable[[], None] = lambda: logger.info(COMPILING)) -> None:
+    """
+    Compile the kernels of a spec, or load them from numba's cache, so that the first event does not wait for them.
+
+    ``announce`` is called, from another thread, if that takes more than a second: only the first run of an installation compiles.
+    """
+    timer = threading.Timer(_ANNOUNCED_AFTER_SECONDS, announce)
+    timer.daemon = True
+    timer.start()
+    try:
+        _run_kernels(spec)
+    finally:
+        timer.cancel()
+
+
+def _run_kernels(spec: FeatureSpec) -> None:
+    """Call each kernel of a spec once."""
     one = Transaction(transaction_id="t", event_time=EARLIEST, card_id="c", merchant_id="m", amount=1, currency=spec.currency)
     label = Label(
         transaction_id="t",

@@ -3,7 +3,7 @@ import json
 import jsonschema
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core import messages as m
@@ -12,14 +12,14 @@ from core.errors import InputError, InvalidEvent
 from core.privacy.masking import Privacy
 from core.schemas import breaking_changes, export, file_name, schema_of
 from tests.conftest import ROOT
-from tests.strategies import every_message, transactions
+from tests.strategies import every_message, examples, transactions
 
 VISA = "4111111111111111"
 KEY = Privacy(b"a secret of some length")
 
 
 @given(every_message)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_every_message_round_trips_and_fits_its_schema(message):
     raw = m.encode(message)
     assert msgspec.json.decode(raw, type=type(message)) == message
@@ -67,7 +67,7 @@ def test_export_refuses_to_break_a_published_schema(tmp_path):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_arbitrary_bytes_are_an_invalid_event_or_a_transaction(raw):
     try:
         assert isinstance(decode_transaction(raw, KEY), m.Transaction)
@@ -76,7 +76,7 @@ def test_arbitrary_bytes_are_an_invalid_event_or_a_transaction(raw):
 
 
 @given(transactions, st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_transaction_with_one_invalid_field_is_an_invalid_event(transaction, data):
     values = json.loads(m.encode(transaction))
     wrong = data.draw(
@@ -115,7 +115,7 @@ _odd = st.sampled_from(
 
 
 @given(st.lists(transactions.map(m.encode) | _odd, max_size=12))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_decoding_a_batch_equals_decoding_each_message_alone(raws):
     assert [str(d) if isinstance(d, InvalidEvent) else d for d in decode_transactions(raws, KEY)] == [_alone(raw) for raw in raws]
 

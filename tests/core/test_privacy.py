@@ -13,6 +13,7 @@ from core.messages import decode_dead_letter
 from core.privacy.masking import FIELD_KINDS, WITHOUT_KEY, Privacy, mask_bytes, without_controls
 from core.privacy.sensitive import _TABLE_SIZE, _class_of, flag_rows, holds_sensitive, mask
 from streams.stages.stage import dead_letter
+from tests.strategies import examples
 
 VISA, AMEX = "4111111111111111", "378282246310005"
 KEY = Privacy(b"a secret of some length")
@@ -117,7 +118,7 @@ def holds_a_card_number(text: str) -> bool:
 
 
 @given(st.text("0123456789 -.ax", max_size=60))
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @example("4111 1111 1111 1111")
 @example("1.4111111111111111")
 @example("123.123.123.123 0")
@@ -129,7 +130,7 @@ def test_a_card_number_is_masked_exactly_if_the_definition_finds_one(text):
 
 
 @given(st.text(max_size=80), st.sampled_from([VISA, AMEX, "5500005555555559"]), st.text(max_size=80))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_no_card_number_survives_between_other_text(before, pan, after):
     masked = mask(f"{before} a {pan} b {after}")
     assert pan not in masked
@@ -155,7 +156,7 @@ def test_masking_any_bytes_keeps_within_the_limit(raw, kept):
 @given(st.text('\\\\u0041tnq"/ \u00e9\uff11', max_size=60).map(str.encode))
 @example(b"\\\\0")
 @example(b"\\\\\\")
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_any_backslashes_can_be_resolved(raw):
     mask_bytes(raw, 4096)
 
@@ -185,7 +186,7 @@ def test_no_escape_between_digits_hides_a_card_number_in_a_dead_letter(separator
 
 
 @given(st.integers(0, 10**10).map(str), st.sampled_from([VISA, AMEX, "5500005555555559"]))
-@settings(max_examples=1000, deadline=None)
+@examples(1000)
 @example("20240006", VISA)
 def test_a_number_before_a_card_number_leaves_no_part_of_it(before, pan):
     groups = [pan[at : at + 4] for at in range(0, len(pan), 4)]

@@ -7,7 +7,7 @@ import re
 import jsonschema
 import pytest
 from fluent.syntax import ast
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.messages import Claim, Form, Joiner, Mention, Opening, Part, Side
@@ -31,6 +31,7 @@ from explain.claims import (
 from explain.words import LANGUAGES, writer
 from tests.conftest import GIVEN
 from tests.explain.test_words import catalogue
+from tests.strategies import examples
 
 ANSWERS = int(GIVEN.get("WHYFLAG_FUZZ_ANSWERS", "3000"))
 SEED = int(GIVEN.get("WHYFLAG_FUZZ_SEED", "1"))
@@ -395,7 +396,7 @@ def test_no_hostile_answer_makes_a_false_sentence_or_raises(subjects):
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_arbitrary_text_never_yields_a_claim(subject, text):
     try:
         sentences = parse(text)

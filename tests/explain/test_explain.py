@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
@@ -22,6 +22,7 @@ from explain.facts.history import DeviceHistory, MerchantHistory, Payment
 from explain.facts.kinds import usual_of
 from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, NOVEL
 from streams.stages.explain import ExplainStage
+from tests.strategies import examples
 
 
 def test_every_alert_is_explained_completely(explained):
@@ -275,7 +276,7 @@ def test_an_alert_that_cannot_be_explained_becomes_a_dead_letter_and_does_not_st
 
 
 @given(st.lists(st.binary(max_size=100), max_size=6))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_the_explain_stage_turns_any_bytes_into_dead_letters(explainer, values):
     stage = ExplainStage(explainer, None, None)
     for topic in (ALERTS, VERDICTS):

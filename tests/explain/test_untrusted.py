@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from analyst.console import create_app
@@ -28,13 +28,14 @@ from explain.narrators.client import language_model
 from explain.narrators.service import Narrators
 from explain.words import writer
 from tests.openai_server import OpenAIServer
+from tests.strategies import examples
 
 GOOD = '{"sentences": [{"part": "what_happened", "facts": ["T1.clause"]}]}'
 INJECTIONS = json.loads(Path(__file__).with_name("injections.json").read_text())
 
 
 @given(st.text(max_size=600))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_quoted_text_is_short_plain_and_visible(text):
     shown = quoted(text)
     assert len(shown) <= SHOWN

@@ -11,7 +11,7 @@ from babel import Locale
 from babel.dates import get_month_names
 from babel.numbers import get_decimal_symbol, get_group_symbol
 from fluent.syntax import FluentParser, ast
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
@@ -38,6 +38,7 @@ from explain.facts.kinds import kind_of
 from explain.words import LANGUAGES, writer
 from explain.words.writer import Writer
 from models.features.ops import OPERATIONS, Op, Theme
+from tests.strategies import examples
 
 LOCALES = {"en": "en_GB", "de": "de_DE", "es": "es_ES"}
 NAMES = {
@@ -238,7 +239,7 @@ def test_a_text_states_the_values_of_its_fact(kind, language):
     messages = catalogue(language)
 
     @given(facts(kind))
-    @settings(max_examples=12, deadline=None, database=None)
+    @examples(12, database=None)
     def holds(fact):
         words = writer(language)
         for form in (Form.CLAUSE, Form.SHORT):

@@ -27,6 +27,7 @@ from models.features.ops import ALLOWED_OPS, EVENT_OPS, WINDOWLESS_OPS, StateKin
 from models.features.spec import Entity, Feature, FeatureSpec, Window, default_spec, handbook_spec
 from tests.conftest import GIVEN, ROOT
 from tests.features_oracle import EntityOracle, Row, rows_of
+from tests.strategies import scaled
 from training.data.conform import SCHEMA
 from training.data.dataset import LabelledReplay, features_of, load_dataset
 from training.data.mapping import load_mapping
@@ -291,7 +292,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate, *((Phase.shrink,) if GIVE
 
 def lenient(max_examples: int):
     return settings(
-        max_examples=max_examples,
+        max_examples=scaled(max_examples),
         deadline=None,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),

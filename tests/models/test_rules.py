@@ -7,7 +7,7 @@ import re
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InputError
@@ -15,6 +15,7 @@ from core.messages import Outcome
 from core.metrics import RULE_FAILURES
 from models.features.spec import default_spec
 from models.rules import checked_condition, load_rules, numbers, texts
+from tests.strategies import examples
 
 FEATURES = default_spec().feature_names
 MS_PER_DAY = 86_400_000
@@ -192,7 +193,7 @@ def test_conditions_that_could_harm_the_process_are_refused(tmp_path, when):
 
 
 @given(st.text("amountANDORT()<>=.+-*/%'01,| LIKESNUL", max_size=60))
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_any_text_is_a_condition_or_is_refused(when):
     try:
         again = checked_condition(when)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from faust.types import TP
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import FixedClock
@@ -44,7 +44,7 @@ from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
 from streams.watchdog import Watchdog
 from tests.conftest import DAY, needs, transactions_file
-from tests.strategies import transactions
+from tests.strategies import examples, transactions
 from tests.workers import Worker, collect
 from training.data.dataset import columns_of
 from training.data.mapping import load_mapping
@@ -211,7 +211,7 @@ def _by_topic(outputs):
 
 
 @given(st.lists(st.one_of(st.binary(max_size=60), transactions.map(encode), st.none()), max_size=12), st.randoms())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_every_record_is_profiled_or_a_dead_letter_or_a_duplicate(values, rng: random.Random):
     damaged = []
     for value in values:
@@ -234,7 +234,7 @@ def test_every_record_is_profiled_or_a_dead_letter_or_a_duplicate(values, rng: r
 
 
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=8))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_the_score_stage_turns_any_bytes_into_dead_letters(values):
     stage = ScoreStage(default_spec(), SingleDecider(Decider(None)))
     outputs = _by_topic(_process(stage, PROFILED, [_record(v, i, topic=PROFILED) for i, v in enumerate(values)]))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.modelling.simulate import write_table
@@ -19,7 +19,7 @@ from core.event_time import AHEAD_MS
 from core.messages import LATEST, encode
 from core.privacy.masking import Privacy
 from models.features.columns import table_columns
-from tests.strategies import transactions
+from tests.strategies import examples, transactions
 from training.data.mapping import PrivateColumns, included_mappings, load_mapping
 from training.data.readers import TransactionFile, read_labels
 from training.replay import transactions_of
@@ -127,7 +127,7 @@ def test_all_formats_and_chunk_sizes_give_the_same_transactions(tmp_path, world,
 
 
 @given(st.lists(transactions, min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_reader_accepts_and_decodes_what_the_stream_accepts(tmp_path_factory, many):
     path = tmp_path_factory.mktemp("wire") / "t.jsonl"
     path.write_bytes(b"".join(encode(t) + b"\n" for t in many))

@@ -16,7 +16,7 @@ from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
 from models.bundles.metrics import Measures
 from models.features.columns import combined, label_columns
-from models.features.engine import FeatureEngine
+from models.features.engine import COMPILING, FeatureEngine, compile_kernels
 from models.policy import DECLINE
 from models.scorer import OUTCOMES, Decider
 from training.data.checks import check_fit
@@ -88,6 +88,7 @@ def play(
     if labels is None and not source.has_labels:
         raise InputError("no fraud labels: give --labels FILE, or a mapping with a [label] section")
     feed = LabelledReplay(FeatureEngine(spec), reports)
+    compile_kernels(spec, lambda: progress.stage(COMPILING))
     progress.stage(name, 0)
     ids: list[str] = []
     parts: dict[str, list[Any]] = {

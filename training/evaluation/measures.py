@@ -13,6 +13,7 @@ from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
 from models.bundles.metrics import Measures
 from models.features.columns import UNKNOWN_AMOUNT
+from models.features.engine import COMPILING, compile_kernels
 from models.scorer import Scores, score
 from training.data.dataset import Dataset, features_of, load_dataset
 from training.data.readers import TransactionFile
@@ -56,6 +57,7 @@ def score_file(
     Raises:
         InputError: if the file cannot be used or has no transactions from then on.
     """
+    compile_kernels(bundle.spec, lambda: progress.stage(COMPILING))
     progress.stage("reading", 0)
     dataset = load_dataset(source, bundle.spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time
