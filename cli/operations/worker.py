@@ -45,7 +45,8 @@ def command() -> None:
     """Run a worker: score, explain or archive."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger.setLevel(logging.INFO)
-    logging.getLogger("streams").setLevel(logging.INFO)
+    for package in ("streams", "models"):
+        logging.getLogger(package).setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Seldom())
     # Faust and Mode would warn about our normal setup: no topic leader and no declared topics
