@@ -103,7 +103,8 @@ class Operation(Struct, frozen=True):
     Properties of an operation.
 
     ``reason`` is the reason code, as decisions and reports carry it, without the entity. ``labels`` says that the value depends on labels,
-    ``normal`` that it needs the key's normal amount.
+    ``normal`` that it needs the key's normal amount. ``calendar`` says that the value depends only on the time of the transaction, so that
+    its distribution depends on which hours or days a period covers, and not on how people pay.
     """
 
     op: Op
@@ -113,14 +114,15 @@ class Operation(Struct, frozen=True):
     unit: Unit
     labels: bool = False
     normal: bool = False
+    calendar: bool = False
 
 
 _ROWS: Final = (
     Operation(Op.AMOUNT, Scope.EVENT, Theme.AMOUNT, "AMOUNT", Unit.MONEY),
-    Operation(Op.HOUR, Scope.EVENT, Theme.TIME, "TIME_OF_DAY", Unit.CLOCK),
-    Operation(Op.WEEKDAY, Scope.EVENT, Theme.TIME, "WEEKDAY", Unit.WEEKDAY),
-    Operation(Op.WEEKEND, Scope.EVENT, Theme.TIME, "WEEKEND", Unit.FLAG),
-    Operation(Op.NIGHT, Scope.EVENT, Theme.TIME, "NIGHT", Unit.FLAG),
+    Operation(Op.HOUR, Scope.EVENT, Theme.TIME, "TIME_OF_DAY", Unit.CLOCK, calendar=True),
+    Operation(Op.WEEKDAY, Scope.EVENT, Theme.TIME, "WEEKDAY", Unit.WEEKDAY, calendar=True),
+    Operation(Op.WEEKEND, Scope.EVENT, Theme.TIME, "WEEKEND", Unit.FLAG, calendar=True),
+    Operation(Op.NIGHT, Scope.EVENT, Theme.TIME, "NIGHT", Unit.FLAG, calendar=True),
     Operation(Op.ONLINE, Scope.EVENT, Theme.DEVICE, "CHANNEL", Unit.FLAG),
     Operation(Op.COUNT, Scope.WINDOW, Theme.PACE, "VELOCITY", Unit.COUNT),
     Operation(Op.AMOUNT_SUM, Scope.WINDOW, Theme.PACE, "SPEND", Unit.MONEY),
@@ -177,4 +179,5 @@ ALLOWED_OPS: Final = {
     StateKind.BUCKETED: _with(Scope.EVENT, Scope.WINDOW, Scope.BUCKETED_WINDOW),
 }
 NORMAL_OPS: Final = frozenset(row.op for row in _ROWS if row.normal)
+CALENDAR_OPS: Final = frozenset(row.op for row in _ROWS if row.calendar)
 LABEL_OPS: Final = frozenset(row.op for row in _ROWS if row.labels)

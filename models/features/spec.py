@@ -23,7 +23,7 @@ from msgspec import Struct
 from core.clock import MS_PER_DAY, MS_PER_HOUR, duration_ms
 from core.errors import InputError
 from core.event_time import AHEAD_MS
-from models.features.ops import ALLOWED_OPS, EVENT_OPS, LABEL_OPS, WINDOWLESS_OPS, Op, StateKind
+from models.features.ops import ALLOWED_OPS, CALENDAR_OPS, EVENT_OPS, LABEL_OPS, WINDOWLESS_OPS, Op, StateKind
 
 _LOWEST_RATE, _HIGHEST_RATE = 1e-9, 1e9
 _LONGEST_HISTORY, _LONGEST_WINDOW = 8_192, 3_660 * MS_PER_DAY
@@ -87,6 +87,13 @@ class FeatureSpec(Struct, frozen=True, omit_defaults=True):
     normal_amount: int = 5000
     normal_weight: float = 3.0
     unusual_ratio: float = 2.0
+
+    @property
+    def calendar_features(self) -> frozenset[str]:
+        """Names of the features that depend only on the time of a transaction; drift leaves them out."""
+        return frozenset(
+            feature.name for entity in self.entities for feature in entity.features if op_of(feature) in CALENDAR_OPS
+        )
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ class Watch:
     def __init__(self, bundle: Bundle, matured: Matured | None = None) -> None:
         self.bundle = bundle
         self.matured = matured or Matured(int(bundle.metrics.label_delay_days * MS_PER_DAY))
+        self._calendar = bundle.spec.calendar_features
         self._drift = DriftWindow(bundle.reference.edges, bundle.reference.shares)
 
     def see(self, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
@@ -119,4 +120,5 @@ class Watch:
             index = self._drift.turn().tolist()
             SCORE_PSI.set(index[-1])
             for name, value in zip(self.bundle.spec.feature_names, index, strict=False):
-                FEATURE_PSI.labels(name).set(value)
+                if name not in self._calendar:
+                    FEATURE_PSI.labels(name).set(value)

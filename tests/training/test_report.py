@@ -5,13 +5,15 @@ import re
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from cli.main import whyflag
 from core.errors import InputError
 from core.privacy.masking import Privacy
-from tests.conftest import needs, transactions_file
+from models.drift import SHIFTED, counted_with_score, stability
+from tests.conftest import DAY, needs, transactions_file
 from training.evaluation.measures import evaluate, score_file
-from training.evaluation.report import read_typology
+from training.evaluation.report import SCORE, drift_of, read_typology
 from training.progress import NoProgress
 
 QUIET = NoProgress()
@@ -69,6 +71,18 @@ def test_frauds_of_the_breakdowns_add_up(page, world, bundle):
         rows = re.findall(r"<tr><td>[^<]*</td><td>([\d,]+)</td><td>(\d+)</td>", table)
         assert sum(int(transactions.replace(",", "")) for transactions, _ in rows) == len(seen.rows)
         assert sum(int(frauds) for _, frauds in rows) == int(seen.fraud.sum())
+
+
+def test_the_days_that_a_period_covers_are_no_drift(world, bundle):
+    """Three days against three weeks: weekdays differ by the calendar alone."""
+    seen = score_file(transactions_file(world), world / "labels.parquet", bundle, Privacy(), QUIET)
+    time = seen.dataset.columns.event_time[seen.rows]
+    few = time < time.min() + 3 * DAY
+    short = structs.replace(seen, X=seen.X[few], scores=seen.scores.rows(few))
+    index = stability(bundle.reference.shares, counted_with_score(short.X, short.scores.probability, bundle.reference.edges))
+    assert dict(zip(bundle.spec.feature_names, index, strict=False))["weekday"] > SHIFTED, "it would be shown as a shift"
+    names = {one.name for one in drift_of(bundle, short)}
+    assert names == {*bundle.spec.feature_names, SCORE} - {"hour", "weekday", "weekend", "night"}
 
 
 def test_an_invalid_truth_file_raises_an_input_error(tmp_path, world):

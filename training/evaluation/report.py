@@ -10,7 +10,7 @@ import io
 import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -32,9 +32,29 @@ from training.progress import Progress
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+SCORE = "score"
 _EXPLAINED = 2_000
 _AMOUNT_BANDS = (0, 10, 25, 50, 100, 250, 500, 1_000)  # major units
 _RED, _BLUE, _GREY, _GREEN = "#b3261e", "#1f5fa8", "#7a7f87", "#2e7d4f"
+
+
+class Drift(NamedTuple):
+    """How far a feature or the score has moved since calibration: its population stability index."""
+
+    name: str
+    stability: float
+
+
+def drift_of(bundle: Bundle, seen: Tested) -> list[Drift]:
+    """
+    Return the drift of each feature and of the score, largest first.
+
+    Features of the calendar are left out: their distribution depends on which days a period covers.
+    """
+    index = stability(bundle.reference.shares, counted_with_score(seen.X, seen.scores.probability, bundle.reference.edges))
+    names = (*bundle.spec.feature_names, SCORE)
+    found = [Drift(*pair) for pair in zip(names, index.tolist(), strict=True) if pair[0] not in bundle.spec.calendar_features]
+    return sorted(found, key=lambda drift: -drift.stability)
 
 
 def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: Progress) -> str:
@@ -42,9 +62,7 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
     progress.stage("charts", 0)
     probability, fraud = seen.scores.probability, seen.fraud
     measured = evaluate(probability, seen.flagged, fraud, seen.amount, seen.days)
-    index = stability(bundle.reference.shares, counted_with_score(seen.X, probability, bundle.reference.edges))
-    names = (*bundle.spec.feature_names, "score")
-    drifted = sorted(zip(names, index.tolist(), strict=True), key=lambda pair: -pair[1])
+    drifted = drift_of(bundle, seen)
     gain = bundle.booster.get_score(importance_type="total_gain")
     sample = np.random.default_rng(0).choice(len(seen.X), min(_EXPLAINED, len(seen.X)), replace=False)
     shap = np.abs(contributions(bundle.booster, seen.X[np.sort(sample)])[0]).mean(axis=0)
@@ -71,15 +89,15 @@ def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: 
         reliability_plot=_reliability_plot(probability, fraud),
         score_plot=_score_plot(probability, fraud, bundle.policy.review),
         drift_plot=_bars(
-            [name for name, _ in drifted[:15]],
-            [value for _, value in drifted[:15]],
+            [one.name for one in drifted[:15]],
+            [one.stability for one in drifted[:15]],
             "population stability index",
             (STABLE, SHIFTED),
         ),
         gain_plot=_top(gain, "total gain"),
         shap_plot=_top(dict(zip(bundle.spec.feature_names, shap.tolist(), strict=True)), "mean |SHAP|, log-odds"),
-        score_drift=index[-1],
-        verdict="stable" if index.max() < STABLE else "watch" if index.max() < SHIFTED else "shifted",
+        score_drift=next(one.stability for one in drifted if one.name == SCORE),
+        verdict="stable" if drifted[0].stability < STABLE else "watch" if drifted[0].stability < SHIFTED else "shifted",
         breakdowns={
             "By amount": _breakdown(seen, _bands(seen.amount, minor_per_major(bundle.spec.currency))),
             "By hour (UTC)": _breakdown(

@@ -1,0 +1,143 @@
+"""
+Kafka in memory, for tests of the operator: topics, consumer positions and checkpoint logs, with a crash at any step on purpose.
+
+What is written survives a crash; the process that wrote it does not. Steps are counted: just before and just after each send of outputs and
+each commit of a checkpoint.
+"""
+
+from collections import defaultdict
+from types import SimpleNamespace
+
+from faust.types import TP
+
+from core.errors import DeliveryError
+from streams.checkpoints import Checkpoint
+from streams.kafka.publishing import Delivery, partition_of
+from streams.kafka.transport import RecordChunk
+
+WRITTEN_AT = 4_000_000_000_000  # later than any event
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Kafka:
+    """Topics with as many partitions each, and the rows and marker of each checkpoint log."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.topics: dict[tuple[str, int], list[SimpleNamespace]] = defaultdict(list)
+        self.logs: dict[tuple[str, int], tuple[dict[bytes, bytes], Checkpoint | None]] = {}
+        self.owners: dict[tuple[str, int], object] = {}
+        self.steps = 0
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+        log = self.topics[topic, partition]
+        log.append(
+            SimpleNamespace(
+                topic=topic, partition=partition, offset=len(log), key=key, value=value, timestamp=WRITTEN_AT, timestamp_type=1
+            )
+        )
+
+    def values(self, topic: str) -> list[bytes]:
+        return [record.value for partition in range(self.partitions) for record in self.topics[topic, partition]]
+
+
+class Process:
+    """One life of a worker process: all that it does to Kafka goes through here, and stops at step ``dies_at``."""
+
+    def __init__(self, kafka: Kafka, dies_at: int | None = None) -> None:
+        self.kafka, self._dies_at = kafka, dies_at
+        self.dead = False
+        self.errors: list[BaseException] = []
+
+    def step(self) -> None:
+        """Count a step, and die if it is the last one."""
+        self.kafka.steps += 1
+        if self.dead or self.kafka.steps == self._dies_at:
+            self.dead = True
+            raise Crash
+
+    def failed(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+    # -- what a publisher does --------------------------------------------------------------------------------------------
+
+    async def counts(self, topics) -> dict[str, int]:
+        return dict.fromkeys(topics, self.kafka.partitions)
+
+    async def send(self, outputs) -> Delivery:
+        self.step()
+        for topic, keys, values, partition in outputs:
+            for key, value in zip(keys, values, strict=True):
+                self.kafka.append(topic, partition_of(key, self.kafka.partitions) if partition is None else partition, key, value)
+        self.step()
+        delivery = Delivery()
+        delivery.arrived()
+        return delivery
+
+
+class Log:
+    """A checkpoint log: a write is seen whole or not at all, and only the last owner may write."""
+
+    def __init__(self, process: Process, topic: str, partition: int) -> None:
+        self._process, self._place = process, (topic, partition)
+
+    async def claim(self) -> None:
+        self._process.kafka.owners[self._place] = self
+
+    async def close(self) -> None:
+        pass
+
+    async def still_owned(self) -> bool:
+        return self._process.kafka.owners[self._place] is self
+
+    async def read(self, load) -> Checkpoint | None:
+        rows, checkpoint = self._process.kafka.logs.get(self._place, ({}, None))
+        load(list(rows.items()))
+        return checkpoint
+
+    async def write(self, rows, checkpoint: Checkpoint) -> None:
+        if not await self.still_owned():
+            raise DeliveryError("another process has claimed the log")
+        self._process.step()
+        held = dict(self._process.kafka.logs.get(self._place, ({}, None))[0])
+        for key, row in rows:
+            if row is None:
+                held.pop(key, None)
+            else:
+                held[key] = row
+        self._process.kafka.logs[self._place] = (held, checkpoint)
+        self._process.step()
+
+
+class Source:
+    """A consumer of some topics: hands out chunks of at most ``size`` records from where the operator asked to read."""
+
+    def __init__(self, kafka: Kafka, topics: tuple[str, ...], size: int) -> None:
+        self._kafka, self._topics, self._size = kafka, topics, size
+        self._positions: dict[tuple[str, int], int] = {}
+
+    async def bounds(self, places):
+        return {place: (0, len(self._kafka.topics[place])) for place in places}
+
+    async def committed(self, places):
+        return {}
+
+    def read_from(self, place, offset) -> None:
+        self._positions[place] = offset
+
+    def reached(self, place) -> int:
+        return self._positions[place]
+
+    def next_chunk(self) -> RecordChunk | None:
+        """Return the next chunk of the partition that is furthest behind, None when all is read."""
+        waiting = {place: len(self._kafka.topics[place]) - at for place, at in self._positions.items()}
+        place = max(waiting, key=lambda one: waiting[one], default=None)
+        if place is None or not waiting[place]:
+            return None
+        begin = self._positions[place]
+        records = self._kafka.topics[place][begin : begin + self._size]
+        self._positions[place] = begin + len(records)
+        return RecordChunk(TP(*place), records, begin)
