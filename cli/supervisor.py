@@ -45,7 +45,7 @@ class Child:
         """``port`` is the loopback port on which the command serves ``/ready``."""
         self.name = " ".join(arguments[:2])
         self.port, self.log = port, log
-        self._arguments, self._environment = list(arguments), dict(environment)
+        self._arguments, self._environment = list(arguments), environment
         self.process: subprocess.Popen[bytes]
 
     def start(self, end_with_parent: bool = False) -> None:

@@ -24,7 +24,7 @@ from core.errors import InputError
 from core.messages import Finding, alert_id
 from core.privacy.masking import Privacy
 from models.attribution import contributions
-from models.bundles.bundle import Reference, save_bundle
+from models.bundles.bundle import Reference, check_empty, save_bundle
 from models.bundles.metrics import BundleMetrics, CalibrationRecord, DataRecord, PeriodRecord, TrainingRecord
 from models.calibration import (
     Calibration,
@@ -200,6 +200,7 @@ def train(
     Raises:
         InputError: if the file or the labels cannot be used, the history is too short, or it has too few known frauds.
     """
+    check_empty(out)
     history = load_history(source, spec, labels, label_delay_ms, privacy, progress)
     dataset, X, split, usable = history.dataset, history.X, history.split, history.usable
     time = dataset.columns.event_time

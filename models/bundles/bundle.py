@@ -71,6 +71,17 @@ class Bundle(Struct, frozen=True):
     metrics: BundleMetrics
 
 
+def check_empty(folder: Path) -> None:
+    """
+    Check that a folder may receive a bundle.
+
+    Raises:
+        InputError: if it already holds one, because bundles are never changed.
+    """
+    if (folder / MANIFEST).exists():
+        raise InputError(f"{folder} already holds a bundle, and bundles are never overwritten: choose another --out")
+
+
 def save_bundle(
     folder: Path, *, booster: xgb.Booster, spec: FeatureSpec, calibration: Calibration, policy: Policy, forest: Forest,
     reference: Reference, metrics: BundleMetrics, card: str, cases: bytes,
@@ -81,8 +92,7 @@ def save_bundle(
     Raises:
         InputError: if the folder already holds a bundle, because bundles are never changed.
     """
-    if (folder / MANIFEST).exists():
-        raise InputError(f"{folder} already holds a bundle, and bundles are never overwritten: choose another --out")
+    check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         MODEL: bytes(booster.save_raw("ubj")),

@@ -129,7 +129,7 @@ def test_a_worker_switches_to_a_new_champion_and_keeps_the_old_one_if_loading_fa
 def test_a_champion_of_other_features_is_refused_while_running(store, world, tmp_path, caplog):
     train(
         transactions_file(world), structs.replace(default_spec(), low_amount=400), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
-        out=tmp_path / "usd", seed=1, privacy=Privacy(), progress=NoProgress(),
+        out=tmp_path / "usd", seed=1, privacy=Privacy(), progress=NoProgress(), recipe=Recipe(rounds=20),
     )  # fmt: skip
     deciders = StoreDeciderSource(store)
     before = deciders.newest().version
@@ -298,14 +298,15 @@ def test_a_worse_bundle_is_stopped_by_the_gates(world, bundle_dir, tmp_path, ver
     assert (bundle_dir / MANIFEST).exists()
 
 
-def test_retraining_makes_a_challenger_and_promotes_it_only_if_it_passes_the_gates(world, bundle_dir, tmp_path, versions):
+def test_retraining_makes_a_challenger_and_promotes_it_only_if_it_passes_the_gates(world, other_bundle_dir, tmp_path):
     root = tmp_path / "bundles"
     files = ("--transactions", world / "transactions.parquet", "--labels", world / "labels.parquet")
     refused = _run("retrain", "--store", root, *files)
     assert "no champion" in str(refused.exception)
     store = BundleStore(root)
-    store.promote(store.add(bundle_dir), "", "ops", "first")
-    same = _run("retrain", "--store", root, *files, "--seed", "1")
+    first = store.add(other_bundle_dir)
+    store.promote(first, "", "ops", "first")
+    same = _run("retrain", "--store", root, *files, "--seed", "2")
     assert "nothing new" in same.output, "the same data, recipe and seed give the same bundle"
     done = _run("retrain", "--store", root, *files, "--seed", "5", "--promote")
     assert done.exit_code in (0, 3), done.output
