@@ -82,6 +82,7 @@ def test_simulate_train_and_replay_from_the_command_line(tmp_path):
     assert "never overwritten" in again.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_decides_and_explains_everything():
     done = _whyflag("demo", "--headless", "--duration", "12", "--json")
     assert done.returncode == 0, done.stderr
