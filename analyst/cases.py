@@ -1,7 +1,7 @@
 """Cases in SQL: the source of truth from which every vector index is derived."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import structs
@@ -18,6 +18,21 @@ from explain.casebook import Case, Change, bundle_cases, case_from
 from models.bundles.bundle import Bundle
 
 _AT_ONCE = 500
+
+
+class CaseOfBundle(NamedTuple):
+    """A case with the version of the bundle whose casebook holds it."""
+
+    bundle: str
+    case: Case
+
+
+class CaseCount(NamedTuple):
+    """Number of cases of a bundle with an outcome."""
+
+    bundle: str
+    outcome: str
+    cases: int
 
 
 class Cases:
@@ -184,18 +199,18 @@ class Cases:
         with self._queue.reading() as connection:
             return int(connection.execute(wanted).scalar_one())
 
-    def find(self, case_id: str) -> list[tuple[str, Case]]:
-        """Return (bundle, case) for each bundle whose casebook holds the case."""
+    def find(self, case_id: str) -> list[CaseOfBundle]:
+        """Return the case in each bundle whose casebook holds it."""
         with self._queue.reading() as connection:
             wanted = select(cases).where(cases.c.case_id == case_id, cases.c.removed.is_(False)).order_by(cases.c.number)
-            return [(row["bundle"], _case(row)) for row in connection.execute(wanted).mappings()]
+            return [CaseOfBundle(row["bundle"], _case(row)) for row in connection.execute(wanted).mappings()]
 
-    def counts(self) -> list[tuple[str, str, int]]:
-        """Return (bundle, outcome, number of cases) for each bundle and outcome."""
+    def counts(self) -> list[CaseCount]:
+        """Return the number of cases of each bundle and outcome."""
         wanted = select(cases.c.bundle, cases.c.outcome, func.count()).where(cases.c.removed.is_(False))
         with self._queue.reading() as connection:
             rows = connection.execute(wanted.group_by(cases.c.bundle, cases.c.outcome).order_by(cases.c.bundle, cases.c.outcome))
-            return [(row[0], row[1], row[2]) for row in rows]
+            return [CaseCount(*row) for row in rows]
 
     def _numbers(self, connection: Connection, bundle: str, new: Sequence[Case]) -> dict[str, tuple[int, int]]:
         """Map the ID of each known case to its number and the time at which a person judged it (0 for never)."""

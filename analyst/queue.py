@@ -7,7 +7,7 @@ verdict, marks it as unpublished, sets the alert's finding and appends the audit
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import Connection, Engine, func, insert, select, update
@@ -54,6 +54,13 @@ def refusals() -> Iterator[None]:
         yield
     except (DataError, IntegrityError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidEvent(f"the database rejected a value: {type(getattr(error, 'orig', error)).__name__}") from error
+
+
+class UnpublishedVerdict(NamedTuple):
+    """A verdict that Kafka has not acknowledged yet, with its number in the database."""
+
+    number: int
+    verdict: Verdict
 
 
 class Queue:
@@ -239,8 +246,8 @@ class Queue:
         with self.reading() as connection:
             return [decode_verdict(row.message.encode()) for row in connection.execute(wanted)]
 
-    def unpublished(self, limit: int = 100) -> list[tuple[int, Verdict]]:
-        """Return the verdicts that Kafka has not acknowledged yet, with their numbers, oldest first."""
+    def unpublished(self, limit: int = 100) -> list[UnpublishedVerdict]:
+        """Return the verdicts that Kafka has not acknowledged yet, oldest first."""
         wanted = (
             select(verdicts.c.number, verdicts.c.message)
             .where(verdicts.c.published.is_(False))
@@ -248,7 +255,7 @@ class Queue:
             .limit(limit)
         )
         with self.reading() as connection:
-            return [(row.number, decode_verdict(row.message.encode())) for row in connection.execute(wanted)]
+            return [UnpublishedVerdict(row.number, decode_verdict(row.message.encode())) for row in connection.execute(wanted)]
 
     def published(self, number: int) -> None:
         """Mark a verdict as published, once Kafka has acknowledged it and its label."""

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import faiss
 import msgspec
@@ -45,6 +45,13 @@ _PROBED = 128  # lists of an inverted index that a query searches
 _SEED = 7
 _FORMAT = 1
 _NEVER = np.iinfo(np.int64).max
+
+
+class Nearest(NamedTuple):
+    """Numbers of the nearest cases, and the inner product of each with the vector, largest first."""
+
+    numbers: list[int]
+    scores: list[float]
 
 
 class VectorStore(Protocol):
@@ -163,7 +170,7 @@ class FaissCases(BasePydanticVectorStore):
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def nearest(self, vector: Vector, count: int, before: int = _NEVER) -> tuple[list[int], list[float]]:
+    def nearest(self, vector: Vector, count: int, before: int = _NEVER) -> Nearest:
         """Return numbers and inner products of the nearest cases that were closed before a time (epoch ms)."""
         total, reach = len(self), 4 * count
         while total:
@@ -172,9 +179,9 @@ class FaissCases(BasePydanticVectorStore):
             found = numbers[0] >= 0
             found[found] = self._closed[numbers[0][found]] < before
             if found.sum() >= count or reach == total:
-                return numbers[0][found][:count].tolist(), scores[0][found][:count].tolist()
+                return Nearest(numbers[0][found][:count].tolist(), scores[0][found][:count].tolist())
             reach *= 8  # most of the nearest cases were closed later: search further
-        return [], []
+        return Nearest([], [])
 
     def put(self, numbers: list[int], closed: list[int], vectors: Vector, changed: int) -> None:
         """Add or replace cases by number. ``vectors`` are float32 [n, d] of unit length."""

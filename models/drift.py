@@ -6,6 +6,8 @@ PSI = sum (p - q) ln(p / q). By convention (Siddiqi, "Credit Risk Scorecards", 2
 and an index of 0.25 or more is a shift.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -19,18 +21,25 @@ Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
 
-def distributions(values: Matrix) -> tuple[Matrix, Matrix]:
-    """Return deciles float32 [F, BINS - 1] of values float32 [n, F], and bin shares float32 [F, BINS + 1], the last for NaN."""
+class Distributions(NamedTuple):
+    """Bins of F features: their deciles, float32 [F, BINS - 1], and shares, float32 [F, BINS + 1], the last for NaN."""
+
+    edges: Matrix
+    shares: Matrix
+
+
+def distributions(values: Matrix) -> Distributions:
+    """Return the distributions of values float32 [n, F]."""
     n, width = values.shape
     if n == 0:
-        return np.zeros((width, BINS - 1), np.float32), np.full((width, BINS + 1), 1 / (BINS + 1), np.float32)
+        return Distributions(np.zeros((width, BINS - 1), np.float32), np.full((width, BINS + 1), 1 / (BINS + 1), np.float32))
     at = np.linspace(0, 1, BINS + 1)[1:-1]
     edges = np.zeros((width, BINS - 1), np.float32)
     for f in range(width):
         known = values[:, f][~np.isnan(values[:, f])]
         if len(known):
             edges[f] = np.quantile(known, at, method="lower")
-    return edges, (counted(values, edges) / n).astype(np.float32)
+    return Distributions(edges, (counted(values, edges) / n).astype(np.float32))
 
 
 def counted(values: Matrix, edges: Matrix) -> Int64s:

@@ -47,7 +47,7 @@ from core.metrics import (
 )
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.kafka.publishing import Delivery, Publisher
-from streams.kafka.transport import RecordChunk
+from streams.kafka.transport import OffsetRange, RecordChunk
 from streams.stages.stage import Stage
 from streams.state import LogRecord
 
@@ -70,7 +70,7 @@ Place = tuple[str, int]  # topic, partition
 class Source(Protocol):
     """Interface of the consumer that feeds the operator."""
 
-    async def bounds(self, places: list[Place]) -> Mapping[Place, tuple[int, int]]:
+    async def bounds(self, places: list[Place]) -> Mapping[Place, OffsetRange]:
         """Return the current first and next offset of each partition in Kafka."""
 
     async def committed(self, places: list[Place]) -> Mapping[Place, int]:

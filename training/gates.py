@@ -6,6 +6,7 @@ Challenger and champion are measured on the same transactions. None of these was
 
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,13 @@ _CALIBRATION_WORSE, _CALIBRATION_FLOOR = 1.25, 0.005
 _SLOWER = 1.5
 _RESAMPLES = 200
 _FEWEST_FRAUDS = 20
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
 
 
 class Gate(Struct, frozen=True):
@@ -150,7 +158,7 @@ def _loads(folder: Path, version: str) -> bool:
     return load_bundle(folder).version == version
 
 
-def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: int) -> tuple[float, float]:
+def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: int) -> Interval:
     """Return the central 95 % interval of the difference in average precision, by a paired bootstrap."""
     rng = np.random.default_rng(seed)
     # Average precision depends mostly on the top scores. Resampling weights instead of rows keeps a million rows fast.
@@ -163,7 +171,7 @@ def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: in
                 - average_precision_score(fraud, old, sample_weight=weight)
             )
     low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
+    return Interval(float(low), float(high))
 
 
 def _seconds(one: Bundle, X: Matrix, other: Bundle, Y: Matrix) -> tuple[float, float]:

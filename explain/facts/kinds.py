@@ -1,7 +1,7 @@
 """Reason codes, value units and usual values of feature operations."""
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 from core.clock import duration_ms
 from core.messages import Unit, Value
@@ -43,7 +43,14 @@ def window_of(feature: Feature, entity: Entity) -> dict[str, Value]:
     return window | {"delay": Value(Unit.SECONDS, delay)} if delay else window
 
 
-def entity_of(spec: FeatureSpec, name: str) -> tuple[Entity, Feature]:
+class Column(NamedTuple):
+    """A column of X: the feature and the entity that it belongs to."""
+
+    entity: Entity
+    feature: Feature
+
+
+def entity_of(spec: FeatureSpec, name: str) -> Column:
     """
     Return the entity and the feature that a column belongs to.
 
@@ -53,7 +60,7 @@ def entity_of(spec: FeatureSpec, name: str) -> tuple[Entity, Feature]:
     for entity in spec.entities:
         for feature in entity.features:
             if feature.name == name:
-                return entity, feature
+                return Column(entity, feature)
     raise KeyError(name)
 
 

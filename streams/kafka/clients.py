@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
@@ -15,14 +15,21 @@ from core.topics import LOG_APPEND_TIME, TIMESTAMP_TYPE, TOPICS
 from streams.kafka.connection import connection_of
 
 
-def create_topics(settings: Settings, partitions: int, replication: int) -> tuple[list[str], list[str]]:
+class TopicsCreated(NamedTuple):
+    """Names of the topics that were created, and of those that existed before."""
+
+    created: list[str]
+    existing: list[str]
+
+
+def create_topics(settings: Settings, partitions: int, replication: int) -> TopicsCreated:
     """
-    Create the topics that do not exist yet; return the names of (created, existing) topics.
+    Create the topics that do not exist yet.
 
     Raises:
         BrokerError: if Kafka does not answer or refuses.
     """
-    made, found = [], []
+    result = TopicsCreated([], [])
     with administrated(settings) as admin:
         for topic in TOPICS:
             wanted = NewTopic(
@@ -30,10 +37,10 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> tupl
             )
             try:
                 admin.create_topics([wanted])
-                made.append(topic.name)
+                result.created.append(topic.name)
             except TopicAlreadyExistsError:
-                found.append(topic.name)
-    return made, found
+                result.existing.append(topic.name)
+    return result
 
 
 def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:

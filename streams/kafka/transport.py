@@ -8,7 +8,7 @@ the entry point ``whyflag`` in the group ``faust.transports``.
 
 import asyncio
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -17,6 +17,13 @@ from faust.types import TP
 # records that arrive there wait until that fetch ends: this is the most latency that fetching can add. An idle worker sends one
 # small request to each broker per interval.
 _FETCH_WAIT_MS = 20
+
+
+class OffsetRange(NamedTuple):
+    """The first offset that Kafka still has of a partition, and the next one that it will assign."""
+
+    begin: int
+    end: int
 
 
 class RecordChunk:
@@ -92,11 +99,11 @@ class Consumer(driver.Consumer):
                 self._next[tp] = records[-1].offset + 1
         return chunks
 
-    async def bounds(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+    async def bounds(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], OffsetRange]:
         """Return the current first and next offset of each partition in Kafka."""
         tps = [TP(*place) for place in places]
         begins, ends = await self.earliest_offsets(*tps), await self.highwaters(*tps)
-        return {(tp.topic, tp.partition): (begins[tp], ends[tp]) for tp in tps}
+        return {(tp.topic, tp.partition): OffsetRange(begins[tp], ends[tp]) for tp in tps}
 
     async def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Return the consumer group's committed offsets; partitions without one are left out."""

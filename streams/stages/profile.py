@@ -1,7 +1,7 @@
 """The first stage: adds card features. Owns the card state, one engine per partition of ``transactions``."""
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from models.features.spec import FeatureSpec
 from streams.kafka.publishing import Outputs, Publisher
 from streams.stages.stage import StageWithoutDecider, dead_letter
 from streams.state import PartitionState
+
+
+class Decoded(NamedTuple):
+    """Valid transactions, the offset of each, and dead letters for the other records."""
+
+    transactions: list[Transaction]
+    offsets: list[int]
+    letters: list[Outputs]
 
 
 class ProfileStage(StageWithoutDecider):
@@ -64,24 +72,22 @@ class ProfileStage(StageWithoutDecider):
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """Update the state without publishing. Labels are ignored: they affect only the merchant state of the next stage."""
         if topic == TRANSACTIONS:
-            transactions, _, _ = self._decoded(records)
             engine = self.engine(partition)
-            engine.update(engine.columns(transactions))
+            engine.update(engine.columns(self._decoded(records).transactions))
 
-    def _decoded(self, records: list[Any]) -> tuple[list[Transaction], list[int], list[Outputs]]:
-        """Return the valid transactions among the records, their offsets, and dead letters for the rest."""
-        transactions, offsets, letters = [], [], []
+    def _decoded(self, records: list[Any]) -> Decoded:
+        found = Decoded([], [], [])
         for record, decoded in zip(
             records, decode_transactions([record.value for record in records], self._privacy), strict=True
         ):
             if isinstance(decoded, InvalidEvent):
-                letters.append(dead_letter(self.name, record, decoded))
+                found.letters.append(dead_letter(self.name, record, decoded))
             elif error := self._from_the_future(record, "event_time", decoded.event_time):
-                letters.append(dead_letter(self.name, record, error))
+                found.letters.append(dead_letter(self.name, record, error))
             else:
-                transactions.append(decoded)
-                offsets.append(record.offset)
-        return transactions, offsets, letters
+                found.transactions.append(decoded)
+                found.offsets.append(record.offset)
+        return found
 
     def _from_the_future(self, record: Any, field: str, time: int) -> InvalidEvent | None:
         """Return an error if an event time is too far after the time at which its record was written, else None."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -155,9 +156,16 @@ class LabelledReplay:
         return self._engine.update(columns, recent)
 
 
+class HistoryFeatures(NamedTuple):
+    """Features X float32 [n, F] of a history, and which rows are duplicates, bool [n]."""
+
+    X: Matrix
+    duplicate: Mask
+
+
 def features_of(
     dataset: Dataset, spec: FeatureSpec, progress: Progress, batch: int = 65_536, path: Path | None = None
-) -> tuple[Matrix, Mask]:
+) -> HistoryFeatures:
     """
     Return the features X float32 [n, F] of a whole history, and the mask of duplicates, bool [n].
 
@@ -175,4 +183,4 @@ def features_of(
         if path is not None:
             check_fit(columns.marked(marks), spec.currency, path)
         progress(len(X[rows]))
-    return X, duplicate
+    return HistoryFeatures(X, duplicate)

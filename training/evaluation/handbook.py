@@ -10,7 +10,7 @@ detected card is left out on later days.
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,14 @@ class Result(Struct, frozen=True):
     seconds: float
 
 
+class Measured(NamedTuple):
+    """The protocol's measures: area under the ROC curve, average precision, and card precision at 100."""
+
+    auc: float
+    average_precision: float
+    card_precision: float
+
+
 class Handbook:
     """The handbook's transactions, with the folds, models and measures of its protocol."""
 
@@ -125,10 +133,10 @@ class Handbook:
             test.append(rows[~compromised[self.card[rows]]])
         return Fold(begin, week, np.concatenate(test))
 
-    def measures(self, test: Int64s, score: npt.NDArray[Any]) -> tuple[float, float, float]:
-        """Return AUC, average precision and card precision of the scores of the rows ``test``."""
+    def measures(self, test: Int64s, score: npt.NDArray[Any]) -> Measured:
+        """Return the measures of the scores of the rows ``test``."""
         fraud = self.fraud[test]
-        return (
+        return Measured(
             float(roc_auc_score(fraud, score)),
             float(average_precision_score(fraud, score)),
             card_precision(self.day[test], self.card[test], score, fraud),
