@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
 from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
@@ -60,7 +61,8 @@ class Calibration(Struct, frozen=True):
     def probability(self, margin: npt.NDArray[np.float32]) -> Floats:
         """Return calibrated probabilities, float64 [n], for margins (log-odds), float32 [n]. The order is preserved."""
         logit = self.slope * margin.astype(np.float64) + self.intercept
-        result: Floats = 1.0 / (1.0 + np.exp(-logit))
+        with np.errstate(over="ignore"):  # exp overflows to infinity, which gives the right limit: probability 0
+            result: Floats = 1.0 / (1.0 + np.exp(-logit))
         if self.knots:
             x, y = np.array(self.knots).T
             result = (1 - _SMOOTH) * np.interp(margin, x, y) + _SMOOTH * result
@@ -110,8 +112,8 @@ def _sigmoid(margin: Floats, fraud: npt.NDArray[np.bool_], known: float) -> tupl
         return begin
 
     def loss(at: Floats) -> float:
-        seen = known / (1.0 + np.exp(-(at[0] * margin + at[1])))
-        return -float(np.log(seen[fraud]).sum() + np.log1p(-seen[~fraud]).sum())
+        logit = at[0] * margin + at[1]
+        return -float(log_expit(logit[fraud]).sum() + np.log1p(-known * expit(logit[~fraud])).sum())
 
     best = minimize(loss, np.array(begin), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-6, "maxiter": 2_000}).x
     return float(best[0]), float(best[1])

@@ -48,7 +48,7 @@ def parse_budget(text: str) -> float:
     Raises:
         InputError: if the text is not a budget.
     """
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)/(day|week)", text.strip())
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)/(day|week)", text.strip(), re.ASCII)
     if match is None or float(match[1]) <= 0:
         raise InputError(f"{text!r} is not a review budget: write a number per day or week, such as 300/day or 2000/week")
     return float(match[1]) / (7 if match[2] == "week" else 1)

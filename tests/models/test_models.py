@@ -3,8 +3,6 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec import structs
 from sklearn.ensemble import IsolationForest
 
@@ -13,11 +11,10 @@ from core.messages import Outcome
 from core.privacy.masking import Privacy
 from models.attribution import contributions
 from models.bundles.bundle import MANIFEST, load_bundle
-from models.calibration import fit_calibration, reliability
 from models.features.ops import StateKind
 from models.features.spec import Entity, Feature, FeatureSpec, Window, decode_spec, default_spec, encode_spec, handbook_spec
 from models.novelty import fit_forest, novelty
-from models.policy import APPROVE, DECLINE, REVIEW, fit_policy, parse_budget
+from models.policy import APPROVE
 from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, decisions, reason_codes, score, unscored
 from tests.conftest import transactions_file
 from training.data.dataset import features_of, load_dataset
@@ -104,49 +101,6 @@ def test_novelty_equals_scikit_learns_isolation_forest():
     np.testing.assert_allclose(novelty(forest, X), -theirs.score_samples(filled), rtol=1e-6)
     far = np.full((1, 6), 30, np.float32)
     assert novelty(forest, far)[0] > novelty(forest, X).max()
-
-
-def test_calibration_recovers_known_probabilities_and_keeps_the_order():
-    rng = np.random.default_rng(1)
-    margin = rng.normal(-3, 2, 60_000).astype(np.float32)
-    true = 1 / (1 + np.exp(-(0.7 * margin - 0.5)))
-    fraud = rng.random(len(margin)) < true
-    calibration = fit_calibration(margin, fraud)
-    assert abs(calibration.slope - 0.7) < 0.05
-    assert abs(calibration.intercept + 0.5) < 0.1
-    p = calibration.probability(margin)
-    assert (np.diff(p[np.argsort(margin)]) >= 0).all()
-    assert sum(b.count for b in calibration.bins) == len(margin)
-    for b in reliability(p, fraud):
-        if b.count > 500:
-            assert b.low - 0.03 < b.frauds / b.count < b.high + 0.03
-
-
-@given(st.integers(1, 400), st.integers(0, 2**32 - 1))
-def test_a_budget_is_never_exceeded_on_its_own_data(wanted, seed):
-    rng = np.random.default_rng(seed)
-    p = np.round(rng.random(1000) ** 4, 2)  # many ties
-    unusual = np.round(rng.random(1000), 2)
-    for share in (0.0, 0.1, 0.5):
-        policy = fit_policy(p, unusual, days=2.0, alerts_per_day=wanted / 2, novel_share=share)
-        assert (policy.outcomes(p, unusual) != APPROVE).sum() <= wanted
-    assert policy.decline >= policy.review
-
-
-def test_outcomes_are_ordered_and_a_missing_probability_means_review():
-    policy = fit_policy(np.linspace(0, 1, 1001), np.zeros(1001), days=1, alerts_per_day=400)
-    assert policy.outcomes(np.array([0.0, 0.7, 0.95, np.nan]), np.zeros(4)).tolist() == [APPROVE, REVIEW, DECLINE, REVIEW]
-
-
-@pytest.mark.parametrize(("text", "a_day"), [("300/day", 300), ("700/week", 100), ("0.5/day", 0.5)])
-def test_budgets_are_parsed(text, a_day):
-    assert parse_budget(text) == a_day
-
-
-@pytest.mark.parametrize("text", ["300", "300 a day", "-1/day", "0/day", "x/day", "300/month"])
-def test_an_invalid_budget_raises_an_input_error(text):
-    with pytest.raises(InputError, match="is not a review budget"):
-        parse_budget(text)
 
 
 def test_without_a_model_everything_is_reviewed_with_a_reason_code(world, bundle):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from models.calibration import CalibrationMethod, calibration_error, fit_calibration
 from training.maturity import reported_share
 
 DAY = 86_400_000
@@ -43,26 +42,3 @@ def test_too_few_frauds_to_estimate_delays_count_as_fully_reported():
     time = np.arange(19) * DAY
     assert reported_share(time, time, time + DAY, 100 * DAY) == 1.0
     assert reported_share(time[:0], np.arange(50) * DAY, np.arange(50) * DAY + DAY, 100 * DAY) == 1.0
-
-
-@pytest.mark.parametrize("method", [method for method in CalibrationMethod if method != "none"])
-@pytest.mark.parametrize("known", [0.4, 0.8])
-def test_calibration_is_right_for_alerts_although_many_frauds_are_unreported(method, known):
-    rng = np.random.default_rng(7)
-    margin = rng.normal(-2.5, 1.5, 60_000).astype(np.float32)
-    probability = 1 / (1 + np.exp(-(1.3 * margin + 0.4).astype(float)))
-    fraud = rng.random(len(margin)) < probability
-    seen = fraud & (rng.random(len(margin)) < known)
-    fitted = fit_calibration(margin, seen, method, known).probability(margin)
-    alerts = fitted > 0.2
-    assert fitted[alerts].mean() == pytest.approx(fraud[alerts].mean(), rel=0.06)
-    assert calibration_error(fitted[alerts], fraud[alerts]) < 0.04
-    blind = fit_calibration(margin, seen, method).probability(margin)
-    assert blind[alerts].mean() < 0.9 * fraud[alerts].mean(), "without the correction, unreported frauds count as honest"
-
-
-def test_calibration_is_unchanged_if_every_fraud_is_reported():
-    rng = np.random.default_rng(8)
-    margin = rng.normal(-2, 1, 5_000).astype(np.float32)
-    fraud = rng.random(5_000) < 1 / (1 + np.exp(-margin.astype(float)))
-    assert fit_calibration(margin, fraud, known=1.0) == fit_calibration(margin, fraud)

@@ -8,16 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from msgspec import structs
-from sklearn.metrics import brier_score_loss
 
 from cli.main import whyflag
 from core.errors import InputError
 from core.privacy.masking import Privacy
 from models.bundles.bundle import load_bundle
-from models.calibration import CalibrationMethod, best_calibration, compare_calibrations, fit_calibration
+from models.calibration import CalibrationMethod, fit_calibration
 from models.features.spec import default_spec
 from models.novelty import fit_forest, novelty
-from models.policy import cheapest_budget
 from tests.conftest import DAY, transactions_file
 from training.data.dataset import features_of, load_dataset
 from training.progress import NoProgress
@@ -172,43 +170,11 @@ def test_monotone_constraints_keep_known_frauds_from_lowering_a_score(history):
     assert drops[0] > 0, "no score drops without the constraint either, so the test proves nothing"
 
 
-def test_calibration_methods_are_compared_on_later_data():
-    rng = np.random.default_rng(0)
-    margin = rng.normal(-3, 2, 20_000).astype(np.float32)
-    # a step that no sigmoid can fit
-    truth = np.where(margin > 0, 0.9, 0.01)
-    fraud = rng.random(20_000) < truth
-    compared = compare_calibrations(margin, fraud)
-    assert set(compared) == set(CalibrationMethod)
-    assert best_calibration(compared) == "isotonic"
-    assert compared["isotonic"].calibration_error < compared["none"].calibration_error
-    for method in CalibrationMethod:
-        fitted = fit_calibration(margin, fraud, method)
-        p = fitted.probability(np.sort(margin))
-        assert (np.diff(p) >= 0).all()
-        if method != "none":
-            assert brier_score_loss(fraud, fitted.probability(margin)) < brier_score_loss(fraud, np.full(20_000, fraud.mean()))
-    smooth = rng.random(20_000) < 1 / (1 + np.exp(-margin.astype(float)))
-    assert best_calibration(compare_calibrations(margin, smooth)) == "sigmoid"
-    few = np.zeros(20_000, bool)
-    few[:5] = True
-    assert best_calibration(compare_calibrations(margin, few)) == "sigmoid"
-
-
 def test_different_margins_have_different_probabilities():
     margin = np.linspace(-4, 4, 1000).astype(np.float32)
     fraud = np.arange(1000) % 7 == 0
     p = fit_calibration(margin, fraud, CalibrationMethod.ISOTONIC).probability(margin)
     assert (np.diff(p) > 0).all(), "budget thresholds need strictly ordered probabilities"
-
-
-def test_the_cheapest_budget_of_a_worked_example():
-    p, amount = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1000, 50, 800, 100])
-    fraud = np.array([True, False, True, False])
-    # reviewing three costs 3 x 300 and saves 1800; a fourth saves nothing
-    assert cheapest_budget(p, amount, fraud, days=1, review_cost=300) == 3
-    assert cheapest_budget(p, amount, fraud, days=2, review_cost=450) == 0.5
-    assert cheapest_budget(p, amount, fraud, days=1, review_cost=5000) == 0
 
 
 @pytest.mark.parametrize("typology", ["account_takeover", "card_testing"])
