@@ -30,7 +30,7 @@ check: lint ## Lint, types, layers and the fast tests: a minute.
 	WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm and not process" $(PARALLEL) \
 	  tests/core tests/models tests/explain/test_claims.py tests/explain/test_words.py tests/training/test_readers.py
 
-test: setup ## Run the tests of the Python code; `make test-system` runs those of other programs and the slow ones.
+test: setup ## Run the tests that need only Python; `make test-system` runs the slow ones and those that need other programs.
 	$(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm" $(PARALLEL)
 
 test-system: setup ## Install the external programs with apt and run the tests that need them, none skipped.
@@ -48,7 +48,7 @@ demo-llm: .venv/.local-llm ## Run the demo with narratives by a small language m
 	@WHYFLAG_LLM_CLASS=explain.narrators.local.LocalModel WHYFLAG_LLM_MODEL=smollm2-135m WHYFLAG_LLM_PROMPT=choice-1 \
 	  WHYFLAG_LLM_CONCURRENCY=1 WHYFLAG_LLM_TIMEOUT=60 $(BIN)/whyflag demo
 
-test-llm: .venv/.local-llm ## Test a small language model's narratives, in process and behind its server; not part of `make test`.
+test-llm: .venv/.local-llm ## Test a small language model's narratives, in process and over HTTP; not part of `make test`.
 	$(BIN)/python -m pytest -rs -s -m local_llm tests/explain/test_local_llm.py
 
 test-faults: setup ## Run the fault tests on Apache Kafka with fifty kills (needs Java and Maven).
@@ -67,13 +67,13 @@ lint: setup ## Check formatting, lint rules, types and package layers.
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
-reference: setup ## Write the pages of docs/reference that follow from the code.
+reference: setup ## Generate the pages of docs/reference that are derived from the code.
 	$(BIN)/python -m docs.generate
 
 docs: reference ## Build the documentation in site/ and check its links; open site/index.html.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-mutate: setup ## Mutation tests of the modules that decide; hours. See tests/mutation.toml.
+mutate: setup ## Run mutation tests of the modules that make decisions; takes hours. See tests/mutation.toml.
 	$(BIN)/python -m tests.mutation
 
 bench: setup ## Measure speed and print the figures with the machine's description.

@@ -327,6 +327,11 @@ def _partitions(connection: Connection, table: Table) -> dict[str, int]:
 
 
 def _between(wanted: Any, since: int, before: int) -> Any:
-    """Limit a query to an event-time range. Records written more than ``AHEAD_MS`` before it cannot be in it."""
+    """
+    Limit a query to payments with ``since`` <= event time < ``before``.
+
+    An event time is at most ``AHEAD_MS`` later than the write time. The query therefore skips records written earlier than
+    ``AHEAD_MS`` before ``since``.
+    """
     table = archived_transactions
     return wanted.where(table.c.event_time >= since, table.c.event_time < before, table.c.written_at >= since - AHEAD_MS)

@@ -110,7 +110,7 @@ class Cases:
         return {row.case_id: None if row.removed else Finding(row.outcome) for row in rows}
 
     def judge(self, verdict: Verdict) -> None:
-        """Apply a verdict to its case in every bundle's casebook, unless a judgement of that time or later is stored there."""
+        """Apply a verdict to its case in every bundle's casebook, unless a person has judged it at the same time or later."""
         with self._engine.begin() as connection:
             lock(connection)
             which = (cases.c.case_id == verdict.alert_id) & (

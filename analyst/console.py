@@ -1,7 +1,7 @@
 """
 Web console for analysts: the queue, a page for each alert, and verdicts.
 
-All pages work without JavaScript. With it, htmx refreshes the queue, and keyboard shortcuts move through it.
+All pages work without JavaScript. With JavaScript, htmx refreshes the queue, and keyboard shortcuts are available.
 """
 
 import asyncio

@@ -18,9 +18,10 @@ _LABELS = 250
 
 
 def waterfall(explanation: Explanation, words: Writer) -> str:
-    """Draw one bar per theme from the model's starting point to the score (log-odds). Return an empty string if no model scored.
+    """
+    Draw one bar per theme. The bars lead from the model's base value to the score, both in log-odds.
 
-    Red bars speak for fraud, blue bars against it.
+    Red bars speak for fraud, blue bars against it. Return an empty string if the explanation has no contributions.
     """
     steps = explanation.themes
     if explanation.start is None or not steps:

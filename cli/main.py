@@ -11,7 +11,7 @@ from core.errors import WhyflagError
 
 
 class Command(NamedTuple):
-    """A command: the module that defines it, imported when it is called, and its line in ``--help``."""
+    """A command: the module that defines it, and its line in ``--help``. The module is imported when the command is called."""
 
     module: str
     help: str

@@ -53,7 +53,7 @@ class Child:
         Start the process in a session of its own, so that Ctrl-C reaches the parent only.
 
         With ``end_with_parent`` the kernel kills the child when the parent dies, even by ``kill -9`` (prctl(2), PR_SET_PDEATHSIG).
-        Only a process that has no threads yet may ask for it.
+        A parent that already has threads must not use this option.
         """
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

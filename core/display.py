@@ -3,7 +3,7 @@
 import unicodedata
 from typing import Final
 
-SHOWN: Final = 60  # most characters shown of a name
+SHOWN: Final = 60  # maximum number of characters of a name to show
 _INVISIBLE: Final = frozenset({"Cf", "Cc", "Co", "Cs", "Zl", "Zp"})
 
 
@@ -14,6 +14,9 @@ def visible(text: str) -> str:
 
 
 def quoted(text: str | None, longest: int = SHOWN) -> str:
-    """Return a text for display in quotation marks, made visible and cut to ``longest`` characters. The caller must escape it."""
+    """
+    Return a text for display in quotation marks. The text is cleaned by ``visible`` and cut to ``longest`` characters. The
+    caller must escape it.
+    """
     whole = visible(text or "")
     return whole if len(whole) <= longest else f"{whole[: longest - 1]}…"

@@ -1,8 +1,9 @@
 """
 Decide whether an event time is acceptable: one rule for the stream and for files.
 
-An event from the future is refused, because every later event of its partition would count as late. An event that is too old is decided
-and reviewed: ``models.features`` marks it late by comparing it with the newest event that arrived before it in its partition.
+An event from the future is refused, because every later event of its partition would count as late. An event that is too old
+still gets a decision, which is at least a review. ``models.features`` marks an event as late by comparing its time with that
+of the newest event that arrived earlier in the same partition.
 """
 
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from core.clock import MS_PER_HOUR
 
 # Tolerance for a producer's clock. An hour equals Kafka's own limit (message.timestamp.after.max.ms). A time that is two or more hours
-# ahead because of a wrong time zone is refused; an error of one hour is not. Each entity's lateness must be longer (``decode_spec``): an
-# accepted event must not make current ones late.
+# ahead because of a wrong time zone is refused; an error of one hour is not. ``decode_spec`` requires
+# every entity's lateness to be longer than this tolerance. Otherwise an accepted event from the future could make current events
+# late.
 AHEAD_MS = MS_PER_HOUR
 
 _LOG_APPEND_TIME = 1  # Kafka's timestamp type for a time that the broker has set

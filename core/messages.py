@@ -122,7 +122,8 @@ class Origin(Message, frozen=True):
 
 class Profiled(Message, frozen=True):
     """
-    A transaction with its card features, or a label for the merchant's state. Topic ``profiled``, key ``merchant_id``.
+    Either a transaction with its card features, or a label, which the score stage adds to the merchant's state. Topic
+    ``profiled``, key ``merchant_id``.
 
     ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``. ``recent``
     holds the card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``marks``
@@ -162,7 +163,8 @@ class Disagreement(Message, frozen=True):
     """
     A transaction that the challenger would have decided differently. Topic ``disagreements``, key ``transaction_id``.
 
-    Disagreements do not affect decisions. After a crash, one may be published again, with another challenger.
+    Disagreements do not affect decisions. After a crash, a transaction's disagreement may be published a second time. The
+    second message may come from a different challenger.
     """
 
     transaction_id: Identifier
@@ -305,9 +307,11 @@ class ThemeReason(Message, frozen=True):
 
 class LikelyTypology(Message, frozen=True):
     """
-    A likely fraud typology, as a hint from one of two sources. Similar cases: ``support`` of the ``cases`` nearest closed
-    cases were frauds of this typology. Classifier: it was fitted on ``cases`` frauds with known typology, was right for the
-    share ``right`` of held-out frauds, and gives the typology this ``probability`` if the alert is fraud.
+    A likely fraud typology. It is a hint from one of two sources: similar cases or a classifier.
+
+    From similar cases, ``cases`` is the number of nearest closed cases, of which ``support`` were frauds of this typology.
+    From the classifier, ``cases`` is the number of frauds with known typology that it was fitted on. ``right`` is the share
+    of held-out frauds that it classified correctly. ``probability`` is the probability of this typology if the alert is fraud.
     """
 
     name: str
@@ -319,8 +323,8 @@ class LikelyTypology(Message, frozen=True):
 
 class Difference(Message, frozen=True):
     """
-    A feature whose value differs between a past case (``there``) and an alert (``here``). ``kind`` is the kind of its facts;
-    ``window`` is the feature's window, if any.
+    A feature whose value differs between a past case (``there``) and an alert (``here``). ``kind`` is the
+    ``Fact.kind`` of facts about the feature; ``window`` is the feature's window, if any.
     """
 
     feature: str

@@ -20,7 +20,7 @@ DOUBTS = Counter("whyflag_doubtful_transactions", "Transactions that need at lea
 SCORING_FAILURES = Counter("whyflag_scoring_failures", "Transactions sent to review because the model could not score.")
 EVICTED = Counter(
     "whyflag_state_evictions",
-    "Keys removed from state: stale keys, whose data had expired, or the least recently active keys at the ceiling.",
+    "Keys removed from state, by reason: stale (the data had expired) or ceiling (least recently active, when state was full).",
     ["entity", "reason"],
 )
 KEYS = Gauge("whyflag_state_keys", "Keys held in state.", ["stage"])
@@ -41,7 +41,9 @@ ARCHIVED = Counter(
 )
 ARCHIVE_SECONDS = Histogram("whyflag_archive_seconds", "Time to store one chunk in the archive.", buckets=_SECONDS)
 VERDICTS = Counter("whyflag_verdicts", "Verdicts by finding.", ["finding"])
-BUNDLE_INFO = Gauge("whyflag_bundle_info", "Version of a bundle that this worker has used for decisions; always 1.", ["version"])
+BUNDLE_INFO = Gauge(
+    "whyflag_bundle_info", "Always 1; one series for each bundle version that this worker has used for decisions.", ["version"]
+)
 BUNDLE_FAILURES = Counter("whyflag_bundle_failures", "Champions and challengers that this worker rejected.")
 RULE_FAILURES = Counter("whyflag_rule_failures", "Rules that failed at run time and were disabled.", ["rule"])
 RULE_HITS = Counter("whyflag_rule_hits", "Transactions that matched a rule.", ["rule"])

@@ -57,7 +57,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         Meta(
             min_length=1,
-            description="folder of the casebook's index, or SQLAlchemy URL of a PostgreSQL with pgvector shared by explainers",
+            description="folder of the casebook's index, or SQLAlchemy URL of a PostgreSQL database with pgvector "
+            "that explainers share",
         ),
     ] = "casebook"
     bundle: Annotated[
@@ -68,7 +69,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     console_port: Annotated[Port, Meta(description="port of the console; 0 picks a free port")] = 8080
     console_hosts: Annotated[
         str,
-        Meta(description="host names the console accepts, comma-separated; empty: loopback names if bound to loopback, else any"),
+        Meta(
+            description="host names that the console accepts, comma-separated; empty: 127.0.0.1 and localhost if the console "
+            "listens on a loopback address, otherwise any name"
+        ),
     ] = ""
     analyst: Annotated[str, Meta(min_length=1, max_length=64, description="analyst's name recorded with verdicts")] = "analyst"
     analyst_header: Annotated[
@@ -93,7 +97,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool, Meta(description="write state to checkpoint logs; false: keep state in memory only, lost when the worker stops")
     ] = True
     checkpoint_seconds: Annotated[
-        float, Meta(gt=0, le=600, description="seconds between checkpoints, the most that a worker replays on takeover")
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="seconds between checkpoints; a worker that takes over a partition replays at most "
+            "that many seconds of records",
+        ),
     ] = 1.0
     session_seconds: Annotated[
         float, Meta(ge=1, le=300, description="seconds without a heartbeat after which a worker's partitions are reassigned")
@@ -105,7 +115,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         float, Meta(gt=0, description="seconds without a response from Kafka or the database after which /ready fails")
     ] = 30.0
     state_keys: Annotated[
-        int, Meta(ge=1_000, description="most cards, and merchants, per partition; beyond, the least recently active are evicted")
+        int,
+        Meta(
+            ge=1_000,
+            description="maximum number of cards, and of merchants, in a partition's state; at the maximum, the least recently "
+            "active ones are evicted",
+        ),
     ] = 1_000_000
     bundle_public_key: Annotated[
         str, Meta(description="PEM file of an Ed25519 public key; only bundles signed with its private key are used; empty: any")

@@ -53,7 +53,11 @@ class Case(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """The state of a case since change number ``changed``. ``case`` is None if the case was removed."""
+    """
+    The last change of a case.
+
+    ``number`` is the case's number, and ``changed`` the number of the change. ``case`` is None if the change removed the case.
+    """
 
     number: int
     changed: int
@@ -240,7 +244,7 @@ class Casebook:
         return tuple(found)
 
     def _shared(self, contributions: Vector, other: Vector, fraud: bool) -> tuple[str, ...]:
-        """Return the themes that are among the strongest of both scores and moved both towards the case's outcome."""
+        """Return the themes that are among the strongest of both scores and support the case's outcome in both."""
         own, there = (self._strongest(values) for values in (contributions, other))
         return tuple(theme for theme, side in own.items() if side == fraud == there.get(theme))
 

@@ -43,7 +43,7 @@ _CASE_KINDS: Final = frozenset(
     {"cases", "cases-none", "cases-not-searched", "cases-contradict", "case", "case-shared", "typology", "typology-fitted"}
 )
 _BALANCE_KINDS: Final = frozenset({"balance", "balance-one-sided"})
-# these describe the card's usual behaviour, except on the side of fraud, such as a rare hour or channel
+# a fact of these kinds may describe the card's usual behaviour (``is_usual``); if it supports fraud, it describes a deviation
 _HABITS: Final = frozenset(
     {
         "habit-amount",
@@ -159,9 +159,9 @@ def part_of(fact: Fact) -> tuple[Part, ...]:
 
 def is_usual(fact: Fact, form: Form) -> bool:
     """
-    Return whether a fact, in a form, describes only the card's usual behaviour.
+    Return whether a fact, if written in the given form, describes only the card's usual behaviour.
 
-    The clause of ``habit-amount`` does not: it also ranks this payment's amount.
+    The clause of ``habit-amount`` does not, because the clause also ranks this payment's amount.
     """
     if fact.kind == "habit-amount":
         return form is Form.SHORT
@@ -327,7 +327,7 @@ _SIDES: Final = {
 
 
 def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, mentioned_before: set[str]) -> Fault | None:
-    """Return the fault of a sentence that its facts do not support, or None."""
+    """Return the fault in what a sentence says, such as facts of the wrong side, or None."""
     mentions = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
     used = [facts[mention.fact_id] for mention in mentions]
     if any(fact.fact_id in mentioned_before for fact in used):

@@ -1,9 +1,9 @@
 """
 Comparison of language models and prompts: several of them explain the same alerts, and their claims are measured.
 
-A model's sentences are measured before any is replaced: the share accepted and the faults of the others, the share of the score
-that the narrative covers, length, readability, time and cost. The share of the final narrative that comes from the template is
-measured too.
+Most measurements cover only the model's own sentences, before the template replaces refused ones: the share of accepted
+sentences, the faults of refused sentences, the share of the score that accepted sentences cover, length, readability, time and
+cost. The share of the final narrative that comes from the template is measured too.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ class Result(Struct, frozen=True):
     The measurements of one model with one prompt.
 
     Shares are in [0, 1], times in seconds and lengths in words. ``faults`` counts refused sentences by kind; ``examples`` shows
-    some of them. ``coverage`` is the share of the score (the sum of the themes' absolute contributions) whose themes the accepted
-    sentences mention.
+    some of them. ``coverage`` is the share of the score that the accepted sentences cover: the absolute contributions of
+    the themes that they mention, divided by the absolute contributions of all themes.
     """
 
     model: str
@@ -186,7 +186,11 @@ def _words(explanation: "Explanation", claims: Sequence[Claim]) -> list[str]:
 
 
 def coverage(explanation: "Explanation", claims: Sequence[Claim]) -> float:
-    """Return the share of the score that claims cover: absolute contributions of mentioned themes over those of all."""
+    """
+    Return the share of the score that claims cover.
+
+    This is the sum of the absolute contributions of the themes that the claims mention, divided by the sum for all themes.
+    """
     mentioned = {mention.fact_id for claim in claims for mention in claim.mentions}
     mentioned_themes = {fact.theme for fact in explanation.facts if fact.fact_id in mentioned and fact.theme}
     whole = sum(abs(reason.contribution) for reason in explanation.themes)
@@ -216,7 +220,8 @@ _COLUMNS: Final = (
     ("words", lambda r: f"{r.words:.0f}"), ("over 120", lambda r: f"{100 * r.over_budget:.0f} %"), ("ease", lambda r: f"{r.reading_ease:.0f}"),
     ("median s", lambda r: f"{r.median_seconds:.2f}"), ("p95 s", lambda r: f"{r.p95_seconds:.2f}"),
     ("tokens", lambda r: f"{r.prompt_tokens + r.answer_tokens:,}"), ("cost", lambda r: f"{r.cost:.4f}"),
-    ("template's sentences", lambda r: f"{100 * r.fallback_sentences:.1f} %"), ("template's alerts", lambda r: f"{100 * r.fallback_alerts:.1f} %"),
+    ("template sentences", lambda r: f"{100 * r.fallback_sentences:.1f} %"),
+    ("template-only alerts", lambda r: f"{100 * r.fallback_alerts:.1f} %"),
 )  # fmt: skip
 
 

@@ -1,9 +1,10 @@
 """
 Measurement of how much explanations help: a language model in the analyst's place judges alerts with and without them.
 
-The judge reads a sheet about each alert (``card``): the payment, its score and the card's last payments, and with the explanation
-also reasons by theme, habits, cases, the narrative and the card's other alerts. The sheet contains no third-party text. The AUC
-and Brier score of the judgements show how much the explanation helps.
+The judge reads a sheet about each alert, which the function ``card`` writes. Every sheet shows the payment, its score and the
+payment card's last payments. A sheet with the explanation also shows reasons by theme, habits, cases, the narrative and the
+payment card's earlier alerts. The sheet contains no third-party text. The AUC and Brier score of the judgements show how much the
+explanation helps.
 """
 
 import asyncio
@@ -43,8 +44,9 @@ class Judged(Struct, frozen=True):
     """
     A model's results under one condition.
 
-    Of ``alerts``, ``answered`` received a judgement; the area under the ROC curve (``auc``) and the Brier score (``brier``) cover
-    these. ``median_seconds`` is the median time of one judgement.
+    ``alerts`` is the number of alerts, and ``answered`` the number of those that received a judgement. The area under the ROC
+    curve (``auc``) and the Brier score (``brier``) are computed from these judgements. ``median_seconds`` is the median
+    time of one judgement.
     """
 
     model: str

@@ -1,8 +1,9 @@
 """
 Draft narrative of a suspicious-activity report: who, what, when, where, why and how, with events in chronological order.
 
-The six elements are those of FinCEN's guidance on preparing a complete and sufficient narrative. Information that only the bank
-has stays a named gap; a person fills in the gaps, checks the rest and signs.
+The six elements are those of FinCEN's guidance on preparing a complete and sufficient narrative. Where the
+draft needs information that only the bank has, it leaves a gap that names this information. A person fills in the gaps, checks
+the rest and signs.
 """
 
 import re
@@ -36,7 +37,7 @@ def draft(alert: Alert, explanation: Explanation | None, verdicts: list[Verdict]
     Draft a report about an alert.
 
     ``others`` are the card's other alerts with their findings, in any order; ``made_at`` is in epoch ms. ``missing`` in the
-    result names each element that has a gap, and each prerequisite of a report, such as a verdict of fraud.
+    result lists the gaps of each element, and the prerequisites that are not met, such as a verdict of fraud.
     """
     missing: list[str] = []
 

@@ -24,17 +24,21 @@ logger = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
-_TYPICAL: Final = 2  # nearest fraud cases that must share a typology
-_MOST_CASES: Final = 2_000  # maximum number of typed frauds that the classifier is fitted on, newest first
+_TYPICAL: Final = 2  # minimum number of nearest fraud cases with the same typology
+_MOST_CASES: Final = 2_000  # the classifier is fitted on at most this many frauds with a typology, the newest
 _FEWEST_CASES, _FEWEST_OF_A_TYPE = 100, 10
-_CHECKED_EVERY: Final = 100  # alerts between two checks for new typed cases
-_GROWTH: Final = 0.2  # share of new typed cases above which the classifier is fitted again
+_CHECKED_EVERY: Final = 100  # number of alerts between two checks for new frauds with a typology
+_GROWTH: Final = 0.2  # the classifier is fitted again if more than this share of the frauds with a typology is new
 _LIKELY: Final = 0.5  # lowest probability of a typology that is reported
 _FOLDS: Final = 5
 
 
 class TypologyClassifier(Struct, frozen=True):
-    """A classifier fitted on ``cases`` typed frauds. ``right`` is its accuracy in 5-fold cross-validation."""
+    """
+    A classifier of typologies.
+
+    ``cases`` is the number of frauds that it is fitted on, and ``right`` is its accuracy in 5-fold cross-validation.
+    """
 
     model: "LogisticRegression"
     cases: int

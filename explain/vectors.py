@@ -288,7 +288,11 @@ class FaissCases(BasePydanticVectorStore):
 
 
 def inverted(vectors: Vector, numbers: npt.NDArray[np.int64]) -> Any:
-    """Return an inverted index of unit vectors, float32 [n, d], by number, exact within the 128 lists nearest to a query."""
+    """
+    Return an inverted index of unit vectors, float32 [n, d], with ``numbers`` as their ids.
+
+    A query compares every vector in the 128 lists nearest to it, and no other vector.
+    """
     lists = 4096 if len(vectors) > 300_000 else max(1, min(1024, len(vectors) // 40))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.spherical, index.cp.seed = 10, True, _SEED

@@ -144,7 +144,7 @@ def compare_calibrations(
 
 
 def best_calibration(compared: Mapping[CalibrationMethod, CalibrationQuality]) -> CalibrationMethod:
-    """Return the method with the lowest Brier score, or the sigmoid unless another method is more than 1 % better."""
+    """Return the method with the lowest Brier score if that is over 1 % below the sigmoid's; otherwise return the sigmoid."""
     if not compared:
         return CalibrationMethod.SIGMOID
     best = min(compared, key=lambda method: compared[method].brier)
@@ -152,7 +152,10 @@ def best_calibration(compared: Mapping[CalibrationMethod, CalibrationQuality]) -
 
 
 def calibration_error(probability: Floats, fraud: npt.NDArray[np.bool_]) -> float:
-    """Return the expected calibration error: per bin, mean probability minus share of fraud, absolute, weighted by count."""
+    """
+    Return the expected calibration error: the average, over the bins, of the absolute difference between mean probability and
+    share of fraud. Each bin is weighted by its count.
+    """
     place = np.clip(np.searchsorted(_BIN_EDGES, probability, side="right") - 1, 0, len(_BIN_EDGES) - 2)
     gap = np.bincount(place, weights=probability - fraud, minlength=len(_BIN_EDGES) - 1)
     return float(np.abs(gap).sum() / len(probability))

@@ -72,7 +72,10 @@ def stability(shares: Matrix, counts: npt.NDArray[np.float64] | Int64s) -> Float
 
 
 def counted_with_score(X: Matrix, probability: Floats, edges: Matrix) -> Int64s:
-    """Return bin counts of features, float32 [n, F], and, last, of the probability: the columns of a bundle's reference."""
+    """
+    Return the bin counts of X, float32 [n, F], and of the probability, int64 [F + 1, BINS + 1]. The last row is that of the
+    probability, as in a bundle's reference.
+    """
     return counted(np.column_stack([X, probability.astype(np.float32)]), edges)
 
 
@@ -92,7 +95,7 @@ class DriftWindow:
         return self._seen >= self._size
 
     def turn(self) -> Floats:
-        """Return the index of each feature and, last, of the score, float64 [F + 1]; then halve the counts."""
+        """Return the stability indexes of the features, with that of the score last, float64 [F + 1]. Then halve the counts."""
         index = stability(self._shares, self._counts)
         self._counts *= 0.5
         self._seen *= 0.5

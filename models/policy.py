@@ -10,14 +10,15 @@ from core.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 APPROVE, REVIEW, DECLINE = 0, 1, 2
-DECLINE_AT = 0.8  # probability of fraud from which waiting for a review costs more than it saves
+DECLINE_AT = 0.8  # at or above this probability of fraud, waiting for a review costs more than it saves
 
 
 class Policy(Struct, frozen=True):
     """
-    Thresholds of a bundle. A transaction is reviewed from probability ``review`` on and declined from ``decline`` on.
+    Thresholds of a bundle. A transaction is reviewed if its probability is at least ``review``, and declined if it is at least
+    ``decline``.
 
-    From novelty score ``novel`` on, a transaction is flagged as unlike anything in training. It is also reviewed if
+    A transaction whose novelty score is at least ``novel`` is flagged as unlike anything in training. It is also reviewed if
     ``novel_share``, the share of the alert budget reserved for novelty, is above zero. ``alerts_per_day`` is the budget that
     the thresholds were fitted to.
     """

@@ -79,7 +79,11 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ListFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """A list that conditions refer to by name: values of the field ``key``, from ``values`` and, one per line, from ``file``."""
+    """
+    A list that conditions refer to by name.
+
+    The list contains values of the field ``key``: those in ``values`` and those in ``file``, which has one value per line.
+    """
 
     key: str
     owner: str
@@ -311,7 +315,11 @@ def _tried(schema: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _line(text: str, header: str, number: int, key: str) -> int:
-    """Return the line of a key in the n-th table with this header, or of the header itself without a key; 1 if not found."""
+    """
+    Return the line of a key in the table with this header and number, counted from 0.
+
+    If ``key`` is empty or not in the table, return the line of the header. If there is no such header, return 1.
+    """
     found, at = -1, 1
     for line, words in enumerate(text.splitlines(), 1):
         if words.strip().startswith("["):

@@ -128,7 +128,7 @@ class Decider(Struct, frozen=True):
             return scores
         try:
             return apply_rules(self.rules, scores, columns.event_time, names, X, text)
-        except Exception:  # not a failed rule, which would be disabled: review all transactions
+        except Exception:  # a failed rule is disabled and raises nothing; after any other error, review all transactions
             if failed is None:
                 raise
             if scores.bundle != NO_BUNDLE:

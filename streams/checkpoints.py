@@ -2,9 +2,9 @@
 The checkpoint log: keeps a partition's state and its positions together, so that they cannot disagree.
 
 Each stage has a compacted topic with as many partitions as its source topics. A checkpoint is one Kafka transaction: the rows
-of all keys that changed, then a marker. Therefore a reader of committed records sees only complete checkpoints, compaction
-never lets an incomplete one hide a row, and once a new owner has claimed the log, the broker refuses all writes of an earlier
-owner.
+of all keys that changed, then a marker. Therefore a reader of committed records sees only complete checkpoints, and
+compaction never replaces a row with one from an incomplete checkpoint. Once a new owner has claimed the log, the broker refuses
+all writes of an earlier owner.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     The marker at the end of a checkpoint.
 
     ``positions`` are the next offsets to read, by source topic; ``origins`` are the highest origin offsets seen; ``digest`` and
-    ``keys`` are the state's digest and number of keys. ``clean`` means that its writer stopped in order and processed nothing
-    after it. Rows of another ``lineage`` are leftovers from before a rebuild. ``pan_key`` is the fingerprint of the key that
-    tokenised card numbers.
+    ``keys`` are the state's digest and number of keys. ``clean`` means that the worker that wrote the
+    checkpoint stopped cleanly and processed no record after it. Rows of another ``lineage`` are leftovers from before a rebuild.
+    ``pan_key`` is the fingerprint of the key that tokenised card numbers.
     """
 
     spec: str
@@ -202,8 +202,8 @@ class CheckpointLog:
         """
         Return whether this owner still owns the log: nobody has written to it or claimed it since this owner's last write.
 
-        A successor that claimed the log but died before writing leaves no record. To detect it, the last marker is written
-        again: the broker refuses this write to a former owner.
+        A successor that claimed the log but died before writing leaves no record. To detect this, the last marker is written
+        again: the broker refuses the write of a former owner.
         """
         async with self._reader() as consumer:
             if (await self._bounds(consumer))[1] != self._end or self._written is None:

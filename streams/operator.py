@@ -16,8 +16,8 @@ Steps of a checkpoint, numbered in ``_checkpoint`` and ``_write``:
 2. switch to a newer decider, if there is one, and take a snapshot of the changed rows, the positions and the digest;
 3. wait until every output queued before the snapshot is acknowledged, while the next epoch runs;
 4. write the rows and the marker in one transaction;
-5. after a switch, wait for that commit. A new bundle or new rules decide nothing before the marker that names them is
-   committed, and no record that may have been decided before a crash.
+5. after a switch, wait for that commit. A new bundle or new rules decide their first record only after the marker that names
+   them is committed. They never decide a record that may already have been decided before a crash.
 
 Without a checkpoint log, a chunk is done when its outputs are acknowledged, and positions start at the consumer group's
 committed offsets.
@@ -55,9 +55,9 @@ logger = logging.getLogger(__name__)
 
 # An epoch also ends after this many records, so that after a crash a busy partition replays for seconds, not minutes.
 _EPOCH_RECORDS = 100_000
-# Faust may silently drop fetched records. If a position has not moved for this long although later records were fetched, they
-# are read again. If they only waited behind chunks of other partitions, they arrive twice, and the second copy is dropped as a
-# replay.
+# Faust may silently drop fetched records. If a position has not moved for this long although later records were fetched, the
+# partition is read again from that position. If the records were only waiting behind chunks of other partitions, they arrive
+# twice, and the second copy is dropped as a replay.
 _LOST_SECONDS = 2.0
 _TICK_SECONDS = 0.1  # longest delay of a checkpoint when no more records arrive
 # Chunks whose outputs may await acknowledgement. One would leave the CPU idle while Kafka writes; many would only use memory.
@@ -114,7 +114,7 @@ class Operator:
         self._replays: dict[Place, int] = {}  # the offsets up to which a previous owner may have decided
         self._epochs: dict[int, tuple[float, int]] = {}  # start of the epoch, number of records in it
         self._source: Source | None = None
-        self._unmoved: dict[Place, tuple[int, float]] = {}  # a position below the fetched offset, and since when
+        self._unmoved: dict[Place, tuple[int, float]] = {}  # position below the fetched offset; start of the wait
         self._partitions = 0
 
     @property
@@ -206,7 +206,12 @@ class Operator:
             logger.info("%s %d restored: %d keys in %.1f s", self.stage.name, partition, state.keys, perf_counter() - began)
 
     async def _start(self, partition: int, checkpoint: Checkpoint | None) -> dict[Place, int]:
-        """Return the positions to read from, after checking that the checkpoint fits this worker and no later record is lost."""
+        """
+        Return the positions to read from.
+
+        Raises:
+            StateError: if the checkpoint does not fit this worker, or Kafka no longer has all records after it.
+        """
         assert self._source is not None
         places = [(topic, partition) for topic in self.stage.topics]
         bounds = await self._source.bounds(places)
@@ -216,8 +221,8 @@ class Operator:
         name = f"{self.stage.checkpoints}/{partition}"
         if checkpoint.spec != self.stage.version:
             raise StateError(
-                f"the state in {name} has feature spec {checkpoint.spec!r}, this worker uses {self.stage.version!r}: start a "
-                "bundle of the former spec, or run `whyflag state rebuild` to compute the state of the latter"
+                f"the state in {name} has feature spec {checkpoint.spec!r}, this worker uses {self.stage.version!r}: use a "
+                "bundle with the state's spec, or run `whyflag state rebuild` to recompute the state with this worker's spec"
             )
         if checkpoint.pan_key and checkpoint.pan_key != self._pan_key:
             raise StateError(
@@ -231,8 +236,9 @@ class Operator:
             )
         if not self.stage.adopt(partition, checkpoint.bundle, checkpoint.clean):
             raise StateError(
-                f"the worker that wrote {name} did not stop in order and used bundle {checkpoint.bundle or 'none'}; its "
-                "unfinished records need the same bundle: start that one once, stop it with SIGTERM, then start the new one"
+                f"the worker that wrote {name} did not stop cleanly and used bundle {checkpoint.bundle or 'none'}; its "
+                "unfinished records need the same bundle: start a worker with that bundle once, stop it with SIGTERM, then start "
+                "one with the new bundle"
             )
         for topic, partition in places:
             begin, end = bounds[topic, partition]
@@ -358,11 +364,11 @@ class Operator:
         return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
 
     def _outdated(self, partition: int) -> bool:
-        """Return whether a newer decider should take over now: not before all records decided before a crash are replayed."""
+        """Return whether a newer decider should take over now. It waits until all records decided before a crash are replayed."""
         return self.stage.outdated(partition) and self._replayed(partition)
 
     def _replayed(self, partition: int) -> bool:
-        """Return whether all records are processed that a previous owner may have processed after its last checkpoint."""
+        """Return whether all records that a previous owner may have processed after its last checkpoint are replayed."""
         places = [(topic, partition) for topic in self.stage.topics]
         return all(self._positions[place] >= self._replays.get(place, 0) for place in places)
 

@@ -37,8 +37,8 @@ async def rebuild(
     Rewrite both stages' checkpoint logs, from ``history`` and from the source topics up to where each stage stopped. ``only``
     limits this to some partitions.
 
-    Stop all workers first: a running one loses its log to the rebuild's claim. ``progress`` is called with (source, number of
-    records).
+    Stop all workers first: the rebuild claims the logs, and a running worker would fail. ``progress`` is called with (source,
+    number of records).
 
     Raises:
         StateError: if topics or partitions are missing, or records of another feature spec are not scored yet.
@@ -87,7 +87,7 @@ async def _rebuild(
     for topic in stage.topics:
         stopped = checkpoint.positions.get(topic) if checkpoint else 0  # without a checkpoint nothing has been decided yet
         positions[topic] = stopped or 0
-        # if the number of partitions has changed, this one held other keys: its present keys' past must come from the history
+        # if the number of partitions has changed, this partition had other keys: the past of its keys must come from the history
         kept = stopped if checkpoint and checkpoint.partitions == partitions else 0
         async for records in _records(settings, topic, partition, 0, kept):
             stage.remember(topic, partition, records)

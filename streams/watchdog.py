@@ -35,8 +35,8 @@ class Watchdog:
         answered: Callable[[], None] = lambda: None,
     ) -> None:
         """
-        ``failed`` is called when a partition has waiting records but has made no progress for ``stalled_seconds``, ``answered``
-        after each answer from Kafka.
+        ``failed`` is called when a partition has waiting records but has made no progress for ``stalled_seconds``. ``answered``
+        is called after each answer from Kafka.
         """
         self._connection, self._operators = connection, operators
         self._stalled_seconds, self._failed = stalled_seconds, failed
@@ -62,7 +62,7 @@ class Watchdog:
             positions = operator.positions
             places = positions or dict.fromkeys(
                 ((operator.stage.topics[0], 0),), 0
-            )  # even without partitions, query Kafka, so that it counts as answered
+            )  # query Kafka even without partitions: ``run`` reports an answer afterwards
             ends = await consumer.end_offsets([TopicPartition(*place) for place in places])
             lag = 0
             for place, position in positions.items():

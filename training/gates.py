@@ -161,7 +161,7 @@ def _loads(folder: Path, version: str) -> bool:
 def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: int) -> Interval:
     """Return the central 95 % interval of the difference in average precision, by a paired bootstrap."""
     rng = np.random.default_rng(seed)
-    # Average precision depends mostly on the top scores. Resampling weights instead of rows keeps a million rows fast.
+    # Average precision depends mostly on the top scores. Resampling weights instead of rows is fast enough for a million rows.
     found = []
     for _ in range(_RESAMPLES):
         weight = rng.poisson(1.0, len(fraud))

@@ -13,7 +13,9 @@ _LOWEST: Final = 0.1  # lower bound of the estimate: a smaller share would ampli
 
 def reported_share(event_time: Int64s, fraud_time: Int64s, reported: Int64s, as_of: int) -> float:
     """
-    Estimate the share of the frauds among transactions (``event_time`` int64 [n], ms) reported by ``as_of``, in [0.1, 1].
+    Estimate how many of the frauds among some transactions have been reported by ``as_of``, as a share in [0.1, 1].
+
+    ``event_time`` (int64 [n], ms) are the times of these transactions.
 
     Delays come from the frauds that happened at ``fraud_time`` and were reported at ``reported`` (int64 [m], ms), both before
     ``as_of``. Only delays shorter than a fraud's age can be observed, so their distribution is estimated by the reverse-time

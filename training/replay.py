@@ -44,7 +44,7 @@ _ALERTS_AT_ONCE = 2_000
 
 
 class ReplaySummary(Struct, frozen=True):
-    """The result of a replay. ``days`` is the length of the file; ``quality`` is None where no labels are known."""
+    """The result of a replay. ``days`` is the time that the transactions span; ``quality`` is None without labels."""
 
     read: int
     rejected: int
@@ -58,7 +58,7 @@ class ReplaySummary(Struct, frozen=True):
     quality: Measures | None = None
 
     def shown(self) -> dict[str, int | float | str | None]:
-        """Return one flat entry for each figure, as people and scripts read them."""
+        """Return all figures in one flat dictionary, for printing and for JSON."""
         names = ("read", "rejected", "duplicates", "decided")
         flat: dict[str, int | float | str | None] = {name: getattr(self, name) for name in names}
         flat |= {outcome.value: count for outcome, count in self.outcomes.items()}

@@ -76,7 +76,7 @@ _RISING = frozenset(
 
 
 class Imbalance(StrEnum):
-    """How training deals with frauds being rare."""
+    """Method of handling class imbalance in training."""
 
     NONE = "none"
     WEIGHTED = "weighted"
@@ -97,10 +97,9 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """
     Settings chosen before a model sees data. They are recorded in the model's metrics.
 
-    ``booster`` overrides ``BOOSTER``. ``monotone`` guarantees that more known frauds never lower a score, for those who must
-    promise it; it is off by default, because it costs average precision (docs/how-to/models.md).
-    ``review_cost`` (minor units) sets the
-    alert budget by cost instead of capacity.
+    ``booster`` overrides ``BOOSTER``. ``monotone`` guarantees that more known frauds never lower a score, for users who must give
+    that guarantee. It is off by default, because it lowers average precision (docs/how-to/models.md). ``review_cost`` is the cost
+    of one review, minor units. If it is given, the alert budget is the one that minimises total cost, not the team's capacity.
     """
 
     booster: dict[str, float] = {}
@@ -195,7 +194,7 @@ def train(
     seed: int, privacy: Privacy, progress: Progress, recipe: Recipe = DEFAULT,
 ) -> Trained:  # fmt: skip
     """
-    Train and evaluate a bundle and write it to ``out``. Return what was made.
+    Train and evaluate a bundle and write it to ``out``. Return its version and metrics.
 
     Raises:
         InputError: if the file or the labels cannot be used, the history is too short, or it has too few known frauds.
@@ -365,7 +364,7 @@ def _cases(
     """
     Return the bundle's initial casebook, Parquet: the alerts it would have raised after training, as investigated cases.
 
-    A fraud counts as closed when it was reported. Any other alert counts as closed as legitimate after the label delay.
+    The case of a fraud closes when the fraud is reported. Any other case closes after the label delay, as legitimate.
     """
     candidates = np.flatnonzero(rows)
     probability = calibration.probability(margins(booster, X[candidates]))

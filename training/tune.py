@@ -51,7 +51,7 @@ class Fold(Struct, frozen=True):
 
 
 class Tuned(Struct, frozen=True):
-    """The best recipe, its mean average precision and the default recipe's, that of each imbalance method, and all trials."""
+    """The best recipe, the mean average precision of this recipe, of the default and of each imbalance method, and all trials."""
 
     recipe: Recipe
     average_precision: float
@@ -62,7 +62,9 @@ class Tuned(Struct, frozen=True):
 
 def folds_of(history: History, label_delay_ms: int) -> list[Fold]:
     """
-    Return the folds of the training period. Each validates on a slice and trains on everything up to a label delay before it.
+    Return the folds of the training period.
+
+    Each fold validates on one slice of the period, and trains on the rows that are at least a label delay older than the slice.
 
     Raises:
         InputError: if the period is too short, or a fold has too few frauds.
@@ -110,7 +112,7 @@ def compare_imbalance(
     history: History, spec: FeatureSpec, folds: list[Fold], seed: int, deadline: float, progress: Progress
 ) -> dict[Imbalance, float]:
     """
-    Return the mean average precision of the default recipe with each way to handle imbalance that there was time to measure.
+    Return the mean average precision of the default recipe with each imbalance method. Leave out methods not measured in time.
 
     Raises:
         InputError: if there was no time for the default recipe itself.
@@ -134,7 +136,7 @@ def tune(
     """
     Search for the best recipe until the budget of trials or of seconds is spent. The first trial is the default recipe.
 
-    A trial that is under way when the time is up is given up.
+    A trial that is still running at the deadline is abandoned.
 
     Raises:
         InputError: if the history is too short, has too few frauds, or the time does not suffice for the default recipe.

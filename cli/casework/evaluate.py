@@ -118,7 +118,7 @@ def explanations(
     for result in results:
         if result.faults:
             kinds = ", ".join(f"{kind} {number}" for kind, number in result.faults.items())
-            click.echo(f"{result.model} · {result.prompt}: sentences refused by reason: {kinds}")
+            click.echo(f"{result.model} · {result.prompt}: refused sentences by reason: {kinds}")
     click.echo(f"page: {out}")
     if judge and truth_file is not None:
         _judge(candidates, explainer, alerts, truth_file)

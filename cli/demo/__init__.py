@@ -65,7 +65,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
             {
                 "WHYFLAG_KAFKA_BOOTSTRAP": broker.bootstrap,
                 "WHYFLAG_KAFKA_API_VERSION": API_VERSION,
-                "WHYFLAG_CHECKPOINTS": "false",  # the embedded broker has no transactions and keeps nothing
+                "WHYFLAG_CHECKPOINTS": "false",  # the embedded broker does not support Kafka transactions or persist records
                 "WHYFLAG_DATABASE": f"sqlite:///{folder}/queue.db",
                 "WHYFLAG_ARCHIVE": f"sqlite:///{folder}/archive.db",
                 "WHYFLAG_BUNDLE": str(folder / "bundle"),

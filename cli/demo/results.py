@@ -1,4 +1,4 @@
-"""What the demo counts: records in and out, alerts, and the time from produce to decision."""
+"""What the demo counts: records in and out, alerts, and the time from sending a transaction to its decision."""
 
 from collections import deque
 from typing import Any, NamedTuple
@@ -12,7 +12,11 @@ _ALERTS_SHOWN = 8
 
 
 class Totals(Struct, frozen=True):
-    """Totals of a demo run. ``p50_ms`` and ``p99_ms`` are quantiles of the time from produce to decision; None without a decision."""
+    """
+    Totals of a demo run.
+
+    ``p50_ms`` and ``p99_ms`` are quantiles of the time from sending a transaction to its decision; None without a decision.
+    """
 
     produced: int
     decided: int
@@ -77,7 +81,7 @@ class Results:
             self.dead_lettered += 1
 
     def latency_quantile(self, share: float) -> int | None:
-        """Return a quantile of the time from produce to decision, ms; None before the first decision."""
+        """Return a quantile of the time from sending a transaction to its decision, ms; None before the first decision."""
         if not self._latencies:
             return None
         ordered = sorted(self._latencies)

@@ -18,7 +18,7 @@ _LINE_SECONDS = 5.0
 
 
 class Shown(NamedTuple):
-    """A moment of the run. ``simulated_time`` is epoch ms, None before the first transaction; ``elapsed`` is in seconds."""
+    """A snapshot of the run. ``simulated_time`` is epoch ms, None before the first transaction; ``elapsed`` is in seconds."""
 
     results: Results
     produced: int
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 
 @contextmanager
 def live_view(headless: bool) -> Iterator[Callable[[Shown], None]]:
-    """Yield the function that shows a moment of the run."""
+    """Yield the function that shows a snapshot of the run."""
     if headless or not stderr.is_terminal:
         yield _Lines()
         return

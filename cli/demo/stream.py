@@ -1,4 +1,4 @@
-"""Feed the live days into the pipeline and watch what comes out."""
+"""Send the live transactions to the pipeline, and count the records that come out."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ from core.messages import encode
 from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, EXPLANATIONS, LABELS, TRANSACTIONS
 
-_POISON_EVERY = 300  # one undecodable record after so many: it must become a dead letter and stop nothing
+_POISON_EVERY = 300  # send an undecodable record after this many: it must become a dead letter without stopping a worker
 _BEHIND_AT_MOST = 4_000  # the embedded broker drops records that are not read in time
 _DRAIN_SECONDS = 60
 

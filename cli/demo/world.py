@@ -36,7 +36,7 @@ def prepare(folder: Path, seed: int) -> None:
 
 def run_whyflag(arguments: list[str], environment: Mapping[str, str] | None = None) -> None:
     """
-    Run one command in a process of its own, so that its memory is free afterwards. Its results are not shown, its progress is.
+    Run one command in a process of its own, so that its memory is freed afterwards. Show its progress, but not its results.
 
     Raises:
         WhyflagError: if the command fails.

@@ -46,7 +46,7 @@ def _thresholds(command: Any) -> Any:
     "--from",
     "begin",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="First day (UTC) to decide. [default: start of the bundle's test period]",
+    help="Decide transactions from this day (UTC) on. [default: start of the bundle's test period]",
 )
 @click.option("--minutes-per-alert", type=click.FloatRange(0, min_open=True), default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the differences: .csv or .parquet.")
@@ -117,7 +117,11 @@ def command(
 
 
 def _since(begin: datetime | None, metrics: "list[BundleMetrics]") -> int:
-    """Return the time (epoch ms) from which to decide. By default, no policy is measured on data used to make it."""
+    """
+    Return the time (epoch ms) from which to decide.
+
+    By default, this is the latest start of a bundle's test period, so that no policy is measured on data used to make it.
+    """
     if begin is not None:
         return int(begin.replace(tzinfo=UTC).timestamp() * 1000)
     return max(one.split.test_begin_ms for one in metrics)

@@ -24,13 +24,22 @@ from cli.progress import stages, stderr
     type=click.Choice(["auto", "sigmoid", "isotonic", "none"]),
     help="Calibration method; auto chooses by Brier score.",
 )
-@click.option("--review-cost", type=click.FloatRange(0, min_open=True), help="Cost of one review; sets the budget by total cost.")
+@click.option(
+    "--review-cost",
+    type=click.FloatRange(0, min_open=True),
+    help="Cost of one review; the alert budget is then the one that minimises total cost.",
+)
 @click.option(
     "--novel-share",
     type=click.FloatRange(0, 1),
-    help="Share of the alerts kept for transactions unlike the training data. [default: 0.05]",
+    help="Share of the alerts reserved for transactions unlike the training data. [default: 0.05]",
 )
-@click.option("--mlflow", "tracking", default=None, help="MLflow tracking URI: also log and register there (extra mlflow).")
+@click.option(
+    "--mlflow",
+    "tracking",
+    default=None,
+    help="MLflow tracking URI: also log and register the bundle there (needs the extra mlflow).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
 def command(
     transactions: Path, mapping: str, labels: Path | None, review_budget: str, label_delay: str, spec_name: str,

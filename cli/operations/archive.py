@@ -20,9 +20,9 @@ _NO_PARTITION = -1
 @transactions_options
 def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     """
-    Load past transactions and labels into the archive, so that explanations can use the time before the stream began.
+    Load past transactions and labels into the archive, so that explanations can use data from before the stream began.
 
-    Transactions are archived as written at their event time, labels at their label time. Rows older than
+    The archive stores a transaction's event time, or a label's label time, as the time of writing. Rows older than
     WHYFLAG_ARCHIVE_DAYS, labels from the future, and rows that are already archived are skipped.
     """
     from analyst.archive import Archive

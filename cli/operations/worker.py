@@ -24,7 +24,7 @@ _ARCHIVE_CHUNK = 5_000  # records
 
 
 class _Seldom(logging.Filter):
-    """Pass each aiokafka message at most once in ten seconds, because clients repeat messages while a broker is down."""
+    """Pass each log message of aiokafka at most once in ten seconds: its clients repeat them while a broker is down."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,11 +59,11 @@ def command() -> None:
 @click.option(
     "--rules", type=click.Path(path_type=Path, dir_okay=False), default=None, help="TOML file of rules and lists to apply."
 )
-@click.option("--history", type=click.Path(path_type=Path), default=None, help="HistoryChunk transactions to start warm from.")
+@click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions for the initial state.")
 @click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
 def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
-    """Profile and score transactions (both hops); write decisions, alerts and dead letters."""
+    """Profile and score transactions; write decisions, alerts and dead letters."""
     from core.errors import SettingsError
     from core.metrics import BUNDLE_INFO
     from core.settings import read_settings

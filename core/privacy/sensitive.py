@@ -36,7 +36,8 @@ _MASKS = np.array([list(text.ljust(24)) for text in _MASK_TEXTS], np.uint8)
 
 def _luhn_sums() -> npt.NDArray[np.uint8]:
     """
-    Return the next pair of Luhn sums, uint8 [2, 160, 10], by parity of the digit's position, current pair and digit.
+    Return a table of Luhn sums, uint8 [2, 160, 10]: ``table[parity, pair, digit]`` is the pair of sums after adding ``digit`` to
+    ``pair``, where ``parity`` is that of the digit's position.
 
     A pair packs two sums modulo 10: the lower four bits for numbers whose last digit is at an even position, the upper four
     for odd.
@@ -146,7 +147,7 @@ def _add(found, count, begin, end, kind, ending):  # type: ignore[no-untyped-def
 @njit(cache=True, nogil=True)
 def _scan(codes, begin, end, most, starts, ends, firsts, luhn, luhn_ends, groups_at, found):  # type: ignore[no-untyped-def]
     """
-    Find at most ``most`` sensitive spans in ``codes[begin:end]``; return their number.
+    Find sensitive spans in ``codes[begin:end]`` and stop after ``most`` spans. Return the number of spans found.
 
     A number consists of whole digit groups, with at most ``_GAP`` visible separators between two groups. The other arrays are
     scratch space. ``luhn`` holds the pair of Luhn sums (``_luhn_sums``) before each digit. ``luhn_ends`` holds the same pair

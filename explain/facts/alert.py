@@ -1,4 +1,4 @@
-"""Facts of the alert itself: the payment, its score, doubts, matching rules and missing fields."""
+"""Facts of the alert itself: the payment, its score, doubts about its data, matching rules and missing fields."""
 
 import math
 from typing import Final
@@ -10,7 +10,7 @@ from models.bundles.bundle import Bundle
 from models.calibration import Calibration
 from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, NO_BUNDLE, NOVEL
 
-_FEW: Final = 30  # with fewer calibration transactions of a similar score, an interval is given
+_FEW: Final = 30  # if the probability's bin has fewer calibration transactions, the score fact includes an interval
 _Z: Final = 1.96  # standard normal quantile of the 95 % interval
 _OPTIONAL: Final = ("mcc", "country", "channel", "device_id")
 _DOUBTS: Final = {EVENT_LATE: "doubt-late", ID_REUSED: "doubt-reused"}
@@ -18,8 +18,8 @@ _DOUBTS: Final = {EVENT_LATE: "doubt-late", ID_REUSED: "doubt-reused"}
 
 def alert_facts(alert: Alert, bundle: Bundle) -> tuple[Fact, ...]:
     """
-    Return the facts that need no archive: the payment (``T1``), the card's last payments (``T2``), the score (``S1``), doubts, a
-    score by another bundle, novelty, matching rules and missing fields.
+    Return the facts that need no archive: the payment (``T1``), the card's last payments (``T2``), the score (``S1``), doubts
+    about the data, a score by another bundle, novelty, matching rules and missing fields.
     """
     decision = alert.decision
     facts = [_payment(alert), _recent(alert), _score(alert, bundle)]
@@ -86,10 +86,11 @@ def _score(alert: Alert, bundle: Bundle) -> Fact:
 
 def _interval(calibration: Calibration, probability: float) -> tuple[float, float] | None:
     """
-    Return the 95 % interval of a probability, or None if enough calibration transactions support the probability.
+    Return the 95 % interval of a probability. Return None if the probability's bin has enough calibration transactions, or if the
+    calibration has no bins.
 
-    This is Wilson's score interval (1927) for the calibrated probability, so that the interval contains it. n is the number of
-    calibration transactions in the probability's bin.
+    This is Wilson's score interval (1927). n is the number of calibration transactions in the bin, or 1 if there are none. The
+    calibrated probability takes the place of the observed fraud share, so that the interval always contains the probability.
     """
     seen = calibration.bin_of(probability)
     if not calibration.bins or (seen is not None and seen.count >= _FEW):

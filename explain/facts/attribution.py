@@ -13,7 +13,12 @@ from models.bundles.bundle import Bundle
 
 
 class Attribution(Struct, frozen=True):
-    """An alert's features ``x`` and their TreeSHAP contributions ``shap`` (float32 [F], log-odds), and the model's starting point ``bias``."""
+    """
+    An alert's features and their contributions to the score.
+
+    ``x`` (float32 [F]) holds the features, and ``shap`` (float32 [F]) their TreeSHAP contributions in log-odds. ``bias`` is the
+    model's base value in log-odds, to which the contributions are added.
+    """
 
     x: npt.NDArray[np.float32]
     shap: npt.NDArray[np.float32]

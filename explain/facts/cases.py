@@ -6,7 +6,7 @@ from typing import Final
 from core.messages import Fact, Finding, LikelyTypology, Side, SimilarCase, Subject, Unit, Value
 from explain.facts.values import code, count, instant, share
 
-_CONTRADICTS: Final = 0.5  # difference between the cases' fraud share and the probability that counts as a contradiction
+_CONTRADICTS: Final = 0.5  # the cases contradict a score if their fraud share differs from its probability by at least this
 
 
 def case_facts(

@@ -64,7 +64,8 @@ class Place(Struct, frozen=True):
     """
     A point in degrees.
 
-    Of the card's payments that have a position and are not online, ``share`` is the share within 30 km of the point.
+    ``share`` is the share of the card's payments within 30 km of the point. It counts only payments that have a position and are
+    not online.
     """
 
     lat: float
@@ -83,9 +84,9 @@ class Habits(Struct, frozen=True):
     """
     A card's usual payment behaviour.
 
-    ``median`` and ``high`` (the 95th percentile) are in minor units of ``currency``, over the ``amounts`` payments in that
-    currency. ``online`` is the share of online payments among those with a known channel. ``hours`` are the shares of payments in
-    the four quarters of the day, starting at midnight UTC. All shares are in [0, 1].
+    ``amounts`` is the number of payments in ``currency``. ``median`` and ``high`` (the 95th percentile) are computed from the
+    amounts of these payments, in minor units. ``online`` is the share of online payments among those with a known channel.
+    ``hours`` are the shares of payments in the four quarters of the day, starting at midnight UTC. All shares are in [0, 1].
     """
 
     payments: int
@@ -136,7 +137,7 @@ class CardHistory(Struct, frozen=True):
     younger.
 
     ``complete`` is False if the archive lacks the alert's own transaction; other payments may then be missing too. ``usual_rank``
-    is the share of the card's earlier amounts in the same currency that are below the alert's.
+    is the share of the card's earlier amounts in the same currency that are below the alert's amount.
     """
 
     complete: bool
@@ -197,7 +198,11 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
 
 
 def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits:
-    """Return a card's habits from its payments (oldest first) before a time (epoch ms). Amounts are those in ``currency``."""
+    """
+    Return a card's habits from its payments (oldest first) before a time (epoch ms).
+
+    Statistics of amounts cover only payments in ``currency``.
+    """
     amounts = sorted(one.amount for one in payments if one.currency == currency)
     quarters = Counter(one.event_time // (6 * MS_PER_HOUR) % 4 for one in payments)
     categories = Counter(category_name(one.mcc) for one in payments if one.mcc)
@@ -220,9 +225,10 @@ def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits
 
 def home_area(payments: Sequence[Payment]) -> Place | None:
     """
-    Return the place where a card pays most often; None if no payment has a position and is not online.
+    Return the place where a card pays most often, or None if no payment can be used.
 
-    Positions are counted in cells of a quarter of a degree; the place is the mean position in the fullest cell.
+    Only payments that have a position and are not online are used. Positions are counted in cells of a quarter of a degree; the
+    place is the mean position in the fullest cell.
     """
     places = [
         (one.lat, one.lon)
@@ -283,5 +289,9 @@ def _devices(payments: Sequence[Payment]) -> tuple[DeviceUse, ...]:
 
 
 def _quantile(amounts: Sequence[int], share: float) -> int | None:
-    """Return the smallest amount that at least ``share`` of the sorted amounts do not exceed; None without amounts."""
+    """
+    Return the quantile ``share`` of sorted amounts; None if there are no amounts.
+
+    The quantile is the smallest amount such that at least this share of the amounts is equal to it or smaller.
+    """
     return amounts[max(0, math.ceil(share * len(amounts)) - 1)] if amounts else None

@@ -32,7 +32,8 @@ def value_of(feature: Feature, value: float, currency: str) -> Value:
 
 def window_of(feature: Feature, entity: Entity) -> dict[str, Value]:
     """
-    Return the length of a feature's window and, if the window ends before the payment, the delay between the two.
+    Return the length of a feature's window. If the window ends before the payment, also return the delay from the window's end to
+    the payment.
 
     Empty for a feature without a window.
     """
@@ -68,9 +69,9 @@ def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]
     """
     Return a feature's usual value for this card or merchant, estimated from the entity's longest window.
 
-    The estimate leaves out the payment itself and the feature's own window. For an amount, it is the mean amount; for a count or
-    a sum, it is the value expected in a window of the same length at the rate of the remaining time. None for other operations,
-    for the longest window itself, and where fewer than five payments remain.
+    For an amount, the estimate is the mean amount of the other payments in the longest window. For a count or a sum, it is the
+    value expected in a window of the feature's length. This value is estimated from the rest of the longest window, without
+    the feature's own window. None for other operations, for the longest window itself, and where fewer than five payments remain.
     """
     op, longest = op_of(feature), entity.windows[-1].length
 
@@ -81,7 +82,7 @@ def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]
     mean, payments, amount = own(Op.AMOUNT_MEAN, longest), own(Op.COUNT, longest), known(features.get("amount"))
     if payments is None:
         return None
-    itself = 1 if entity.state is StateKind.EXACT else 0  # a bucketed window covers complete buckets only, so not the payment
+    itself = 1 if entity.state is StateKind.EXACT else 0  # a bucketed window has only complete buckets, none with the payment
     if op is Op.AMOUNT:
         rest = payments - itself
         return None if mean is None or amount is None or rest < _FEWEST else (mean * payments - itself * amount) / rest

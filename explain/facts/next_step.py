@@ -20,7 +20,11 @@ _StepText = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):
-    """A step, its ``translations`` by language, and its conditions. The step applies if every condition that is set holds."""
+    """
+    A step, its ``translations`` by language, and its conditions.
+
+    The step applies if all its conditions hold. A condition that is None is ignored.
+    """
 
     step: _StepText
     translations: dict[str, _StepText] = {}

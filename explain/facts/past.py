@@ -8,11 +8,11 @@ from explain.facts.values import code, count, date, money, share, text
 
 _FEWEST = 10  # payments that a card's history needs for its facts to support a side
 _FRAUDS, _FRAUD_RATE = 2, 0.01  # a merchant with this many reported frauds and this fraud rate supports fraud
-_RARE, _COMMON = 0.1, 0.3  # shares below _RARE support fraud, from _COMMON on legitimate
-_HIGH, _ORDINARY = 0.95, 0.8  # amount ranks from _HIGH on support fraud, up to _ORDINARY legitimate
+_RARE, _COMMON = 0.1, 0.3  # a share below _RARE supports fraud; a share of at least _COMMON counts against fraud
+_HIGH, _ORDINARY = 0.95, 0.8  # an amount rank of at least _HIGH supports fraud; at most _ORDINARY counts against fraud
 _FAR_KM, _NEAR_KM = 100.0, 30.0
 _OLD_MS = 14 * MS_PER_DAY  # time since first use after which a device or a merchant counts against fraud
-_COMPARABLE = 2  # multiple of the largest earlier amount up to which a known merchant counts against fraud
+_COMPARABLE = 2  # a known merchant counts against fraud if the amount is at most this multiple of the largest earlier one
 _Told = tuple[str, Subject, dict[str, Value], Side]
 
 

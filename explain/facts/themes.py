@@ -22,7 +22,9 @@ from models.features.themes import themes_of
 Floats = npt.NDArray[np.float32]
 
 FACTS_OF_A_THEME: Final = 2
-_SEPARATES: Final = 1.2  # minimum ratio of a value's shares among frauds and honest payments, either way, for it to be shown
+# a value for fraud is shown if its share among frauds is at least this many times its share among honest payments; a value
+# against fraud is shown if the reverse holds
+_SEPARATES: Final = 1.2
 _SUBJECTS: Final = {"card_id": Subject.CARD, "merchant_id": Subject.MERCHANT, "device_id": Subject.DEVICE}
 
 
@@ -41,10 +43,12 @@ def reasons_by_theme(alert: Alert, bundle: Bundle, shap: Floats, bias: float) ->
     """
     Return the themes of an alert's score and their facts.
 
-    ``shap`` (float32 [F]) and ``bias`` are TreeSHAP values in log-odds (Lundberg, Erion and Lee, 2018). The contributions of all themes
-    and the bias add up to the margin. A theme's values support the same side as the theme: their contributions have the theme's
-    sign, and in the bundle's reference a value for fraud is more frequent among frauds than among honest transactions, a value
-    against fraud rarer.
+    ``shap`` (float32 [F]) and ``bias`` are TreeSHAP values in log-odds (Lundberg, Erion and Lee, 2018). The contributions of all
+    themes and the bias add up to the margin.
+
+    The values shown for a theme support the same side as the theme, in two respects. Their contributions have the theme's sign.
+    In the bundle's reference sample, values for fraud are more frequent among frauds than among honest transactions, and values
+    against fraud are less frequent.
     """
     themes = np.array(themes_of(bundle.spec))
     margin = float(shap.sum(dtype=np.float64)) + bias
@@ -131,10 +135,10 @@ def contrast(honest: Floats, fraud: Floats, value: float) -> Contrast:
     """
     Compare a value with samples of honest and fraudulent transactions.
 
-    The contrast gives the side of the honest median on which the value lies, and the shares of both samples that are at least as
-    extreme on that side.
-    A value that equals the median, as a flag or a count of zero often does, gets the side on which the two shares differ more. The columns are
-    sorted, with NaN (unknown) last; unknown values count as not extreme.
+    The contrast says whether the value is high or low, compared with the median of the honest sample. It also gives the share of
+    each sample that is at least as high, or at least as low. A value that equals the median, as a flag or a count of zero often
+    does, gets the side on which the two shares differ more. The columns are sorted, with NaN (unknown) last. Unknown values count
+    as neither high nor low.
     """
     value = float(np.float32(value))
     known_honest = honest[: int(np.searchsorted(honest, np.inf, side="right"))]

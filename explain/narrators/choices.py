@@ -77,7 +77,7 @@ def choices_in_words(subject: Subject) -> dict[str, dict[str, str]]:
 
 def parse_choices(answer: str, subject: Subject) -> list[Proposed | None]:
     """
-    Return the sentences for the choices in an answer: none for a slot without a choice, None for an invalid choice.
+    Return one sentence for each slot that has a choice in the answer. The sentence is None if the choice is invalid.
 
     Raises:
         ValueError: if the answer contains no JSON object.

@@ -19,10 +19,13 @@ _ANSWER_TOKENS = 1200
 
 def language_model(settings: Settings) -> "LLM | None":
     """
-    Return the language model that the settings name, or None if they name none and only the template is used.
+    Return the language model that the settings describe.
+
+    Return None if the settings have neither a URL nor an LLM class. Only the template is used then.
 
     Raises:
-        SettingsError: if the settings name no model, a package is not installed, or the LLM class cannot be used.
+        SettingsError: if a URL or an LLM class is set without the model's name, a package is not installed, or the LLM class
+            cannot be used.
     """
     if not settings.llm_url and not settings.llm_class:
         return None
@@ -43,7 +46,7 @@ def language_model(settings: Settings) -> "LLM | None":
         "is_function_calling_model": True,
         "should_use_structured_outputs": True,
         "timeout": settings.llm_timeout,
-        "max_retries": 0,  # explain.narrators.service retries, with counting, waiting and a limit
+        "max_retries": 0,  # explain.narrators.service retries instead: it counts, delays and limits its requests
         "max_tokens": _ANSWER_TOKENS,
         "temperature": 0.0,
         "async_http_client": httpx.AsyncClient(

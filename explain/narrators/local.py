@@ -27,7 +27,7 @@ class LocalModel(CustomLLM):
 
     model: str = "smollm2-135m"
     path: str = ""
-    threads: int = 1  # more threads wait for each other on a busy machine
+    threads: int = 1  # on a busy machine, several threads would spend time waiting for each other
     takes_schema: bool = True
     _llama: Any = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)

@@ -37,7 +37,7 @@ _AGAIN: Final = (408, 409, 425, 429)  # HTTP client-error statuses after which a
 
 
 class ResponseFormat(Enum):
-    """The ways of requesting JSON that follows a schema, from strict to no request at all."""
+    """The ways of requesting JSON that follows a schema, from a strict schema to no response format at all."""
 
     STRICT = "json_schema"  # OpenAI, vLLM, Ollama, llama.cpp's server
     OBJECT = "json_object"  # the server of llama-cpp-python
@@ -186,7 +186,11 @@ class Narrators:
         raise LanguageModelError("no answer")
 
     def _snooze(self, error: Exception) -> None:
-        """After HTTP 429, send no request for the server's ``retry-after`` seconds, at most 60, or for one second without it."""
+        """
+        After HTTP 429, send no request for the number of seconds in the ``retry-after`` header, at most 60.
+
+        Without this header, wait for one second.
+        """
         if getattr(error, "status_code", None) != 429:
             return
         headers = getattr(getattr(error, "response", None), "headers", {})

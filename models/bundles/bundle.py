@@ -43,7 +43,8 @@ class Reference(Struct, frozen=True):
     Reference statistics of a bundle.
 
     ``median``, ``mean`` and ``std`` describe the training data, float32 [F] each, ignoring NaN. ``edges`` float32 [F + 1, 9]
-    and ``shares`` float32 [F + 1, 11] are the bins of each feature and, last, of the probability in the calibration period.
+    and ``shares`` float32 [F + 1, 11] are the bin edges and the bins' shares in the calibration period. They have one row for
+    each feature and a last row for the probability.
     ``honest`` and ``fraud`` are samples of the training transactions, float32 [n, F], with each column sorted separately and
     NaN last.
     """

@@ -10,10 +10,11 @@ from models.calibration import CalibrationMethod, CalibrationQuality
 
 class Measures(Struct, frozen=True, omit_defaults=True):
     """
-    How good n scored transactions are; None where a measure is undefined, as precision is without alerts.
+    Quality measures of n scored transactions. An undefined measure is None: without alerts, for example, precision is undefined.
 
-    ``amount_caught`` is the share of the fraudulent amount that was flagged. Counts, precision, recall and ``amount_caught`` are those
-    of the flagged transactions; ``auc``, ``average_precision``, ``brier`` and ``log_loss`` those of the scores.
+    ``alerts``, ``alerts_per_day``, ``precision``, ``recall`` and ``amount_caught`` measure the flagged transactions.
+    ``amount_caught`` is the share of the fraudulent amount that was flagged. ``auc``, ``average_precision``, ``brier`` and
+    ``log_loss`` measure the scores.
     """
 
     transactions: int
@@ -31,7 +32,7 @@ class Measures(Struct, frozen=True, omit_defaults=True):
     mean_probability_of_alerts: float | None = None
 
     def shown(self) -> dict[str, int | float | None]:
-        """Return the measures by their names in words, as people read them."""
+        """Return the measures by display name: the field name with spaces instead of underscores."""
         return {
             name.replace("_", " "): getattr(self, name)
             for name in self.__struct_fields__
@@ -86,8 +87,9 @@ class BundleMetrics(Struct, frozen=True, omit_defaults=True):
     """
     The metrics of a bundle.
 
-    ``test`` measures the test period, and ``novel`` the novelty score there. ``reliability`` holds (low, high, count, frauds) of bins of
-    the probability. ``budget`` is in alerts per day. ``pan_key`` is the fingerprint of the key under which card numbers became tokens.
+    ``test`` holds the measures of the test period. ``novel`` holds the measures of novelty in the same period: of the alerts that
+    only the novelty score raised, and of the novelty scores. ``reliability`` holds (low, high, count, frauds) for each bin of the
+    probability. ``budget`` is in alerts per day. ``pan_key`` is the fingerprint of the key that tokenised card numbers.
     """
 
     test: Measures

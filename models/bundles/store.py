@@ -1,5 +1,5 @@
 """
-Store of bundles and rules, with a pointer to those that decide. A running worker watches the pointer.
+Store of bundles and rules, with a pointer to the bundle and rules in use. A running worker watches the pointer.
 
 The store is a folder with ``bundles/<version>``, ``rules/<version>`` and ``current.json``, which names the champion, the
 challenger and all earlier champions. ``current.json`` is replaced atomically, so that a reader sees either the old or the new
@@ -31,7 +31,11 @@ _LARGEST_POINTER = 16 << 20
 
 
 class Champion(Struct, frozen=True):
-    """A promoted bundle and its rules, if any: since when it decides (UTC, ISO 8601), who promoted it and why."""
+    """
+    A promoted bundle with its rules, if any.
+
+    ``since`` is the time of the promotion (UTC, ISO 8601), ``by`` the person who promoted the bundle, and ``why`` the reason.
+    """
 
     bundle: str
     rules: str = ""
@@ -180,8 +184,9 @@ class BundleStore:
 
     def promote(self, bundle: str, rules: str, by: str, why: str, key: Ed25519PrivateKey | None = None) -> Champion:
         """
-        Make a bundle, with rules or none, the champion. It is no longer the challenger. With ``key``, bundle and rules are
-        signed.
+        Make a bundle the champion, with the rules of version ``rules``; an empty version means no rules.
+
+        If the bundle is the challenger, it stops being the challenger. With ``key``, bundle and rules are signed.
 
         Raises:
             WhyflagError: if the store does not have it, or it cannot be loaded with these rules.

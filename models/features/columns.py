@@ -31,7 +31,7 @@ class Mark(IntFlag):
     """Marks that the profile stage sets on a transaction, in addition to its features."""
 
     UNUSUAL = 1  # its amount is unusual for the card
-    LATE = 2  # the event is older than the newest earlier arrival, by more than the spec's lateness
+    LATE = 2  # the event is older, by more than the entity's lateness, than the newest event that arrived before it
     REUSED = 4  # the card used the id before, for a different transaction
 
 
@@ -234,7 +234,11 @@ def transaction_columns(
 
 
 def converted(amount: int, currency: str, rates: dict[str, float]) -> int:
-    """Return an amount in the spec's minor units, or ``UNKNOWN_AMOUNT`` if there is no rate or it exceeds ``LARGEST_AMOUNT``."""
+    """
+    Return an amount in minor units of the spec's currency.
+
+    Return ``UNKNOWN_AMOUNT`` if there is no exchange rate or if the converted amount exceeds ``LARGEST_AMOUNT``.
+    """
     if currency not in rates:
         return UNKNOWN_AMOUNT
     exchanged = round(amount * rates[currency])

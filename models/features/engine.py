@@ -109,7 +109,7 @@ class EntityEngine:
         return sum(array.nbytes for array in self._state)
 
     def columns(self, transactions: list[Transaction]) -> TransactionColumns:
-        """Return the columns of messages that this engine's spec requires."""
+        """Convert transaction messages to the columns that the kernels read, with the settings of this engine's spec."""
         spec = self.spec
         return transaction_columns(transactions, spec.currency, spec.rates, spec.low_amount, spec.night_until)
 
@@ -156,7 +156,7 @@ class EntityEngine:
         self._state = grow(self._state, self._room)
 
     def _drop_stale(self) -> None:
-        """Evict keys whose data has expired. Their next event is treated like that of a new key in any case."""
+        """Evict keys whose data has expired. No feature changes, because kernels drop expired data too."""
         stale = self._activity() < self._state.meta[WATERMARK] - self._retention
         self._evict(np.flatnonzero(stale), "stale")
 
@@ -240,7 +240,8 @@ def compile_kernels(spec: FeatureSpec, announce: Callable[[], None] = lambda: lo
     """
     Compile the kernels of a spec, or load them from numba's cache, so that the first event does not wait for them.
 
-    ``announce`` is called, from another thread, if that takes more than a second: only the first run of an installation compiles.
+    Only the first run of an installation compiles. If compiling or loading takes more than a second, ``announce`` is called from
+    another thread.
     """
     timer = threading.Timer(_ANNOUNCED_AFTER_SECONDS, announce)
     timer.daemon = True
@@ -280,7 +281,7 @@ class FeatureEngine:
         self.entities = [EntityEngine(spec, entity) for entity in spec.entities]
 
     def columns(self, transactions: list[Transaction]) -> TransactionColumns:
-        """Return the columns of messages that this spec requires."""
+        """Convert transaction messages to the columns that the kernels read, with the settings of this spec."""
         return self.entities[0].columns(transactions)
 
     def update(self, columns: TransactionColumns, recent: int = 0) -> Update:

@@ -48,7 +48,7 @@ _EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 _STAMPS = 1 << 14  # twice the longest history, so that probing stays short
 _MERCHANT_BITS = 0xFFFFFFFF
 _NORMAL_OF = 51  # number of recent amounts whose median gives the normal amount
-_JUST_NOW_HOURS = 1 / 60  # shortest time for a speed: if two places are within a minute, one minute is used
+_JUST_NOW_HOURS = 1 / 60  # shortest time used to compute a speed; a shorter time between two places counts as one minute
 
 _OWN_BITS = (1 << MARK_SHIFT) - 1  # attribute bits of the transaction itself, without marks
 _ID_SHIFT = np.uint64(32)  # the upper half of an identity is the upper half of the hash of card and id
@@ -119,8 +119,11 @@ def opened_slot(state, key, retention):
 @njit(cache=True, nogil=True)
 def _make_room(state, block, expired, most):
     """
-    Make room for one more row in a full block: drop the first ``expired`` rows, or move to a block of twice the size, or, at
-    ``most`` rows, drop the first row.
+    Make room for one more row in a full block.
+
+    If the first ``expired`` rows are at least a quarter of the block, drop them. Otherwise move the rows to a block of twice the
+    size. A block that already has the maximum size ``most`` is not moved: its expired rows are dropped or, if there are none, its
+    first row.
     """
     start, size, capacity = block[START], block[SIZE], block[CAPACITY]
     pool = state.pool
@@ -327,7 +330,7 @@ def update_exact(
     marks, recent,
 ):  # fmt: skip
     """
-    Compute the features of the events from ``begin`` on from exact state, and add the events to the state.
+    Compute features from exact state for the events from index ``begin`` on, and add these events to the state.
 
     ``normal`` is a tuple: whether this entity marks unusual amounts, whether a feature uses the normal amount, whether a
     feature uses frauds, the prior of the normal amount, the prior's weight, and the ratio above which an amount is unusual.
@@ -623,7 +626,7 @@ def update_bucketed(
     op_windows, out,
 ):  # fmt: skip
     """
-    Compute the features of the events from ``begin`` on from bucketed state, and add the events to the state.
+    Compute features from bucketed state for the events from index ``begin`` on, and add these events to the state.
 
     Level l keeps the newest ``kept[l]`` buckets of ``resolutions[l]`` ms. Bucket b starts at b times the resolution. Fills
     ``out`` float32 [n, F]. Returns the index of the first event that was not processed, as ``update_exact`` does.
@@ -722,12 +725,12 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
     Add the labels from ``begin`` on to the state. Returns the index of the first label that was not processed, as
     ``update_exact`` does.
 
-    A key keeps at most ``2 * history`` reports: ``history`` that are known and as many that are not known yet, so that the
-    latter do not displace known ones.
+    A key keeps at most ``2 * history`` reports, and features use at most ``history`` known reports. Up to ``history`` reports
+    that are not known yet therefore do not displace a known report that features use.
 
-    A fraud label counts from its label time on. A later label of no fraud retracts it from that later label time on, and a
-    still later fraud label counts again. An older label never overrides a newer one. Applying a label twice has the same
-    effect as once.
+    A fraud label counts from its label time on. If a later label says that the transaction was not fraud, the fraud label stops
+    counting at that later label's time. An even later fraud label counts again. An older label never overrides a newer one.
+    Applying a label twice has the same effect as applying it once.
     """
     for i in range(begin, len(keys)):
         if no_room(state, room):
@@ -744,7 +747,7 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
         found = False
         for row in range(start, start + size):
             if state.pool[row, 2] == transaction:
-                if labels.fraud[i]:  # a report older by more than the retention may already be dropped
+                if labels.fraud[i]:  # ignore a report older by more than the retention, as if dropped
                     found = found or (state.pool[row, 3] > label_time and state.pool[row, 0] >= label_time - retention)
                 elif state.pool[row, 0] < label_time:
                     state.pool[row, 3] = min(state.pool[row, 3], label_time)

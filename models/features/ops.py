@@ -1,7 +1,8 @@
 """
-The operations that compute features: one row each, with all that the rest of whyflag needs to know of an operation.
+The operations that compute features. Each operation has one row, which holds its properties for all other modules.
 
-To add one, add a member and a row here, its branch in ``kernels.py``, and its words in ``explain/words``. CONTRIBUTING.md has the steps.
+To add an operation, add a member to ``Op``, a row to ``_ROWS``, a branch to ``kernels.py``, and its words to ``explain/words``.
+CONTRIBUTING.md describes the steps.
 """
 
 from enum import IntEnum, StrEnum, auto
@@ -66,7 +67,8 @@ class Op(IntEnum):
     # of the bucketed state
     FRAUD_REPORTS = 50  # fraud labels that became known in the window
     FRAUD_REPORT_SHARE = 51  # fraud reports over the window's transactions, smoothed towards ``fraud_prior``
-    # of a window, exact state only: known frauds whose amount was usual for the card, so that the amount does not explain them
+    # of a window, exact state only: "usual" frauds are known frauds with an amount that was usual for the card; such an amount
+    # does not explain the fraud
     USUAL_FRAUD_COUNT = 60
     USUAL_FRAUD_SHARE = 61
     FIRST_USUAL_FRAUD = 62
@@ -84,12 +86,12 @@ class Theme(StrEnum):
     DEVICE = "device"  # device and channel
     TIME = "time"  # time of day and week
     MERCHANT_KIND = "merchant kind"  # merchants and categories that are new to the card
-    REPORTED_FRAUD = "reported fraud"  # at the merchant, or on the card before
+    REPORTED_FRAUD = "reported fraud"  # fraud reported earlier, at the merchant or on the card
     MERCHANT_ACTIVITY = "merchant activity"  # the merchant's traffic and prices
 
 
 class Scope(StrEnum):
-    """What an operation looks at, which decides where it may be used and whether it needs a window."""
+    """Data that an operation reads. The scope determines which kinds of state support it and whether it needs a window."""
 
     EVENT = auto()  # the transaction itself
     WINDOW = auto()  # a window of either kind of state
@@ -102,9 +104,10 @@ class Operation(Struct, frozen=True):
     """
     Properties of an operation.
 
-    ``reason`` is the reason code, as decisions and reports carry it, without the entity. ``labels`` says that the value depends on labels,
-    ``normal`` that it needs the key's normal amount. ``calendar`` says that the value depends only on the time of the transaction, so that
-    its distribution depends on which hours or days a period covers, and not on how people pay.
+    ``reason`` is the reason code without the entity's name, such as ``NEW_DEVICE`` for ``CARD_NEW_DEVICE``. ``labels`` is true if
+    the value depends on labels, and ``normal`` if it needs the key's normal amount. ``calendar`` is true if the value depends
+    only on the time of the transaction. The distribution of such a value depends on the hours or days that a period covers, not
+    on how people pay.
     """
 
     op: Op

@@ -6,8 +6,8 @@ filled buckets. Expired data that has not been dropped yet is left out, so that 
 batch boundaries.
 
 Words are int64, little-endian: key, newest event time, time and coordinates (two floats) of the last place, four devices, and
-the numbers of transactions, reports and buckets. Then follow four words for each transaction, report and bucket: a row of the
-pool, with a bucket's level in the upper bits of its number.
+the numbers of transactions, reports and buckets. After this header, each transaction, report and bucket has four
+words, which are its row of the pool. The first word of a bucket is its number, with the bucket's level in the upper bits.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def _first_live(state, slot, retention):
 
 @njit(cache=True, nogil=True, inline="always")
 def _first_kept(state, slot, level, kept):
-    """Return the first row of a level's block whose bucket is one of the newest ``kept`` and can still count."""
+    """Return the first row of a level's block that holds one of the newest ``kept`` buckets. Older buckets affect no feature."""
     start, size = state.buckets[slot, level, START], state.buckets[slot, level, SIZE]
     row = start
     while row < start + size and state.pool[row, 0] <= state.pool[start + size - 1, 0] - kept:

@@ -1,14 +1,14 @@
 """
 Feature specs: entities, windows and aggregates, declared once and stored in the model bundle.
 
-An entity (card, merchant, later device) is a key of the transaction. Its state has one of two kinds:
+An entity is a key of the transaction: the card or the merchant, and later the device. Its state has one of two kinds:
 
 ``exact``
     keeps the key's newest transactions, at most ``history`` of them and none older than the longest window plus ``delay``
     plus ``lateness``, counted back from the key's newest event time. A window of length w seen from time t is
     (t - delay - w, t - delay]; it includes the transaction itself when ``delay`` is zero.
 ``bucketed``
-    keeps counts and amounts in buckets of each window's ``resolution``, for keys too busy to keep every transaction.
+    keeps counts and amounts in buckets of each window's ``resolution``, for keys with too many transactions to store each one.
     A window covers the complete buckets before the bucket of t, so that events processed by other partitions at
     the same moment cannot change a feature.
 

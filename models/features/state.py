@@ -29,13 +29,18 @@ class State(NamedTuple):
     """
     State of S keys.
 
-    ``pool`` [P, 4] holds blocks of rows. A key's *ring* is its block of transactions, sorted by event time: (event time, identity,
-    amount, attributes), where the identity joins the upper half of the hash of card and id with the upper half of the
-    content's hash. Its *reports* are its block of fraud labels, sorted by label time: (label time, event time, transaction
-    hash, retraction time). Its *buckets* are one block for each level of resolution, sorted by bucket number: (bucket number;
-    number of transactions and of those with an amount, packed in one word; number of low amounts; sum of amounts). ``dirty``
-    [S] marks keys that changed since their row was last written; ``digests`` [S] are the hashes of those rows. Only exact
-    entities have places, devices and rings; for others, these arrays are empty.
+    ``pool`` [P, 4] holds blocks of rows. A key has these blocks:
+
+    - The *ring* holds its transactions, sorted by event time. A row is (event time, identity, amount, attributes). The upper half
+      of the identity is the upper half of the hash of card and id; the lower half is the upper half of the content's hash.
+    - The *reports* are its fraud labels, sorted by label time. A row is (label time, event time, transaction hash,
+      retraction time).
+    - The *buckets* are one block for each level of resolution, sorted by bucket number. A row is (bucket number, counts, number
+      of low amounts, sum of amounts). The counts are the number of transactions and the number of those with an amount, in
+      one word.
+
+    ``dirty`` [S] marks keys that changed since their row was last written; ``digests`` [S] are the hashes of those rows. Only
+    exact entities have places, devices and rings; for others, these arrays are empty.
     """
 
     meta: Int64s

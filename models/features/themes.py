@@ -10,7 +10,12 @@ _OF_THE_TRANSACTION: Final = (Op.AMOUNT,)
 
 
 def theme_of(entity: Entity, feature: Feature) -> Theme:
-    """Return the theme of a feature. Amount and pace features of a merchant belong to its activity."""
+    """
+    Return the theme of a feature.
+
+    A merchant's features with the theme ``AMOUNT`` or ``PACE`` get the theme ``MERCHANT_ACTIVITY`` instead, except the amount of
+    the transaction itself.
+    """
     op = op_of(feature)
     theme = OPERATIONS[op].theme
     if entity.key == "merchant_id" and theme in _OF_THE_CARD and op not in _OF_THE_TRANSACTION:

@@ -45,7 +45,7 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> Topi
 
 def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
     """
-    Check that the broker, not the producer, sets record times on topics that others than workers write to.
+    Check that the broker, not the producer, sets record times on topics that clients other than workers write to.
 
     Raises:
         StateError: if a topic has producer timestamps; the message names the topic and the command that fixes it.

@@ -37,8 +37,8 @@ def partition_of(key: bytes, partitions: int) -> int:
     """
     Return the partition of a key in topics that only workers write: CRC-32 modulo the number of partitions.
 
-    Kafka's murmur2 takes ten times as long in Python. It is used for the topics that others write to as well (transactions,
-    labels).
+    Kafka's own hash, murmur2, takes ten times as long in Python. It is used only for the topics that other clients write to
+    (transactions, labels).
     """
     return crc32(key) % partitions
 

@@ -2,8 +2,8 @@
 A Faust transport that delivers whole chunks to an agent instead of single messages.
 
 A stock agent costs about 200 µs an event, most of it futures. Here the consumer yields one Faust message for each run of
-records fetched from a partition: its value is the ``RecordChunk``, its offset that of the last record. Faust finds the transport by
-the entry point ``whyflag`` in the group ``faust.transports``.
+records fetched from a partition: its value is the ``RecordChunk``, and its offset is the offset of the last record. Faust finds
+the transport by the entry point ``whyflag`` in the group ``faust.transports``.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ class Consumer(driver.Consumer):
         return self._next.get(TP(*place), -1)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Prepare for a rebalance: no opening of partitions is pending any more."""
+        """Forget a pending opening of partitions, because a rebalance begins."""
         self._opening = None
         await super().on_partitions_revoked(revoked)
 

@@ -1,4 +1,4 @@
-"""The last stage: turns alerts into explanations, in the queue and on a topic, and verdicts into cases."""
+"""The last stage: writes an explanation of each alert to the queue and to a topic, and turns verdicts into cases."""
 
 import asyncio
 import logging
@@ -121,7 +121,11 @@ class ExplainStage(StageWithoutDecider):
         return explainer, explainer.explain(alert)
 
     def _narrated_before(self, explainer: "Explainer", explanation: Explanation) -> Explanation | None:
-        """Return the earlier explanation of a redelivered alert if the same model and bundle made it: the model is paid once."""
+        """
+        Return the earlier explanation of a redelivered alert if the same model and bundle made it, else None.
+
+        The model is then not called and paid for a second time.
+        """
         if not explainer.has_language_model:
             return None
         queued = self._queue.get(explanation.alert_id)
@@ -141,7 +145,7 @@ class ExplainStage(StageWithoutDecider):
             logger.exception("the narrative of %s could not be saved", alert.alert_id)
 
     def _learn(self, verdict: Verdict) -> None:
-        """Turn a verdict into a case, closed at the time of the verdict, in the casebook of every bundle in use here."""
+        """Add a verdict as a case, closed at the verdict's time, to the casebook of every bundle that this worker has loaded."""
         from explain.casebook import case_from
 
         queued = self._queue.get(verdict.alert_id)
@@ -251,7 +255,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
             return None
         try:
             return explainer_of(BundleStore(bundle_dir, key).open(version))
-        except BundleError as error:  # an outage raises another error: it stops the worker, which then tries again
+        except BundleError as error:  # an outage raises a different error: the worker stops, restarts and tries again
             logger.error("bundle %s cannot be used, so its alerts are explained without its model: %s", version, error)
             return None
 

@@ -26,8 +26,9 @@ class Matured:
     Decisions that wait until their label delay has passed in event time. One that has no fraud label by then counts as
     legitimate.
 
-    When too many wait, half of the approved ones are dropped by hash and the weight of the others is doubled, whether fraud or
-    not, so that the counts stay correct on average. The buffer is in memory: a restart forgets the waiting decisions.
+    When too many decisions wait, half of the approved ones are dropped by hash, whether fraud or not. The weight of the other
+    approved ones is doubled, so that the counts stay correct on average. The buffer is in memory: a restart forgets the waiting
+    decisions.
     """
 
     def __init__(self, delay_ms: int, room: int = _KEPT) -> None:

@@ -1,6 +1,6 @@
 """
-The second stage: adds merchant features, scores and decides. Owns the merchant state, one set of engines per partition of
-``profiled``.
+The second stage: adds merchant features to each transaction, then scores it and decides. Owns the merchant state, one set of
+engines per partition of ``profiled``.
 """
 
 import asyncio
@@ -103,7 +103,11 @@ class ScoreStage:
         return self.states[partition]
 
     async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
-        """Decide a chunk in runs between labels: a label affects the records after it in the log, wherever the chunks are cut."""
+        """
+        Decide a chunk of records, and apply its labels.
+
+        A chunk is split at each label, so that a label affects exactly the records after it in the log, whatever the chunk size.
+        """
         outputs: list[Outputs] = []
         state = self.state(partition)
         for run, label in self._runs(state, records, outputs, self.version):

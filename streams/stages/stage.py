@@ -48,9 +48,9 @@ class Stage(Protocol):
 
     def adopt(self, partition: int, version: str, clean: bool) -> bool:
         """
-        Switch a partition to the decider that a checkpoint names, or to the newest if ``clean``: its writer stopped in order.
+        Switch a partition to the decider that a checkpoint names, or to the newest one if the checkpoint is ``clean``.
 
-        Return False if that decider is not available, so that the records after the checkpoint cannot be decided as before.
+        Return False if that decider is not available: the records after the checkpoint could not be decided as before.
         """
 
     @property

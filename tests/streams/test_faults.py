@@ -1020,7 +1020,7 @@ def test_another_bundle_is_refused_until_the_crashed_one_has_stopped_cleanly(kaf
         with Worker("score", kafka, bundle=bundle_dir) as worker:
             time.sleep(2)
             worker.kill()
-        assert "start that one once" in _refusal(kafka, other)
+        assert "start a worker with that bundle once" in _refusal(kafka, other)
         with Worker("score", kafka, bundle=bundle_dir) as worker:
             _took_over(worker)
             time.sleep(3)  # ten checkpoints: enough to decide and write what the killed worker had begun

@@ -40,7 +40,7 @@ def test_the_page_is_self_contained(page):
     assert all(source.startswith("data:image/svg+xml;base64,") for source in re.findall(r'src="([^"]*)"', page))
     assert page.count("<img alt=") == 7
     for heading in (
-        "Do probabilities mean what they say?",
+        "Are the probabilities calibrated?",
         "Drift since calibration",
         "By typology",
         "By amount",

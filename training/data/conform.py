@@ -1,7 +1,7 @@
 """
 Convert rows of a file to the fields of a transaction, as a mapping says, and make them private.
 
-A row that does not fit is refused with the reason; the bounds of the fields are those of the message.
+A row that does not fit is refused with the reason. Its fields must be within the bounds of the ``Transaction`` message.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ _TEXTS = ("merchant_name", "memo", "ip")
 
 
 class TransactionChunk(Struct, frozen=True):
-    """Some rows in the file's order: a table by ``SCHEMA`` and, where the mapping names a label, bool [n] fraud."""
+    """Some rows in file order: a table with ``SCHEMA`` and, if the mapping names a label, which rows are fraud, bool [n]."""
 
     table: pa.Table
     fraud: Mask | None
@@ -120,7 +120,7 @@ class Conformer:
         return _translated(column, mapping.values[field]) if field in mapping.values else column
 
     def _identifiers(self, field: str, column: pa.Array, refuse: Refuse) -> pa.Array:
-        """Return identifiers as strings, private."""
+        """Check identifiers, and return them as strings, made private."""
         if pa.types.is_floating(column.type):
             column = _whole(field, column, refuse)
         encoded = column.cast(pa.string()).dictionary_encode()
@@ -142,7 +142,7 @@ class Conformer:
         return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
 
     def _free_text(self, field: str, column: pa.Array, refuse: Refuse) -> pa.Array:
-        """Return texts, masked."""
+        """Check the length of texts, and return them made private."""
         longest = _BOUNDS[field].longest
         encoded = column.cast(pa.string()).dictionary_encode()
         too_long = np.append(pc.utf8_length(encoded.dictionary).to_numpy(zero_copy_only=False) > longest, False)
@@ -151,7 +151,7 @@ class Conformer:
         return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
 
     def _private(self, field: str, values: pa.Array) -> pa.Array:
-        """Make values private as the stream would, and as the mapping declares their column."""
+        """Make values private: by the stream's rules, or as the mapping declares their column."""
         sources, declared = set(self._mapping.sources(field)), self._mapping.privacy
         if sources & set(declared.card_number):
             return pa.array([self._privacy.token(field, value) for value in values.to_pylist()], pa.string())
@@ -173,7 +173,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _with_open_quote(columns: dict[str, pa.Array], width: int, separator: str) -> Mask:
-    """Return the rows, bool [n], with a text of several lines, one of which has as many separators as a row of the file."""
+    """Return which rows, bool [n], have a multi-line text with a line that has as many separators as a row of the file."""
     found = np.zeros(len(columns["event_time"]), np.bool_)
     for field in ("merchant_name", "memo"):
         text = columns[field].cast(pa.string())
@@ -184,7 +184,7 @@ def _with_open_quote(columns: dict[str, pa.Array], width: int, separator: str) -
 
 
 def _whole(field: str, column: pa.Array, refuse: Refuse) -> pa.Array:
-    """Convert identifiers back to whole numbers that a tool turned into floats because some were missing. NaN means missing."""
+    """Convert float identifiers back to whole numbers: a tool wrote floats because some were missing. NaN means missing."""
     numbers = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
     missing = np.isnan(numbers)
     exact = missing | ((np.abs(numbers) < 2**53) & (numbers == np.floor(np.where(missing, 0, numbers))))
@@ -209,7 +209,7 @@ def _matching(field: str, column: pa.Array, pattern: str, description: str, refu
 
 
 def _numbers(column: pa.Array, decimal: str = ".") -> npt.NDArray[np.float64]:
-    """Return numbers float64 [n]; NaN for what is none."""
+    """Return numbers, float64 [n]; NaN for a value that is not a number."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         text = pc.replace_substring(column, decimal, ".") if decimal != "." else column
         numbers: npt.NDArray[np.float64] = pd.to_numeric(text.to_pandas(), errors="coerce").to_numpy(np.float64)

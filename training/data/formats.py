@@ -24,7 +24,7 @@ _SMALLEST_BLOCK = 1 << 16
 
 
 class Format(StrEnum):
-    """Format of a file, told by its name."""
+    """Format of a file, determined by its extension."""
 
     CSV = "csv"
     PARQUET = "parquet"
@@ -47,7 +47,7 @@ class DataFile(NamedTuple):
 
 
 def data_file(path: Path) -> DataFile | None:
-    """Return the file with the format that its name tells, None if the name tells none."""
+    """Return the file with the format of its extension, or None if no supported format has that extension."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compressed = bool(suffixes) and suffixes[-1] == ".gz"
     suffix = (suffixes[:-1] if compressed else suffixes)[-1:]
@@ -63,7 +63,7 @@ def data_files(path: Path) -> tuple[DataFile, ...]:
     matches. The files of a folder or pattern are in the order of their names.
 
     Raises:
-        InputError: if there is none, or its name does not tell its format.
+        InputError: if there is none, or the extension of a single file is unknown.
     """
     if path.is_file():
         found = data_file(path)
@@ -91,7 +91,7 @@ class Piece(NamedTuple):
 
 
 class Columns(Protocol):
-    """The columns that a reader wants of a file."""
+    """Selects the columns to read from a file."""
 
     def names(self) -> list[str]:
         """Return every column that may be read, whether the file must have it or not."""
@@ -105,7 +105,7 @@ Reject = Callable[[DataFile, int, str], None]
 
 def read_pieces(file: DataFile, rows: int, columns: Columns, reject: Reject, separator: str = ",") -> Iterator[Piece]:
     """
-    Yield a file in pieces of at most ``rows`` rows. ``reject`` is called with the line of each row that has no form, and the reason.
+    Yield a file in pieces of at most ``rows`` rows. ``reject`` is called with the line of each malformed row, and the reason.
 
     Raises:
         pyarrow.ArrowException: if the file is damaged.
@@ -200,9 +200,7 @@ def _json_lines(file: DataFile, rows: int, columns: Columns, reject: Reject) -> 
                     reject(file, number, f"not a JSON object: {error}")
             if not records:
                 continue
-            if (
-                not checked
-            ):  # only the first piece shows whether the columns fit: a later one may lack what is missing in all its rows
+            if not checked:  # check the first piece only: a later one lacks a column if none of its rows has that field
                 columns.choose(sorted({name for _, record in records for name in record}), file)
                 checked = True
             yield from _records(file, records, names, reject)

@@ -50,9 +50,9 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
 
     ``columns`` names the file's column of each field; a name that starts with ``?`` may be missing from the file. ``event_time`` may come
     from two columns, date and time. ``constants`` gives a field one value for all rows; ``values`` translates a column's values.
-    ``amount`` is in major or minor units, with the sign ``decimal`` before its decimals. ``time`` is a date and time, or seconds or
-    milliseconds since 1970; ``time_format`` is a date and time's form for ``strptime``, ISO 8601 if empty. ``separator`` separates the
-    columns of a CSV file.
+    ``amount`` is the unit of amounts, major or minor; ``decimal`` is their decimal separator. ``time`` is the form of event
+    times: a date and time, or seconds or milliseconds since 1970. ``time_format`` is the ``strptime`` format of a date and time;
+    if it is empty, the format is ISO 8601. ``separator`` separates the columns of a CSV file.
     """
 
     columns: dict[str, str | tuple[str, str]]
@@ -67,7 +67,7 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
     privacy: PrivateColumns = PrivateColumns()
 
     def sources(self, field: str) -> tuple[str, ...]:
-        """Return the file's columns of a field, without the mark of an optional one."""
+        """Return the file's columns of a field, without the ``?`` that marks an optional column."""
         return tuple(name.removeprefix("?") for name in self._marked(field))
 
     def _marked(self, field: str) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
         Return the columns to read from a file that has ``present``.
 
         Raises:
-            MappingError: naming each missing column, the likely cause, and what there is.
+            MappingError: if columns are missing. The message names them, and the likely cause or the columns of the file.
         """
         needed = {name for field in self.columns for name in self._marked(field) if not name.startswith("?")}
         if self.label:
@@ -95,7 +95,7 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
         return sorted(needed | (set(self.names()) & set(present)))
 
     def _cause(self, missing: list[str], present: list[str], file: DataFile) -> str:
-        """Return the rest of an error about missing columns: the likely cause, or the columns that there are."""
+        """Return the end of an error message about missing columns: the likely cause, or the columns that the file has."""
         if file.form is Format.CSV and len(present) == 1:
             other = next((one for one in SEPARATORS if one != self.separator and one in present[0]), None)
             if other is not None:
@@ -109,7 +109,7 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _nearest(name: str, names: Iterable[str]) -> list[str]:
-    """Return the most similar of some names, whatever the case of their letters; empty if none is similar."""
+    """Return the name that is most similar to ``name``, ignoring case, in a list; the list is empty if none is similar."""
     by_lower = {one.lower(): one for one in names}
     return [by_lower[found] for found in difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)]
 

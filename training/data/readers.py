@@ -2,7 +2,8 @@
 Files of transactions and labels: CSV, Parquet and JSON Lines; one file, a folder or a pattern.
 
 A row that cannot be used is counted, and written with its line and its reason to a rejects file; reading continues with the next row.
-The result is a table with the fields of ``Transaction`` as columns, private already: no raw card number leaves this package.
+The result is a table with the fields of ``Transaction`` as columns, already made private: no raw card number leaves
+this package.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ def messages_of(table: pa.Table) -> Iterator[Transaction]:
 
 
 class _Rejects:
-    """Rows that cannot be used, as JSON Lines. The file is made at the first one."""
+    """Writer of rows that cannot be used, as JSON Lines. The file is created with the first such row."""
 
     def __init__(self, path: Path | None, hidden: tuple[str, ...]) -> None:
         """``hidden`` are the columns that hold card numbers."""
@@ -45,7 +46,7 @@ class _Rejects:
         self._file: BinaryIO | None = None
 
     def write(self, file: Path, line: int, reason: str, row: dict[str, Any] | None) -> None:
-        """Write one row, masked; without ``row`` only its line and the reason, because its columns are not known."""
+        """Write one row, masked. If ``row`` is None, its columns are unknown, and only its line and the reason are written."""
         if self._path is None:
             return
         if self._file is None:
@@ -67,7 +68,7 @@ class _Rejects:
 
 
 class TransactionFile:
-    """Transactions behind a mapping: one file, the files of a folder, or those that match a pattern."""
+    """Transactions read through a mapping, from one file, the files of a folder, or the files that match a pattern."""
 
     def __init__(
         self,
@@ -97,12 +98,12 @@ class TransactionFile:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the file itself says what was fraud."""
+        """Whether the mapping names a label column of the file."""
         return self.mapping.label is not None
 
     @property
     def label_delay_ms(self) -> int:
-        """How long after its transaction a label of the file became known, ms."""
+        """Delay from a transaction until its label in the file became known, ms."""
         return self._label_delay
 
     @property
@@ -141,7 +142,7 @@ class TransactionFile:
             raise InputError(f"{file.path} cannot be read: {mask(str(error))}") from None
 
     def _refuse_form(self, file: DataFile, line: int, reason: str) -> None:
-        """Count and reject a row that has no form."""
+        """Count and reject a malformed row."""
         self.read += 1
         self._reject(file, line, reason, None)
 
@@ -153,7 +154,7 @@ class TransactionFile:
 
 
 def files_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal; of several files, that of their digests in order."""
+    """Return the SHA-256 of a file, hexadecimal. For several files, return the SHA-256 of their digests in order."""
     digests = []
     for data in data_files(path):
         with data.path.open("rb") as file:
@@ -162,7 +163,7 @@ def files_digest(path: Path) -> str:
 
 
 class _LabelColumns:
-    """The columns of a file of labels: those of the message."""
+    """The columns of a file of labels: the fields of ``Label``."""
 
     def names(self) -> list[str]:
         """Return the fields of a label."""
@@ -197,7 +198,7 @@ def read_labels(path: Path, privacy: Privacy = WITHOUT_KEY) -> list[Label]:
 
 
 def _separator_of(file: DataFile) -> str:
-    """Return the separator of a CSV file of labels: the one that separates most columns of its first line."""
+    """Return the separator of a CSV file of labels: the one that splits its first line into the most columns."""
     if file.form is not Format.CSV:
         return SEPARATORS[0]
     return max(SEPARATORS, key=lambda separator: len(csv_header(file, separator)))

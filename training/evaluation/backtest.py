@@ -50,7 +50,7 @@ def with_thresholds(bundle: Bundle, review: float | None, decline: float | None)
     """
     Return the bundle with other thresholds.
 
-    None keeps a threshold of the bundle. A kept decline threshold below ``review`` is raised to it.
+    None keeps the bundle's threshold. If the kept decline threshold is below ``review``, it is raised to ``review``.
 
     Raises:
         InputError: unless 0 <= review <= decline.
@@ -134,7 +134,7 @@ def play(
 
 
 class RuleResult(Struct, frozen=True):
-    """What one rule did in a backtest; ``amount_caught`` is the fraudulent amount that it held for, minor units."""
+    """The result of one rule in a backtest. ``amount_caught`` is the amount of the frauds that the rule hit, minor units."""
 
     rule: str
     hits: int
@@ -147,7 +147,7 @@ class PolicyResult(Struct, frozen=True):
     """
     The result of one policy over a period.
 
-    ``amount_caught`` and ``amount_lost`` are the fraudulent amounts that were flagged and that were not, minor units of ``currency``.
+    ``amount_caught`` is the amount of the flagged frauds, ``amount_lost`` that of the other frauds, minor units of ``currency``.
     """
 
     policy: str

@@ -288,7 +288,7 @@ def run(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
 
 
 def ablation(folder: Path, seed: int, progress: Progress) -> list[dict[str, Any]]:
-    """Measure model A, with one seed on the validation folds, with all features and without each group of features."""
+    """Measure model A with one seed on the validation folds: with the book's features, with all, and without each group."""
     book = load_handbook(folder, progress)
     folds = [book.fold(begin) for begin in VALIDATION_FOLDS]
     plain, ours = features(book, handbook_spec(), progress), features(book, compromise_spec(), progress)

@@ -83,8 +83,8 @@ def evaluate(probability: Floats, flagged: Mask, fraud: Mask, amount: npt.NDArra
     """
     Return the measures of n scored transactions. An undefined measure is None.
 
-    Counts, alerts per day, precision, recall and the share of the amount caught are those of the flagged transactions. The area
-    under the ROC curve, average precision, Brier score and log loss are those of the probabilities.
+    Alerts, alerts per day, precision, recall and the share of the amount caught are computed from the flags. The area under the
+    ROC curve, average precision, Brier score and log loss are computed from the probabilities.
     """
     caught = int((flagged & fraud).sum())
     lost = int(amount[fraud].sum())
