@@ -27,7 +27,7 @@ demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
 
 check: lint ## Lint, types, layers and the fast tests: a minute.
-	WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm and not process" $(PARALLEL) \
+	WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm" $(PARALLEL) \
 	  tests/core tests/models tests/explain/test_claims.py tests/explain/test_words.py tests/training/test_readers.py
 
 test: setup ## Run the tests that need only Python; `make test-system` runs the slow ones and those that need other programs.

@@ -213,7 +213,7 @@ class Archive:
 
     # -- reading --------------------------------------------------------------------------------------------------------------
 
-    def holds(self, transaction: Transaction) -> bool:
+    def contains(self, transaction: Transaction) -> bool:
         """Return whether a transaction is archived. If not, the archive lags or the transaction is past the retention."""
         table = archived_transactions
         wanted = select(table.c.source_offset).where(
@@ -224,7 +224,7 @@ class Archive:
         )
         return bool(self._rows(wanted.limit(1)))
 
-    def begins(self) -> int | None:
+    def oldest_written_at(self) -> int | None:
         """Return when the oldest stored transaction was written (epoch ms), or None if no transaction is stored."""
         ((oldest,),) = self._rows(select(func.min(archived_transactions.c.written_at)))
         return None if oldest is None else int(oldest)

@@ -68,7 +68,7 @@ def create_app(
 
     def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
         language = _language(request)
-        own = {"analyst": _named(request, settings), "words": writer(language), "language": language}
+        own = {"analyst": _signed_in_analyst(request, settings), "words": writer(language), "language": language}
         response = pages.TemplateResponse(request, name, own | values, status_code=status)
         if "language" in request.query_params:
             response.set_cookie("language", language, max_age=_YEAR_SECONDS, samesite="strict", httponly=True)
@@ -77,7 +77,7 @@ def create_app(
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
         """Require a signed-in analyst, reject changes from other origins, and forbid external content and framing."""
-        if not _named(request, settings) and request.url.path not in _OPEN:
+        if not _signed_in_analyst(request, settings) and request.url.path not in _OPEN:
             return PlainTextResponse(f"no analyst is signed in: the proxy must set the header {settings.analyst_header}\n", 401)
         if request.method not in ("GET", "HEAD") and not _same_origin(request):
             return PlainTextResponse("verdicts and investigations are accepted only from the console's own pages\n", 403)
@@ -115,9 +115,9 @@ def create_app(
 
     @app.get("/alerts/{alert_id}", response_class=HTMLResponse)
     def show_alert(request: Request, alert_id: str) -> HTMLResponse:
-        queued = _found(queue, alert_id)
+        queued = _alert_or_404(queue, alert_id)
         explanation = queued.explanation
-        past = _past(history, queued.alert.transaction)
+        past = _card_history(history, queued.alert.transaction)
         return page(
             request,
             "alert.html",
@@ -142,12 +142,12 @@ def create_app(
 
     @app.post("/alerts/{alert_id}/investigate")
     async def start_investigation(request: Request, alert_id: str) -> RedirectResponse:
-        queued = await asyncio.to_thread(_found, queue, alert_id)
+        queued = await asyncio.to_thread(_alert_or_404, queue, alert_id)
         if investigating is None:
             raise HTTPException(409, "no language model is configured: set WHYFLAG_LLM_URL and WHYFLAG_LLM_MODEL")
         if queued.explanation is None:
             raise HTTPException(409, "this alert has no explanation yet: try again when it has one")
-        number = await asyncio.to_thread(queue.begin_investigation, alert_id, _named(request, settings))
+        number = await asyncio.to_thread(queue.begin_investigation, alert_id, _signed_in_analyst(request, settings))
         task = asyncio.create_task(_look_into(queue, queued, number, investigating))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
@@ -163,7 +163,9 @@ def create_app(
     ) -> RedirectResponse:
         if typology and typology not in TYPOLOGIES:
             raise HTTPException(422, f"unknown typology {typology!r}: choose one from the list")
-        queue.decide(alert_id, finding, _named(request, settings), typology or None, _PRIVACY.text(note.strip()) or None)
+        queue.decide(
+            alert_id, finding, _signed_in_analyst(request, settings), typology or None, _PRIVACY.text(note.strip()) or None
+        )
         waiting = queue.open_alerts(1)
         return RedirectResponse(f"/alerts/{waiting[0].alert.alert_id}" if waiting else "/", status_code=303)
 
@@ -212,7 +214,7 @@ def _investigations(queue: Queue, alert_id: str) -> dict[str, Any]:
     }
 
 
-def _past(history: History | None, transaction: Transaction) -> CardHistory | None:
+def _card_history(history: History | None, transaction: Transaction) -> CardHistory | None:
     """Return the card's history from the archive; None if there is no archive or it does not answer."""
     if history is None:
         return None
@@ -237,7 +239,7 @@ def _others(queue: Queue, alert: Alert) -> list[tuple[str, QueuedAlert]]:
     return sorted(shared.values(), key=lambda other: -other[1].alert.decision.event_time)
 
 
-def _found(queue: Queue, alert_id: str) -> QueuedAlert:
+def _alert_or_404(queue: Queue, alert_id: str) -> QueuedAlert:
     queued = queue.get(alert_id)
     if queued is None:
         raise QueueError(f"no alert {alert_id} in the queue")
@@ -259,7 +261,7 @@ def _hosts(settings: Settings) -> list[str]:
     return ["127.0.0.1", "localhost"] if settings.console_host in _LOOPBACK else ["*"]
 
 
-def _named(request: Request, settings: Settings) -> str:
+def _signed_in_analyst(request: Request, settings: Settings) -> str:
     """Return the signed-in analyst, from the trusted proxy's header or from the settings; empty if nobody is signed in."""
     return (request.headers.get(settings.analyst_header, "") if settings.analyst_header else settings.analyst)[:64]
 

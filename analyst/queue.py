@@ -257,7 +257,7 @@ class Queue:
         with self.reading() as connection:
             return [UnpublishedVerdict(row.number, decode_verdict(row.message.encode())) for row in connection.execute(wanted)]
 
-    def published(self, number: int) -> None:
+    def mark_published(self, number: int) -> None:
         """Mark a verdict as published, once Kafka has acknowledged it and its label."""
         with self._engine.begin() as connection:
             connection.execute(update(verdicts).where(verdicts.c.number == number).values(published=True))

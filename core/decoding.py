@@ -39,13 +39,13 @@ _FORMS = {
 _ERROR_KEPT = 1_000
 _IDENTIFIERS = ("transaction_id", "card_id", "merchant_id", "device_id", "ip")
 _TEXTS = ("merchant_name", "memo")
-_BETWEEN = "x"  # a letter joins the values, so that no number spans two of them
+_VALUE_JOINT = "x"  # a letter joins the values, so that no number spans two of them
 
 
 def decode_transactions(raws: Sequence[bytes | None], privacy: Privacy) -> list[Transaction | InvalidEvent]:
     """Decode each record value to a transaction, or to the ``InvalidEvent`` that says why it is invalid."""
     decoded = [_struct(raw, decode_transaction_struct) for raw in raws]
-    if _unremarkable([message for message in decoded if isinstance(message, Transaction)]):
+    if _needs_no_change([message for message in decoded if isinstance(message, Transaction)]):
         return decoded
     return [_private_or_error(message, privacy) if isinstance(message, Transaction) else message for message in decoded]
 
@@ -102,7 +102,7 @@ def _struct(raw: bytes | None, decode: Callable[[bytes], Decoded]) -> Decoded | 
         return InvalidEvent(mask_start(str(error), _ERROR_KEPT))  # msgspec may quote the whole value
 
 
-def _unremarkable(transactions: list[Transaction]) -> bool:
+def _needs_no_change(transactions: list[Transaction]) -> bool:
     """
     Return whether all identifiers and codes are well-formed and no field contains sensitive data.
 
@@ -110,7 +110,7 @@ def _unremarkable(transactions: list[Transaction]) -> bool:
     """
     identifiers = [value for t in transactions for field in _IDENTIFIERS if (value := getattr(t, field)) is not None]
     texts = [value for t in transactions for field in _TEXTS if (value := getattr(t, field)) is not None]
-    plain, free = _BETWEEN.join(identifiers), _BETWEEN.join(texts)
+    plain, free = _VALUE_JOINT.join(identifiers), _VALUE_JOINT.join(texts)
     return (
         plain.isascii()
         and plain.isprintable()

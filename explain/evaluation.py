@@ -25,7 +25,7 @@ from core.settings import Settings
 from explain.claims import BUDGET, TEMPLATE, Checked, Proposed, Subject, check, completed, template_claims
 from explain.explainer import Explainer
 from explain.narrators.client import language_model
-from explain.narrators.service import Narrators, Usage
+from explain.narrators.service import NarratorService, Usage
 from explain.words import ENGLISH, writer
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def evaluate(
 async def _measured(settings: Settings, explanations: "list[Explanation]", progress: Callable[[str, int], None]) -> Result:
     llm = language_model(settings)
     assert llm is not None
-    narrators = Narrators(llm, settings)
+    narrators = NarratorService(llm, settings)
     name = f"{narrators.name} · {narrators.prompt.version}"
     places = asyncio.Semaphore(settings.llm_concurrency)  # waiting for a free place here is not measured as latency
     done = 0

@@ -27,7 +27,7 @@ from explain.typology import Typologies
 from models.bundles.bundle import Bundle
 
 if TYPE_CHECKING:
-    from explain.narrators.service import Narrators
+    from explain.narrators.service import NarratorService
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Explainer:
         self,
         bundle: Bundle,
         casebook: Casebook,
-        narrators: "Narrators | None" = None,
+        narrators: "NarratorService | None" = None,
         steps: NextSteps | None = None,
         history: History | None = None,
     ) -> None:

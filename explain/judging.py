@@ -62,7 +62,7 @@ class _Answer(Struct, frozen=True):
     probability: Annotated[float, Meta(ge=0, le=1)]
 
 
-def card(alert: Alert, explanation: Explanation | None, history: History | None = None, others: Sequence[Alert] = ()) -> str:
+def judge_sheet(alert: Alert, explanation: Explanation | None, history: History | None = None, others: Sequence[Alert] = ()) -> str:
     """
     Return the sheet that a judge reads about an alert, with the explanation if one is given.
 
@@ -193,7 +193,7 @@ async def _judged(
         nonlocal done
         others = [other.alert for other in cases if _is_before(other.alert, case.alert)]
         explanation = case.explanation if condition is Condition.EXPLAINED else None
-        text = card(case.alert, explanation, history, others)
+        text = judge_sheet(case.alert, explanation, history, others)
         async with places:
             begin = time.perf_counter()
             probability = await _probability(llm, text)

@@ -80,7 +80,7 @@ def counted_with_score(X: Matrix, probability: Floats, edges: Matrix) -> Int64s:
 
 
 class DriftWindow:
-    """Bin counts of recent transactions. ``turn``, called when a window is full, halves the counts."""
+    """Bin counts of recent transactions. ``close``, called when a window is full, halves the counts."""
 
     def __init__(self, edges: Matrix, shares: Matrix, size: int = 20_000) -> None:
         """``edges`` and ``shares`` come from a bundle's reference; ``size`` is the number of transactions in a window."""
@@ -94,7 +94,7 @@ class DriftWindow:
         self._seen += len(X)
         return self._seen >= self._size
 
-    def turn(self) -> Floats:
+    def close(self) -> Floats:
         """Return the stability indexes of the features, with that of the score last, float64 [F + 1]. Then halve the counts."""
         index = stability(self._shares, self._counts)
         self._counts *= 0.5

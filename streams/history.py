@@ -38,7 +38,7 @@ def _by_partition(keys: pa.Array, partition: Callable[[bytes], int]) -> npt.NDAr
     return rows
 
 
-async def learn(
+async def load_history(
     history: Iterable[HistoryChunk], labels: Sequence[Label], profile: ProfileStage, score: ScoreStage, publisher: Publisher
 ) -> int:
     """Load a history into both stages' state; return the number of transactions. Labels take effect at their label times."""

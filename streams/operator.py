@@ -216,7 +216,7 @@ class Operator:
         places = [(topic, partition) for topic in self.stage.topics]
         bounds = await self._source.bounds(places)
         if checkpoint is None:
-            self.stage.renew(partition)
+            self.stage.use_newest_decider(partition)
             return {place: bounds[place][0] for place in places}
         name = f"{self.stage.checkpoints}/{partition}"
         if checkpoint.spec != self.stage.version:
@@ -234,7 +234,7 @@ class Operator:
                 f"the state in {name} is for {checkpoint.partitions} partitions, but the topics now have {self._partitions}: "
                 "see 'Adding partitions' in docs/concepts/delivery.md"
             )
-        if not self.stage.adopt(partition, checkpoint.bundle, checkpoint.clean):
+        if not self.stage.restore_decider(partition, checkpoint.bundle, checkpoint.clean):
             raise StateError(
                 f"the worker that wrote {name} did not stop cleanly and used bundle {checkpoint.bundle or 'none'}; its "
                 "unfinished records need the same bundle: start a worker with that bundle once, stop it with SIGTERM, then start "
@@ -312,12 +312,12 @@ class Operator:
             await self._keep_up(0 if self._make_log is None else _CHUNKS_AHEAD)
             chunk.done = True
             if self._make_log is None:
-                if self.stage.outdated(chunk.partition):
-                    self.stage.renew(chunk.partition)
+                if self.stage.has_newer_decider(chunk.partition):
+                    self.stage.use_newest_decider(chunk.partition)
             else:
                 began, count = self._epochs[chunk.partition]
                 self._epochs[chunk.partition] = (began, count + len(records))
-                if self._over(chunk.partition):
+                if self._epoch_ended(chunk.partition):
                     await self._checkpoint(chunk.partition)  # 5
 
     async def _process(self, chunk: RecordChunk, records: list[Any]) -> Delivery:
@@ -357,34 +357,34 @@ class Operator:
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------------
 
-    def _over(self, partition: int) -> bool:
+    def _epoch_ended(self, partition: int) -> bool:
         began, count = self._epochs[partition]
-        if self._outdated(partition):
+        if self._decider_outdated(partition):
             return True
         return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
 
-    def _outdated(self, partition: int) -> bool:
+    def _decider_outdated(self, partition: int) -> bool:
         """Return whether a newer decider should take over now. It waits until all records decided before a crash are replayed."""
-        return self.stage.outdated(partition) and self._replayed(partition)
+        return self.stage.has_newer_decider(partition) and self._replay_finished(partition)
 
-    def _replayed(self, partition: int) -> bool:
+    def _replay_finished(self, partition: int) -> bool:
         """Return whether all records that a previous owner may have processed after its last checkpoint are replayed."""
         places = [(topic, partition) for topic in self.stage.topics]
         return all(self._positions[place] >= self._replays.get(place, 0) for place in places)
 
-    async def tick(self) -> None:
+    async def run_maintenance(self) -> None:
         """End epochs that receive no more records, and read again records that were fetched but lost. Runs until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             if not self._turn.locked():
-                self._recover(monotonic())
-            if any(self._over(partition) for partition in self._owned if partition in self._epochs):
+                self._reread_lost(monotonic())
+            if any(self._epoch_ended(partition) for partition in self._owned if partition in self._epochs):
                 async with self._turn:
                     for partition in self._owned:
-                        if self._over(partition):
+                        if self._epoch_ended(partition):
                             await self._checkpoint(partition)
 
-    def _recover(self, now: float) -> None:
+    def _reread_lost(self, now: float) -> None:
         for place, position in self.positions.items():
             assert self._source is not None
             before, since = self._unmoved.get(place, (-1, now))
@@ -398,13 +398,13 @@ class Operator:
                 self._unmoved[place] = (position, now)
 
     async def _checkpoint(self, partition: int, clean: bool = False, first: bool = False) -> None:
-        renewed = not clean and not first and self._outdated(partition)
+        renewed = not clean and not first and self._decider_outdated(partition)
         if not clean and not first and not renewed and not self._epochs[partition][1]:
             return
         if partition in self._writes:  # 1
             await asyncio.shield(self._writes[partition])
         if renewed:  # 2
-            self.stage.renew(partition)
+            self.stage.use_newest_decider(partition)
         state = self.stage.states[partition]
         rows = state.changed()
         checkpoint = Checkpoint(
@@ -416,7 +416,7 @@ class Operator:
             keys=state.keys,
             digest=state.digest,
             pan_key=self._pan_key,
-            clean=clean and self._replayed(partition),  # not while records decided before a crash are being replayed
+            clean=clean and self._replay_finished(partition),  # not while records decided before a crash are being replayed
         )
         self._epochs[partition] = (monotonic(), 0)
         self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint, tuple(self._deliveries)))

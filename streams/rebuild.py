@@ -18,7 +18,7 @@ from core.messages import Label, decode_profiled
 from core.settings import Settings
 from core.topics import PROFILED, TRANSACTIONS
 from streams.checkpoints import Checkpoint, CheckpointLog
-from streams.history import HistoryChunk, learn
+from streams.history import HistoryChunk, load_history
 from streams.kafka.connection import connection_of
 from streams.kafka.publishing import Publisher
 from streams.stages.profile import ProfileStage
@@ -68,7 +68,7 @@ async def rebuild(
                 f"{waiting} records in {PROFILED} have another feature spec and are not scored yet: run a worker with that "
                 "spec's bundle until whyflag_lag_records is 0, then rebuild"
             )
-        progress("history", await learn(history, labels, profile, score, publisher))
+        progress("history", await load_history(history, labels, profile, score, publisher))
         for stage in (profile, score):
             for partition in chosen:
                 log, checkpoint = logs[stage.name, partition]

@@ -61,6 +61,6 @@ class Relay:
             if label := label_of(verdict):
                 sender.send(LABELS, label.card_id.encode(), encode(label))
             sender.close()
-            self._queue.published(number)
+            self._queue.mark_published(number)
             metrics.VERDICTS.labels(verdict.finding.value).inc()
         return bool(waiting)

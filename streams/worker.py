@@ -69,8 +69,8 @@ def build_app(
     publisher = Publisher(connection)
     log = (lambda topic, partition: CheckpointLog(connection, topic, partition)) if settings.checkpoints else None
     fingerprint = settings.privacy.fingerprint
-    operators = [Operator(stage, publisher, log, settings.checkpoint_seconds, _leave, fingerprint) for stage in stages]
-    watchdog = Watchdog(connection, operators, settings.stalled_seconds, _leave, partial(health.answered, "Kafka"))
+    operators = [Operator(stage, publisher, log, settings.checkpoint_seconds, _exit_failed, fingerprint) for stage in stages]
+    watchdog = Watchdog(connection, operators, settings.stalled_seconds, _exit_failed, partial(health.answered, "Kafka"))
     running: list[asyncio.Task[None]] = []
 
     class App(faust.App):
@@ -87,14 +87,14 @@ def build_app(
                     await stage.start(publisher)
                 if before:
                     await before(publisher)
-                spare_the_collector()
+                freeze_garbage_collector()
             except BaseException as error:
-                _leave(error)
+                _exit_failed(error)
             asking = [_ask(health, name, check) for name, check in (checks or {}).items()]
-            work = [*(operator.tick() for operator in operators), watchdog.run(), *asking]
+            work = [*(operator.run_maintenance() for operator in operators), watchdog.run(), *asking]
             running.extend(asyncio.create_task(one) for one in work)
             for task in running:
-                task.add_done_callback(_leave_if_failed)
+                task.add_done_callback(_exit_if_failed)
             await super().on_start()
 
         async def open_partitions(self, assigned: set[Place], source: Source) -> None:
@@ -102,7 +102,7 @@ def build_app(
                 for operator in operators:
                     await operator.open({place for place in assigned if place[0] in operator.stage.topics}, source)
             except BaseException as error:
-                _leave(error)
+                _exit_failed(error)
             health.ready = True
 
     app = App(
@@ -138,7 +138,7 @@ def build_app(
                     raise
                 except BaseException as error:
                     # Faust would acknowledge the chunk and go on: only ending the process prevents that
-                    _leave(error)
+                    _exit_failed(error)
 
     for operator in operators:
         _operate(operator)
@@ -150,12 +150,12 @@ def build_app(
             for operator in operators:
                 await operator.revoke()
         except BaseException as error:
-            _leave(error)
+            _exit_failed(error)
 
     @app.on_before_shutdown.connect
     async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
-        _leave_later(_STOP_SECONDS)
+        _exit_later(_STOP_SECONDS)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 for operator in operators:
@@ -164,9 +164,11 @@ def build_app(
                     task.cancel()
                 await publisher.stop()
         except TimeoutError:
-            _leave(BrokerError(f"Kafka has not accepted the pending writes within {_DRAIN_SECONDS:.0f} s of the signal to stop"))
+            _exit_failed(
+                BrokerError(f"Kafka has not accepted the pending writes within {_DRAIN_SECONDS:.0f} s of the signal to stop")
+            )
         except BaseException as error:
-            _leave(error)
+            _exit_failed(error)
         await health.stop()
 
     return app
@@ -184,26 +186,26 @@ async def _ask(health: Health, name: str, check: Callable[[], None]) -> None:
         await asyncio.sleep(_ASK_SECONDS)
 
 
-def spare_the_collector() -> None:
+def freeze_garbage_collector() -> None:
     """Exempt existing objects from garbage collection: with compiled kernels a full collection stops the event loop for 0.3 s."""
     gc.collect()
     gc.freeze()
 
 
-def _leave_later(seconds: float) -> None:
+def _exit_later(seconds: float) -> None:
     """End the process after a delay, even if Kafka clients are still waiting for an absent broker."""
     late = BrokerError(f"the worker has not shut down within {seconds:.0f} s of the signal to stop: Kafka does not answer")
-    timer = threading.Timer(seconds, _leave, [late])
+    timer = threading.Timer(seconds, _exit_failed, [late])
     timer.daemon = True
     timer.start()
 
 
-def _leave_if_failed(task: asyncio.Task[None]) -> None:
+def _exit_if_failed(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        _leave(error)
+        _exit_failed(error)
 
 
-def _leave(error: BaseException) -> None:
+def _exit_failed(error: BaseException) -> None:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, WhyflagError):

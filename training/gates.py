@@ -19,7 +19,7 @@ from models.calibration import calibration_error
 from models.drift import SHIFTED, counted_with_score, stability
 from models.features.engine import Matrix
 from models.scorer import score
-from training.evaluation.measures import Tested
+from training.evaluation.measures import ScoredTransactions
 
 Floats = npt.NDArray[np.float64]
 _WORSE = 0.01  # a loss of average precision up to this counts as noise
@@ -45,7 +45,9 @@ class Gate(Struct, frozen=True):
     found: str
 
 
-def gates(challenger: Bundle, seen: Tested, champion: Bundle | None, before: Tested | None, seed: int = 0) -> list[Gate]:
+def gates(
+    challenger: Bundle, seen: ScoredTransactions, champion: Bundle | None, before: ScoredTransactions | None, seed: int = 0
+) -> list[Gate]:
     """
     Return the results of all gates, or of the first one alone if there is too little to measure.
 

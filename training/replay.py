@@ -22,7 +22,7 @@ from models.features.columns import label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
 from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, reason_codes
-from training.data.checks import check_fit
+from training.data.checks import check_file_suits_bundle
 from training.data.conform import SCHEMA
 from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
 from training.data.readers import TransactionFile, messages_of, read_labels
@@ -207,7 +207,7 @@ def replay(
                 feed.add_labels(column_labels(columns, chunk, source.label_delay_ms))
             X, duplicate, marks, recent = feed.update(columns, RECENT)
             columns = columns.marked(marks)
-            check_fit(columns, spec.currency, source.path)
+            check_file_suits_bundle(columns, spec.currency, source.path)
             rows = np.flatnonzero(~duplicate)
             duplicates += int(duplicate.sum())
             if len(rows):

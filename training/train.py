@@ -262,7 +262,7 @@ def train(
         calibration=calibration,
         policy=policy,
         forest=forest,
-        reference=reference_of(X[sample], X[later], probability, X[rows[~y]], X[rows[y]], seed),
+        reference=build_reference(X[sample], X[later], probability, X[rows[~y]], X[rows[y]], seed),
         metrics=metrics,
         card=model_card(spec, policy, metrics),
         cases=cases,
@@ -280,7 +280,7 @@ def budget_missed(alerts_per_day: float | None, budget: float) -> str | None:
     )
 
 
-def reference_of(
+def build_reference(
     X: Matrix, later: Matrix, probability: npt.NDArray[np.float64], honest: Matrix, fraud: Matrix, seed: int
 ) -> Reference:
     """

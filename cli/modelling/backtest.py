@@ -92,7 +92,7 @@ def command(
     since = _since(begin, [bundle.metrics for d in deciders if (bundle := d.bundle)])
     with stages() as progress:
         played = [
-            backtest.play(
+            backtest.run_policy(
                 name, TransactionFile(transactions, load_mapping(mapping), settings.privacy), labels, one, since,
                 settings.privacy, progress,
             )

@@ -23,20 +23,21 @@ logger = logging.getLogger("whyflag")
 _ARCHIVE_CHUNK = 5_000  # records
 
 
-class _Seldom(logging.Filter):
+class RepeatedMessageFilter(logging.Filter):
     """Pass each log message of aiokafka at most once in ten seconds: its clients repeat them while a broker is down."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, str], float] = {}
+        self._last_logged: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record passes."""
         if not record.name.startswith("aiokafka"):
             return True
         what = (record.name, str(record.msg))
-        if record.created - self._said.get(what, 0.0) < 10:
+        if record.created - self._last_logged.get(what, 0.0) < 10:
             return False
-        self._said[what] = record.created
+        self._last_logged[what] = record.created
         return True
 
 
@@ -48,7 +49,7 @@ def command() -> None:
     for package in ("streams", "models"):
         logging.getLogger(package).setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_Seldom())
+        handler.addFilter(RepeatedMessageFilter())
     # Faust and Mode would warn about our normal setup: no topic leader and no declared topics
     logging.getLogger("faust").setLevel(logging.ERROR)
     logging.getLogger("mode").setLevel(logging.ERROR)
@@ -139,12 +140,12 @@ def past_of(source: "TransactionFile", spec: "FeatureSpec") -> "Iterator[History
 def _learner(
     source: "TransactionFile", labels: Path | None, profile: "ProfileStage", scored: "ScoreStage", privacy: Privacy
 ) -> Callable[["Publisher"], Awaitable[None]]:
-    from streams.history import learn
+    from streams.history import load_history
     from training.data.readers import read_labels
 
     async def before(publisher: "Publisher") -> None:
         known = read_labels(labels, privacy) if labels else []
-        count = await learn(past_of(source, profile.spec), known, profile, scored, publisher)
+        count = await load_history(past_of(source, profile.spec), known, profile, scored, publisher)
         logger.info("built the initial state from %s: %d transactions, %d labels", source.path, count, len(known))
 
     return before

@@ -155,10 +155,10 @@ class CardHistory(Struct, frozen=True):
 class History(Protocol):
     """A store of past payments. Periods include ``since`` and exclude ``before``; both are event times in epoch ms."""
 
-    def begins(self) -> int | None:
+    def oldest_written_at(self) -> int | None:
         """Return the time at which the oldest stored payment was written, in epoch ms; None if the store is empty."""
 
-    def holds(self, transaction: Transaction) -> bool:
+    def contains(self, transaction: Transaction) -> bool:
         """Return whether the store holds a transaction."""
 
     def payments_of_card(self, card_id: str, since: int, before: int) -> list[Payment]:
@@ -176,11 +176,11 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
     since, before = transaction.event_time - DAYS * MS_PER_DAY, transaction.event_time
     payments = history.payments_of_card(transaction.card_id, since, before)
     habits = habits_of(payments, transaction.currency, before)
-    begins = history.begins()
+    begins = history.oldest_written_at()
     smaller = [one.amount < transaction.amount for one in payments if one.currency == transaction.currency]
     here = [one for one in payments if one.merchant_id == transaction.merchant_id]
     return CardHistory(
-        complete=history.holds(transaction),
+        complete=history.contains(transaction),
         days=0 if begins is None else math.ceil((before - max(since, min(begins, before))) / MS_PER_DAY),
         habits=habits,
         usual_rank=sum(smaller) / len(smaller) if smaller else None,

@@ -1,1 +1,1 @@
-"""Narrators: language models that arrange facts into a narrative, and their prompts."""
+"""NarratorService: language models that arrange facts into a narrative, and their prompts."""

@@ -33,7 +33,7 @@ _TRIES = 3
 _FAILURES, _OPEN_SECONDS = 5, 30.0  # consecutive failures that open the breaker, and for how long
 _CACHED = 4096
 _Read = Callable[[str], list[Proposed | None]]
-_AGAIN: Final = (408, 409, 425, 429)  # HTTP client-error statuses after which a retry may succeed
+_RETRYABLE_STATUSES: Final = (408, 409, 425, 429)  # HTTP client-error statuses after which a retry may succeed
 
 
 class ResponseFormat(Enum):
@@ -62,7 +62,7 @@ class Usage(Struct):
     cost: float = 0.0
 
 
-class Narrators:
+class NarratorService:
     """
     A language model as the narrator of all alerts.
 
@@ -113,16 +113,16 @@ class Narrators:
         try:
             async with self._places:  # waiting for a free place does not count towards the timeout
                 async with asyncio.timeout(self._settings.llm_timeout):
-                    return await self._tried(text, wanted, read)
+                    return await self._with_retries(text, wanted, read)
         except TimeoutError:
             LLM_REQUESTS.labels("late").inc()
             raise LanguageModelError("timed out") from None
 
-    async def _tried(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
+    async def _with_retries(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
         from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt, wait_random_exponential
 
         tries = AsyncRetrying(
-            retry=retry_if_exception(_may_succeed_again),
+            retry=retry_if_exception(_is_retryable),
             stop=stop_after_attempt(_TRIES),
             wait=wait_random_exponential(multiplier=0.3, max=5),
             sleep=self._sleep,
@@ -130,7 +130,7 @@ class Narrators:
         try:
             async for attempt in tries:
                 with attempt:
-                    return await self._once(text, wanted, read)
+                    return await self._request_once(text, wanted, read)
         except RetryError as error:
             last = error.last_attempt.exception()
             raise LanguageModelError(_reason(last)) from None
@@ -143,7 +143,7 @@ class Narrators:
             raise LanguageModelError(_reason(error)) from None
         raise LanguageModelError("no answer")
 
-    async def _once(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
+    async def _request_once(self, text: str, wanted: dict[str, Any], read: _Read) -> list[Proposed | None]:
         if (wait := self._not_before - time.monotonic()) > self._settings.llm_timeout:
             raise LanguageModelError("rate limited")
         if wait > 0:
@@ -152,14 +152,14 @@ class Narrators:
         try:
             with self._breaker.calling():
                 try:
-                    response = await self._negotiated(text, wanted)
+                    response = await self._request_in_best_format(text, wanted)
                 finally:
                     LLM_SECONDS.observe(time.perf_counter() - begin)
         except CircuitBreakerError:
             raise
         except Exception as error:
             LLM_REQUESTS.labels("failed").inc()
-            self._snooze(error)
+            self._back_off(error)
             raise
         self._count(response.raw)
         try:
@@ -170,7 +170,7 @@ class Narrators:
         LLM_REQUESTS.labels("answered").inc()
         return answer
 
-    async def _negotiated(self, text: str, wanted: dict[str, Any]) -> Any:
+    async def _request_in_best_format(self, text: str, wanted: dict[str, Any]) -> Any:
         """Return the response in the strictest format that the server accepts, and remember that format."""
         formats = list(ResponseFormat)
         for form in formats[formats.index(self._format) :]:
@@ -185,7 +185,7 @@ class Narrators:
                 return response
         raise LanguageModelError("no answer")
 
-    def _snooze(self, error: Exception) -> None:
+    def _back_off(self, error: Exception) -> None:
         """
         After HTTP 429, send no request for the number of seconds in the ``retry-after`` header, at most 60.
 
@@ -239,10 +239,10 @@ def _rejects_format(error: BaseException) -> bool:
     status = getattr(error, "status_code", None)
     if status == 500:
         return "response_format" in str(error)
-    return status is not None and (400 <= status < 500 or status == 501) and status not in (401, 403, *_AGAIN)
+    return status is not None and (400 <= status < 500 or status == 501) and status not in (401, 403, *_RETRYABLE_STATUSES)
 
 
-def _may_succeed_again(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     """
     Return whether a retry may succeed.
 
@@ -251,7 +251,7 @@ def _may_succeed_again(error: BaseException) -> bool:
     if isinstance(error, LanguageModelError) or type(error).__name__ == "OpenedState" or not isinstance(error, Exception):
         return False
     status = getattr(error, "status_code", None)
-    return status is None or status in _AGAIN or status >= 500
+    return status is None or status in _RETRYABLE_STATUSES or status >= 500
 
 
 def _reason(error: BaseException | None) -> str:

@@ -32,7 +32,7 @@ LANGUAGES: Final = {ENGLISH: "English", "de": "Deutsch", "es": "Español"}
 _LOCALES: Final = {ENGLISH: "en_GB", "de": "de_DE", "es": "es_ES"}
 _WINDOW_UNITS: Final = (("day", MS_PER_DAY), ("hour", MS_PER_HOUR), ("minute", MS_PER_MINUTE), ("second", 1000))
 _RARE = 0.1  # a share below it is written as "1 in N"
-_LOWEST_WITH_DECIMALS, _FEW = 100, 10  # from these values on, ratios and counts have no decimals
+_LOWEST_WITHOUT_DECIMALS, _FEW = 100, 10  # from these values on, ratios and counts have no decimals
 
 RANKED: Final = (Opening.STRONGEST_FOR_FRAUD, Opening.STRONGEST_AGAINST_FRAUD)
 _COMPOUND: Final = frozenset(
@@ -226,7 +226,7 @@ class Writer:
             case Unit.SHARE:
                 return format_percent(number, "0.# %" if self._spaced() else "0.#%", locale=self._locale)
             case Unit.TIMES | Unit.NUMBER:
-                digits = "#,##0" if number >= _LOWEST_WITH_DECIMALS else "0.0"
+                digits = "#,##0" if number >= _LOWEST_WITHOUT_DECIMALS else "0.0"
                 return format_decimal(number, digits, locale=self._locale)
             case Unit.DAYS:
                 return format_decimal(number, "#,##0.0", locale=self._locale)

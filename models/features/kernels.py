@@ -96,7 +96,7 @@ def _drop_reports(state, slot, oldest):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def opened_slot(state, key, retention):
+def slot_for_update(state, key, retention):
     """
     Return the slot of a key for its next event or label, or -1 if the state is at its ceiling of keys.
 
@@ -357,7 +357,7 @@ def update_exact(
         identity = np.int64(columns.transaction[i] >> _ID_SHIFT << _ID_SHIFT | columns.content[i] >> _ID_SHIFT)
         before = state.meta[WATERMARK]
         state.meta[WATERMARK] = max(before, t)
-        slot = opened_slot(state, key, retention)
+        slot = slot_for_update(state, key, retention)
         if slot < 0:
             state.meta[WATERMARK] = before
             return i
@@ -641,7 +641,7 @@ def update_bucketed(
         transaction = np.int64(columns.transaction[i])
         before = state.meta[WATERMARK]
         state.meta[WATERMARK] = max(before, t)
-        slot = opened_slot(state, key, retention)
+        slot = slot_for_update(state, key, retention)
         if slot < 0:
             state.meta[WATERMARK] = before
             return i
@@ -737,7 +737,7 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
             return i
         if not labels.fraud[i] and slot_of(state, keys[i]) < 0:
             continue
-        slot = opened_slot(state, keys[i], retention)
+        slot = slot_for_update(state, keys[i], retention)
         if slot < 0:
             return i
         state.dirty[slot] = 1

@@ -20,7 +20,7 @@ from core.topics import (
     TRANSACTIONS,
     VERDICTS,
 )
-from streams.kafka.clients import administrated
+from streams.kafka.clients import admin_client
 from streams.kafka.connection import connection_of
 
 SCORE_GROUP, EXPLAIN_GROUP, ARCHIVE_GROUP = "whyflag-score", "whyflag-explain", "whyflag-archive"
@@ -114,7 +114,7 @@ def create_acls(settings: Settings, entries: list[ACL]) -> None:
     Raises:
         BrokerError: if Kafka does not answer or refuses.
     """
-    with administrated(settings) as admin:
+    with admin_client(settings) as admin:
         failed = admin.create_acls(entries)["failed"]
     if failed:
         raise connection_of(settings).failed(failed[0]())

@@ -30,7 +30,7 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> Topi
         BrokerError: if Kafka does not answer or refuses.
     """
     result = TopicsCreated([], [])
-    with administrated(settings) as admin:
+    with admin_client(settings) as admin:
         for topic in TOPICS:
             wanted = NewTopic(
                 name=topic.name, num_partitions=partitions, replication_factor=replication, topic_configs=topic.config
@@ -54,7 +54,7 @@ def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
     outsiders = {topic.name for topic in TOPICS if topic.outsiders}.intersection(topics)
     if not outsiders:
         return
-    with administrated(settings) as admin:
+    with admin_client(settings) as admin:
         wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in sorted(outsiders)]
         found = admin.describe_configs(wanted, config_filter="all")
     for name, config in found.get("topic", {}).items():
@@ -67,7 +67,7 @@ def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
 
 
 @contextmanager
-def administrated(settings: Settings) -> Iterator[KafkaAdminClient]:
+def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
     """
     Yield a Kafka admin client, and close it on exit.
 

@@ -235,7 +235,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     from explain.explainer import Explainer
     from explain.facts.next_step import load_next_steps
     from explain.narrators.client import language_model
-    from explain.narrators.service import Narrators
+    from explain.narrators.service import NarratorService
     from models.bundles.bundle import Bundle, check_key
     from models.bundles.signing import verifying_key
     from models.bundles.store import BundleStore, open_bundle
@@ -244,7 +244,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
     archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
     key = verifying_key(settings)
-    cases, narrators = Cases(queue, SystemClock()), Narrators(llm, settings) if llm else None
+    cases, narrators = Cases(queue, SystemClock()), NarratorService(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
         check_key(bundle, settings.privacy.fingerprint)

@@ -21,7 +21,7 @@ _FEWEST = 2**20  # lowest sampling rate: one approved decision in this many is k
 _KEPT_LABELS = 100_000
 
 
-class Matured:
+class MaturingDecisions:
     """
     Decisions that wait until their label delay has passed in event time. One that has no fraud label by then counts as
     legitimate.
@@ -41,7 +41,7 @@ class Matured:
     def __len__(self) -> int:
         return self._end - self._begin
 
-    def see(self, columns: TransactionColumns, scores: Scores) -> None:
+    def observe(self, columns: TransactionColumns, scores: Scores) -> None:
         """Add decisions, and count those whose label delay has passed."""
         if len(self) < self._room // 8:
             self._one_in = max(1, self._one_in // 2)
@@ -104,21 +104,21 @@ class Matured:
             self._frauds.popitem(last=False)
 
 
-class Watch:
+class DecisionMonitor:
     """Updates the drift and outcome metrics of one bundle's decisions."""
 
-    def __init__(self, bundle: Bundle, matured: Matured | None = None) -> None:
+    def __init__(self, bundle: Bundle, maturing: MaturingDecisions | None = None) -> None:
         self.bundle = bundle
-        self.matured = matured or Matured(int(bundle.metrics.label_delay_days * MS_PER_DAY))
+        self.maturing = maturing or MaturingDecisions(int(bundle.metrics.label_delay_days * MS_PER_DAY))
         self._calendar = bundle.spec.calendar_features
         self._drift = DriftWindow(bundle.reference.edges, bundle.reference.shares)
 
-    def see(self, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
+    def observe(self, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
         """Add decided transactions, X float32 [n, F]. One in ``_ONE_IN``, chosen by hash, is counted for drift."""
-        self.matured.see(columns, scores)
+        self.maturing.observe(columns, scores)
         some = (columns.transaction % np.uint64(_ONE_IN) == 0) & ~np.isnan(scores.probability)
         if some.any() and self._drift.add(X[some], scores.probability[some]):
-            index = self._drift.turn().tolist()
+            index = self._drift.close().tolist()
             SCORE_PSI.set(index[-1])
             for name, value in zip(self.bundle.spec.feature_names, index, strict=False):
                 if name not in self._calendar:

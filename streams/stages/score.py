@@ -26,7 +26,7 @@ from models.policy import APPROVE
 from models.scorer import DOUBT_CODES, OUTCOMES, Decider, Doubt, Scores, alert, decisions, score
 from streams.kafka.publishing import Outputs, Publisher
 from streams.stages.decider_sources import DeciderSource
-from streams.stages.monitoring import Watch
+from streams.stages.monitoring import DecisionMonitor
 from streams.stages.stage import dead_letter
 from streams.state import PartitionState
 
@@ -52,7 +52,7 @@ class ScoreStage:
         self._card_features = len(spec.entities[0].features)
         self._columns = EntityEngine(spec, spec.entities[0]).columns
         self._deciders: dict[int, Decider] = {}
-        self._watch: Watch | None = None
+        self._monitor: DecisionMonitor | None = None
         self._warned = -_WARN_SECONDS
         self.states: dict[int, PartitionState] = {}
 
@@ -62,15 +62,15 @@ class ScoreStage:
         """Return the version of the partition's current decider."""
         return self._decider_of(partition).version
 
-    def outdated(self, partition: int) -> bool:
+    def has_newer_decider(self, partition: int) -> bool:
         """Return whether a newer decider waits for the end of the epoch."""
         return self._decider_of(partition).version != self._source.newest().version
 
-    def renew(self, partition: int) -> None:
+    def use_newest_decider(self, partition: int) -> None:
         """Switch a partition to the newest decider."""
         self._deciders[partition] = self._source.newest()
 
-    def adopt(self, partition: int, version: str, clean: bool) -> bool:
+    def restore_decider(self, partition: int, version: str, clean: bool) -> bool:
         """Switch to a checkpoint's decider, so that replays are decided as before, or to the newest one after a clean stop."""
         found = self._source.newest() if clean else self._source.find(version)
         if found is None:
@@ -80,7 +80,7 @@ class ScoreStage:
 
     def _decider_of(self, partition: int) -> Decider:
         if partition not in self._deciders:
-            self.renew(partition)
+            self.use_newest_decider(partition)
         return self._deciders[partition]
 
     # -- chunks ---------------------------------------------------------------------------------------------------------------
@@ -175,8 +175,8 @@ class ScoreStage:
         columns_of_label = label_columns([label])
         for engine in state.engines:
             engine.apply_labels(columns_of_label)
-        if self._watch is not None:
-            self._watch.matured.label(columns_of_label)
+        if self._monitor is not None:
+            self._monitor.maturing.label(columns_of_label)
         metrics.LABELS.labels(str(label.fraud).lower()).inc()
 
     def _decide(self, partition: int, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
@@ -264,9 +264,9 @@ class ScoreStage:
         if decider.bundle is None:
             return
         try:
-            if self._watch is None or self._watch.bundle.version != decider.bundle.version:
-                self._watch = Watch(decider.bundle, self._watch.matured if self._watch else None)
-            self._watch.see(columns, X, scores)
+            if self._monitor is None or self._monitor.bundle.version != decider.bundle.version:
+                self._monitor = DecisionMonitor(decider.bundle, self._monitor.maturing if self._monitor else None)
+            self._monitor.observe(columns, X, scores)
         except Exception:
             logger.exception("drift and outcomes of a batch of %d transactions could not be counted", len(X))
 

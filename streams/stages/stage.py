@@ -40,13 +40,13 @@ class Stage(Protocol):
     def decider_version(self, partition: int) -> str:
         """Return the version of the partition's current decider; empty for a stage without deciders."""
 
-    def outdated(self, partition: int) -> bool:
+    def has_newer_decider(self, partition: int) -> bool:
         """Return whether a newer decider should take over at the next epoch."""
 
-    def renew(self, partition: int) -> None:
+    def use_newest_decider(self, partition: int) -> None:
         """Switch a partition to the newest decider. Called only between epochs."""
 
-    def adopt(self, partition: int, version: str, clean: bool) -> bool:
+    def restore_decider(self, partition: int, version: str, clean: bool) -> bool:
         """
         Switch a partition to the decider that a checkpoint names, or to the newest one if the checkpoint is ``clean``.
 
@@ -77,14 +77,14 @@ class StageWithoutDecider:
         """Return an empty string: there is no decider."""
         return ""
 
-    def outdated(self, partition: int) -> bool:
+    def has_newer_decider(self, partition: int) -> bool:
         """Return False: there is no decider to replace."""
         return False
 
-    def renew(self, partition: int) -> None:
+    def use_newest_decider(self, partition: int) -> None:
         """Do nothing: there is no decider to replace."""
 
-    def adopt(self, partition: int, version: str, clean: bool) -> bool:
+    def restore_decider(self, partition: int, version: str, clean: bool) -> bool:
         """Return True: no decider is needed to continue from a checkpoint."""
         return True
 

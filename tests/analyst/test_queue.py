@@ -111,7 +111,7 @@ def test_a_verdict_closes_the_alert_waits_to_be_published_and_becomes_a_label(qu
         alert.transaction.transaction_id, alert.transaction.card_id, True, LabelSource.ANALYST,
     )  # fmt: skip
     assert label.label_time >= label.event_time
-    queue.published(number)
+    queue.mark_published(number)
     assert queue.unpublished() == []
 
 

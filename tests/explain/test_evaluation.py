@@ -19,7 +19,7 @@ from core.messages import Claim, Finding, Form, Mention, Part
 from core.settings import Settings
 from explain.claims import TEMPLATE, Fault
 from explain.evaluation import coverage, evaluate, page, reading_ease
-from explain.judging import Case, Condition, card, judge
+from explain.judging import Case, Condition, judge, judge_sheet
 from explain.narrators.client import language_model
 from explain.sar import draft
 from explain.words import writer
@@ -159,7 +159,7 @@ def test_a_card_shows_the_explanation_but_no_identifiers_or_free_text(alerts, ex
         alert, transaction=msgspec.structs.replace(alert.transaction, merchant_name="CANARY", memo="CANARY")
     )
     explanation = explainer.explain(named)
-    bare, explained = card(named, None), card(named, explanation, others=alerts[:1])
+    bare, explained = judge_sheet(named, None), judge_sheet(named, explanation, others=alerts[:1])
     assert explained.startswith(bare.split("\n")[0])
     assert "Why the model gave this score" in explained
     assert "Why the model gave this score" not in bare

@@ -108,10 +108,10 @@ class FakeHistory:
     def __init__(self, payments, begins=0, holds=True, broken=False):
         self.payments, self.begin, self.held, self.broken, self.asked = payments, begins, holds, broken, 0
 
-    def begins(self):
+    def oldest_written_at(self):
         return self.begin
 
-    def holds(self, transaction):
+    def contains(self, transaction):
         return self.held
 
     def payments_of_card(self, card_id, since, before):

@@ -112,10 +112,10 @@ def test_no_tool_reveals_an_identifier_or_free_text(queue, case):
 
 def test_tools_read_habits_and_histories_from_an_archive(queue, case):
     class FakeHistory:
-        def begins(self):
+        def oldest_written_at(self):
             return 0
 
-        def holds(self, transaction):
+        def contains(self, transaction):
             return True
 
         def payments_of_card(self, card_id, since, before):

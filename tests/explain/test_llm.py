@@ -17,7 +17,7 @@ from explain.explainer import Explainer
 from explain.narrators.choices import choice_schema, choices_in_words, parse_choices
 from explain.narrators.client import language_model
 from explain.narrators.prompting import facts_for_model, prompt
-from explain.narrators.service import Narrators
+from explain.narrators.service import NarratorService
 from tests.openai_server import FAULTS, OpenAIServer
 
 GOOD = '{"sentences": [{"part": "what_happened", "facts": ["T1.clause", "S1.clause"]}]}'
@@ -40,7 +40,7 @@ def narrating(bundle, casebook, script, sleep=_no_sleep, **settings):
 
         def narrated(*alerts):
             async def run():
-                narrators = Narrators(language_model(told), told, sleep)
+                narrators = NarratorService(language_model(told), told, sleep)
                 explainer = Explainer(bundle, casebook, narrators)
                 explanations = [explainer.explain(alert) for alert in alerts]
                 return explanations, await asyncio.gather(*(explainer.narrate(one) for one in explanations)), narrators
@@ -126,7 +126,7 @@ def test_the_same_evidence_is_requested_and_paid_for_once(bundle, casebook, aler
         told = Settings(llm_url=server.url, llm_model="local", llm_prompt_price=2.0, llm_answer_price=10.0)
 
         async def twice():
-            narrators = Narrators(language_model(told), told, _no_sleep)
+            narrators = NarratorService(language_model(told), told, _no_sleep)
             explainer = Explainer(bundle, casebook, narrators)
             explanation = explainer.explain(alerts[0])
             return await explainer.narrate(explanation), await explainer.narrate(explanation), narrators.usage
@@ -251,7 +251,7 @@ def test_any_llamaindex_class_can_be_named(bundle, casebook, alerts):
         told = Settings(llm_class="llama_index.llms.openai_like.OpenAILike", llm_model="local", llm_options=options)
 
         async def run():
-            explainer = Explainer(bundle, casebook, Narrators(language_model(told), told))
+            explainer = Explainer(bundle, casebook, NarratorService(language_model(told), told))
             return await explainer.narrate(explainer.explain(alerts[0]))
 
         assert asyncio.run(run()).narrator == "local"
@@ -271,7 +271,7 @@ def test_an_unreachable_server_raises_a_language_model_error():
     told = Settings(llm_url="http://127.0.0.1:1/v1", llm_model="m")
 
     async def run():
-        await Narrators(language_model(told), told, _no_sleep).narrative(Subject(()))
+        await NarratorService(language_model(told), told, _no_sleep).narrative(Subject(()))
 
     with pytest.raises(LanguageModelError, match="APIConnectionError"):
         asyncio.run(run())

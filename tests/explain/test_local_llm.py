@@ -16,7 +16,7 @@ from core.settings import Settings
 from explain.claims import Subject, check
 from explain.narrators.client import language_model
 from explain.narrators.prompting import CHOICE
-from explain.narrators.service import Narrators
+from explain.narrators.service import NarratorService
 from explain.words import LANGUAGES, writer
 from tests.conftest import GIVEN
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.local_llm
 def narrated(settings, explained, count):
     """Let the configured model narrate alerts, check every sentence, and return the seconds that each alert took."""
     llm = language_model(settings)
-    narrators = Narrators(llm, settings)
+    narrators = NarratorService(llm, settings)
     taken, sentences = [], 0
 
     async def run():

@@ -25,7 +25,7 @@ from explain.casebook import Case, Casebook, CasesInMemory
 from explain.explainer import Explainer
 from explain.facts.attribution import attribute
 from explain.narrators.client import language_model
-from explain.narrators.service import Narrators
+from explain.narrators.service import NarratorService
 from explain.words import writer
 from tests.openai_server import OpenAIServer
 from tests.strategies import examples
@@ -136,7 +136,7 @@ def test_nothing_private_reaches_a_prompt_a_vector_a_log_or_a_trace(alerts, bund
                 async def no_sleep(seconds):
                     await asyncio.sleep(0)
 
-                explainer = Explainer(bundle, casebook, Narrators(language_model(told), told, no_sleep))
+                explainer = Explainer(bundle, casebook, NarratorService(language_model(told), told, no_sleep))
                 explanation = explainer.explain(alert)
                 return explanation, await explainer.narrate(explanation)
 

@@ -1,4 +1,4 @@
-"""Drift: the stability index on a worked example, detection of simulated drift, and counts of matured decisions."""
+"""Drift: the stability index on a worked example, detection of simulated drift, and counts of maturing decisions."""
 
 import math
 
@@ -14,7 +14,7 @@ from models.drift import BINS, SHIFTED, STABLE, DriftWindow, counted, distributi
 from models.features.columns import LabelColumns, TransactionColumns
 from models.features.spec import default_spec
 from models.scorer import unscored
-from streams.stages.monitoring import Matured
+from streams.stages.monitoring import MaturingDecisions
 from tests.conftest import DAY
 from training.data.dataset import features_of, load_dataset
 from training.data.mapping import load_mapping
@@ -72,12 +72,12 @@ def test_a_full_window_turns_and_halves_the_weight_of_past_counts():
     window = DriftWindow(*distributions(usual), size=1000)
     assert not window.add(usual[:500, :1], usual[:500, 1].astype(float))
     assert window.add(usual[500:1000, :1], usual[500:1000, 1].astype(float))
-    assert window.turn().max() < 0.05
+    assert window.close().max() < 0.05
     indices = []
     for _ in range(6):
         while not window.add(usual[:100, :1] + 3, usual[:100, 1].astype(float)):
             pass
-        indices.append(window.turn())
+        indices.append(window.close())
     shift = [float(index[0]) for index in indices]
     assert shift == sorted(shift), "each turn must weigh past counts less"
     assert shift[-1] > SHIFTED > indices[-1][1]
@@ -117,14 +117,14 @@ def _counts():
 
 def test_decisions_are_counted_when_their_labels_are_due():
     before = _counts()
-    matured = Matured(delay_ms=100)
-    matured.see(_columns([0, 10, 20, 30], [1, 2, 3, 4]), _scores([0.9, 0.2, 0.1, 0.05], [2, 1, 0, 0]))
-    matured.label(_label(1, 50))
-    matured.label(_label(3, 60))
-    matured.label(_label(2, 60))
-    matured.label(_label(2, 70, fraud=False))  # retracted
+    maturing = MaturingDecisions(delay_ms=100)
+    maturing.observe(_columns([0, 10, 20, 30], [1, 2, 3, 4]), _scores([0.9, 0.2, 0.1, 0.05], [2, 1, 0, 0]))
+    maturing.label(_label(1, 50))
+    maturing.label(_label(3, 60))
+    maturing.label(_label(2, 60))
+    maturing.label(_label(2, 70, fraud=False))  # retracted
     assert _counts() == before, "nothing is due yet"
-    matured.see(_columns([125], [5]), _scores([0.5], [1]))
+    maturing.observe(_columns([125], [5]), _scores([0.5], [1]))
     after = _counts()
     gained = {key: after[key] - before[key] for key in after}
     # alert 1 was fraud, alert 2 was not, 3 was fraud and missed; 4 is not due
@@ -139,26 +139,26 @@ def test_when_too_many_decisions_wait_a_sample_keeps_the_counts_right():
     n = 40_000
     ids = rng.integers(0, 2**63, n)
     fraud = rng.random(n) < 0.05
-    matured = Matured(delay_ms=1000, room=5_000)
+    maturing = MaturingDecisions(delay_ms=1000, room=5_000)
     for begin in range(0, n, 1000):
         rows = slice(begin, begin + 1000)
-        matured.see(_columns(np.zeros(1000), ids[rows]), _scores(np.full(1000, 0.05), np.zeros(1000)))
+        maturing.observe(_columns(np.zeros(1000), ids[rows]), _scores(np.full(1000, 0.05), np.zeros(1000)))
     for transaction in ids[fraud]:
-        matured.label(_label(transaction, 10))
-    matured.see(_columns([5000], [1]), _scores([0.5], [1]))
+        maturing.label(_label(transaction, 10))
+    maturing.observe(_columns([5000], [1]), _scores([0.5], [1]))
     after = _counts()
     missed, fine = (after["false", key] - before["false", key] for key in ("true", "false"))
     assert missed + fine == pytest.approx(n, rel=0.1)
     assert missed / (missed + fine) == pytest.approx(0.05, rel=0.25)
-    assert len(matured) < 5_000
+    assert len(maturing) < 5_000
 
 
 def test_the_number_of_waiting_alerts_stays_bounded():
     """A failing model sends every transaction to review; the waiting decisions stay bounded and nothing raises."""
-    matured = Matured(delay_ms=10**9, room=1_000)
+    maturing = MaturingDecisions(delay_ms=10**9, room=1_000)
     rng = np.random.default_rng(2)
     for begin in range(0, 200_000, 500):
-        matured.see(_columns(np.full(500, begin), rng.integers(0, 2**63, 500)), _scores(np.full(500, np.nan), np.ones(500)))
-    assert 0 < len(matured) <= 1_000
-    matured.see(_columns(np.full(5_000, 10), rng.integers(0, 2**63, 5_000)), _scores(np.full(5_000, 0.1), np.zeros(5_000)))
-    assert len(matured) <= 1_000
+        maturing.observe(_columns(np.full(500, begin), rng.integers(0, 2**63, 500)), _scores(np.full(500, np.nan), np.ones(500)))
+    assert 0 < len(maturing) <= 1_000
+    maturing.observe(_columns(np.full(5_000, 10), rng.integers(0, 2**63, 5_000)), _scores(np.full(5_000, 0.1), np.zeros(5_000)))
+    assert len(maturing) <= 1_000

@@ -22,7 +22,7 @@ from streams.stages.decider_sources import SingleDecider
 from streams.stages.explain import ExplainStage
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
-from streams.worker import spare_the_collector
+from streams.worker import freeze_garbage_collector
 from tests.conftest import GIVEN
 from tests.hostile import EMAIL, NAME, PAN_FORMS, SSN, records, valid
 
@@ -97,7 +97,7 @@ def test_hostile_records_are_decided_or_dead_letters_and_nothing_leaks_or_stalls
     asyncio.run(_chain(profile, score, explain, _valid_values(-50)))
     for state in score.states.values():
         state.origins.clear()  # the records below start again at offset 0
-    spare_the_collector()
+    freeze_garbage_collector()
     slowest.clear()
     before = DUPLICATES.labels("profile")._value.get()
     values = list(records(SEED, COUNT, NOW))

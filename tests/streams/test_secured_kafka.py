@@ -90,7 +90,7 @@ def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tm
         queue.close()
         assert "AuthorizationFailed" not in score.stop() + explain.stop() + archive.stop()
     store = Archive(database, SystemClock(), days=100)
-    assert all(store.holds(transaction) for transaction in some)
+    assert all(store.contains(transaction) for transaction in some)
     store.close()
 
 

@@ -32,7 +32,7 @@ from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANS
 from models.bundles.bundle import load_bundle
 from models.features.spec import default_spec
 from models.scorer import Decider
-from streams.history import HistoryChunk, learn
+from streams.history import HistoryChunk, load_history
 from streams.kafka.clients import Sender, create_topics
 from streams.kafka.connection import Connection
 from streams.kafka.embedded import API_VERSION, EmbeddedBroker
@@ -86,7 +86,7 @@ def _send(kafka, records, partition=None):
     sender.close()
 
 
-def _replayed(source, bundle, out, labels=None):
+def _replay_finished(source, bundle, out, labels=None):
     replay(source, bundle, labels=labels, out=out, form="jsonl", privacy=Privacy(), progress=lambda n: None)
     decisions = {(d := decode_decision(line)).transaction_id: d for line in (out / "decisions.jsonl").read_bytes().splitlines()}
     alerts = {(a := decode_alert(line)).alert_id: a for line in (out / "alerts.jsonl").read_bytes().splitlines()}
@@ -96,7 +96,7 @@ def _replayed(source, bundle, out, labels=None):
 def test_the_stream_decides_as_the_replay_does_bit_for_bit(kafka, part, bundle, bundle_dir, world, tmp_path):
     """The stream also holds labels, duplicates and records that cannot be decoded."""
     labels = read_labels(world / "labels.parquet")
-    wanted, raised = _replayed(part, bundle, tmp_path, world / "labels.parquet")
+    wanted, raised = _replay_finished(part, bundle, tmp_path, world / "labels.parquet")
     every = list(transactions_of(part))
     with Worker("score", kafka, bundle=bundle_dir):
         # the score stage gets all labels first: each counts only from its label time on, so sending it early changes nothing
@@ -158,7 +158,7 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
     """After a history, the stages decide the rest like a replay of everything, each card and merchant in its own partition."""
     every, labels = list(transactions_of(part)), read_labels(world / "labels.parquet")
     pq.write_table(pq.read_table(world / "transactions.parquet").slice(0, 2000), tmp_path / "history.parquet")
-    wanted, _ = _replayed(part, bundle, tmp_path / "out", world / "labels.parquet")
+    wanted, _ = _replay_finished(part, bundle, tmp_path / "out", world / "labels.parquet")
     profile, scored = ProfileStage(bundle.spec, Privacy()), ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
     partitions = {TRANSACTIONS: 4, PROFILED: 3}
 
@@ -172,7 +172,7 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
         )
         for c in source.chunks(300)
     )
-    assert asyncio.run(learn(past, labels, profile, scored, SimpleNamespace(partitions=count))) == 2000
+    assert asyncio.run(load_history(past, labels, profile, scored, SimpleNamespace(partitions=count))) == 2000
     kafkas = DefaultPartitioner()
     for offset, transaction in enumerate(every[2000:]):
         own = kafkas(transaction.card_id.encode(), range(4), range(4))
@@ -310,13 +310,13 @@ def test_fetched_records_that_do_not_arrive_are_read_again_after_two_seconds():
     source = Source(committed=10)
     operator = _opened(source, {(ALERTS, 0)})
     source.asked.clear()
-    operator._recover(0.0)  # nothing fetched yet
+    operator._reread_lost(0.0)  # nothing fetched yet
     source.fetched = 20
     for now in (1.0, 2.0, 2.9):
-        operator._recover(now)
+        operator._reread_lost(now)
     assert source.asked == []
-    operator._recover(3.1)
-    operator._recover(3.2)
+    operator._reread_lost(3.1)
+    operator._reread_lost(3.2)
     assert source.asked == [10]
 
 

@@ -285,7 +285,7 @@ def _shuffled(world, tmp_path, **changes):
 def test_a_file_that_would_give_a_silently_wrong_result_is_refused(world, bundle, tmp_path, changes, told):
     """The average precision of a shuffled file once fell from .498 to .124 without an error."""
     from models.scorer import Decider
-    from training.evaluation.backtest import play
+    from training.evaluation.backtest import run_policy
 
     with pytest.raises(InputError, match=told):
         replay(
@@ -298,7 +298,7 @@ def test_a_file_that_would_give_a_silently_wrong_result_is_refused(world, bundle
             progress=lambda n: None,
         )
     with pytest.raises(InputError, match=told):
-        play("p", _shuffled(world, tmp_path, **changes), world / "labels.parquet", Decider(bundle), None, Privacy(), QUIET)
+        run_policy("p", _shuffled(world, tmp_path, **changes), world / "labels.parquet", Decider(bundle), None, Privacy(), QUIET)
     with pytest.raises(InputError, match=told):
         train(
             _shuffled(world, tmp_path, **changes), default_spec(), labels=world / "labels.parquet", alerts_per_day=10,

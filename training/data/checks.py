@@ -12,7 +12,7 @@ _MOST_UNPRICED = 0.5
 _FEWEST = 200  # rows; a smaller chunk says too little about the file
 
 
-def check_fit(columns: TransactionColumns, currency: str, path: Path) -> None:
+def check_file_suits_bundle(columns: TransactionColumns, currency: str, path: Path) -> None:
     """
     Check a chunk of a file: it must be sorted by event time and in the bundle's currency.
 

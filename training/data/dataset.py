@@ -16,7 +16,7 @@ from models.features.columns import Int64s, LabelColumns, TransactionColumns, la
 from models.features.engine import FeatureEngine, Matrix, Update
 from models.features.spec import FeatureSpec
 from models.features.state import FOREVER
-from training.data.checks import check_fit
+from training.data.checks import check_file_suits_bundle
 from training.data.conform import TransactionChunk
 from training.data.readers import TransactionFile, read_labels
 
@@ -181,6 +181,6 @@ def features_of(
         columns = dataset.columns.rows(rows)
         X[rows], duplicate[rows], marks, _ = replay.update(columns)
         if path is not None:
-            check_fit(columns.marked(marks), spec.currency, path)
+            check_file_suits_bundle(columns.marked(marks), spec.currency, path)
         progress(len(X[rows]))
     return HistoryFeatures(X, duplicate)

@@ -19,7 +19,7 @@ from models.features.columns import combined, label_columns
 from models.features.engine import COMPILING, FeatureEngine, compile_kernels
 from models.policy import DECLINE
 from models.scorer import OUTCOMES, Decider
-from training.data.checks import check_fit
+from training.data.checks import check_file_suits_bundle
 from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
 from training.data.readers import TransactionFile, read_labels
 from training.evaluation.measures import evaluate
@@ -27,7 +27,7 @@ from training.progress import Progress
 from training.replay import text_of
 
 
-class Played(Struct, frozen=True):
+class PolicyRun(Struct, frozen=True):
     """
     The decisions of a policy on n transactions.
 
@@ -65,7 +65,7 @@ def with_thresholds(bundle: Bundle, review: float | None, decline: float | None)
     return structs.replace(bundle, policy=policy)
 
 
-def play(
+def run_policy(
     name: str,
     source: TransactionFile,
     labels: Path | None,
@@ -73,7 +73,7 @@ def play(
     begin: int | None,
     privacy: Privacy,
     progress: Progress,
-) -> Played:
+) -> PolicyRun:
     """
     Decide the transactions of a file from the time ``begin`` on (epoch ms; None for all).
 
@@ -100,7 +100,7 @@ def play(
             feed.add_labels(column_labels(columns, chunk, source.label_delay_ms))
         X, duplicate, marks, _ = feed.update(columns)
         columns = columns.marked(marks)
-        check_fit(columns, spec.currency, source.path)
+        check_file_suits_bundle(columns, spec.currency, source.path)
         rows = np.flatnonzero(~duplicate if begin is None else ~duplicate & (columns.event_time >= begin))
         progress.advance(len(chunk.table))
         if len(rows) == 0:
@@ -119,7 +119,7 @@ def play(
     joined = {key: np.concatenate(values) for key, values in parts.items()}
     fraud = joined["fraud"] if reports is None else known_labels(joined["hash"], reports).final
     rules = decider.rules.ids if decider.rules else ()
-    return Played(
+    return PolicyRun(
         name,
         ids,
         joined["identity"],
@@ -160,7 +160,7 @@ class PolicyResult(Struct, frozen=True):
     rules: tuple[RuleResult, ...]
 
 
-def summary(played: Played, currency: str, minutes_per_alert: float) -> PolicyResult:
+def summary(played: PolicyRun, currency: str, minutes_per_alert: float) -> PolicyResult:
     """Return the results of a policy; amounts are in ``currency``."""
     days = _days(played)
     flagged = played.outcome > 0
@@ -190,14 +190,14 @@ def summary(played: Played, currency: str, minutes_per_alert: float) -> PolicyRe
     )
 
 
-def differences(one: Played, other: Played) -> pa.Table:
+def differences(one: PolicyRun, other: PolicyRun) -> pa.Table:
     """Return the transactions that two policies decide differently, one row each, with their final labels."""
     place = {identity: row for row, identity in enumerate(other.identities.tolist())}
     pairs = [(row, place[identity]) for row, identity in enumerate(one.identities.tolist()) if identity in place]
     pairs = [(a, b) for a, b in pairs if one.outcome[a] != other.outcome[b]]
     left, right = np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64)
 
-    def hits(played: Played, rows: npt.NDArray[np.int64]) -> list[str]:
+    def hits(played: PolicyRun, rows: npt.NDArray[np.int64]) -> list[str]:
         return [" ".join(played.rules[rule] for rule in np.flatnonzero(played.held[row])) for row in rows]
 
     return pa.table(
@@ -254,5 +254,5 @@ def write_differences(table: pa.Table, path: Path) -> None:
         raise InputError(f"--out {path}: give a file name that ends in .csv or .parquet")
 
 
-def _days(played: Played) -> float:
+def _days(played: PolicyRun) -> float:
     return max((int(played.time.max()) - int(played.time.min()) + 1) / MS_PER_DAY, 1 / 24)

@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float32]
 
 
-class Tested(Struct, frozen=True):
+class ScoredTransactions(Struct, frozen=True):
     """n transactions scored by a bundle, with their final labels."""
 
     dataset: Dataset
@@ -48,7 +48,7 @@ def score_file(
     privacy: Privacy,
     progress: Progress,
     after: Bundle | None = None,
-) -> Tested:
+) -> ScoredTransactions:
     """
     Score the transactions of a file from the start of the bundle's test period on.
 
@@ -68,7 +68,7 @@ def score_file(
     if len(rows) == 0:
         raise InputError(f"{source.path}: no transactions after {periods.test_begin}, the start of the bundle's test period")
     progress.stage("scoring", 0)
-    return Tested(
+    return ScoredTransactions(
         dataset=dataset,
         rows=rows,
         X=X[rows],

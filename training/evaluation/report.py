@@ -27,7 +27,7 @@ from models.attribution import contributions
 from models.bundles.bundle import CARD, Bundle
 from models.calibration import reliability
 from models.drift import SHIFTED, STABLE, counted_with_score, stability
-from training.evaluation.measures import Tested, evaluate
+from training.evaluation.measures import ScoredTransactions, evaluate
 from training.progress import Progress
 
 Floats = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ class Drift(NamedTuple):
     stability: float
 
 
-def drift_of(bundle: Bundle, seen: Tested) -> list[Drift]:
+def drift_of(bundle: Bundle, seen: ScoredTransactions) -> list[Drift]:
     """
     Return the drift of each feature and of the score, largest first.
 
@@ -57,7 +57,7 @@ def drift_of(bundle: Bundle, seen: Tested) -> list[Drift]:
     return sorted(found, key=lambda drift: -drift.stability)
 
 
-def report(bundle: Bundle, seen: Tested, typology: Mapping[str, str], progress: Progress) -> str:
+def report(bundle: Bundle, seen: ScoredTransactions, typology: Mapping[str, str], progress: Progress) -> str:
     """Return the report as an HTML page. ``typology`` maps transaction ids to their fraud typology, where it is known."""
     progress.stage("charts", 0)
     probability, fraud = seen.scores.probability, seen.fraud
@@ -155,7 +155,7 @@ def _axes(width: float = 6.4, height: float = 3.6) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _curve(seen: Tested) -> tuple[Floats, Floats, Floats, Floats]:
+def _curve(seen: ScoredTransactions) -> tuple[Floats, Floats, Floats, Floats]:
     """Return alerts per day, precision, recall and share of the amount caught, up to ten times the current number of alerts."""
     order = np.argsort(-seen.scores.probability, kind="stable")
     reach = min(len(order), max(10 * int(seen.flagged.sum()), 100))
@@ -170,7 +170,7 @@ def _thinned(x: Floats, *ys: Floats) -> Iterable[Floats]:
     return (values[at] for values in (x, *ys))
 
 
-def _budget_plot(seen: Tested, bundle: Bundle) -> Markup:
+def _budget_plot(seen: ScoredTransactions, bundle: Bundle) -> Markup:
     figure, axes = _axes()
     x, precision, recall = _thinned(*_curve(seen)[:3])
     axes.plot(x, precision, color=_BLUE, label="precision: alerts that were fraud")
@@ -187,7 +187,7 @@ def _budget_plot(seen: Tested, bundle: Bundle) -> Markup:
     return _svg(figure, "Precision and recall against alerts per day")
 
 
-def _money_plot(seen: Tested, bundle: Bundle) -> Markup:
+def _money_plot(seen: ScoredTransactions, bundle: Bundle) -> Markup:
     figure, axes = _axes()
     alerts, _, _, amount = _curve(seen)
     x, caught = _thinned(alerts, amount)
@@ -255,7 +255,7 @@ def _bands(amount: npt.NDArray[np.int64], major: int) -> list[str]:
     return [names[place] for place in (np.searchsorted(edges, amount, side="right") - 1).tolist()]
 
 
-def _breakdown(seen: Tested, keys: list[str]) -> list[dict[str, Any]]:
+def _breakdown(seen: ScoredTransactions, keys: list[str]) -> list[dict[str, Any]]:
     """Return for each group: transactions, frauds, share of frauds and of fraud amount caught, and false alarms."""
     names, place = np.unique(np.array(keys), return_inverse=True)
     rows = []
