@@ -62,7 +62,9 @@ class _Answer(Struct, frozen=True):
     probability: Annotated[float, Meta(ge=0, le=1)]
 
 
-def judge_sheet(alert: Alert, explanation: Explanation | None, history: History | None = None, others: Sequence[Alert] = ()) -> str:
+def judge_sheet(
+    alert: Alert, explanation: Explanation | None, history: History | None = None, others: Sequence[Alert] = ()
+) -> str:
     """
     Return the sheet that a judge reads about an alert, with the explanation if one is given.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 from cli.supervisor import free_ports
 from core.messages import decode_alert
@@ -33,11 +34,30 @@ from training.progress import NoProgress
 from training.simulator import SimulationSpec, simulate
 from training.train import Recipe, train
 
+settings.register_profile("whyflag", deadline=None)  # these machines are shared
+settings.load_profile("whyflag")
+
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 DAY = 86_400_000
 # WHYFLAG_* variables of this run, removed from the environment so that neither tests nor module fixtures see them.
 GIVEN = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("WHYFLAG_")}
+
+
+# The files that take longest begin first, so that no worker is left alone with one of them at the end.
+SLOWEST = (
+    "streams/test_streams",
+    "training/test_tuning",
+    "models/test_features",
+    "streams/test_canary",
+    "cli/test_cli",
+    "training/test_training",
+)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    rank = {f"tests/{name}.py": number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(ROOT).as_posix(), len(SLOWEST)))
 
 
 def needs(program: str) -> str:
