@@ -23,11 +23,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.setting import WORKER_CORE, trained_world
-from core.messages import Claim, Fact, Form, decode_alert
-from core.messages import Subject as FactSubject
+from core.messages import Claim, Fact, Form, Subject, decode_alert
 from core.privacy.masking import Privacy
 from explain.casebook import Casebook, CasesInMemory, bundle_cases
-from explain.claims import TEMPLATE, Subject, answer_of, check, parse, template_claims
+from explain.claims import TEMPLATE, NarrativeSubject, answer_of, check, parse, template_claims
 from explain.explainer import Explainer
 from explain.facts.kinds import entity_of, kind_of, value_of, window_of
 from explain.vectors import FaissCases
@@ -77,7 +76,7 @@ def evidence(folder: Path) -> None:
     explanations = [explainer.explain(alert) for alert in alerts]
     shown("facts, similar cases, template narrative", [timed(explainer.explain, alert) for alert in alerts])
     shown("  the same, processor time", [processor_time(explainer.explain, alert) for alert in alerts])
-    subjects = [Subject(one.facts, one.themes) for one in explanations]
+    subjects = [NarrativeSubject(one.facts, one.themes) for one in explanations]
     answers = [answer_of(template_claims(one)) for one in subjects]
     checks = [timed(lambda a, s: check(parse(a), s, TEMPLATE), *one) for one in zip(answers, subjects, strict=True)]
     shown("reading and checking an answer", checks)
@@ -219,7 +218,7 @@ def _text_vectors(spec: object, X: Matrix) -> Matrix:
 
     def words(entity: Entity, feature: Feature, value: float) -> str:
         values = {"value": value_of(feature, value, "EUR"), **window_of(feature, entity)}
-        return english.fact(Fact("F1", kind_of(op_of(feature)), FactSubject.CARD, values), Form.CLAUSE)
+        return english.fact(Fact("F1", kind_of(op_of(feature)), Subject.CARD, values), Form.CLAUSE)
 
     rows = [" ".join(words(e, f, float(v)) for (e, f), v in zip(told, row, strict=True) if not np.isnan(v)) for row in X]
     terms = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True).fit_transform(rows)

@@ -97,7 +97,7 @@ class Fault(StrEnum):
     TOO_LATE = "too many sentences"
 
 
-class Subject(Struct, frozen=True):
+class NarrativeSubject(Struct, frozen=True):
     """The subject of a narrative: the facts of an alert, and the alert's themes, strongest first."""
 
     facts: tuple[Fact, ...]
@@ -175,7 +175,7 @@ def forms_of(fact: Fact) -> tuple[Form, ...]:
     return (Form.CLAUSE, Form.SHORT, Form.CONTRAST) if fact.contrast else (Form.CLAUSE, Form.SHORT)
 
 
-def schema(subject: Subject) -> dict[str, Any]:
+def schema(subject: NarrativeSubject) -> dict[str, Any]:
     """Return the JSON Schema of an answer about an alert. Each part admits only its own facts, in their available forms."""
     variants = []
     for part in Part:
@@ -241,7 +241,7 @@ def _proposed(sentence: Any) -> Proposed | None:
         return None
 
 
-def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str) -> list[Checked]:
+def check(proposed: Sequence[Proposed | None], subject: NarrativeSubject, written_by: str) -> list[Checked]:
     """Check the proposed sentences in order, and return each with its claim or its fault."""
     facts = {fact.fact_id: fact for fact in subject.facts}
     mentioned_before: set[str] = set()
@@ -265,7 +265,7 @@ def check(proposed: Sequence[Proposed | None], subject: Subject, written_by: str
 
 
 def _claim(
-    sentence: Proposed, facts: dict[str, Fact], subject: Subject, mentioned_before: set[str], written_by: str
+    sentence: Proposed, facts: dict[str, Fact], subject: NarrativeSubject, mentioned_before: set[str], written_by: str
 ) -> Claim | Fault:
     try:
         part = Part(sentence.part)
@@ -326,7 +326,7 @@ _SIDES: Final = {
 }
 
 
-def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, mentioned_before: set[str]) -> Fault | None:
+def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: NarrativeSubject, mentioned_before: set[str]) -> Fault | None:
     """Return the fault in what a sentence says, such as facts of the wrong side, or None."""
     mentions = [mention for mention in claim.mentions if mention.form is not Form.CONTRAST]
     used = [facts[mention.fact_id] for mention in mentions]
@@ -348,7 +348,7 @@ def _meaning_fault(claim: Claim, facts: dict[str, Fact], subject: Subject, menti
     return None
 
 
-def template_claims(subject: Subject) -> tuple[Claim, ...]:
+def template_claims(subject: NarrativeSubject) -> tuple[Claim, ...]:
     """Return the template's claims for the five parts, within the word budget."""
     claims = [
         *_each(Part.WHAT_HAPPENED, _of(subject, "payment")),
@@ -367,7 +367,7 @@ def template_claims(subject: Subject) -> tuple[Claim, ...]:
     return budgeted(claims, subject)
 
 
-def _of(subject: Subject, *kinds: str) -> list[Fact]:
+def _of(subject: NarrativeSubject, *kinds: str) -> list[Fact]:
     return [fact for fact in subject.facts if fact.kind in kinds]
 
 
@@ -375,7 +375,7 @@ def _each(part: Part, facts: Iterable[Fact]) -> list[Claim]:
     return [Claim(part, (Mention(fact.fact_id, Form.CLAUSE),), written_by=TEMPLATE) for fact in facts]
 
 
-def _reasons(subject: Subject, side: Side, part: Part, opening: Opening) -> list[Claim]:
+def _reasons(subject: NarrativeSubject, side: Side, part: Part, opening: Opening) -> list[Claim]:
     """
     Return claims for the strongest themes of a side, the first with its contrast.
 
@@ -391,12 +391,12 @@ def _reasons(subject: Subject, side: Side, part: Part, opening: Opening) -> list
     return claims
 
 
-def _leading(subject: Subject, reason: ThemeReason) -> Fact:
+def _leading(subject: NarrativeSubject, reason: ThemeReason) -> Fact:
     own = [fact for fact in subject.facts if fact.theme == reason.theme]
     return next((fact for fact in own if fact.fact_id in reason.facts), own[0])
 
 
-def required(subject: Subject) -> list[frozenset[str]]:
+def required(subject: NarrativeSubject) -> list[frozenset[str]]:
     """Return sets of fact ids. Every narrative must mention at least one fact of each set."""
     sets = [
         {fact.fact_id}
@@ -414,7 +414,7 @@ def required(subject: Subject) -> list[frozenset[str]]:
     return [frozenset(one) for one in sets]
 
 
-def completed(claims: Iterable[Claim], subject: Subject) -> tuple[Claim, ...]:
+def completed(claims: Iterable[Claim], subject: NarrativeSubject) -> tuple[Claim, ...]:
     """
     Return a narrative of accepted claims in the order of the parts, within the word budget.
 
@@ -431,7 +431,7 @@ def completed(claims: Iterable[Claim], subject: Subject) -> tuple[Claim, ...]:
     return budgeted(sorted(kept, key=lambda claim: order.index(claim.part)), subject)
 
 
-def budgeted(claims: Sequence[Claim], subject: Subject) -> tuple[Claim, ...]:
+def budgeted(claims: Sequence[Claim], subject: NarrativeSubject) -> tuple[Claim, ...]:
     """
     Return the claims that fit into the word budget.
 
@@ -448,13 +448,13 @@ def budgeted(claims: Sequence[Claim], subject: Subject) -> tuple[Claim, ...]:
     return tuple(claims[place] for place in kept)
 
 
-def _lengths(claims: Sequence[Claim], subject: Subject) -> list[int]:
+def _lengths(claims: Sequence[Claim], subject: NarrativeSubject) -> list[int]:
     """Return the number of English words in each claim."""
     facts = {fact.fact_id: fact for fact in subject.facts}
     return [len(writer(ENGLISH).claim(claim, facts).split()) for claim in claims]
 
 
-def _shortened(claims: Sequence[Claim], subject: Subject, needed: list[frozenset[str]]) -> tuple[Claim, ...]:
+def _shortened(claims: Sequence[Claim], subject: NarrativeSubject, needed: list[frozenset[str]]) -> tuple[Claim, ...]:
     """Return claims without contrasts, and drop optional facts, last first, until the claims fit."""
     short = [
         structs.replace(claim, mentions=tuple(one for one in claim.mentions if one.form is not Form.CONTRAST)) for claim in claims

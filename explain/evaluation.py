@@ -22,7 +22,7 @@ from msgspec import Struct, structs
 from core.errors import LanguageModelError
 from core.messages import Claim
 from core.settings import Settings
-from explain.claims import BUDGET, TEMPLATE, Checked, Proposed, Subject, check, completed, template_claims
+from explain.claims import BUDGET, TEMPLATE, Checked, NarrativeSubject, Proposed, check, completed, template_claims
 from explain.explainer import Explainer
 from explain.narrators.client import language_model
 from explain.narrators.service import NarratorService, Usage
@@ -121,8 +121,8 @@ async def _measured(settings: Settings, explanations: "list[Explanation]", progr
     return _result(narrators.name, narrators.prompt.version, explanations, answers, narrators.usage)
 
 
-def _subject(explanation: "Explanation") -> Subject:
-    return Subject(explanation.facts, explanation.themes)
+def _subject(explanation: "Explanation") -> NarrativeSubject:
+    return NarrativeSubject(explanation.facts, explanation.themes)
 
 
 def _template(explanations: "list[Explanation]") -> Result:

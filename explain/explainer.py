@@ -14,7 +14,7 @@ from core.errors import DatabaseError, LanguageModelError
 from core.messages import Alert, Explanation, Fact, SimilarCase, Verification
 from core.metrics import SENTENCES
 from explain.casebook import Casebook
-from explain.claims import TEMPLATE, Subject, check, completed, template_claims
+from explain.claims import TEMPLATE, NarrativeSubject, check, completed, template_claims
 from explain.facts.alert import alert_facts, balance
 from explain.facts.attribution import attribute
 from explain.facts.cases import case_facts
@@ -89,7 +89,7 @@ class Explainer:
             *case_facts(similar, alert.decision.probability, typology),
             step_fact(next_step(self._steps, alert, reasons.themes, typology)),
         )
-        claims = template_claims(Subject(facts, reasons.themes))
+        claims = template_claims(NarrativeSubject(facts, reasons.themes))
         return Explanation(
             alert_id=alert.alert_id,
             transaction_id=alert.transaction.transaction_id,
@@ -131,7 +131,7 @@ class Explainer:
         """
         if self.narrators is None:
             return None
-        subject, name = Subject(explanation.facts, explanation.themes), self.narrators.name
+        subject, name = NarrativeSubject(explanation.facts, explanation.themes), self.narrators.name
         try:
             proposed = await self.narrators.narrative(subject)
         except LanguageModelError as error:  # after any failure of the server, the template's narrative stays

@@ -16,9 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from core.errors import DatabaseError
-from core.messages import Alert, Claim, Explanation, Fact, Finding, Side, Verification
-from core.messages import Subject as FactSubject
-from explain.claims import Subject, check, parse
+from core.messages import Alert, Claim, Explanation, Fact, Finding, Side, Subject, Verification
+from explain.claims import NarrativeSubject, check, parse
 from explain.facts.history import History, card_history
 from explain.facts.past import no_archive, past_facts
 from explain.facts.values import code, count, country, money, seconds, text
@@ -104,22 +103,24 @@ class _Toolbox:
             begin = len(self.found) + 1
             self.found += [msgspec.structs.replace(fact, fact_id=f"I{number}") for number, fact in enumerate(new, begin)]
             shown = [fact for fact in facts if fact.fact_id in known] + self.found[begin - 1 :]
-            self._answers[name] = msgspec.json.encode(facts_for_model(Subject(tuple(shown), self._explanation.themes))).decode()
+            self._answers[name] = msgspec.json.encode(
+                facts_for_model(NarrativeSubject(tuple(shown), self._explanation.themes))
+            ).decode()
         return self._answers[name]
 
     def card_history(self) -> str:
         """Return the card's habits in 90 days, its last payments before this one, and the outcomes of its other alerts."""
-        return self._answer("card_history", [*self._past(FactSubject.CARD), *self._payments(), self._alerts_of_card()])
+        return self._answer("card_history", [*self._past(Subject.CARD), *self._payments(), self._alerts_of_card()])
 
     def merchant_history(self) -> str:
         """Return the merchant's payments and reported frauds in 90 days, and the outcomes of its other alerts."""
         merchant = self._alert.transaction.merchant_id
-        alerts = _alerts(FactSubject.MERCHANT, self._others(self._records.of_merchant(merchant, _ALERTS)))
-        return self._answer("merchant_history", [*self._past(FactSubject.MERCHANT), alerts])
+        alerts = _alerts(Subject.MERCHANT, self._others(self._records.of_merchant(merchant, _ALERTS)))
+        return self._answer("merchant_history", [*self._past(Subject.MERCHANT), alerts])
 
     def device_history(self) -> str:
         """Return how the card and other cards used this payment's device in 90 days."""
-        facts = self._past(FactSubject.DEVICE)
+        facts = self._past(Subject.DEVICE)
         return self._answer("device_history", facts) if facts else "No device was given with this payment."
 
     def linked_cards(self) -> str:
@@ -134,12 +135,12 @@ class _Toolbox:
         frauds = {one.alert.transaction.card_id for one in others if one.finding is Finding.FRAUD}
         values = {"cards": count(len(cards)), "frauds": count(len(frauds))}
         side = Side.FRAUD if frauds else Side.NEITHER
-        device = [fact for fact in self._past(FactSubject.DEVICE) if fact.kind == "device-shared"]
-        return self._answer("linked_cards", [Fact("", "found-linked", FactSubject.MERCHANT, values, side), *device])
+        device = [fact for fact in self._past(Subject.DEVICE) if fact.kind == "device-shared"]
+        return self._answer("linked_cards", [Fact("", "found-linked", Subject.MERCHANT, values, side), *device])
 
     def similar_cases(self) -> str:
         """Return the most similar closed cases and their outcomes."""
-        return self._answer("similar_cases", [fact for fact in self._explanation.facts if fact.subject is FactSubject.CASES])
+        return self._answer("similar_cases", [fact for fact in self._explanation.facts if fact.subject is Subject.CASES])
 
     def rule_definition(self, rule: Annotated[str, "the rule's id, as given in the facts"]) -> str:
         """Return the definition and the owner of a rule that holds for this payment."""
@@ -148,9 +149,9 @@ class _Toolbox:
         words = self._rule(rule)
         if words is None:
             return f"The definition of rule {rule} is not available."
-        return self._answer(f"rule_{rule}", [Fact("", "found-rule", FactSubject.RULE, {"text": text(words)}, Side.FRAUD)])
+        return self._answer(f"rule_{rule}", [Fact("", "found-rule", Subject.RULE, {"text": text(words)}, Side.FRAUD)])
 
-    def _past(self, about: FactSubject) -> list[Fact]:
+    def _past(self, about: Subject) -> list[Fact]:
         """Return the archive's facts about the card, merchant or device. Facts already in the explanation keep their ids."""
         if self._history is None:
             found = no_archive()
@@ -177,11 +178,11 @@ class _Toolbox:
                 "country": country(past.country) if past.country else code("no-country"),
             }
             kind = "found-payment-here" if past.same_merchant else "found-payment"
-            facts.append(Fact("", kind, FactSubject.CARD, values))
+            facts.append(Fact("", kind, Subject.CARD, values))
         return facts
 
     def _alerts_of_card(self) -> Fact:
-        return _alerts(FactSubject.CARD, self._others(self._records.of_card(self._alert.transaction.card_id, _ALERTS)))
+        return _alerts(Subject.CARD, self._others(self._records.of_card(self._alert.transaction.card_id, _ALERTS)))
 
     def _others(self, alerts: "list[Any]") -> "list[Any]":
         return [one for one in alerts if one.alert.alert_id != self._alert.alert_id]
@@ -201,7 +202,7 @@ class _Toolbox:
         return [FunctionTool.from_defaults(_checked(tool)) for tool in own]
 
 
-def _alerts(about: FactSubject, others: list[Any]) -> Fact:
+def _alerts(about: Subject, others: list[Any]) -> Fact:
     """Return the fact that counts other alerts by outcome."""
     findings = Counter(one.finding for one in others)
     closed = findings[Finding.FRAUD] + findings[Finding.LEGITIMATE]
@@ -257,7 +258,7 @@ async def investigate(
         transcript.append(Entry(who, what))
         on_entry(transcript[-1])
 
-    asked = prompt(INVESTIGATION).filled(facts_for_model(Subject(explanation.facts, explanation.themes)))
+    asked = prompt(INVESTIGATION).filled(facts_for_model(NarrativeSubject(explanation.facts, explanation.themes)))
     note("us", asked)
     kind = FunctionAgent if llm.metadata.is_function_calling_model else ReActAgent
     # a limit of n rejects the n-th answer even if it is final, hence one more
@@ -292,7 +293,7 @@ async def investigate(
         ended = f"failed: {f'HTTP {status}' if status else type(error).__name__}"
     if ended != "finished":
         note("us", f"ended: {ended}")
-    subject, name = Subject((*explanation.facts, *toolbox.found), explanation.themes), llm.metadata.model_name
+    subject, name = NarrativeSubject((*explanation.facts, *toolbox.found), explanation.themes), llm.metadata.model_name
     try:
         proposed = parse(last) if last else []
     except ValueError as error:

@@ -108,7 +108,9 @@ def command(
             backtest.write_differences(table, out)
     if as_json:
         click.echo(
-            msgspec.json.encode({"policies": results} if changes is None else {"policies": results, "differences": changes})
+            msgspec.json.encode(
+                {"policies": [one.flat() for one in results]} | ({} if changes is None else {"differences": changes})
+            )
         )
         return
     _show(results, changes)
@@ -137,8 +139,8 @@ def _show(results: "list[PolicyResult]", changes: "list[OutcomeChange] | None") 
         ]
     rows |= {
         "declined": [f"{one.declined:,}" for one in results],
-        "fraud caught": [money(one.amount_caught, one.currency) for one in results],
-        "fraud missed": [money(one.amount_lost, one.currency) for one in results],
+        "fraud caught": [money(one.money_caught, one.currency) for one in results],
+        "fraud missed": [money(one.money_lost, one.currency) for one in results],
         "analyst hours per day": [f"{one.analyst_hours_per_day:,}" for one in results],
     }
     for name, words in rows.items():

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from core.messages import Fact, Form, Opening, Part, Side
-from explain.claims import Proposed, Subject, json_object
+from explain.claims import NarrativeSubject, Proposed, json_object
 from explain.words import ENGLISH, writer
 
 _REASONS, _AGAINST = 3, 2  # maximum number of themes with a slot, for and against fraud
@@ -27,7 +27,7 @@ class Slot(Struct, frozen=True):
     facts: tuple[Fact, ...]
 
 
-def slots(subject: Subject) -> tuple[Slot, ...]:
+def slots(subject: NarrativeSubject) -> tuple[Slot, ...]:
     """Return the non-empty slots of an alert."""
     return (
         *_of_themes(subject, Side.FRAUD, Part.WHY_UNUSUAL, Opening.FOR_FRAUD, _REASONS),
@@ -38,7 +38,7 @@ def slots(subject: Subject) -> tuple[Slot, ...]:
     )
 
 
-def _of_themes(subject: Subject, side: Side, part: Part, first: Opening, most: int) -> list[Slot]:
+def _of_themes(subject: NarrativeSubject, side: Side, part: Part, first: Opening, most: int) -> list[Slot]:
     """
     Return a slot for each of a side's strongest themes.
 
@@ -53,12 +53,12 @@ def _of_themes(subject: Subject, side: Side, part: Part, first: Opening, most: i
     return found
 
 
-def _of_kinds(subject: Subject, name: str, part: Part, kinds: tuple[str, ...]) -> list[Slot]:
+def _of_kinds(subject: NarrativeSubject, name: str, part: Part, kinds: tuple[str, ...]) -> list[Slot]:
     own = tuple(fact for fact in subject.facts if fact.kind in kinds)[:_OPTIONS]
     return [Slot(name, part, Opening.NONE, own)] if own else []
 
 
-def choice_schema(subject: Subject) -> dict[str, Any]:
+def choice_schema(subject: NarrativeSubject) -> dict[str, Any]:
     """Return the JSON Schema of an answer: a fact's id for each slot."""
     properties = {slot.name: {"type": "string", "enum": [fact.fact_id for fact in slot.facts]} for slot in slots(subject)}
     return {
@@ -69,13 +69,13 @@ def choice_schema(subject: Subject) -> dict[str, Any]:
     }
 
 
-def choices_in_words(subject: Subject) -> dict[str, dict[str, str]]:
+def choices_in_words(subject: NarrativeSubject) -> dict[str, dict[str, str]]:
     """Return the choices as the prompt shows them: for each slot, the facts as sentences by id."""
     english = writer(ENGLISH)
     return {slot.name: {fact.fact_id: english.sentence(fact) for fact in slot.facts} for slot in slots(subject)}
 
 
-def parse_choices(answer: str, subject: Subject) -> list[Proposed | None]:
+def parse_choices(answer: str, subject: NarrativeSubject) -> list[Proposed | None]:
     """
     Return one sentence for each slot that has a choice in the answer. The sentence is None if the choice is invalid.
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from core.errors import SettingsError
 from core.messages import Form, Side
-from explain.claims import Subject, forms_of, is_usual, part_of
+from explain.claims import NarrativeSubject, forms_of, is_usual, part_of
 from explain.words import ENGLISH, writer
 
 NARRATIVE: Final = "narrative-3"
@@ -68,7 +68,7 @@ def prompt(version: str) -> Prompt:
     return Prompt(f"{path.stem}-{hashlib.sha256(raw).hexdigest()[:8]}", text)
 
 
-def facts_for_model(subject: Subject) -> list[dict[str, Any]]:
+def facts_for_model(subject: NarrativeSubject) -> list[dict[str, Any]]:
     """Return facts as a prompt states them: id, part, side and their words in each form. They contain no third-party text."""
     english = writer(ENGLISH)
     strongest = subject.leading(Side.FRAUD) | subject.leading(Side.LEGITIMATE)

@@ -20,7 +20,7 @@ from pybreaker import STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitBr
 from core.errors import LanguageModelError
 from core.metrics import LLM_BREAKER, LLM_COST, LLM_REQUESTS, LLM_SECONDS, LLM_TOKENS
 from core.settings import Settings
-from explain.claims import Proposed, Subject, parse, schema
+from explain.claims import NarrativeSubject, Proposed, parse, schema
 from explain.narrators.choices import choice_schema, choices_in_words, parse_choices
 from explain.narrators.prompting import CHOICE, facts_for_model, prompt
 
@@ -89,7 +89,7 @@ class NarratorService:
             return ResponseFormat.STRICT
         return ResponseFormat.OBJECT if getattr(llm, "takes_schema", False) else ResponseFormat.PLAIN
 
-    async def narrative(self, subject: Subject) -> list[Proposed | None]:
+    async def narrative(self, subject: NarrativeSubject) -> list[Proposed | None]:
         """
         Return the sentences that the model proposes for an alert, with None for each unreadable sentence.
 
@@ -215,7 +215,7 @@ class NarratorService:
         LLM_COST.inc(cost)
 
 
-def _read(text: str, subject: Subject, chooses: bool) -> list[Proposed | None]:
+def _read(text: str, subject: NarrativeSubject, chooses: bool) -> list[Proposed | None]:
     return parse_choices(text, subject) if chooses else parse(text)
 
 

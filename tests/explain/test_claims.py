@@ -10,13 +10,13 @@ from fluent.syntax import ast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.messages import Claim, Form, Joiner, Mention, Opening, Part, Side
+from core.messages import Claim, Contrast, Fact, Form, Joiner, Mention, Opening, Part, Side, Subject
 from explain.claims import (
     BUDGET,
     TEMPLATE,
     Fault,
+    NarrativeSubject,
     Proposed,
-    Subject,
     answer_of,
     budgeted,
     check,
@@ -38,7 +38,7 @@ SEED = int(GIVEN.get("WHYFLAG_FUZZ_SEED", "1"))
 
 
 def subject_of(explanation):
-    return Subject(explanation.facts, explanation.themes)
+    return NarrativeSubject(explanation.facts, explanation.themes)
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +247,52 @@ def test_the_schema_accepts_the_template_and_rejects_invalid_sentences(subject):
         {"facts": [f"{a}.text"]}, {"joiner": ","}, {"note": "x"},
     ):  # fmt: skip
         assert not valid(sentence(**wrong))
+
+
+def test_the_schema_of_a_small_alert():
+    """To the letter, because servers differ in what they accept in strict mode: every property required, and no other allowed."""
+    facts = (
+        Fact("T1", "payment", Subject.TRANSACTION, {}),
+        Fact("F1", "feature-night", Subject.TRANSACTION, {}, side=Side.FRAUD, contrast=Contrast(True, 0.1, 0.4)),
+        Fact("M1", "theme", Subject.SCORE, {}, side=Side.LEGITIMATE),
+    )
+
+    def variant(part, openings, references):
+        return {
+            "type": "object",
+            "properties": {
+                "part": {"type": "string", "enum": [part]},
+                "opening": {"type": "string", "enum": openings},
+                "facts": {"type": "array", "items": {"type": "string", "enum": references}},
+                "joiner": {"type": "string", "enum": ["and", "but", "semicolon"]},
+            },
+            "required": ["part", "opening", "facts", "joiner"],
+            "additionalProperties": False,
+        }
+
+    assert schema(NarrativeSubject(facts)) == {
+        "type": "object",
+        "properties": {
+            "sentences": {
+                "type": "array",
+                "items": {
+                    "anyOf": [
+                        variant("what_happened", ["none", "also", "usual"], ["T1.clause", "T1.short"]),
+                        variant(
+                            "why_unusual",
+                            ["none", "also", "for_fraud", "strongest_for_fraud", "usual"],
+                            ["F1.clause", "F1.short", "F1.contrast"],
+                        ),
+                        variant(
+                            "speaks_against", ["none", "also", "against_fraud", "strongest_against_fraud", "usual"], ["M1.clause"]
+                        ),
+                    ]
+                },
+            }
+        },
+        "required": ["sentences"],
+        "additionalProperties": False,
+    }
 
 
 def test_schema_valid_sentences_fail_only_the_checks_that_a_schema_cannot_express(subjects):

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from core.errors import LanguageModelError, SettingsError
 from core.messages import Part
 from core.settings import Settings
-from explain.claims import TEMPLATE, Fault, Subject, answer_of, check, template_claims
+from explain.claims import TEMPLATE, Fault, NarrativeSubject, answer_of, check, template_claims
 from explain.explainer import Explainer
 from explain.narrators.choices import choice_schema, choices_in_words, parse_choices
 from explain.narrators.client import language_model
@@ -156,7 +156,7 @@ def test_the_template_narrative_stands_if_every_sentence_is_refused(bundle, case
 
 def test_a_fully_valid_narrative_is_shown_unchanged(bundle, casebook, alerts, explainer):
     explanation = explainer.explain(alerts[0])
-    answer = answer_of(template_claims(Subject(explanation.facts, explanation.themes)))
+    answer = answer_of(template_claims(NarrativeSubject(explanation.facts, explanation.themes)))
     with narrating(bundle, casebook, [answer]) as (_, narrated):
         _, (after,), _ = narrated(alerts[0])
     assert {claim.written_by for claim in after.narrative} == {"local"}
@@ -235,7 +235,7 @@ def test_prompt_files_match_the_manifest():
 
 def test_prompts_fence_their_facts_with_a_new_marker_each_time(explainer, alerts):
     explanation = explainer.explain(alerts[0])
-    facts = facts_for_model(Subject(explanation.facts, explanation.themes))
+    facts = facts_for_model(NarrativeSubject(explanation.facts, explanation.themes))
     one, two = (prompt("narrative-3").filled(facts) for _ in range(2))
     assert one != two
     marker = one.rstrip("\n").split("\n")[-1]
@@ -271,7 +271,7 @@ def test_an_unreachable_server_raises_a_language_model_error():
     told = Settings(llm_url="http://127.0.0.1:1/v1", llm_model="m")
 
     async def run():
-        await NarratorService(language_model(told), told, _no_sleep).narrative(Subject(()))
+        await NarratorService(language_model(told), told, _no_sleep).narrative(NarrativeSubject(()))
 
     with pytest.raises(LanguageModelError, match="APIConnectionError"):
         asyncio.run(run())
@@ -283,7 +283,7 @@ def test_an_unreachable_server_raises_a_language_model_error():
 def test_every_allowed_choice_makes_a_narrative_without_faults(explained):
     rng = random.Random(3)
     for _, explanation in explained:
-        subject = Subject(explanation.facts, explanation.themes)
+        subject = NarrativeSubject(explanation.facts, explanation.themes)
         wanted = choice_schema(subject)["properties"]
         assert choices_in_words(subject).keys() == wanted.keys()
         answer = json.dumps({name: rng.choice(one["enum"]) for name, one in wanted.items()})
@@ -294,7 +294,7 @@ def test_every_allowed_choice_makes_a_narrative_without_faults(explained):
 
 def test_an_invalid_choice_is_refused_without_affecting_the_others(explained):
     _, explanation = explained[0]
-    subject = Subject(explanation.facts, explanation.themes)
+    subject = NarrativeSubject(explanation.facts, explanation.themes)
     answer = '{"fraud_1": "F99", "cases": "C1", "more": 7}'
     assert [one.fault for one in check(parse_choices(answer, subject), subject, "local")] == [Fault.UNREADABLE, None]
     for nothing in ("", "F1", "[]", '{"a": '):

@@ -13,7 +13,7 @@ import pytest
 
 from cli.supervisor import free_ports
 from core.settings import Settings
-from explain.claims import Subject, check
+from explain.claims import NarrativeSubject, check
 from explain.narrators.client import language_model
 from explain.narrators.prompting import CHOICE
 from explain.narrators.service import NarratorService
@@ -34,7 +34,7 @@ def narrated(settings, explained, count):
     async def run():
         nonlocal sentences
         for _, explanation in explained[:count]:
-            subject = Subject(explanation.facts, explanation.themes)
+            subject = NarrativeSubject(explanation.facts, explanation.themes)
             begin = time.perf_counter()
             proposed = await narrators.narrative(subject)
             taken.append(time.perf_counter() - begin)

@@ -118,3 +118,16 @@ def test_a_budget_of_another_form_is_refused(text):
 def test_spaces_around_a_budget_are_ignored():
     assert parse_budget(" 999999999/week\n") == 999_999_999 / 7
     assert parse_budget("0.000000001/day") == 1e-9
+
+
+def test_the_cheapest_budget_follows_the_probability_and_counts_no_honest_amount():
+    fraud = np.array([True, True])
+    # the likelier fraud is small: reviewing it alone does not pay, and both cost 1200 to save 1003
+    assert cheapest_budget(np.array([0.2, 0.9]), np.array([1_000, 3]), fraud, days=1, review_cost=600) == 0
+    assert cheapest_budget(np.array([0.9]), np.array([3]), np.array([True]), days=1, review_cost=2.5) == 1
+    assert cheapest_budget(np.array([0.9]), np.array([3]), np.array([False]), days=1, review_cost=0.5) == 0
+
+
+def test_equal_probabilities_are_reviewed_in_the_order_of_the_file():
+    fraud = np.arange(200) < 20
+    assert cheapest_budget(np.full(200, 0.5), np.full(200, 100), fraud, days=1, review_cost=50) == 20

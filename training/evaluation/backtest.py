@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -147,17 +148,22 @@ class PolicyResult(Struct, frozen=True):
     """
     The result of one policy over a period.
 
-    ``amount_caught`` is the amount of the flagged frauds, ``amount_lost`` that of the other frauds, minor units of ``currency``.
+    ``money_caught`` is the amount of the flagged frauds, ``money_lost`` that of the other frauds, minor units of ``currency``.
     """
 
     policy: str
     currency: str
     measures: Measures
     declined: int
-    amount_caught: int
-    amount_lost: int
+    money_caught: int
+    money_lost: int
     analyst_hours_per_day: float
     rules: tuple[RuleResult, ...]
+
+    def flat(self) -> dict[str, Any]:
+        """Return the result with its measures beside the other figures, as ``--json`` prints it."""
+        own = msgspec.to_builtins(self)
+        return {"policy": own.pop("policy"), **own.pop("measures"), **own}
 
 
 def summary(played: PolicyRun, currency: str, minutes_per_alert: float) -> PolicyResult:
@@ -183,8 +189,8 @@ def summary(played: PolicyRun, currency: str, minutes_per_alert: float) -> Polic
         currency=currency,
         measures=evaluate(np.nan_to_num(played.probability, nan=1.0), flagged, played.fraud, played.amount, days),
         declined=int((played.outcome == DECLINE).sum()),
-        amount_caught=caught,
-        amount_lost=int(played.amount[played.fraud].sum()) - caught,
+        money_caught=caught,
+        money_lost=int(played.amount[played.fraud].sum()) - caught,
         analyst_hours_per_day=round(float(flagged.sum()) / days * minutes_per_alert / 60, 2),
         rules=tuple(by_rule),
     )
@@ -216,7 +222,7 @@ def differences(one: PolicyRun, other: PolicyRun) -> pa.Table:
     )
 
 
-class OutcomeChange(Struct, frozen=True):
+class OutcomeChange(Struct, frozen=True, rename={"before": "from", "after": "to"}):
     """Transactions that move from one outcome to another; ``fraud_amount`` is the amount of their frauds, minor units."""
 
     before: str
