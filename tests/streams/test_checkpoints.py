@@ -1,0 +1,274 @@
+"""The checkpoint log, on a partition in memory: what is read is the last whole checkpoint, whatever else was written. test_kafka.py has the broker's part."""
+
+import asyncio
+import random
+
+import msgspec
+import pytest
+from aiokafka.errors import KafkaError
+
+from core.errors import DeliveryError, StateError
+from streams import checkpoints
+from streams.checkpoints import Checkpoint, CheckpointLog
+from tests.streams.memory_client import Topic, clients
+
+EMPTY = Checkpoint(spec="s", bundle="b", partitions=4, positions={"t": 7}, origins={"o/0": 3}, keys=2, digest="d")
+
+
+@pytest.fixture
+def topic(monkeypatch):
+    made = Topic()
+    producer, consumer = clients(made)
+    monkeypatch.setattr(checkpoints, "AIOKafkaProducer", producer)
+    monkeypatch.setattr(checkpoints, "AIOKafkaConsumer", consumer)
+    return made
+
+
+class NoConnection:
+    aiokafka: dict = {}
+
+
+def log():
+    return CheckpointLog(NoConnection(), "log", 3)
+
+
+def key(number):
+    return bytes([0]) + number.to_bytes(8, "little")
+
+
+async def read(one=None):
+    rows = {}
+    checkpoint = await (one or log()).read(lambda records: rows.update(records))
+    return checkpoint, {name: row for name, row in rows.items() if row is not None}
+
+
+async def written(topic, *checkpoints_of_rows, one=None):
+    """Write checkpoints with growing positions; return the log and the last checkpoint."""
+    one = one or log()
+    await one.claim()
+    last = None
+    for number, rows in enumerate(checkpoints_of_rows):
+        last = msgspec.structs.replace(EMPTY, positions={"t": number})
+        await one.write(rows, last)
+    return one, last
+
+
+def test_an_empty_log_has_no_checkpoint(topic):
+    assert asyncio.run(read()) == (None, {})
+
+
+def test_the_last_checkpoint_and_the_newest_rows_are_read(topic):
+    async def run():
+        _, last = await written(topic, [(key(1), b"a"), (key(2), b"b")], [(key(2), b"c"), (key(3), b"d")], [(key(1), None)])
+        assert await read() == (last, {key(2): b"c", key(3): b"d"})
+        topic.compact()
+        assert await read() == (last, {key(2): b"c", key(3): b"d"})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 8, 300])
+def test_a_large_checkpoint_takes_several_batches_and_is_read_whole(topic, count):
+    async def run():
+        rows = [(key(number), b"x" * 100) for number in range(count)]
+        _, last = await written(topic, rows)
+        assert await read() == (last, dict(rows))
+        assert topic.batches >= max(count * 109 // 2_000, 1) + (count > 0)
+
+    asyncio.run(run())
+
+
+def test_a_row_larger_than_a_batch_is_written_in_a_batch_of_its_own(topic):
+    async def run():
+        rows = [(key(1), b"a"), (key(2), b"x" * 5_000), (key(3), b"c")]
+        _, last = await written(topic, rows)
+        assert await read() == (last, dict(rows))
+
+    asyncio.run(run())
+
+
+def test_a_checkpoint_that_was_not_committed_is_not_there(topic):
+    async def run():
+        one, last = await written(topic, [(key(1), b"a")])
+        await one._producer.begin_transaction()
+        await one._append([(b"\0" + key(1), b"torn"), (b"marker", msgspec.json.encode(EMPTY))])
+        assert await read() == (last, {key(1): b"a"})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("behind", [0, 1, 5, 60])
+def test_records_behind_the_last_marker_are_skipped_with_a_warning(topic, caplog, behind):
+    async def run():
+        _, last = await written(topic, [(key(1), b"a")], [(key(1), b"b")])
+        for number in range(behind):
+            topic.append(b"\0" + key(1), b"garbage %d" % number)
+        assert await read() == (last, {key(1): b"b"})
+
+    asyncio.run(run())
+    assert (f"{behind} records" in caplog.text) == bool(behind)
+    assert ("log/3" in caplog.text) == bool(behind)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"v": 2}'])
+def test_a_marker_that_cannot_be_read_hides_no_earlier_one(topic, raw):
+    async def run():
+        _, last = await written(topic, [(key(1), b"a")])
+        topic.append(b"marker", raw)
+        assert await read() == (last, {key(1): b"a"})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("strange", [None, b"", b"\0", b"\0short", b"\0" + b"k" * 20, b"\1" + key(1)])
+def test_keys_that_are_none_of_a_row_are_skipped(topic, strange):
+    async def run():
+        topic.append(strange, b"before")
+        _, last = await written(topic, [(key(1), b"a")])
+        assert await read() == (last, {key(1): b"a"})
+
+    asyncio.run(run())
+
+
+def test_records_without_a_marker_are_an_error_that_says_what_to_do(topic):
+    topic.append(b"\0" + key(1), b"foreign")
+    with pytest.raises(StateError, match=r"log/3 holds no readable marker.*whyflag state rebuild --partition 3"):
+        asyncio.run(read())
+
+
+def test_another_format_is_an_error_that_says_what_to_do(topic):
+    asyncio.run(written(topic, []))
+    topic.append(b"marker", msgspec.json.encode(msgspec.structs.replace(EMPTY, v=1)))
+    with pytest.raises(StateError, match="format 1, this version reads format 2: run `whyflag state rebuild` once"):
+        asyncio.run(read())
+
+
+def test_starting_over_forgets_all_rows_and_keeps_the_last_marker(topic):
+    async def run():
+        _, last = await written(topic, [(key(1), b"a"), (key(2), b"b")])
+        topic.append(b"marker", msgspec.json.encode(msgspec.structs.replace(EMPTY, v=1)))  # of another format: skipped
+        one = log()
+        await one.claim()
+        assert await one.start_over() == last
+        newest = msgspec.structs.replace(EMPTY, positions={"t": 99})
+        await one.write([(key(3), b"c")], newest)
+        assert await read() == (msgspec.structs.replace(newest, lineage=1), {key(3): b"c"})
+        # the old rows are removed, so that compaction frees them
+        topic.compact()
+        assert {record.key for record in topic.records if record and record.value} == {b"marker", b"\1" + key(3)}
+        await one.write([(key(4), b"d")], newest)
+        assert (await read())[1] == {key(3): b"c", key(4): b"d"}
+        assert sum(record is not None and record.value is None for record in topic.records) == 2, "removed once"
+
+    asyncio.run(run())
+
+
+def test_starting_over_an_empty_log_begins_a_lineage(topic):
+    async def run():
+        one = log()
+        await one.claim()
+        assert await one.start_over() is None
+        await one.write([(key(1), b"a")], EMPTY)
+        assert await read() == (msgspec.structs.replace(EMPTY, lineage=1), {key(1): b"a"})
+
+    asyncio.run(run())
+
+
+def test_lineages_begin_again_after_the_last_number(topic):
+    async def run():
+        for _ in range(257):
+            one = log()
+            await one.claim()
+            await one.start_over()
+            await one.write([(key(1), b"a")], EMPTY)
+            topic.compact()
+        checkpoint, rows = await read()
+        assert checkpoint.lineage < 256
+        assert rows == {key(1): b"a"}
+
+    asyncio.run(run())
+
+
+def test_a_log_read_is_continued_in_its_lineage(topic):
+    async def run():
+        one = log()
+        await one.claim()
+        await one.start_over()
+        await one.write([(key(1), b"a")], EMPTY)
+        successor = log()
+        await successor.claim()
+        await read(successor)
+        await successor.write([(key(2), b"b")], EMPTY)
+        assert (await read())[1] == {key(1): b"a", key(2): b"b"}
+
+    asyncio.run(run())
+
+
+def test_an_owner_knows_whether_it_still_owns_the_log(topic):
+    async def run():
+        first, _ = await written(topic, [(key(1), b"a")])
+        assert await first.still_owned()
+        assert await first.still_owned()
+        topic.append(b"\0" + key(1), b"foreign")
+        assert not await first.still_owned()
+
+    asyncio.run(run())
+
+
+def test_an_owner_that_has_written_nothing_does_not_know(topic):
+    async def run():
+        one = log()
+        await one.claim()
+        await read(one)
+        assert not await one.still_owned()
+
+    asyncio.run(run())
+
+
+def test_a_former_owner_is_refused(topic):
+    async def run():
+        first, last = await written(topic, [(key(1), b"a")])
+        second = log()
+        await second.claim()
+        assert not await first.still_owned()
+        with pytest.raises(DeliveryError, match="log/3 has a new owner"):
+            await first.write([(key(1), b"zombie")], EMPTY)
+        await first.close()
+        await first.close()
+        assert await read() == (last, {key(1): b"a"})
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [KafkaError("gone"), TimeoutError()])
+def test_a_broker_that_does_not_take_a_checkpoint_is_a_delivery_error(topic, error):
+    async def run():
+        one, _ = await written(topic)
+
+        async def fail():
+            raise error
+
+        one._producer.commit_transaction = fail
+        await one.write([(key(1), b"a")], EMPTY)
+
+    with pytest.raises(DeliveryError, match="did not accept a checkpoint of log/3"):
+        asyncio.run(run())
+
+
+def test_any_sequence_of_checkpoints_reads_as_a_dictionary_would(topic):
+    rng = random.Random(4)
+
+    async def run():
+        expected, one = {}, log()
+        await one.claim()
+        for number in range(60):
+            rows = {key(rng.randrange(30)): rng.choice([None, b"x" * rng.randrange(400)]) for _ in range(rng.randrange(12))}
+            await one.write(list(rows.items()), msgspec.structs.replace(EMPTY, positions={"t": number}))
+            expected |= rows
+            if rng.random() < 0.2:
+                topic.compact()
+            checkpoint, held = await read()
+            assert checkpoint.positions == {"t": number}
+            assert held == {name: row for name, row in expected.items() if row is not None}
+
+    asyncio.run(run())
