@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct, inspect
 
-_NOT_BEFORE_A_NEWLINE = (
-    r"(?!\n)"  # Python's $ also matches before a last newline; RE2, which Arrow uses, has no lookahead and needs none
-)
+# Python's $ also matches before a final newline, so patterns end in this lookahead. RE2, which Arrow uses, has no lookahead;
+# its $ matches only at the end of the text, so ``_bounds`` removes the lookahead.
+_NOT_BEFORE_A_NEWLINE = r"(?!\n)"
 
 
 class Bounds(Struct, frozen=True):

@@ -417,7 +417,7 @@ class Explanation(Message, frozen=True, omit_defaults=False):
     """
     Why an alert was raised: facts, and claims that refer to them. Topic ``explanations``, key ``alert_id``.
 
-    The contributions of ``themes`` and ``start``, the model's bias, add up to the score in log-odds. Both are absent if no
+    ``start`` is the model's bias. The score in log-odds is ``start`` plus the contributions of ``themes``. Both are absent if no
     model scored the transaction. ``explain.words`` renders facts and claims in a language. ``v`` is always written; a message
     without it has version 1.
     """

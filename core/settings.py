@@ -128,7 +128,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bundle_signing_key: Annotated[
         str, Meta(description="PEM file of the Ed25519 private key that `bundles promote` signs with; empty: no signature")
     ] = ""
-    max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="most records per fetch")] = 500
+    max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="maximum number of records per fetch")] = 500
 
     def __repr__(self) -> str:
         shown = {name: "…" if name in SECRETS and getattr(self, name) else getattr(self, name) for name in self.__struct_fields__}

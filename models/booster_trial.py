@@ -25,7 +25,7 @@ def _dumped(xgboost: ctypes.CDLL, booster: ctypes.c_void_p, call: Callable[..., 
 
 
 def _check_trees(trees: list[dict[str, list[float]]], features: int) -> None:
-    """Exit unless every tree is valid. XGBoost would follow child and feature indices out of bounds, or in a cycle."""
+    """Exit unless every tree is valid. XGBoost does not check these indices: it could read out of bounds or loop forever."""
     for number, tree in enumerate(trees):
         left, right, split = tree["left_children"], tree["right_children"], tree["split_indices"]
         n = len(left)

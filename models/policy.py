@@ -64,7 +64,7 @@ def fit_policy(
     decline_at: float = DECLINE_AT,
 ) -> Policy:
     """
-    Return the thresholds that would have raised ``alerts_per_day`` over ``days`` days of calibration transactions.
+    Return the thresholds that would have produced ``alerts_per_day`` alerts per day on ``days`` days of calibration transactions.
 
     Declines, which start at probability ``decline_at``, count as alerts. The share ``novel_share`` of the alerts goes to the
     most novel transactions that the score alone would have approved. If the share is zero, one in a thousand transactions is
@@ -97,7 +97,7 @@ def cheapest_budget(
 
 
 def _threshold(values: Floats, wanted: int) -> float:
-    """Return a threshold just above the highest value that no longer fits the budget, so that ties never exceed the budget."""
+    """Return the lowest threshold that at most ``wanted`` values reach. Equal values at the limit are all left out."""
     if wanted >= len(values):
         return 0.0
     return float(np.nextafter(np.partition(values, len(values) - 1 - wanted)[len(values) - 1 - wanted], 2.0))

@@ -119,8 +119,8 @@ class Decider(Struct, frozen=True):
         """
         Score X, float32 [n, F], and apply the rules.
 
-        If transactions cannot be scored, ``failed`` is called with their number, inside the exception handler if there was an
-        exception. Without ``failed``, the exception is raised.
+        If transactions cannot be scored, ``failed`` is called with their count. If an exception is the cause, the call is made
+        inside its handler, so that ``failed`` can log the traceback. Without ``failed``, the exception is raised.
         """
         doubts = doubts_of(columns)
         scores = self._scored(X, doubts, failed)

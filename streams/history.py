@@ -1,5 +1,5 @@
 """
-Warm start: load past transactions into the state, so that cards and merchants are not unknown to a new worker.
+Warm start: load past transactions into the state, so that a new worker already knows the cards and merchants.
 
 ``whyflag worker score --history`` (state in memory only) and ``whyflag state rebuild --history`` read a history file into the
 engines. Each row goes to the engine of the partition that its key has in Kafka.

@@ -62,7 +62,7 @@ class Watchdog:
             positions = operator.positions
             places = positions or dict.fromkeys(
                 ((operator.stage.topics[0], 0),), 0
-            )  # query Kafka even without partitions: ``run`` reports an answer afterwards
+            )  # query Kafka even without partitions, because ``run`` then records that Kafka has answered
             ends = await consumer.end_offsets([TopicPartition(*place) for place in places])
             lag = 0
             for place, position in positions.items():

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 EXIT_FAILED = 70  # EX_SOFTWARE: the supervisor restarts the worker
 _CHUNKS_BUFFERED = 16  # chunks that may wait in memory before fetching from a partition pauses
 _DRAIN_SECONDS = 18.0  # to finish pending work after SIGTERM; Kubernetes would kill the pod after 30
-_STOP_SECONDS = 21.0  # for the whole shutdown: 25 s are promised, but Faust's clients would wait longer for an absent broker
+_STOP_SECONDS = 21.0  # for the whole shutdown, which must end within 25 s; Faust's clients would wait longer for an absent broker
 _ASK_SECONDS = 5.0
 
 

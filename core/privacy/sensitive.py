@@ -23,7 +23,7 @@ _LETTER, _SEPARATOR, _INVISIBLE, _AT, _DOT, _MAIL_SIGN, _TWO_DIGITS = 10, 11, 12
 _TABLE_SIZE = 0x20000  # the table covers these code points; later ones are letters (ideographs), or invisible from ``_TAGS`` on
 _TAGS = 0xE0000
 _SHORTEST, _LONGEST = 12, 19  # digits of a card number, ISO/IEC 7812-1
-_GAP = 4  # most visible separators between two digit groups of one number
+_GAP = 4  # maximum number of visible separators between two digit groups of one number
 _DOMAIN = 255  # longest domain of an e-mail address, RFC 5321
 
 

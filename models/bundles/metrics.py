@@ -61,7 +61,7 @@ class TrainingRecord(Struct, frozen=True):
 
 
 class PeriodRecord(Struct, frozen=True):
-    """Begin and end of the periods, UTC, as ``YYYY-MM-DD HH:MM``."""
+    """Start and end of the periods, UTC, as ``YYYY-MM-DD HH:MM``."""
 
     train_begin: str
     train_end: str
@@ -72,7 +72,7 @@ class PeriodRecord(Struct, frozen=True):
 
     @property
     def test_begin_ms(self) -> int:
-        """Begin of the test period, epoch ms."""
+        """Start of the test period, epoch ms."""
         return int(datetime.fromisoformat(f"{self.test_begin}+00:00").timestamp() * 1000)
 
 
@@ -87,9 +87,10 @@ class BundleMetrics(Struct, frozen=True, omit_defaults=True):
     """
     The metrics of a bundle.
 
-    ``test`` holds the measures of the test period. ``novel`` holds the measures of novelty in the same period: of the alerts that
-    only the novelty score raised, and of the novelty scores. ``reliability`` holds (low, high, count, frauds) for each bin of the
-    probability. ``budget`` is in alerts per day. ``pan_key`` is the fingerprint of the key that tokenised card numbers.
+    ``test`` holds the measures of the test period. ``novel`` holds the same measures for the novelty score: its flagged
+    transactions are those that only the novelty score flagged, and its scores are the novelty scores. ``reliability`` holds
+    (low, high, count, frauds) for each bin of the probability. ``budget`` is in alerts per day. ``pan_key`` is the fingerprint of
+    the key that tokenised card numbers.
     """
 
     test: Measures

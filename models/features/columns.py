@@ -31,7 +31,7 @@ class Mark(IntFlag):
     """Marks that the profile stage sets on a transaction, in addition to its features."""
 
     UNUSUAL = 1  # its amount is unusual for the card
-    LATE = 2  # the event is older, by more than the entity's lateness, than the newest event that arrived before it
+    LATE = 2  # an event that arrived before it is newer by more than the entity's lateness
     REUSED = 4  # the card used the id before, for a different transaction
 
 

@@ -26,7 +26,7 @@ Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 RECENT = 8
 UNBOUNDED = 2**62
-_EVICTED_SHARE = 64  # at the ceiling, evict one key in 64 at once, because the search scans all keys
+_EVICTED_SHARE = 64  # at the ceiling, one key in 64 is evicted in a single pass, because each pass scans all keys
 
 
 class Rows(NamedTuple):
@@ -92,7 +92,7 @@ class EntityEngine:
                 [1 + max(int(w) // r for w, r in zip(self._windows, resolutions, strict=True) if r == level) for level in levels],
                 np.int64,
             )
-        # an event takes at most one larger block of each kind, and a block's size is rounded up to a power of two
+        # rows that one event may need: at most one new, larger block of each kind, whose size is rounded up to a power of two
         self._room = 8 * entity.history + 4 * int(self._kept.sum())
         self._ceiling = ceiling
         self._state = empty_state(slots, 4 * slots + 2 * self._room, len(self._kept), ceiling)

@@ -725,8 +725,8 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
     Add the labels from ``begin`` on to the state. Returns the index of the first label that was not processed, as
     ``update_exact`` does.
 
-    A key keeps at most ``2 * history`` reports, and features use at most ``history`` known reports. Up to ``history`` reports
-    that are not known yet therefore do not displace a known report that features use.
+    A key keeps at most ``2 * history`` reports, and features use at most ``history`` known reports. A key can therefore also keep
+    up to ``history`` reports that are not known yet, without losing a known report that features use.
 
     A fraud label counts from its label time on. If a later label says that the transaction was not fraud, the fraud label stops
     counting at that later label's time. An even later fraud label counts again. An older label never overrides a newer one.
@@ -747,7 +747,7 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
         found = False
         for row in range(start, start + size):
             if state.pool[row, 2] == transaction:
-                if labels.fraud[i]:  # ignore a report older by more than the retention, as if dropped
+                if labels.fraud[i]:  # a stored report older than this label by more than the retention counts as dropped
                     found = found or (state.pool[row, 3] > label_time and state.pool[row, 0] >= label_time - retention)
                 elif state.pool[row, 0] < label_time:
                     state.pool[row, 3] = min(state.pool[row, 3], label_time)

@@ -1,7 +1,8 @@
 """
 Feature specs: entities, windows and aggregates, declared once and stored in the model bundle.
 
-An entity is a key of the transaction: the card or the merchant, and later the device. Its state has one of two kinds:
+An entity is a key of the transaction: the card or the merchant. No built-in spec has an entity for the device yet. The state of
+an entity has one of two kinds:
 
 ``exact``
     keeps the key's newest transactions, at most ``history`` of them and none older than the longest window plus ``delay``

@@ -1,7 +1,7 @@
 """
 Batched writing to Kafka, with one writer per partition: messages that arrive while a batch is in flight form the next batch.
 
-aiokafka's ``send`` costs 14 µs per message, a batch built here 1 µs. A failed or missing acknowledgement raises
+aiokafka's ``send`` costs 14 µs per message; a batch built here costs 1 µs per message. A failed or missing acknowledgement raises
 ``DeliveryError``: the worker stops without acknowledging its input, and the input is read again.
 """
 
@@ -72,8 +72,8 @@ class Delivery(asyncio.Future[None]):
 
 class PartitionWriter:
     """
-    Writer of one partition. It writes one batch at a time and none after a failed one, because consumers assume that every
-    lower origin offset was delivered.
+    Writer of one partition. It writes one batch at a time and nothing after a failed batch, because consumers take an origin
+    offset as proof that all lower ones were delivered.
     """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:

@@ -13,7 +13,7 @@ from models.scorer import Decider
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
-_REFUSED_SECONDS = 60.0  # a refused version is retried after this time: the shared folder may have been the cause
+_REFUSED_SECONDS = 60.0  # retry a refused version after this time: the cause may have been a brief outage of the shared folder
 
 
 class DeciderSource(Protocol):

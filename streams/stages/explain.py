@@ -124,7 +124,7 @@ class ExplainStage(StageWithoutDecider):
         """
         Return the earlier explanation of a redelivered alert if the same model and bundle made it, else None.
 
-        The model is then not called and paid for a second time.
+        Reusing it avoids a second paid call of the model.
         """
         if not explainer.has_language_model:
             return None
