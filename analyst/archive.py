@@ -330,8 +330,8 @@ def _between(wanted: Any, since: int, before: int) -> Any:
     """
     Limit a query to payments with ``since`` <= event time < ``before``.
 
-    An event time is at most ``AHEAD_MS`` later than the write time. The query therefore skips records written earlier than
-    ``AHEAD_MS`` before ``since``.
+    An event time is at most ``AHEAD_MS`` later than the write time. The query therefore reads only records with a write time of
+    at least ``since - AHEAD_MS``.
     """
     table = archived_transactions
     return wanted.where(table.c.event_time >= since, table.c.event_time < before, table.c.written_at >= since - AHEAD_MS)

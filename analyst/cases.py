@@ -130,7 +130,7 @@ class Cases:
         """
         Add new cases, update known ones, and return how many were added or updated.
 
-        ``judged`` is true if a person judged the cases here, and false if they came with the bundle. A case that a person has
+        ``judged`` is true if an analyst judged the cases, and false if they came with the bundle. A case that a person has
         already judged is updated only by a later judgement: a verdict may arrive twice and must not undo a correction.
         """
         count = 0

@@ -76,7 +76,7 @@ def create_app(
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
-        """Require a signed-in analyst, reject changes from other origins, and forbid external content and framing."""
+        """Require an analyst, accept only GET and HEAD from other origins, and forbid external content and framing."""
         if not _signed_in_analyst(request, settings) and request.url.path not in _OPEN:
             return PlainTextResponse(f"no analyst is signed in: the proxy must set the header {settings.analyst_header}\n", 401)
         if request.method not in ("GET", "HEAD") and not _same_origin(request):
@@ -247,7 +247,7 @@ def _alert_or_404(queue: Queue, alert_id: str) -> QueuedAlert:
 
 
 def _same_origin(request: Request) -> bool:
-    """Return whether a change comes from our own pages, judging by its headers. Browsers send ``Origin`` with every change."""
+    """Return whether a request comes from our own pages, by its headers. Browsers send ``Origin`` with every POST request."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         return False

@@ -71,7 +71,7 @@ def _engine(url: str) -> Engine:
     )
     if engine.dialect.name == "sqlite":
         if (path := engine.url.database) and path != ":memory:":
-            # created readable by its owner only; SQLite gives its WAL files the same mode
+            # create the file with mode 0600, for its owner only; SQLite gives its WAL files the same mode
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
         @event.listens_for(engine, "connect")

@@ -210,7 +210,9 @@ class Queue:
 
     def decide(self, alert_id: str, finding: Finding, analyst: str, typology: str | None, note: str | None) -> Verdict:
         """
-        Record a verdict for publication. A later verdict on the same alert replaces the finding; both stay in the audit trail.
+        Record a verdict for publication. A later verdict on the same alert replaces the finding.
+
+        The audit trail keeps all verdicts.
 
         Raises:
             QueueError: if there is no such alert.

@@ -113,7 +113,7 @@ class NarrativeSubject(Struct, frozen=True):
         return [reason for reason in self.themes if sign * reason.contribution > 0]
 
     def leading(self, side: Side) -> set[str]:
-        """Return the ids of the facts that may represent a side's strongest theme: its own fact and its most telling value."""
+        """Return the ids of the facts that may represent a side's strongest theme: its theme fact and its most telling value."""
         theme = self.strongest(side)
         values = next((reason.facts[:1] for reason in self.themes if reason.theme == theme), ())
         return {*values, *(fact.fact_id for fact in self.facts if fact.kind == "theme" and fact.theme == theme)}
@@ -161,7 +161,7 @@ def is_usual(fact: Fact, form: Form) -> bool:
     """
     Return whether a fact, if written in the given form, describes only the card's usual behaviour.
 
-    The clause of ``habit-amount`` does not, because the clause also ranks this payment's amount.
+    The clause of ``habit-amount`` also ranks this payment's amount, so only the short form of that fact counts as usual.
     """
     if fact.kind == "habit-amount":
         return form is Form.SHORT

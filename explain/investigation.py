@@ -261,7 +261,7 @@ async def investigate(
     asked = prompt(INVESTIGATION).filled(facts_for_model(NarrativeSubject(explanation.facts, explanation.themes)))
     note("us", asked)
     kind = FunctionAgent if llm.metadata.is_function_calling_model else ReActAgent
-    # a limit of n rejects the n-th answer even if it is final, hence one more
+    # with ``max_iterations`` n, LlamaIndex rejects the n-th answer even if it is final, so the limit below is one higher
     agent = kind(
         name="investigator", description="looks into an alert", tools=toolbox.tools(), llm=llm, streaming=False, timeout=limit
     )

@@ -1,7 +1,7 @@
 """
 Measurement of how much explanations help: a language model in the analyst's place judges alerts with and without them.
 
-The judge reads a sheet about each alert, which the function ``card`` writes. Every sheet shows the payment, its score and the
+The judge reads a sheet about each alert, written by ``judge_sheet``. Every sheet shows the payment, its score and the
 payment card's last payments. A sheet with the explanation also shows reasons by theme, habits, cases, the narrative and the
 payment card's earlier alerts. The sheet contains no third-party text. The AUC and Brier score of the judgements show how much the
 explanation helps.

@@ -278,7 +278,7 @@ class FaissCases(BasePydanticVectorStore):
         return True
 
     def close(self) -> None:
-        """Do nothing: the store holds no resources open."""
+        """Do nothing: the store holds no open resources."""
 
     def forget(self) -> None:
         """Remove all cases, also on disk."""

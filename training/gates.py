@@ -116,7 +116,7 @@ def gates(
 
 
 def conformance(bundle: Bundle, X: Matrix, champion: Bundle | None) -> list[Gate]:
-    """Check the properties that every bundle must have, on rows of X float32 [n, F] and on hostile rows."""
+    """Check the properties that every bundle must have, on rows of X float32 [n, F] and rows of extreme or missing values."""
     same = champion is None or champion.spec.version == bundle.spec.version
     checks = {
         "features": (
@@ -163,7 +163,7 @@ def _loads(folder: Path, version: str) -> bool:
 def _difference(fraud: npt.NDArray[np.bool_], new: Floats, old: Floats, seed: int) -> Interval:
     """Return the central 95 % interval of the difference in average precision, by a paired bootstrap."""
     rng = np.random.default_rng(seed)
-    # Average precision depends mostly on the top scores. Resampling weights instead of rows is fast enough for a million rows.
+    # Each resample draws a Poisson weight for every row instead of drawing rows. This is fast enough for a million rows.
     found = []
     for _ in range(_RESAMPLES):
         weight = rng.poisson(1.0, len(fraud))

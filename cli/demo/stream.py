@@ -15,7 +15,7 @@ from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, EXPLANATIONS, LABELS, TRANSACTIONS
 
 _POISON_EVERY = 300  # send an undecodable record after this many: it must become a dead letter without stopping a worker
-_BEHIND_AT_MOST = 4_000  # the embedded broker drops records that are not read in time
+_BEHIND_AT_MOST = 4_000  # records in the pipeline at once: the embedded broker drops records that are not read in time
 _DRAIN_SECONDS = 60
 
 

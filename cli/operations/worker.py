@@ -24,7 +24,7 @@ _ARCHIVE_CHUNK = 5_000  # records
 
 
 class RepeatedMessageFilter(logging.Filter):
-    """Pass each log message of aiokafka at most once in ten seconds: its clients repeat them while a broker is down."""
+    """Pass each log message of aiokafka at most once in ten seconds, because it repeats messages while a broker is down."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -133,11 +133,11 @@ class MerchantForCard(Struct, frozen=True):
 
 class CardHistory(Struct, frozen=True):
     """
-    The archived history of an alert's card, merchant and device in the ``days`` before the alert: 90, or fewer if the archive is
-    younger.
+    The archived history of an alert's card, merchant and device before the alert.
 
-    ``complete`` is False if the archive lacks the alert's own transaction; other payments may then be missing too. ``usual_rank``
-    is the share of the card's earlier amounts in the same currency that are below the alert's amount.
+    ``days`` is the length of this history: 90, or fewer if the archive is younger. ``complete`` is False if the archive lacks the
+    alert's own transaction; other payments may then be missing too. ``usual_rank`` is the share of the card's earlier amounts in
+    the same currency that are below the alert's amount.
     """
 
     complete: bool

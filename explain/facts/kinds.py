@@ -70,8 +70,10 @@ def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]
     Return a feature's usual value for this card or merchant, estimated from the entity's longest window.
 
     For an amount, the estimate is the mean amount of the other payments in the longest window. For a count or a sum, it is the
-    value expected in a window of the feature's length. This value is estimated from the rest of the longest window, without
-    the feature's own window. None for other operations, for the longest window itself, and where fewer than five payments remain.
+    value expected in a window of the feature's length. This value is estimated from the payments that are in the longest window
+    but not in the feature's own window.
+
+    None for other operations, for the longest window itself, and where fewer than five payments remain.
     """
     op, longest = op_of(feature), entity.windows[-1].length
 
@@ -82,7 +84,7 @@ def usual_of(feature: Feature, entity: Entity, features: dict[str, float | None]
     mean, payments, amount = own(Op.AMOUNT_MEAN, longest), own(Op.COUNT, longest), known(features.get("amount"))
     if payments is None:
         return None
-    itself = 1 if entity.state is StateKind.EXACT else 0  # a bucketed window has only complete buckets, none with the payment
+    itself = 1 if entity.state is StateKind.EXACT else 0  # a bucketed window never includes the payment's own bucket
     if op is Op.AMOUNT:
         rest = payments - itself
         return None if mean is None or amount is None or rest < _FEWEST else (mean * payments - itself * amount) / rest

@@ -1,4 +1,8 @@
-"""The suggested next step, chosen by rule from a table that operators can edit, never by a language model."""
+"""
+The suggested next step: the first step of a table whose conditions hold.
+
+Operators can edit the table. No language model is involved.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

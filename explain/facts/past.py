@@ -17,7 +17,7 @@ _Told = tuple[str, Subject, dict[str, Value], Side]
 
 
 def no_archive() -> tuple[Fact, ...]:
-    """Return the fact that the archive is missing or does not answer."""
+    """Return a fact of kind ``archive-missing``: there is no archive, or it does not answer."""
     return (Fact("H0", "archive-missing", Subject.CARD, {}),)
 
 

@@ -137,8 +137,9 @@ def contrast(honest: Floats, fraud: Floats, value: float) -> Contrast:
 
     The contrast says whether the value is high or low, compared with the median of the honest sample. It also gives the share of
     each sample that is at least as high, or at least as low. A value that equals the median, as a flag or a count of zero often
-    does, gets the side on which the two shares differ more. The columns are sorted, with NaN (unknown) last. Unknown values count
-    as neither high nor low.
+    does, counts as high or as low, whichever makes the two shares differ more.
+
+    The columns are sorted, with NaN (unknown) last. Unknown values count as neither high nor low.
     """
     value = float(np.float32(value))
     known_honest = honest[: int(np.searchsorted(honest, np.inf, side="right"))]

@@ -1,1 +1,1 @@
-"""NarratorService: language models that arrange facts into a narrative, and their prompts."""
+"""Language models that arrange facts into a narrative (``NarratorService``), and their prompts."""

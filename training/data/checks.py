@@ -27,7 +27,7 @@ def check_file_suits_bundle(columns: TransactionColumns, currency: str, path: Pa
     late = int(columns.has(Mark.LATE).sum())
     if late > _MOST_LATE * n:
         raise InputError(
-            f"{path} is not sorted by event time: {late:,} of {n:,} transactions come long after newer ones, "
+            f"{path} is not sorted by event time: {late:,} of {n:,} transactions are much older than rows before them, "
             "so windows would miss them. Sort the file by event time"
         )
     unpriced = int(np.sum(columns.amount == UNKNOWN_AMOUNT))

@@ -1,7 +1,7 @@
 """
-Convert rows of a file to the fields of a transaction, as a mapping says, and make them private.
+Convert rows of a file to the fields of a transaction, as a mapping says, and tokenise or mask private data.
 
-A row that does not fit is refused with the reason. Its fields must be within the bounds of the ``Transaction`` message.
+A row that cannot be converted is refused with the reason, and so is a row with a field outside the bounds of ``Transaction``.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ class Conformed(NamedTuple):
 
 
 class Conformer:
-    """Converts the rows of one mapping."""
+    """Converts rows of files to transactions by one mapping."""
 
     def __init__(self, mapping: Mapping, privacy: Privacy) -> None:
         self._mapping, self._privacy = mapping, privacy
@@ -120,7 +120,7 @@ class Conformer:
         return _translated(column, mapping.values[field]) if field in mapping.values else column
 
     def _identifiers(self, field: str, column: pa.Array, refuse: Refuse) -> pa.Array:
-        """Check identifiers, and return them as strings, made private."""
+        """Check identifiers, and return them as strings, with private data tokenised or masked."""
         if pa.types.is_floating(column.type):
             column = _whole(field, column, refuse)
         encoded = column.cast(pa.string()).dictionary_encode()
@@ -142,7 +142,7 @@ class Conformer:
         return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
 
     def _free_text(self, field: str, column: pa.Array, refuse: Refuse) -> pa.Array:
-        """Check the length of texts, and return them made private."""
+        """Check the length of texts, and return them with private data tokenised or masked."""
         longest = _BOUNDS[field].longest
         encoded = column.cast(pa.string()).dictionary_encode()
         too_long = np.append(pc.utf8_length(encoded.dictionary).to_numpy(zero_copy_only=False) > longest, False)
@@ -151,7 +151,7 @@ class Conformer:
         return pa.DictionaryArray.from_arrays(encoded.indices, dictionary).cast(pa.string())
 
     def _private(self, field: str, values: pa.Array) -> pa.Array:
-        """Make values private: by the stream's rules, or as the mapping declares their column."""
+        """Tokenise or mask private data in values: by the stream's rules, or as the mapping declares their column."""
         sources, declared = set(self._mapping.sources(field)), self._mapping.privacy
         if sources & set(declared.card_number):
             return pa.array([self._privacy.token(field, value) for value in values.to_pylist()], pa.string())
@@ -184,7 +184,7 @@ def _with_open_quote(columns: dict[str, pa.Array], width: int, separator: str) -
 
 
 def _whole(field: str, column: pa.Array, refuse: Refuse) -> pa.Array:
-    """Convert float identifiers back to whole numbers: a tool wrote floats because some were missing. NaN means missing."""
+    """Convert float identifiers back to whole numbers. Some tools write integers as floats if a value is missing (NaN)."""
     numbers = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
     missing = np.isnan(numbers)
     exact = missing | ((np.abs(numbers) < 2**53) & (numbers == np.floor(np.where(missing, 0, numbers))))

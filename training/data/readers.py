@@ -2,8 +2,8 @@
 Files of transactions and labels: CSV, Parquet and JSON Lines; one file, a folder or a pattern.
 
 A row that cannot be used is counted, and written with its line and its reason to a rejects file; reading continues with the next row.
-The result is a table with the fields of ``Transaction`` as columns, already made private: no raw card number leaves
-this package.
+The result is a table with the fields of ``Transaction`` as columns. Private data is already tokenised or masked: no raw card
+number leaves this package.
 """
 
 import hashlib
@@ -79,8 +79,8 @@ class TransactionFile:
         clock: Clock | None = None,
     ) -> None:
         """
-        ``rejects`` is where rows that cannot be used are written, as JSON Lines: their mapped fields, made private. ``clock`` tells
-        which events lie in the future.
+        ``rejects`` is the JSON Lines file for rows that cannot be used. It holds the columns that the mapping reads, masked.
+        ``clock`` tells which events lie in the future.
 
         Raises:
             InputError: if there is no such file, or its format is unknown.

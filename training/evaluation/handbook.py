@@ -2,9 +2,9 @@
 Protocol of the Fraud Detection Handbook (Le Borgne et al., chapters 3 and 5), to compare models with published results.
 
 Train on days [s, s + 7), wait 7 days for labels, test on days [s + 14, s + 21) without the cards already known to be compromised.
-Chapter 3 uses one such split, the prequential evaluation four splits a week apart. The measures are the area under the ROC curve,
-average precision, and card precision at 100: the share of the 100 highest-scoring cards of a day that have a fraud on that day. A
-detected card is left out on later days.
+Chapter 3 uses one such split. The prequential evaluation uses four splits that begin one week apart. The measures are the
+area under the ROC curve, average precision, and card precision at 100: the share of the 100 highest-scoring cards of a day that
+have a fraud on that day. A detected card is left out on later days.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """
 Report on a bundle: one self-contained HTML page with charts, on transactions that the bundle was not trained on.
 
-The bundle scores exactly as in the stream. The report covers the bundle's test period, unless the file contains only later
-transactions.
+The bundle scores exactly as in the stream. The report covers all transactions of the file from the start of the bundle's test
+period on.
 """
 
 import base64

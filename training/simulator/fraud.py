@@ -62,8 +62,8 @@ class Scene(Struct, frozen=True):
         """
         Draw the times of events (epoch ms).
 
-        The first event of an incident happens at ``start``. Each later event follows the one before after an exponential gap with
-        the mean ``mean_gap`` (ms). ``start`` and ``mean_gap`` have one value per event, the same for all events of an incident.
+        The first event of an incident happens at ``start``. The gaps between consecutive events are exponential with the
+        mean ``mean_gap`` (ms). ``start`` and ``mean_gap`` have one value per event, the same for all events of an incident.
         """
         gaps = np.where(place == 0, 0.0, self.rng.exponential(1.0, len(incident)) * mean_gap)
         total = np.cumsum(gaps)
