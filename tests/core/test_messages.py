@@ -189,3 +189,14 @@ def test_an_alert_id_depends_on_all_identity_fields_and_no_others(one, other, fi
     assert m.alert_id(one) == m.alert_id(msgspec.structs.replace(one, memo="other", merchant_name="other", ip="1.2.3.4"))
     changed = msgspec.structs.replace(one, **{field: getattr(other, field)})
     assert (m.alert_id(changed) == m.alert_id(one)) == (getattr(one, field) == getattr(other, field))
+
+
+def test_the_reason_why_a_record_cannot_be_decoded_says_what_is_wrong():
+    privacy = Privacy(b"0123456789abcdef")
+    for decode in (decode_transaction, decode_label):
+        with pytest.raises(InvalidEvent, match=r"^the record has no value$"):
+            decode(None, privacy)
+        with pytest.raises(InvalidEvent, match="truncated"):
+            decode(b'{"card_id": ', privacy)
+        with pytest.raises(InvalidEvent, match="missing required field"):
+            decode(b"{}", privacy)

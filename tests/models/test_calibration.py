@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
 from models.calibration import (
@@ -198,3 +199,40 @@ def test_another_method_must_be_one_percent_better_than_the_sigmoid():
     assert best_calibration(compared(0.0989)) is CalibrationMethod.ISOTONIC
     assert best_calibration(compared(0.3)) is CalibrationMethod.SIGMOID
     assert best_calibration({}) is CalibrationMethod.SIGMOID
+
+
+@pytest.mark.parametrize(
+    ("p", "fraud", "error"),
+    [
+        ([0.01, 0.0099], [True, False], (0.99 + 0.0099) / 2),  # neighbouring bins: an edge belongs to the upper one
+        ([1.0, 0.85], [False, True], (1.0 + 0.15) / 2),
+        ([1.0, 0.95], [False, True], 0.95 / 2),  # one bin
+        ([0.0, 0.005], [True, False], 0.995 / 2),
+    ],
+)
+def test_gaps_cancel_out_within_a_bin_only(p, fraud, error):
+    assert calibration_error(np.array(p), np.array(fraud)) == pytest.approx(error)
+
+
+def test_the_best_method_is_the_one_with_the_lowest_brier_score():
+    def best(sigmoid, isotonic, none):
+        values = {CalibrationMethod.SIGMOID: sigmoid, CalibrationMethod.ISOTONIC: isotonic, CalibrationMethod.NONE: none}
+        return best_calibration({method: CalibrationQuality(value, 1.0, 1.0) for method, value in values.items()})
+
+    assert best(0.1, 0.09, 0.05) is CalibrationMethod.NONE
+    assert best(0.1, 0.05, 0.09) is CalibrationMethod.ISOTONIC
+    assert best(0.1, 0.99 * 0.1, 0.2) is CalibrationMethod.SIGMOID, "exactly one percent is not enough"
+
+
+def test_the_sigmoid_is_the_unpenalised_logistic_regression():
+    margin = np.random.default_rng(2).normal(-1, 2, 3_000).astype(np.float32)
+    fraud = np.random.default_rng(3).random(3_000) < 1 / (1 + np.exp(-margin))
+    fitted, model = fit_calibration(margin, fraud), LogisticRegression(C=1e6).fit(margin.astype(np.float64)[:, None], fraud)
+    assert (fitted.slope, fitted.intercept) == (model.coef_[0, 0], model.intercept_[0])
+
+
+def test_a_certain_mistake_costs_a_finite_log_loss():
+    margin = np.where(np.arange(200) % 2 == 0, 800, -800).astype(np.float32)
+    fraud = np.arange(200) % 2 == 1
+    compared = compare_calibrations(margin, fraud)
+    assert compared[CalibrationMethod.NONE].log_loss == pytest.approx(-np.log(1e-12), rel=1e-4)

@@ -131,3 +131,12 @@ def test_the_cheapest_budget_follows_the_probability_and_counts_no_honest_amount
 def test_equal_probabilities_are_reviewed_in_the_order_of_the_file():
     fraud = np.arange(200) < 20
     assert cheapest_budget(np.full(200, 0.5), np.full(200, 100), fraud, days=1, review_cost=50) == 20
+
+
+def test_the_threshold_is_that_of_a_sorted_list():
+    rng = np.random.default_rng(9)
+    for wanted in (1, 2, 10, 99, 500, 998):
+        p = rng.random(1_000)
+        policy = fit_policy(p, p, days=1.0, alerts_per_day=float(wanted))
+        assert policy.review == np.nextafter(np.sort(p)[999 - wanted], 2.0)
+        assert (policy.by_score(p) != APPROVE).sum() == wanted
