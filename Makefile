@@ -71,7 +71,7 @@ reference: setup ## Generate the pages of docs/reference that are derived from t
 	$(BIN)/python -m docs.generate
 
 docs: reference ## Build the documentation in site/ and check its links; open site/index.html.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 mutate: setup ## Run mutation tests of the modules that make decisions; takes hours. See tests/mutation.toml.
 	$(BIN)/python -m tests.mutation

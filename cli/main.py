@@ -78,6 +78,8 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
+        if "unexpected extra argument" in error.format_message():
+            click.echo("If the shell expanded a pattern such as days/*.csv, put it in quotes.", err=True)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)

@@ -6,9 +6,29 @@ from typing import Any
 import click
 
 
-def spec_of(name: str, currency: str) -> Any:
+def rates_of(given: tuple[str, ...]) -> dict[str, float]:
     """
-    Return the named feature spec for a currency.
+    Return exchange rates by currency from texts such as ``CHF=1.05``.
+
+    Raises:
+        InputError: if a text has another form.
+    """
+    import re
+
+    from core.errors import InputError
+
+    rates = {}
+    for text in given:
+        match = re.fullmatch(r"([A-Z]{3})=([0-9]{1,9}(?:\.[0-9]{1,9})?)", text)
+        if match is None:
+            raise InputError(f"--rate {text!r} is not an exchange rate: write for example CHF=1.05")
+        rates[match[1]] = float(match[2])
+    return rates
+
+
+def spec_of(name: str, currency: str, rates: dict[str, float] | None = None) -> Any:
+    """
+    Return the named feature spec for a currency, with exchange rates of other currencies.
 
     Raises:
         InputError: if there is no such spec, or the currency is not an ISO 4217 code.
@@ -22,7 +42,10 @@ def spec_of(name: str, currency: str) -> Any:
         raise InputError(f"no feature spec {name!r}: choose {' or '.join(SPECS)}")
     if not re.fullmatch("[A-Z]{3}", currency):
         raise InputError(f"--currency {currency!r} is not an ISO 4217 code: give one such as EUR")
-    return SPECS[name](currency)
+    from msgspec import structs
+
+    spec = SPECS[name](currency)
+    return structs.replace(spec, rates=rates) if rates else spec
 
 
 def currency_of(source: Any) -> str:

@@ -2,11 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 stderr = Console(stderr=True)
+_REASONS_SHOWN = 3
+
+if TYPE_CHECKING:
+    from training.data.readers import TransactionFile
+
+
+@contextmanager
+def rejects_shown(source: "TransactionFile", rejects: Path | None = None) -> Iterator[None]:
+    """Print at the end of the block, also after an error, how many rows were rejected and the most frequent reasons."""
+    try:
+        yield
+    finally:
+        if source.rejected:
+            where = f"; all are in {rejects}" if rejects else ""
+            stderr.print(f"[bold yellow]{source.rejected:,} of {source.read:,} rows rejected[/]{where}:", highlight=False)
+            for reason, count in source.reasons.most_common(_REASONS_SHOWN):
+                stderr.print(f"  {count:,}: {reason}", highlight=False, markup=False)
 
 
 class Stages:

@@ -1,9 +1,10 @@
 """Settings, read once at the entry points from ``WHYFLAG_*`` environment variables."""
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -169,11 +170,35 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             given[field] = Path(path).read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"WHYFLAG_{name.upper()}: {path} cannot be read: {error}") from None
-    try:
-        settings = msgspec.convert(given, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        known = ", ".join(sorted(f"WHYFLAG_{name.upper()}" for name in Settings.__struct_fields__))
-        raise SettingsError(f"a WHYFLAG_ environment variable is invalid: {error}. Known variables: {known}") from None
+    for name in given:
+        _check(name, given[name])
+    settings = msgspec.convert(given, Settings, strict=False)
     if settings.pan_key and len(settings.pan_key) < 16:
         raise SettingsError("WHYFLAG_PAN_KEY is too short: use at least 16 characters")
     return settings
+
+
+def _check(name: str, value: str) -> None:
+    """
+    Check one setting on its own, so that an error names its variable.
+
+    Raises:
+        SettingsError: if there is no such setting, or it cannot have this value.
+    """
+    variable = f"WHYFLAG_{name.upper()}"
+    if name not in Settings.__struct_fields__:
+        near = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
+        meant = f"did you mean WHYFLAG_{near[0].upper()}? " if near else ""
+        raise SettingsError(f"{variable} is not a setting: {meant}docs/reference/settings.md lists all of them")
+    try:
+        msgspec.convert({name: value}, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        reason = str(error).removesuffix(f" - at `$.{name}`")
+        shown = "" if name in SECRETS else f"={value}"
+        raise SettingsError(f"{variable}{shown} is invalid: {reason} (meaning: {_meaning(name)})") from None
+
+
+def _meaning(name: str) -> str:
+    """Return the description of a setting."""
+    metadata = get_type_hints(Settings, include_extras=True)[name].__metadata__
+    return next(str(one.description) for one in metadata if one.description)

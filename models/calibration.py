@@ -130,7 +130,7 @@ def compare_calibrations(
     the bins of ``reliability``). Without enough frauds in each half, the result is empty.
     """
     half = len(margin) // 2
-    if min(fraud[:half].sum(), fraud[half:].sum()) < _FRAUDS_TO_COMPARE:
+    if min(*(one.sum() for part in (fraud[:half], fraud[half:]) for one in (part, ~part))) < _FRAUDS_TO_COMPARE:
         return {}
     measured = {}
     for method in CalibrationMethod:

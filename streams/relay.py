@@ -7,6 +7,7 @@ process ends before that, both messages are sent again, and consumers ignore the
 
 import logging
 import threading
+import time
 
 from analyst.queue import Queue
 from core import metrics
@@ -27,6 +28,7 @@ class Relay:
     def __init__(self, queue: Queue, settings: Settings) -> None:
         self._queue, self._settings = queue, settings
         self._stop = threading.Event()
+        self._failing_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="verdict-relay", daemon=True)
 
     def start(self) -> None:
@@ -39,16 +41,20 @@ class Relay:
         self._thread.join(timeout=10)
 
     @property
-    def alive(self) -> bool:
-        """Whether the thread is running."""
-        return self._thread.is_alive()
+    def publishing(self) -> bool:
+        """Whether the thread runs and has not failed for longer than ``broker_silence_seconds``."""
+        failing = 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+        return self._thread.is_alive() and failing < self._settings.broker_silence_seconds
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                if not self._publish():
+                published = self._publish()
+                self._failing_since = None
+                if not published:
                     self._stop.wait(_IDLE_SECONDS)
             except Exception as error:  # Kafka or the database is unavailable: nothing is lost, and the next attempt may succeed
+                self._failing_since = self._failing_since or time.monotonic()
                 logger.warning("verdicts cannot be published and stay in the queue: %s", error)
                 self._stop.wait(_RETRY_SECONDS)
 

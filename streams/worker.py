@@ -19,7 +19,7 @@ from typing import Any
 import faust
 from faust.serializers.schemas import Schema
 
-from core.errors import BrokerError, WhyflagError
+from core.errors import BrokerError, StateError, WhyflagError
 from core.settings import Settings
 from streams.checkpoints import CheckpointLog
 from streams.health import Health
@@ -80,8 +80,9 @@ def build_app(
                 await health.start()
                 await publisher.start()
                 health.answered("Kafka")
+                topics = sorted({topic for stage in stages for topic in stage.topics})
+                await _check_topics(publisher, topics)
                 if settings.checkpoints:
-                    topics = sorted({topic for stage in stages for topic in stage.topics})
                     await asyncio.to_thread(check_timestamps, settings, topics)
                 for stage in stages:
                     await stage.start(publisher)
@@ -89,7 +90,7 @@ def build_app(
                     await before(publisher)
                 freeze_garbage_collector()
             except BaseException as error:
-                _exit_failed(error)
+                _exit_failed(error, "the worker cannot start")
             asking = [_ask(health, name, check) for name, check in (checks or {}).items()]
             work = [*(operator.run_maintenance() for operator in operators), watchdog.run(), *asking]
             running.extend(asyncio.create_task(one) for one in work)
@@ -174,6 +175,18 @@ def build_app(
     return app
 
 
+async def _check_topics(publisher: Publisher, topics: list[str]) -> None:
+    """
+    Check that the input topics exist: a consumer would wait for them without a word.
+
+    Raises:
+        StateError: if one is missing.
+    """
+    missing = [topic for topic, partitions in (await publisher.counts(topics)).items() if not partitions]
+    if missing:
+        raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
+
+
 async def _ask(health: Health, name: str, check: Callable[[], None]) -> None:
     """Check a dependency every few seconds and record its answers, until cancelled."""
     health.answered(name)
@@ -205,13 +218,13 @@ def _exit_if_failed(task: asyncio.Task[None]) -> None:
         _exit_failed(error)
 
 
-def _exit_failed(error: BaseException) -> None:
+def _exit_failed(error: BaseException, what: str = "the worker stops without acknowledging its unfinished input") -> None:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, WhyflagError):
-        logger.critical("the worker stops without acknowledging its unfinished input: %s", error)
+        logger.critical("%s: %s", what, error)
     else:
-        logger.critical("the worker stops without acknowledging its unfinished input", exc_info=error)
+        logger.critical(what, exc_info=error)
     sys.stdout.flush()
     logging.shutdown()
     os._exit(EXIT_FAILED)

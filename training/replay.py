@@ -16,7 +16,7 @@ from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.messages import Alert, Outcome, Transaction, encode
 from core.privacy.masking import Privacy
-from models.bundles.bundle import Bundle
+from models.bundles.bundle import Bundle, check_empty
 from models.bundles.metrics import Measures
 from models.features.columns import label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
@@ -24,7 +24,7 @@ from models.policy import APPROVE, DECLINE, REVIEW
 from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, reason_codes
 from training.data.checks import check_file_suits_bundle
 from training.data.conform import SCHEMA
-from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
+from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels, priced
 from training.data.readers import TransactionFile, messages_of, read_labels
 from training.evaluation.measures import evaluate
 
@@ -191,6 +191,7 @@ def replay(
     Raises:
         InputError: if the file cannot be used.
     """
+    check_empty(out)
     spec = bundle.spec
     decider = Decider(bundle, _rules(rules, spec.feature_names))
     reports = label_columns(read_labels(labels, privacy)) if labels else None
@@ -225,7 +226,7 @@ def replay(
                 seen["hash"].append(columns.transaction[rows])
                 seen["p"].append(scores.probability)
                 seen["flagged"].append(scores.outcome != APPROVE)
-                seen["amount"].append(columns.amount[rows])
+                seen["amount"].append(priced(columns)[rows])
                 seen["time"].append(columns.event_time[rows])
                 if chunk.fraud is not None:
                     seen["fraud"].append(chunk.fraud[rows])

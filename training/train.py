@@ -36,12 +36,13 @@ from models.calibration import (
     reliability,
 )
 from models.drift import distributions
+from models.features.columns import UNKNOWN_AMOUNT
 from models.features.engine import COMPILING, Matrix, compile_kernels
 from models.features.ops import Op
 from models.features.spec import FeatureSpec, op_of
 from models.features.state import FOREVER
 from models.novelty import Forest, fit_forest, novelty
-from models.policy import Policy, cheapest_budget, fit_policy
+from models.policy import APPROVE, REVIEW, Policy, cheapest_budget, fit_policy
 from training.data.dataset import Dataset, features_of, load_dataset
 from training.data.readers import TransactionFile, files_digest, messages_of
 from training.evaluation.measures import evaluate
@@ -51,6 +52,8 @@ from training.splits import Split, split_by_time
 
 Mask = npt.NDArray[np.bool_]
 NOVELTY_SAMPLE = 20_000
+_LARGEST_BUDGET = 0.1  # of the transactions
+_FEWEST_OF_A_KIND = 10  # known frauds, and legitimate transactions, to train on
 HONEST_SAMPLE, FRAUD_SAMPLE = 5_000, 2_000  # rows kept in the bundle, to tell how unusual a value is: 1.4 MB at 50 features
 CASES_AT_MOST = 4_000
 NOVEL_SHARE = 0.05
@@ -115,10 +118,15 @@ DEFAULT = Recipe()
 
 
 class Trained(NamedTuple):
-    """A bundle that was trained: its version and its metrics."""
+    """
+    A bundle that was trained: its version and its metrics.
+
+    ``unpriced`` is the number of transactions in a currency without an exchange rate: all of them go to review.
+    """
 
     version: str
     metrics: BundleMetrics
+    unpriced: int
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -180,8 +188,13 @@ def load_history(
     progress.stage("reading", 0)
     dataset = load_dataset(source, spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time
-    if (np.diff(time) < 0).any():
-        raise InputError(f"{source.path} is not sorted by event time: sort it, so that no feature sees the future")
+    if (earlier := np.flatnonzero(np.diff(time) < 0)).size:
+        at = int(earlier[0])
+        several = "; its files are read in the order of their names" if len(source.files) > 1 else ""
+        raise InputError(
+            f"{source.path} is not sorted by event time: a transaction of {_day(time[at + 1])} comes after one of {_day(time[at])} (row "
+            f"{at + 2:,} of the usable ones){several}. Sort it, so that no feature sees the future"
+        )
     split = split_by_time(time, label_delay_ms)
     progress.stage("features", len(time))
     X, duplicate = features_of(dataset, spec, progress.advance, path=source.path)
@@ -205,9 +218,14 @@ def train(
     time = dataset.columns.event_time
     rows = np.flatnonzero(split.train(time) & usable)
     y = dataset.known.fraud(split.calibration_begin)[rows]
-    if y.sum() < 10:
+    if (~y).sum() < _FEWEST_OF_A_KIND:
         raise InputError(
-            f"only {int(y.sum())} known frauds among the {len(rows):,} training transactions: at least 10 are needed"
+            f"only {int((~y).sum())} of the {len(rows):,} training transactions are legitimate: are blank labels meant to be legitimate? Then "
+            'set legitimate = [""] in the [label] section of the mapping'
+        )
+    if y.sum() < _FEWEST_OF_A_KIND:
+        raise InputError(
+            f"only {int(y.sum())} known frauds among the {len(rows):,} training transactions: at least {_FEWEST_OF_A_KIND} are needed"
         )
     progress.stage("boosting", recipe.rounds)
     booster = fit_booster(X[rows], y, spec, recipe, seed, progress)
@@ -232,7 +250,9 @@ def train(
     test = split.test(time) & usable
     tested_probability = calibration.probability(margins(booster, X[test]))
     tested_novelty = novelty(forest, X[test])
+    unpriced = dataset.columns.amount[test] == UNKNOWN_AMOUNT
     outcome = policy.outcomes(tested_probability, tested_novelty)
+    outcome[unpriced & (outcome == APPROVE)] = REVIEW  # as the scorer does with what it cannot price
     final = dataset.known.final
     measured = evaluate(tested_probability, outcome > 0, final[test], dataset.amounts[test], split.test_days)
     by_novelty = (outcome > 0) & (tested_probability < policy.review)
@@ -267,7 +287,19 @@ def train(
         card=model_card(spec, policy, metrics),
         cases=cases,
     )
-    return Trained(version, metrics)
+    return Trained(version, metrics, int((dataset.columns.amount == UNKNOWN_AMOUNT).sum()))
+
+
+def budget_too_large(metrics: BundleMetrics) -> str | None:
+    """Return a warning if the budget is more than a tenth of the test period's transactions, else None."""
+    days = (metrics.test.alerts / metrics.test.alerts_per_day) if metrics.test.alerts_per_day else 0.0
+    daily = metrics.test.transactions / days if days else 0.0
+    if not daily or metrics.budget <= _LARGEST_BUDGET * daily:
+        return None
+    return (
+        f"the budget is {metrics.budget:,.0f} alerts a day for about {daily:,.0f} transactions a day, of which {metrics.test.frauds / days:,.1f} are "
+        "fraud: most alerts will be false. Give a smaller --review-budget"
+    )
 
 
 def budget_missed(alerts_per_day: float | None, budget: float) -> str | None:

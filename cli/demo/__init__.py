@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -31,12 +32,13 @@ def command(headless: bool, duration: float | None, rate: float, as_json: bool, 
     Exits with status 1 unless every transaction was decided or dead-lettered and every alert was explained.
     """
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in order, as Ctrl-C does
     with tempfile.TemporaryDirectory(prefix="whyflag-demo-") as folder:
         stderr.print(
             "whyflag demo: simulates card payments, trains a model on the first half, streams the second half through the pipeline, "
             "and explains each alert.\n"
             f"Everything is kept in {folder}. Ctrl-C stops the demo and removes that folder; nothing else is written.\n"
-            "The console opens in about a minute.",
+            "The console opens in one to three minutes; the first run also compiles the feature kernels.",
             highlight=False,
         )
         totals = _run(Path(folder), headless, duration, rate, seed, began)
@@ -93,7 +95,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
             child.start(end_with_parent=True)
             stack.callback(child.stop)
             children.append(child)
-        with stderr.status("starting workers and console; the first run on a machine also compiles the feature kernels …"):
+        with stderr.status("starting workers and console …"):
             for child in children:
                 child.wait_ready()
         address = f"http://127.0.0.1:{ports[-1]}"

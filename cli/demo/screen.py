@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _LINE_SECONDS = 5.0
+_OTHER_LINES = 14  # of the screen, beside the alerts; a reason may take a second line
 
 
 class Shown(NamedTuple):
@@ -72,9 +73,11 @@ def screen(shown: Shown) -> "RenderableType":
         )
     )
     return Group(
-        Panel(_totals(shown), title="whyflag", title_align="left"),
-        Panel(_alerts(list(shown.results.latest)), title="latest alerts", title_align="left"),
         footer,
+        Panel(_totals(shown), title="whyflag", title_align="left"),
+        Panel(
+            _alerts(list(shown.results.latest)[: max(stderr.height - _OTHER_LINES, 1)]), title="latest alerts", title_align="left"
+        ),
     )
 
 
@@ -97,7 +100,7 @@ def _totals(shown: Shown) -> "Table":
         "per second", f"{rate:,.0f}", "[yellow]review[/]", f"{outcomes[Outcome.REVIEW]:,}", "produce to decision", latency
     )
     table.add_row(
-        "dead letters", f"{results.dead_lettered:,}", "[red]declined[/]", f"{outcomes[Outcome.DECLINE]:,}",
+        "dead letters (broken on purpose)", f"{results.dead_lettered:,}", "[red]declined[/]", f"{outcomes[Outcome.DECLINE]:,}",
         "alerts explained", f"{explained} of {len(results.flagged)}",
     )  # fmt: skip
     return table
@@ -113,7 +116,7 @@ def _alerts(latest: list[ExplainedAlert]) -> "RenderableType":
     table.add_column("outcome", no_wrap=True)
     table.add_column("probability", justify="right", no_wrap=True)
     table.add_column("amount", justify="right", no_wrap=True)
-    table.add_column("top reason")
+    table.add_column("top reason", no_wrap=True, overflow="ellipsis")
     for alert in latest:
         decision = alert.decision
         table.add_row(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import transactions_options
-from cli.progress import stages
+from cli.progress import rejects_shown, stages
 from core.money import money
 
 if TYPE_CHECKING:
@@ -90,14 +90,11 @@ def command(
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise InputError(f"--out {out} must end in .csv or .parquet")
     since = _since(begin, [bundle.metrics for d in deciders if (bundle := d.bundle)])
-    with stages() as progress:
-        played = [
-            backtest.run_policy(
-                name, TransactionFile(transactions, load_mapping(mapping), settings.privacy), labels, one, since,
-                settings.privacy, progress,
-            )
-            for name, one in zip(("policy", "against"), deciders, strict=False)
-        ]  # fmt: skip
+    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
+    played = []
+    with rejects_shown(source), stages() as progress:
+        for name, one in zip(("policy", "against"), deciders, strict=False):
+            played.append(backtest.run_policy(name, source, labels, one, since, settings.privacy, progress))
     currencies = [d.bundle.spec.currency for d in deciders if d.bundle]
     results = [backtest.summary(one, currency, minutes_per_alert) for one, currency in zip(played, currencies, strict=True)]
     changes: list[OutcomeChange] | None = None

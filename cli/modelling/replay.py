@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cli.options import transactions_options
-from cli.progress import stages, stderr
+from cli.progress import rejects_shown, stages
 
 
 @click.command()
@@ -31,7 +31,7 @@ def command(
     loaded = load_bundle(bundle)
     check_key(loaded, settings.privacy.fingerprint)
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
-    with stages() as progress:
+    with rejects_shown(source, out / "rejects.jsonl"), stages() as progress:
         compile_kernels(loaded.spec, lambda: progress.stage(COMPILING))
         progress.stage("replaying")
         summary = replay(
@@ -44,8 +44,6 @@ def command(
             progress=progress.advance,
             rules=rules,
         )
-    if source.rejected:
-        stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)
     if as_json:
         click.echo(json.dumps(summary.shown()))
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cli.options import transactions_options
-from cli.progress import stages
+from cli.progress import rejects_shown, stages
 
 
 @click.command()
@@ -30,7 +30,7 @@ def command(folder: Path, transactions: Path, mapping: str, labels: Path | None,
     settings, bundle, typology = read_settings(), load_bundle(folder), read_typology(truth)
     check_key(bundle, settings.privacy.fingerprint)
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
-    with stages() as progress:
+    with rejects_shown(source), stages() as progress:
         page = report(bundle, score_file(source, labels, bundle, settings.privacy, progress), typology, progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from cli.options import transactions_options
-from cli.progress import stages, stderr
+from cli.options import rates_of, transactions_options
+from cli.progress import rejects_shown, stages, stderr
 
 
 @click.command()
@@ -16,6 +16,12 @@ from cli.progress import stages, stderr
 @click.option("--label-delay", default="7d", show_default=True, help="Delay until labels arrive; also the gap between periods.")
 @click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
 @click.option("--currency", default=None, help="Currency of amounts in features. [default: the first transaction's]")
+@click.option(
+    "--rate",
+    "rates",
+    multiple=True,
+    help="Exchange rate of another currency, such as CHF=1.05: one CHF is 1.05 of --currency; repeatable.",
+)
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the bundle.")
 @click.option("--recipe", type=click.Path(path_type=Path, dir_okay=False), help="Recipe file written by `whyflag tune`.")
@@ -43,7 +49,7 @@ from cli.progress import stages, stderr
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")
 def command(
     transactions: Path, mapping: str, labels: Path | None, review_budget: str, label_delay: str, spec_name: str,
-    currency: str | None, seed: int, out: Path, recipe: Path | None, calibration: str | None, review_cost: float | None,
+    currency: str | None, rates: tuple[str, ...], seed: int, out: Path, recipe: Path | None, calibration: str | None, review_cost: float | None,
     novel_share: float | None, tracking: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Train, calibrate and evaluate a model bundle from a file."""
@@ -57,7 +63,7 @@ def command(
     from models.policy import parse_budget
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
-    from training.train import CalibrationChoice, Recipe, budget_missed, load_recipe, train
+    from training.train import CalibrationChoice, Recipe, budget_missed, budget_too_large, load_recipe, train
 
     settings = read_settings()
     spec_of(spec_name, currency or "EUR")
@@ -81,10 +87,10 @@ def command(
         "review_cost": cost,
     }
     chosen = structs.replace(chosen, **{name: value for name, value in given.items() if value is not None})
-    with stages() as progress:
-        version, metrics = train(
+    with rejects_shown(source, out / "rejects.jsonl"), stages() as progress:
+        trained = train(
             source,
-            spec_of(spec_name, currency),
+            spec_of(spec_name, currency, rates_of(rates)),
             labels=labels,
             alerts_per_day=budget,
             label_delay_ms=delay,
@@ -96,9 +102,16 @@ def command(
         )
         if tracking:
             progress.stage("MLflow", 0)
-            mlflow_tracking.record(tracking, out, version, metrics)
-    if source.rejected:
-        stderr.print(f"{source.rejected:,} of {source.read:,} rows rejected: see {out / 'rejects.jsonl'}", highlight=False)
+            mlflow_tracking.record(tracking, out, trained.version, trained.metrics)
+    version, metrics = trained.version, trained.metrics
+    if trained.unpriced:
+        stderr.print(
+            f"[bold yellow]{trained.unpriced:,} transactions are in a currency other than {currency}[/] and have no exchange rate: all of them "
+            "go to review. Give a rate with --rate, for example --rate CHF=1.05",
+            highlight=False,
+        )
+    if (large := budget_too_large(metrics)) is not None:
+        stderr.print(f"[bold yellow]warning:[/] {large}", highlight=False)
     if (missed := budget_missed(metrics.test.alerts_per_day, metrics.budget)) is not None:
         stderr.print(f"[bold red]warning:[/] {missed}", highlight=False)
     if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cli.options import transactions_options
-from cli.progress import stages
+from cli.progress import rejects_shown, stages
 
 
 @click.command()
@@ -44,7 +44,7 @@ def command(
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     spec = spec_of(spec_name, currency or currency_of(source))
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
-    with stages() as progress:
+    with rejects_shown(source), stages() as progress:
         history = load_history(source, spec, labels, delay, settings.privacy, progress)
         found = tune(history, spec, label_delay_ms=delay, trials=trials, seconds=60 * minutes, seed=seed, progress=progress)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,4 +57,6 @@ def command(
     click.echo(
         f"best of {len(found.trials)} trials: {found.average_precision:.4f}, default {found.default_average_precision:.4f}"
     )
+    if len(found.trials) < trials:
+        click.echo(f"the time was up after {len(found.trials)} of {trials} trials: allow more --minutes for a wider search")
     click.echo(f"recipe in {out}; use it with `whyflag train --recipe {out}`")

@@ -181,7 +181,7 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
     here = [one for one in payments if one.merchant_id == transaction.merchant_id]
     return CardHistory(
         complete=history.contains(transaction),
-        days=0 if begins is None else math.ceil((before - max(since, min(begins, before))) / MS_PER_DAY),
+        days=_days_covered(since, before, begins, payments),
         habits=habits,
         usual_rank=sum(smaller) / len(smaller) if smaller else None,
         here=MerchantForCard(
@@ -195,6 +195,17 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
         merchant=history.merchant(transaction.merchant_id, since, before),
         device_at_large=history.device(transaction.device_id, since, before) if transaction.device_id else None,
     )
+
+
+def _days_covered(since: int, before: int, begins: int | None, payments: Sequence[Payment]) -> int:
+    """
+    Return the days before an alert of which the archive knows: from its oldest record on, or from the card's oldest payment if that is
+    earlier, as it is when past payments were written to the archive later.
+    """
+    if begins is None:
+        return 0
+    oldest = min(begins, payments[0].event_time if payments else begins, before)
+    return math.ceil((before - max(since, oldest)) / MS_PER_DAY)
 
 
 def habits_of(payments: Sequence[Payment], currency: str, before: int) -> Habits:

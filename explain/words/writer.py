@@ -8,7 +8,7 @@ Babel (CLDR) formats numbers, money, dates and units. A message that a catalogue
 import logging
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Final
 
@@ -43,6 +43,12 @@ _COMPOUND: Final = frozenset(
 )  # fmt: skip
 
 Argument = str | FluentNumber
+
+
+@cache
+def _log_missing(language: str, message: str) -> None:
+    """Log once that a catalogue lacks a message."""
+    logger.warning("the catalogue for %s lacks %s: written in English instead", LANGUAGES[language], message)
 
 
 class MissingMessage(Exception):
@@ -117,7 +123,7 @@ class Writer:
             if self.language == ENGLISH:
                 raise
             WORDS_MISSING.labels(self.language).inc()
-            logger.warning("the catalogue for %s lacks %s: written in English instead", LANGUAGES[self.language], error)
+            _log_missing(self.language, str(error))
             return str(other(writer(ENGLISH)))
 
     def _fact(self, fact: Fact, form: Form) -> str:

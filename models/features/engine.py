@@ -20,7 +20,7 @@ from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty
 
 logger = logging.getLogger(__name__)
 
-COMPILING = "compiling the feature kernels (first run of this installation only)"
+COMPILING = "compiling features (first run)"
 _ANNOUNCED_AFTER_SECONDS = 1.0
 Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

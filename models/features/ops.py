@@ -169,6 +169,10 @@ _ROWS: Final = (
 OPERATIONS: Final = {row.op: row for row in _ROWS}
 if missing := set(Op) - OPERATIONS.keys():
     raise TypeError(f"models/features/ops.py has no row for {', '.join(sorted(op.name for op in missing))}")
+if wrong := [op.name for op, row in OPERATIONS.items() if (op < 10) != (row.scope is Scope.EVENT)]:
+    raise TypeError(
+        f"the numbers 0 to 9 are for operations of the event itself, as the kernels assume: renumber {', '.join(wrong)}"
+    )
 
 
 def _with(*scopes: Scope) -> frozenset[Op]:

@@ -43,6 +43,29 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> Topi
     return result
 
 
+def missing_topics(settings: Settings, topics: Iterable[str]) -> list[str]:
+    """
+    Return which topics Kafka does not have.
+
+    Raises:
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    with admin_client(settings) as admin:
+        return sorted(set(topics) - set(admin.list_topics()))
+
+
+def check_topics(settings: Settings, topics: Iterable[str]) -> None:
+    """
+    Check that Kafka has some topics.
+
+    Raises:
+        StateError: if one is missing; the message says how to create it.
+        BrokerError: if Kafka does not answer or refuses.
+    """
+    if missing := missing_topics(settings, topics):
+        raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
+
+
 def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
     """
     Check that the broker, not the producer, sets record times on topics that clients other than workers write to.

@@ -416,3 +416,21 @@ def test_a_likely_typology_is_shown_as_a_hint(queue, replayed, explainer):
     with TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1") as client:
         page = client.get(f"/alerts/{alert.alert_id}").text
     assert "3 of the 5 nearest cases were frauds of the type card testing." in page
+
+
+def test_the_relay_is_not_publishing_once_kafka_is_silent_for_too_long(monkeypatch, tmp_path):
+    queue = Queue(f"sqlite:///{tmp_path}/q.db", SystemClock())
+    relay = Relay(queue, Settings(broker_silence_seconds=5.0))
+    monkeypatch.setattr(Relay, "_publish", lambda self: 1 / 0)
+    relay.start()
+    try:
+        deadline = time.monotonic() + 10
+        while relay._failing_since is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert relay.publishing, "a short failure is none yet"
+        relay._failing_since -= 5.0
+        assert not relay.publishing
+    finally:
+        relay.stop()
+    assert not relay.publishing
+    queue.close()

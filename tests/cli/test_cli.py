@@ -44,8 +44,8 @@ def test_help_lists_every_command_without_loading_anything_heavy():
         (["train", "--transactions", "x.csv", "--out", "/tmp/nowhere", "--label-delay", "soon"], {}, "--label-delay"),
         (["replay", "--bundle", "/tmp", "--transactions", "x.csv", "--out", "/tmp/nowhere"], {}, "whyflag train"),
         (["worker", "explain", "--bundle", "/tmp"], {}, "whyflag train"),
-        (["topics", "create"], {"WHYFLAG_COLOUR": "red"}, "WHYFLAG_ environment variable"),
-        (["topics", "create"], {"WHYFLAG_METRICS_PORT": "many"}, "metrics_port"),
+        (["topics", "create"], {"WHYFLAG_COLOUR": "red"}, "WHYFLAG_COLOUR is not a setting"),
+        (["topics", "create"], {"WHYFLAG_METRICS_PORT": "many"}, "WHYFLAG_METRICS_PORT=many is invalid"),
         (["topics", "create"], {"WHYFLAG_PAN_KEY": "short"}, "at least 16 characters"),
         (["console"], {"WHYFLAG_DATABASE": "nonsense"}, "WHYFLAG_DATABASE"),
     ],
@@ -105,6 +105,31 @@ def test_no_tracked_file_contains_a_package_index_or_a_local_path():
     for name in tracked.stdout.splitlines():
         content = (ROOT / name).read_bytes().decode("utf-8", "replace")
         assert not [word for word in forbidden if word in content], name
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("WHYFLAG_KAFKA_BOOTSTRAPS", "x", "WHYFLAG_KAFKA_BOOTSTRAPS is not a setting: did you mean WHYFLAG_KAFKA_BOOTSTRAP?"),
+        (
+            "WHYFLAG_KAFKA_SECURITY",
+            "TLS",
+            "WHYFLAG_KAFKA_SECURITY=TLS is invalid: Invalid enum value 'TLS' (meaning: PLAINTEXT, SSL",
+        ),
+        ("WHYFLAG_METRICS_PORT", "abc", "WHYFLAG_METRICS_PORT=abc is invalid: Expected `int`, got `str` (meaning: port for"),
+        ("WHYFLAG_ZZZ", "x", "WHYFLAG_ZZZ is not a setting: docs/reference/settings.md lists all of them"),
+    ],
+)
+def test_an_error_of_a_setting_names_its_variable_and_meaning(variable, value, expected):
+    with pytest.raises(SettingsError) as raised:
+        read_settings({variable: value})
+    assert expected in str(raised.value)
+
+
+def test_a_pattern_that_the_shell_expanded_gets_a_hint():
+    done = _whyflag("train", "--transactions", "a.csv", "b.csv", "c.csv", "--out", "x")
+    assert done.returncode == 2
+    assert "put it in quotes" in done.stderr
 
 
 def test_a_worker_whose_bundle_cannot_be_loaded_exits_at_once(tmp_path):

@@ -200,3 +200,16 @@ def test_the_reason_why_a_record_cannot_be_decoded_says_what_is_wrong():
             decode(b'{"card_id": ', privacy)
         with pytest.raises(InvalidEvent, match="missing required field"):
             decode(b"{}", privacy)
+    for number, (field, value, form) in enumerate(
+        (("card_id", "a  b", "printable ASCII"), ("currency", "eur", "three capital letters"))
+    ):
+        raw = {
+            "transaction_id": "t",
+            "event_time": m.EARLIEST,
+            "card_id": "c",
+            "merchant_id": "m",
+            "amount": number,
+            "currency": "EUR",
+        }
+        with pytest.raises(InvalidEvent, match=f"^{field} must be .*{form}"):
+            decode_transaction(json.dumps(raw | {field: value}).encode(), privacy)

@@ -35,7 +35,7 @@ from core.messages import (
 )
 from core.money import exponent
 from explain.facts.kinds import kind_of
-from explain.words import LANGUAGES, UNTRANSLATED, writer
+from explain.words import ENGLISH, LANGUAGES, UNTRANSLATED, writer
 from explain.words.writer import Writer
 from models.features.ops import OPERATIONS, Op, Theme
 from tests.strategies import examples
@@ -168,7 +168,9 @@ def facts(draw, kind):
         if "window_n" in used:
             own["window"] = Value(Unit.SECONDS, float(draw(WINDOWS)))
     for name in sorted(used - {"value", "subject", "side", "window_n", "window_unit", "window_note"}):
-        own[name] = draw(values(name, UNITS_OF_KIND.get((kind, name), NAMES[name])))
+        unit = UNITS_OF_KIND.get((kind, name)) or NAMES.get(name)
+        assert unit is not None, f"{kind} uses the value {name!r}: add its unit to NAMES"
+        own[name] = draw(values(name, unit))
     if kind == "payment-recent":
         most = draw(st.integers(1, 8))
         own |= {"recent": Value(Unit.COUNT, float(most)), "hour": Value(Unit.COUNT, float(draw(st.integers(0, most))))}
@@ -239,7 +241,8 @@ class Reader:
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_states_the_values_of_its_fact(kind, language):
-    messages = catalogue(language)
+    spoken = ENGLISH if kind in UNTRANSLATED else language
+    messages = catalogue(spoken)
 
     @given(facts(kind))
     @examples(12, database=None)
@@ -249,7 +252,7 @@ def test_a_text_states_the_values_of_its_fact(kind, language):
             text = words.fact(fact, form)
             assert text
             assert "{" not in text
-            reader = Reader(language, text)
+            reader = Reader(spoken, text)
             attribute = form.value if form.value in patterns(messages[kind]) else "label"
             used = variables(patterns(messages[kind])[attribute], messages)
             told = {name for name in fact.values if name in used or (name == "value" and kind.startswith("feature-"))}
@@ -260,13 +263,13 @@ def test_a_text_states_the_values_of_its_fact(kind, language):
                 assert 1 in lengths or any(reader._has(length, 1e-9) for length in lengths), text  # "in the hour before"
         if fact.contrast:
             text = words.fact(fact, Form.CONTRAST)
-            reader = Reader(language, text)
+            reader = Reader(spoken, text)
             for share in (fact.contrast.honest_share, fact.contrast.fraud_share):
                 assert share == 0 or reader._has(100 * share, 0.51) or reader._has(1 / share, 0.51), (share, text)
 
     before = missing(language)
     holds()
-    assert missing(language) == before
+    assert missing(language) == before or kind in UNTRANSLATED
 
 
 def missing(language):

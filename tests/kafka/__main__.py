@@ -12,7 +12,8 @@ from tests.kafka import KafkaCluster
 
 def main() -> None:
     """Run until SIGINT or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script that starts this in the background has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     print("starting Apache Kafka (Maven fetches its jars the first time) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="whyflag-kafka-") as folder:
         try:

@@ -4,6 +4,22 @@ from types import SimpleNamespace
 
 from aiokafka.errors import ProducerFenced
 
+CONNECTION = {"bootstrap_servers": "nowhere:9092"}
+PRODUCER = CONNECTION | {
+    "transactional_id": "whyflag-log-3",
+    "transaction_timeout_ms": 120_000,
+    "max_batch_size": 512 << 10,
+    "max_request_size": 2 << 20,
+    "request_timeout_ms": 120_000,
+}
+CONSUMER = CONNECTION | {
+    "group_id": None,
+    "isolation_level": "read_committed",
+    "auto_offset_reset": "earliest",
+    "fetch_max_wait_ms": 500,
+    "max_partition_fetch_bytes": 8 << 20,
+}
+PLACE = ("log", 3)
 LARGEST_BATCH = 2_000  # bytes; small, so that a checkpoint takes several
 
 
@@ -53,7 +69,7 @@ def clients(topic: Topic):
 
     class Producer:
         def __init__(self, **options) -> None:
-            assert options["transactional_id"] == "whyflag-log-3"
+            assert options == PRODUCER
             self._open: list[SimpleNamespace] | None = None
 
         async def start(self) -> None:
@@ -99,8 +115,7 @@ def clients(topic: Topic):
 
     class Consumer:
         def __init__(self, **options) -> None:
-            assert options["isolation_level"] == "read_committed"
-            assert options["group_id"] is None
+            assert options == CONSUMER
 
         async def __aenter__(self):
             return self
@@ -118,12 +133,15 @@ def clients(topic: Topic):
             return dict.fromkeys(places, len(topic.records))
 
         def seek(self, place, offset) -> None:
+            assert place == PLACE
             self._position = offset
 
         async def position(self, place) -> int:
+            assert place == PLACE
             return self._position
 
         async def getmany(self, place, timeout_ms):
+            assert (place, timeout_ms) == (PLACE, 500)
             some = topic.records[self._position : self._position + 7]
             self._position += len(some)
             return {place: [record for record in some if record is not None and record.committed]}

@@ -66,7 +66,7 @@ def test_the_numbers_of_the_report_match_the_decisions(page, world, bundle, repl
 
 def test_frauds_of_the_breakdowns_add_up(page, world, bundle):
     seen = score_file(transactions_file(world), world / "labels.parquet", bundle, Privacy(), QUIET)
-    for title in ("By amount", "By hour (UTC)", "By typology"):
+    for title in ("By amount (EUR)", "By hour (UTC)", "By typology"):
         table = page.split(f"<h2>{title}</h2>")[1].split("</table>")[0]
         rows = re.findall(r"<tr><td>[^<]*</td><td>([\d,]+)</td><td>(\d+)</td>", table)
         assert sum(int(transactions.replace(",", "")) for transactions, _ in rows) == len(seen.rows)

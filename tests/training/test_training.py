@@ -3,23 +3,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
+from msgspec import structs
 from sklearn.metrics import average_precision_score
 
+from cli.main import whyflag
 from core.errors import InputError, WhyflagError
 from core.messages import Alert, Label, LabelSource, Outcome, Transaction, decode_alert, decode_decision
 from core.privacy.masking import Privacy
-from models.bundles.bundle import CARD, CASES
+from models.bundles.bundle import CARD, CASES, load_bundle
 from models.features.columns import label_columns, transaction_columns
 from models.features.spec import default_spec, handbook_spec
 from tests.conftest import DAY, HANDBOOK, transactions_file
 from training.data.dataset import LabelledReplay, known_labels, load_dataset
-from training.data.mapping import load_mapping
+from training.data.mapping import LabelColumn, load_mapping
 from training.data.readers import TransactionFile
 from training.evaluation.measures import evaluate
 from training.progress import NoProgress
 from training.replay import replay
 from training.splits import split_by_time
-from training.train import budget_missed, train
+from training.train import budget_missed, budget_too_large, train
 
 QUIET = NoProgress()
 
@@ -125,7 +128,7 @@ def test_training_on_an_unsorted_file_is_refused(world, tmp_path):
 
 
 def test_training_is_reproducible_by_seed(world, bundle, tmp_path):
-    version, _ = train(
+    version, _, _ = train(
         transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
         out=tmp_path / "b", seed=1, privacy=Privacy(), progress=QUIET,
     )  # fmt: skip
@@ -330,3 +333,78 @@ def test_labels_join_by_card_and_id():
     )
     columns = transaction_columns(transactions, "EUR", {}, 500, 5)
     assert known_labels(columns.transaction, label_columns([label])).final.tolist() == [False, True]
+
+
+def _with_currency(world, path, share, currency="CHF"):
+    table = pq.read_table(world / "transactions.parquet")
+    every = round(1 / share)
+    values = [currency if number % every == 0 else "EUR" for number in range(len(table))]
+    pq.write_table(table.set_column(table.schema.get_field_index("currency"), "currency", pa.array(values)), path)
+    return ["--transactions", str(path), "--labels", str(world / "labels.parquet"), "--label-delay", "5d"]
+
+
+def test_another_currency_goes_to_review_with_a_warning_or_has_a_rate(world, tmp_path):
+    (tmp_path / "recipe.json").write_text('{"rounds": 20}')
+    files = [
+        *_with_currency(world, tmp_path / "t.parquet", 0.05),
+        "--currency",
+        "EUR",
+        "--recipe",
+        str(tmp_path / "recipe.json"),
+        "--review-budget",
+        "30/day",
+    ]
+    unpriced = CliRunner().invoke(whyflag, ["train", *files, "--out", str(tmp_path / "unpriced")])
+    assert unpriced.exit_code == 0, unpriced.output
+    assert "have no exchange rate" in unpriced.output
+    first = load_bundle(tmp_path / "unpriced").metrics.test
+    assert first.alerts > 0.04 * first.transactions, "what has no price is reviewed, in the test period too"
+    priced = CliRunner().invoke(whyflag, ["train", *files, "--rate", "CHF=1.05", "--out", str(tmp_path / "priced")])
+    assert priced.exit_code == 0, priced.output
+    assert "exchange rate" not in priced.output
+    bundle = load_bundle(tmp_path / "priced")
+    assert bundle.spec.rates == {"CHF": 1.05}
+    assert bundle.metrics.test.alerts < first.alerts
+    wrong = CliRunner().invoke(whyflag, ["train", *files, "--rate", "CHF", "--out", str(tmp_path / "wrong")])
+    assert "write for example CHF=1.05" in str(wrong.exception)
+
+
+def test_a_file_of_frauds_alone_is_an_error_that_names_the_likely_cause(world, tmp_path):
+    """A file that marks its frauds and leaves the other labels blank has frauds alone once the blank ones are rejected."""
+    table = pq.read_table(world / "transactions.parquet").slice(0, 40_000)
+    label = pa.array(["1"] * len(table))
+    pq.write_table(table.append_column("state", label), tmp_path / "t.parquet")
+    mapping = structs.replace(load_mapping("whyflag"), label=LabelColumn("state", "5d"))
+    source = TransactionFile(tmp_path / "t.parquet", mapping)
+    with pytest.raises(InputError, match="are legitimate: are blank labels meant"):
+        train(
+            source, default_spec(), labels=None, alerts_per_day=10, label_delay_ms=5 * DAY, out=tmp_path / "b", seed=1,
+            privacy=Privacy(), progress=QUIET,
+        )  # fmt: skip
+
+
+def test_a_budget_larger_than_a_tenth_of_the_transactions_is_a_warning(bundle):
+    assert budget_too_large(bundle.metrics) is None
+    large = structs.replace(bundle.metrics, budget=100_000.0)
+    assert "Give a smaller --review-budget" in budget_too_large(large)
+
+
+def test_an_unsorted_file_is_named_with_its_first_break(world, tmp_path):
+    with pytest.raises(InputError, match=r"a transaction of \d{4}-\d\d-\d\d \d\d:\d\d comes after one of"):
+        train(
+            _shuffled(world, tmp_path), default_spec(), labels=world / "labels.parquet", alerts_per_day=10, label_delay_ms=5 * DAY,
+            out=tmp_path / "b", seed=1, privacy=Privacy(), progress=QUIET,
+        )  # fmt: skip
+
+
+def test_a_replay_does_not_write_into_a_bundle(world, bundle, bundle_dir):
+    with pytest.raises(InputError, match="already holds a bundle"):
+        replay(
+            transactions_file(world),
+            bundle,
+            labels=None,
+            out=bundle_dir,
+            form="parquet",
+            privacy=Privacy(),
+            progress=lambda n: None,
+        )

@@ -200,7 +200,7 @@ def test_novelty_finds_a_typology_that_was_withheld_from_training(world, typolog
 
 def test_novelty_has_a_share_of_the_budget(world, tmp_path):
     def outcome(share):
-        _, metrics = train(
+        _, metrics, _ = train(
             transactions_file(world), default_spec(), labels=world / "labels.parquet", alerts_per_day=30, label_delay_ms=5 * DAY,
             out=tmp_path / str(share), seed=1, privacy=Privacy(), progress=QUIET, recipe=Recipe(rounds=30, novel_share=share),
         )  # fmt: skip

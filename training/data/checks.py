@@ -34,5 +34,5 @@ def check_file_suits_bundle(columns: TransactionColumns, currency: str, path: Pa
     if unpriced > _MOST_UNPRICED * n:
         raise InputError(
             f"{path}: {unpriced:,} of {n:,} transactions are in a currency other than {currency}, and the "
-            f"feature spec has no exchange rate for them: use a bundle trained for their currency (`whyflag train --currency`)"
+            f"feature spec has no exchange rate for them: train and use a bundle for their currency (`whyflag train --currency`)"
         )

@@ -22,7 +22,7 @@ from core.money import minor_per_major
 from core.privacy.masking import Privacy
 from core.privacy.sensitive import flag_rows
 from models.features.columns import string_buffers
-from training.data.mapping import FIELDS, REQUIRED, AmountUnit, Mapping, TimeUnit
+from training.data.mapping import FIELDS, REQUIRED, AmountUnit, LabelColumn, Mapping, TimeUnit
 
 Mask = npt.NDArray[np.bool_]
 Refuse = Callable[[Mask, str], None]
@@ -96,7 +96,7 @@ class Conformer:
         for field in ("lat", "lon"):
             columns[field] = _degrees(field, columns[field], refuse)
         columns["amount"] = _amounts(columns["amount"], columns["currency"], mapping.amount, mapping.decimal, refuse)
-        fraud = _flags(raw[mapping.label.column].combine_chunks(), refuse) if mapping.label else None
+        fraud = _flags(raw[mapping.label.column].combine_chunks(), mapping.label, refuse) if mapping.label else None
         refusals = [Refusal(i, str(reasons[i])) for i in np.flatnonzero(bad).tolist()]
         table = pa.table([columns[field].cast(SCHEMA.field(field).type) for field in FIELDS], schema=SCHEMA)
         if refusals:
@@ -239,7 +239,10 @@ def _amounts(column: pa.Array, currency: pa.Array, unit: AmountUnit, decimal: st
         else:
             numbers = np.round(numbers * np.array([units[name] for name in currency.to_pylist()], np.float64))
     with np.errstate(invalid="ignore"):
-        refuse(np.isnan(numbers), "amount is missing or not a number")
+        refuse(
+            np.isnan(numbers),
+            f"amount is missing or not a number with the decimal sign {decimal!r}: see decimal in docs/how-to/mappings.md",
+        )
         refuse(numbers < 0, "amount is negative: refunds are not transactions to decide on")
         refuse(~(numbers <= largest), f"amount is above {largest:.0f} minor units")
         refuse(numbers != np.round(numbers), "amount is not a whole number of minor units")
@@ -260,14 +263,20 @@ def _times(column: pa.Array, unit: TimeUnit, time_format: str, refuse: Refuse) -
     with np.errstate(invalid="ignore"):
         refuse(
             ~((times >= bounds.smallest) & (times <= bounds.largest)),
-            f"event_time is missing, unreadable or outside 2000 to 2100 (read as {read_as})",
+            f"event_time is missing, unreadable or outside 2000 to 2100 (read as {read_as}: see time_format in docs/how-to/mappings.md)",
         )
     return pa.array(np.nan_to_num(np.clip(times, 0, bounds.largest)).astype(np.int64))
 
 
-def _flags(column: pa.Array, refuse: Refuse) -> Mask:
-    text = pc.utf8_lower(column.cast(pa.string()))
-    yes = pc.is_in(text, pa.array(["1", "true", "1.0"])).to_numpy(zero_copy_only=False)
-    no = pc.is_in(text, pa.array(["0", "false", "0.0"])).to_numpy(zero_copy_only=False)
-    refuse(~(yes | no), "the label is neither 0 nor 1")
-    return np.asarray(yes, np.bool_)
+def _flags(column: pa.Array, label: LabelColumn, refuse: Refuse) -> Mask:
+    """Return which rows the label column marks as fraud, bool [n]."""
+    encoded = pc.utf8_lower(_plain(column).cast(pa.string())).fill_null("").dictionary_encode()
+    codes, values = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    fraud, legitimate = ({one.lower() for one in named} for named in (label.fraud, label.legitimate))
+    for code, value in enumerate(values):
+        if value not in fraud | legitimate:
+            shown = (
+                f"the label {value!r} is neither fraud ({', '.join(label.fraud)}) nor legitimate ({', '.join(label.legitimate)})"
+            )
+            refuse(codes == code, f"{shown}: name it in [label] fraud or legitimate")
+    return np.isin(codes, [code for code, value in enumerate(values) if value in fraud])

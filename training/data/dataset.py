@@ -12,7 +12,7 @@ from msgspec import Struct
 from core.errors import InputError
 from core.messages import IDENTITY_FIELDS
 from core.privacy.masking import Privacy
-from models.features.columns import Int64s, LabelColumns, TransactionColumns, label_columns, table_columns
+from models.features.columns import UNKNOWN_AMOUNT, Int64s, LabelColumns, TransactionColumns, label_columns, table_columns
 from models.features.engine import FeatureEngine, Matrix, Update
 from models.features.spec import FeatureSpec
 from models.features.state import FOREVER
@@ -45,13 +45,22 @@ class KnownLabels(Struct, frozen=True):
 
 
 class Dataset(Struct, frozen=True):
-    """n transactions in file order: columns, identity fields, amounts, fraud reports, and the labels sorted by label time."""
+    """
+    n transactions in file order: columns, identity fields, amounts, fraud reports, and the labels sorted by label time.
+
+    ``amounts`` are minor units of the spec's currency, 0 where there is no exchange rate.
+    """
 
     columns: TransactionColumns
     identities: pa.Table
     amounts: Int64s
     known: KnownLabels
     labels: LabelColumns
+
+
+def priced(columns: TransactionColumns) -> Int64s:
+    """Return amounts in minor units of the spec's currency, int64 [n]; 0 where there is no exchange rate."""
+    return np.where(columns.amount == UNKNOWN_AMOUNT, 0, columns.amount)
 
 
 def columns_of(table: pa.Table, spec: FeatureSpec) -> TransactionColumns:
@@ -113,7 +122,7 @@ def load_dataset(
         columns = columns_of(chunk.table, spec)
         parts.append(columns)
         identities.append(chunk.table.select(IDENTITY_FIELDS))
-        amounts.append(chunk.table["amount"].to_numpy())
+        amounts.append(priced(columns))
         if labels is None:
             marked.append(column_labels(columns, chunk, source.label_delay_ms))
         progress(len(chunk.table))

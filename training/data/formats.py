@@ -122,6 +122,8 @@ def csv_header(file: DataFile, separator: str) -> list[str]:
     """Return the names in a CSV file's first line."""
     with file.open() as opened:
         line = opened.readline().decode("utf-8", "replace").strip("\r\n\ufeff")
+    if "\ufffd" in line:
+        raise InputError(f"{file.path} is not UTF-8: convert it, for example with `iconv -f latin1 -t utf-8`")
     return next(csv.reader([line], delimiter=separator), [])
 
 

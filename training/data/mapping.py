@@ -25,10 +25,16 @@ FIELDS = tuple(field for field in Transaction.__struct_fields__ if field != "v")
 
 
 class LabelColumn(Struct, frozen=True, forbid_unknown_fields=True):
-    """The label column of a file (1 or true for fraud), and the delay after the event until a label is known."""
+    """
+    The label column of a file, and the delay after the event until a label is known.
+
+    ``fraud`` and ``legitimate`` are the values that say so, whatever the case of their letters; an empty text stands for a blank cell.
+    """
 
     column: str
     delay: str
+    fraud: tuple[str, ...] = ("1", "true", "1.0")
+    legitimate: tuple[str, ...] = ("0", "false", "0.0")
 
 
 class PrivateColumns(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ number leaves this package.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ from training.data.formats import SEPARATORS, DataFile, Format, csv_header, data
 from training.data.mapping import Mapping
 
 CHUNK_ROWS = 65_536
+_REASONS_COUNTED = 1_000  # distinct reasons; there are few, unless values are part of them
 
 
 def messages_of(table: pa.Table) -> Iterator[Transaction]:
@@ -44,6 +46,11 @@ class _Rejects:
         """``hidden`` are the columns that hold card numbers."""
         self._path, self._hidden = path, hidden
         self._file: BinaryIO | None = None
+
+    def begin(self) -> None:
+        """Remove the file of an earlier run."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     def write(self, file: Path, line: int, reason: str, row: dict[str, Any] | None) -> None:
         """Write one row, masked. If ``row`` is None, its columns are unknown, and only its line and the reason are written."""
@@ -91,6 +98,7 @@ class TransactionFile:
         self.path, self.mapping = path, mapping
         self.read = self.rejected = 0
         self.first_reject = ""
+        self.reasons: Counter[str] = Counter()
         self._clock = clock or SystemClock()
         self._conformer = Conformer(mapping, privacy)
         self._rejects = _Rejects(rejects, mapping.privacy.card_number)
@@ -120,6 +128,9 @@ class TransactionFile:
             MissingKeyError: at the first identifier that must become a token, if there is no key.
             InputError: if a file is damaged, or no row can be used.
         """
+        self._rejects.begin()
+        self.read = self.rejected = 0
+        self.reasons.clear()
         try:
             for file in self.files:
                 yield from self._chunks_of(file, rows)
@@ -149,7 +160,9 @@ class TransactionFile:
     def _reject(self, file: DataFile, line: int, reason: str, row: dict[str, Any] | None) -> None:
         self.rejected += 1
         reason = mask(without_controls(reason))
-        self.first_reject = self.first_reject or f"line {line}: {reason}"
+        if reason in self.reasons or len(self.reasons) < _REASONS_COUNTED:
+            self.reasons[reason] += 1
+        self.first_reject = self.first_reject or f"{file.path.name}, line {line}: {reason}"
         self._rejects.write(file.path, line, reason, row)
 
 

@@ -21,7 +21,7 @@ from models.features.engine import COMPILING, FeatureEngine, compile_kernels
 from models.policy import DECLINE
 from models.scorer import OUTCOMES, Decider
 from training.data.checks import check_file_suits_bundle
-from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels
+from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels, priced
 from training.data.readers import TransactionFile, read_labels
 from training.evaluation.measures import evaluate
 from training.progress import Progress
@@ -110,7 +110,7 @@ def run_policy(
         scores = decider.decide(X[rows], columns.rows(rows), spec.feature_names, partial(text_of, kept))
         ids += kept["transaction_id"].to_pylist()
         found = (
-            columns.transaction[rows], combined(columns.transaction, columns.content)[rows], columns.event_time[rows], kept["amount"].to_numpy(), scores.outcome, scores.probability, scores.held,
+            columns.transaction[rows], combined(columns.transaction, columns.content)[rows], columns.event_time[rows], priced(columns)[rows], scores.outcome, scores.probability, scores.held,
             chunk.fraud[rows] if chunk.fraud is not None else np.zeros(len(rows), np.bool_),
         )  # fmt: skip
         for key, values in zip(parts, found, strict=True):

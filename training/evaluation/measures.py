@@ -62,7 +62,7 @@ def score_file(
     dataset = load_dataset(source, bundle.spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time
     progress.stage("features", len(time))
-    X, duplicate = features_of(dataset, bundle.spec, progress.advance)
+    X, duplicate = features_of(dataset, bundle.spec, progress.advance, path=source.path)
     periods = (after or bundle).metrics.split
     rows = np.flatnonzero((time >= periods.test_begin_ms) & ~duplicate)
     if len(rows) == 0:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 from markdown_it import MarkdownIt
 from markupsafe import Markup
@@ -67,7 +68,8 @@ def report(bundle: Bundle, seen: ScoredTransactions, typology: Mapping[str, str]
     sample = np.random.default_rng(0).choice(len(seen.X), min(_EXPLAINED, len(seen.X)), replace=False)
     shap = np.abs(contributions(bundle.booster, seen.X[np.sort(sample)])[0]).mean(axis=0)
     time = seen.dataset.columns.event_time[seen.rows]
-    ids = seen.dataset.identities["transaction_id"].take(seen.rows).to_pylist()
+    paid = seen.dataset.identities.take(pa.array(seen.rows))
+    ids = paid["transaction_id"].to_pylist()
     kinds = [typology.get(identity) or "" for identity in ids]
     wrong = {
         "Frauds missed, highest amounts": np.flatnonzero(fraud & ~seen.flagged),
@@ -99,7 +101,7 @@ def report(bundle: Bundle, seen: ScoredTransactions, typology: Mapping[str, str]
         score_drift=next(one.stability for one in drifted if one.name == SCORE),
         verdict="stable" if drifted[0].stability < STABLE else "watch" if drifted[0].stability < SHIFTED else "shifted",
         breakdowns={
-            "By amount": _breakdown(seen, _bands(seen.amount, minor_per_major(bundle.spec.currency))),
+            f"By amount ({bundle.spec.currency})": _breakdown(seen, _bands(seen.amount, minor_per_major(bundle.spec.currency))),
             "By hour (UTC)": _breakdown(
                 seen, [f"{hour:02d}–{hour + 2:02d}" for hour in (time // MS_PER_HOUR % 24 // 3 * 3).tolist()]
             ),
@@ -110,7 +112,7 @@ def report(bundle: Bundle, seen: ScoredTransactions, typology: Mapping[str, str]
                 {
                     "id": ids[i],
                     "time": _minute(time[i]),
-                    "amount": money(int(seen.amount[i]), bundle.spec.currency),
+                    "amount": money(paid["amount"][i].as_py(), paid["currency"][i].as_py()),
                     "probability": f"{probability[i]:.4f}",
                     "typology": kinds[i],
                 }
@@ -193,7 +195,7 @@ def _money_plot(seen: ScoredTransactions, bundle: Bundle) -> Markup:
     x, caught = _thinned(alerts, amount)
     axes.plot(x, caught, color=_GREEN)
     axes.axvline(bundle.policy.alerts_per_day, color=_GREY, linestyle="--", linewidth=1)
-    axes.set(xscale="log", xlabel="alerts per day", ylabel="share of the amount lost to fraud", ylim=(0, 1.02))
+    axes.set(xscale="log", xlabel="alerts per day", ylabel="share of the fraudulent amount caught", ylim=(0, 1.02))
     return _svg(figure, "Amount caught against alerts per day")
 
 
