@@ -73,8 +73,12 @@ reference: setup ## Generate the pages of docs/reference that are derived from t
 docs: reference ## Build the documentation in site/ and check its links; open site/index.html.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-mutate: setup ## Run mutation tests of the modules that make decisions; takes hours. See tests/mutation.toml.
-	$(BIN)/python -m tests.mutation
+mutate: setup ## Mutation tests of policy, calibration, decoding, checkpoints and claims, in an environment of their own (an hour).
+	test -x .venv-mutation/bin/mutmut || ($(BIN)/uv venv --quiet .venv-mutation \
+	  && $(BIN)/uv pip install --quiet --python .venv-mutation/bin/python --no-deps --require-hashes -r requirements.lock \
+	  && $(BIN)/uv pip install --quiet --python .venv-mutation/bin/python mutmut==3.8.1)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 WHYFLAG_TEST_EXAMPLES=0.1 .venv-mutation/bin/mutmut run $(MUTANTS)
+	.venv-mutation/bin/mutmut results
 
 bench: setup ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python -m benchmarks.features
@@ -85,5 +89,5 @@ bench: setup ## Measure speed and print the figures with the machine's descripti
 	$(BIN)/python -m benchmarks.restore
 
 clean: ## Remove .venv, caches and build output.
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .test_cache build dist site
+	rm -rf .venv .venv-mutation mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .test_cache build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
