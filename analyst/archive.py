@@ -314,7 +314,7 @@ def _name_of(table: Table, day: int) -> str:
 
 
 def _partitions(connection: Connection, table: Table) -> dict[str, int]:
-    """Map the partitions that whyflag created to the end of their day (epoch ms). Partitions of an administrator are left out."""
+    """Map the partitions that whyflag created to the end of their day (epoch ms). Partitions that others created are left out."""
     wanted = text(
         "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = CAST(:parent AS regclass)"
     )

@@ -186,7 +186,7 @@ class Cases:
         return count
 
     def _change(self, connection: Connection, which: ColumnElement[bool], values: dict[str, Any]) -> int:
-        """Update the selected cases as judged by a person; return how many were updated."""
+        """Update the selected cases, mark them as judged by a person, and return how many were updated."""
         change, numbers = self._last_change(connection), connection.execute(select(cases.c.number).where(which)).scalars().all()
         for count, number in enumerate(numbers, start=1):
             changed = values | {"judged": True, "changed": change + count}

@@ -62,7 +62,7 @@ cases = Table(
     Column("case_id", String(64), nullable=False),
     Column("changed", BigInteger, nullable=False),
     Column("removed", Boolean, nullable=False),
-    Column("judged", Boolean, nullable=False),  # a person judged the case; this takes precedence over the bundle's case
+    Column("judged", Boolean, nullable=False),  # a person judged the case; the case that came with the bundle cannot replace it
     Column("outcome", String(16), nullable=False),
     Column("closed_time", BigInteger, nullable=False),
     Column("typology", String(64)),

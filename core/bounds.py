@@ -14,7 +14,8 @@ class Bounds(Struct, frozen=True):
     """
     Bounds of one field; the defaults bound nothing.
 
-    ``shortest`` and ``longest`` are lengths in characters, ``smallest`` and ``largest`` values, ``pattern`` a regular expression (RE2).
+    ``shortest`` and ``longest`` are lengths in characters. ``smallest`` and ``largest`` are values. ``pattern`` is a regular
+    expression (RE2).
     """
 
     shortest: int = 0

@@ -1,9 +1,9 @@
 """
 Decide whether an event time is acceptable: one rule for the stream and for files.
 
-An event from the future is refused, because every later event of its partition would count as late. An event that is too old
-still gets a decision, which is at least a review. ``models.features`` marks an event as late by comparing its time with that
-of the newest event that arrived earlier in the same partition.
+An event from the future is refused. If it were accepted, the events that arrive after it in its partition would count as late.
+An event that is too old still gets a decision, which is at least a review. ``models.features`` marks an event as late by
+comparing its time with that of the newest event that arrived earlier in the same partition.
 """
 
 from typing import Any

@@ -36,7 +36,7 @@ LLM_COST = Counter("whyflag_llm_cost", "Cost of the tokens at the configured pri
 LLM_BREAKER = Gauge("whyflag_llm_breaker_open", "1 while the language model's circuit breaker is open.")
 ARCHIVED = Counter(
     "whyflag_archived_records",
-    "Records handled by the archive worker, by topic: stored, already stored, or skipped.",
+    "Records that the archive worker stored, had already stored, or skipped, by topic.",
     ["topic"],
 )
 ARCHIVE_SECONDS = Histogram("whyflag_archive_seconds", "Time to store one chunk in the archive.", buckets=_SECONDS)

@@ -35,7 +35,7 @@ class Topic(Struct, frozen=True):
         if self.compacted:
             return {"cleanup.policy": "compact", "segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.3"}
         config = {"retention.ms": str(self.retention_ms)}
-        # the broker must set a record's timestamp, not the producer: this timestamp decides which event times are in the future
+        # the broker, not the producer, must set a record's timestamp: this timestamp decides which event times are in the future
         return config | ({TIMESTAMP_TYPE: LOG_APPEND_TIME} if self.outsiders else {})
 
 

@@ -96,7 +96,12 @@ class _Toolbox:
         self._answers: dict[str, str] = {}
 
     def _answer(self, name: str, facts: Sequence[Fact]) -> str:
-        """Return facts with their words as JSON. New facts are numbered once; facts of the explanation keep their ids."""
+        """
+        Return a tool's answer: its facts as JSON, with their English texts.
+
+        Facts of the explanation keep their ids. New facts get ids (``I1`` …) at a tool's first call; its later
+        calls return the same answer.
+        """
         if name not in self._answers:
             known = {fact.fact_id for fact in self._explanation.facts}
             new = [fact for fact in facts if fact.fact_id not in known]

@@ -10,7 +10,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 class Contributions(NamedTuple):
-    """Signed contributions of n scores in log-odds, float32 [n, F], and the bias, float32 [n]. They add up to the margin."""
+    """Signed contributions to n scores in log-odds, float32 [n, F], and the bias, float32 [n]. They add up to the margin."""
 
     shap: Matrix
     bias: npt.NDArray[np.float32]

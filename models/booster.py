@@ -3,7 +3,7 @@ Load a booster that may be damaged or malicious.
 
 XGBoost trusts its model files: a damaged file can crash the process or make it loop forever. The bytes are therefore loaded
 first in a child process with resource limits, which also predicts a few rows. Only a booster that passes this trial is loaded
-here.
+in this process.
 """
 
 import hashlib

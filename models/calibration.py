@@ -125,9 +125,9 @@ def compare_calibrations(
     """
     Fit each method on the first half of a slice in time order, and return its metrics on the second half.
 
-    The metrics compare ``known`` times the probability with the frauds reported so far (see ``fit_calibration``). They are
-    the Brier score, the log loss and the expected calibration error (mean distance between predicted and observed share over
-    the bins of ``reliability``). Without enough frauds in each half, the result is empty.
+    The metrics compare the probability, multiplied by ``known``, with the frauds reported so far (see ``fit_calibration``).
+    They are the Brier score, the log loss and the expected calibration error (mean distance between predicted and observed
+    share over the bins of ``reliability``). Without enough frauds in each half, the result is empty.
     """
     half = len(margin) // 2
     if min(*(one.sum() for part in (fraud[:half], fraud[half:]) for one in (part, ~part))) < _FRAUDS_TO_COMPARE:

@@ -316,7 +316,7 @@ def _tried(schema: Mapping[str, Any]) -> pl.DataFrame:
 
 def _line(text: str, header: str, number: int, key: str) -> int:
     """
-    Return the line of a key in the table with this header and number, counted from 0.
+    Return the line of a key in a table with this header. ``number``, counted from 0, selects one of these tables.
 
     If ``key`` is empty or not in the table, return the line of the header. If there is no such header, return 1.
     """

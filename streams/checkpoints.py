@@ -58,7 +58,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
 
 
 class CheckpointLog:
-    """The log of one partition of a stage. Only its owner can write to it: the last one to call ``claim``."""
+    """The log of one partition of a stage. Only its owner, the last caller of ``claim``, can write to it."""
 
     def __init__(self, connection: Connection, topic: str, partition: int) -> None:
         self._connection, self._tp = connection, TopicPartition(topic, partition)
@@ -140,7 +140,8 @@ class CheckpointLog:
             async for records in self._records(consumer, begin, end):
                 for record in records:
                     if record.key == _MARKER:
-                        with contextlib.suppress(StateError):  # another format: positions are lost, source records are not
+                        # skip a marker in another format: this loses its positions, but no source records
+                        with contextlib.suppress(StateError):
                             checkpoint = _decoded(record.value) or checkpoint
                     elif record.key:
                         lineages.add(record.key[0])

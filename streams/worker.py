@@ -177,7 +177,7 @@ def build_app(
 
 async def _check_topics(publisher: Publisher, topics: list[str]) -> None:
     """
-    Check that the input topics exist: a consumer would wait for them without a word.
+    Check that the input topics exist: a consumer would wait for a missing topic without reporting an error.
 
     Raises:
         StateError: if one is missing.

@@ -15,7 +15,7 @@ def reported_share(event_time: Int64s, fraud_time: Int64s, reported: Int64s, as_
     """
     Estimate how many of the frauds among some transactions have been reported by ``as_of``, as a share in [0.1, 1].
 
-    ``event_time`` (int64 [n], ms) are the times of these transactions.
+    ``event_time`` (int64 [n], ms) holds the times of these transactions.
 
     Delays come from the frauds that happened at ``fraud_time`` and were reported at ``reported`` (int64 [m], ms), both before
     ``as_of``. Only delays shorter than a fraud's age can be observed, so their distribution is estimated by the reverse-time

@@ -32,7 +32,8 @@ def command(headless: bool, duration: float | None, rate: float, as_json: bool, 
     Exits with status 1 unless every transaction was decided or dead-lettered and every alert was explained.
     """
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in order, as Ctrl-C does
+    # SIGTERM raises KeyboardInterrupt, so that the demo still stops its processes and removes its folder
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="whyflag-demo-") as folder:
         stderr.print(
             "whyflag demo: simulates card payments, trains a model on the first half, streams the second half through the pipeline, "

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _LINE_SECONDS = 5.0
-_OTHER_LINES = 14  # of the screen, beside the alerts; a reason may take a second line
+_OTHER_LINES = 14  # lines of the screen for everything except alerts, with some spare for text that wraps
 
 
 class Shown(NamedTuple):

@@ -51,7 +51,8 @@ def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     finally:
         archive.close()
     stderr.print(
-        f"{count:,} transactions and {len(known):,} labels read, {source.rejected:,} rows rejected; those within the retention are archived",
+        f"{count:,} transactions and {len(known):,} labels read, {source.rejected:,} rows rejected; "
+        "transactions and labels within the retention are archived",
         highlight=False,
     )
 

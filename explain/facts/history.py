@@ -199,8 +199,10 @@ def card_history(transaction: Transaction, history: History) -> CardHistory:
 
 def _days_covered(since: int, before: int, begins: int | None, payments: Sequence[Payment]) -> int:
     """
-    Return the days before an alert of which the archive knows: from its oldest record on, or from the card's oldest payment if that is
-    earlier, as it is when past payments were written to the archive later.
+    Return the number of days before an alert that the archive covers, at most 90; 0 if the archive is empty.
+
+    The covered time starts when the oldest record was written. If the card has an older payment, because past payments were
+    written to the archive later, it starts at that payment.
     """
     if begins is None:
         return 0

@@ -1,5 +1,5 @@
 """
-The suggested next step: the first step of a table whose conditions hold.
+The suggested next step. A table lists the possible steps in order, and the first step whose conditions hold is suggested.
 
 Operators can edit the table. No language model is involved.
 """

@@ -10,8 +10,8 @@ an entity has one of two kinds:
     (t - delay - w, t - delay]; it includes the transaction itself when ``delay`` is zero.
 ``bucketed``
     keeps counts and amounts in buckets of each window's ``resolution``, for keys with too many transactions to store each one.
-    A window covers the complete buckets before the bucket of t, so that events processed by other partitions at
-    the same moment cannot change a feature.
+    A window covers the complete buckets before the bucket of t. Simultaneous events from different partitions may therefore
+    arrive in any order without changing a feature.
 
 Fraud is known from labels. A label counts at time t only if its ``label_time`` is not after t.
 """

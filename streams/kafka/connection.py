@@ -1,4 +1,4 @@
-"""Addresses, encryption and credentials for every Kafka client, from one typed setting."""
+"""Addresses, encryption and credentials for every Kafka client, in one ``Connection`` made from the settings."""
 
 import asyncio
 import ssl

@@ -20,7 +20,7 @@ _FETCH_WAIT_MS = 20
 
 
 class OffsetRange(NamedTuple):
-    """The first offset that Kafka still has of a partition, and the next one that it will assign."""
+    """The first offset of a partition that is still in Kafka, and the next offset that Kafka will assign."""
 
     begin: int
     end: int

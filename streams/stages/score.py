@@ -71,7 +71,7 @@ class ScoreStage:
         self._deciders[partition] = self._source.newest()
 
     def restore_decider(self, partition: int, version: str, clean: bool) -> bool:
-        """Switch to a checkpoint's decider, so that replays are decided as before, or to the newest one after a clean stop."""
+        """Switch to the newest decider after a clean stop, else to the checkpoint's, so that replays are decided as before."""
         found = self._source.newest() if clean else self._source.find(version)
         if found is None:
             return False
@@ -213,7 +213,8 @@ class ScoreStage:
         if monotonic() - self._warned >= _WARN_SECONDS:
             self._warned = monotonic()
             logger.warning(
-                "the bundle's spec has no exchange rate to %s for the currency of most transactions: they all go to review",
+                "the bundle's spec has no exchange rate to %s for the currency of most transactions: "
+                "these transactions go to review",
                 self.spec.currency,
             )
 

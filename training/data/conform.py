@@ -173,7 +173,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _with_open_quote(columns: dict[str, pa.Array], width: int, separator: str) -> Mask:
-    """Return which rows, bool [n], have a multi-line text with a line that has as many separators as a row of the file."""
+    """Return which rows, bool [n], probably have an open quote: a text contains a line with as many separators as a row has."""
     found = np.zeros(len(columns["event_time"]), np.bool_)
     for field in ("merchant_name", "memo"):
         text = columns[field].cast(pa.string())

@@ -84,7 +84,11 @@ def data_files(path: Path) -> tuple[DataFile, ...]:
 
 
 class Piece(NamedTuple):
-    """Some rows of a file: a table of the wanted columns as they are, and the line (CSV, JSON) or row number of each, int64 [n]."""
+    """
+    Some rows of a file: a table of the wanted columns, not interpreted.
+
+    ``lines`` int64 [n] holds the line number of each row (CSV, JSON Lines) or its row number (Parquet).
+    """
 
     table: pa.Table
     lines: npt.NDArray[np.int64]

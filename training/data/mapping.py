@@ -28,7 +28,8 @@ class LabelColumn(Struct, frozen=True, forbid_unknown_fields=True):
     """
     The label column of a file, and the delay after the event until a label is known.
 
-    ``fraud`` and ``legitimate`` are the values that say so, whatever the case of their letters; an empty text stands for a blank cell.
+    ``fraud`` and ``legitimate`` list the cell values that mean fraud and legitimate. Upper and lower case are not distinguished.
+    An empty text stands for a blank cell.
     """
 
     column: str

@@ -27,7 +27,7 @@ from training.data.formats import SEPARATORS, DataFile, Format, csv_header, data
 from training.data.mapping import Mapping
 
 CHUNK_ROWS = 65_536
-_REASONS_COUNTED = 1_000  # distinct reasons; there are few, unless values are part of them
+_REASONS_COUNTED = 1_000  # maximum number of distinct reasons that are counted; reasons that contain values could be very many
 
 
 def messages_of(table: pa.Table) -> Iterator[Transaction]:

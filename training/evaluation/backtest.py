@@ -161,7 +161,7 @@ class PolicyResult(Struct, frozen=True):
     rules: tuple[RuleResult, ...]
 
     def flat(self) -> dict[str, Any]:
-        """Return the result with its measures beside the other figures, as ``--json`` prints it."""
+        """Return the result as ``--json`` prints it: the measures are on the same level as the other figures."""
         own = msgspec.to_builtins(self)
         return {"policy": own.pop("policy"), **own.pop("measures"), **own}
 

@@ -158,7 +158,11 @@ def _axes(width: float = 6.4, height: float = 3.6) -> tuple[Figure, Any]:
 
 
 def _curve(seen: ScoredTransactions) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return alerts per day, precision, recall and share of the amount caught, up to ten times the current number of alerts."""
+    """
+    Return four curves over the number of alerts: alerts per day, precision, recall and share of the amount caught.
+
+    The curves end at ten times the current number of alerts, but not before 100 alerts.
+    """
     order = np.argsort(-seen.scores.probability, kind="stable")
     reach = min(len(order), max(10 * int(seen.flagged.sum()), 100))
     hits, count = np.cumsum(seen.fraud[order])[:reach], np.arange(1, reach + 1)
