@@ -9,6 +9,7 @@ import re
 import sqlite3
 import time
 
+import pytest
 from fastapi.testclient import TestClient
 
 from analyst.archive import Archive
@@ -51,6 +52,7 @@ def _everything(settings) -> dict[str, list]:
     return records
 
 
+@pytest.mark.slow
 def test_no_planted_secret_appears_in_any_output(bundle_dir, tmp_path):
     now = time.time_ns() // 1_000_000 - 86_400_000
     records = [record for _, record in planted(now)]

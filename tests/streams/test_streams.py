@@ -142,6 +142,7 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(embedded, bundle_dir):
     assert not ours
 
 
+@pytest.mark.slow
 def test_a_worker_continues_where_it_stopped(kafka, part, bundle_dir):
     """After SIGTERM in the middle, unacknowledged records are read again, and nothing is lost."""
     some = list(transactions_of(part))[:1200]
@@ -510,6 +511,7 @@ def test_the_publisher_keeps_order_and_waits_for_every_acknowledgement(kafka):
     assert {record.partition for record in records} == {1}
 
 
+@pytest.mark.slow
 def test_an_operator_error_ends_the_process_without_acknowledging(kafka, part, bundle_dir, tmp_path):
     """A worker whose score stage fails exits with an error, and its successor reads the same records again."""
     some = list(transactions_of(part))[:30]

@@ -86,7 +86,8 @@ def test_tuning_ends_when_its_time_is_up(small_history, monkeypatch):
     assert [trial["state"] for trial in found.trials] == ["complete", "fail"]
 
 
-def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path):
+def test_a_recipe_goes_from_tuning_to_a_bundle(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(BOOSTER, "max_bin", 64)  # a fifth of the time
     files = [
         "--transactions",
         str(world / "transactions.parquet"),
