@@ -54,3 +54,16 @@ def test_every_file_that_a_page_names_exists(path):
     )
     missing = [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
     assert missing == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_a_page_names_exists(path):
+    defined = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    named = set(re.findall(r"\b(test_\w+)\b(?!\.py)", path.read_text())) - {
+        file.stem for file in (ROOT / "tests").rglob("test_*.py")
+    }
+    assert named - defined == set()
