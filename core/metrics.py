@@ -17,7 +17,7 @@ LAG = Gauge("whyflag_lag_records", "Unprocessed records in this worker's partiti
 DECISIONS = Counter("whyflag_decisions", "Decisions by outcome.", ["outcome"])
 LABELS = Counter("whyflag_labels", "Labels applied, by whether they report fraud.", ["fraud"])
 DOUBTS = Counter("whyflag_doubtful_transactions", "Transactions that need at least a review, by reason.", ["reason"])
-SCORING_FAILURES = Counter("whyflag_scoring_failures", "Transactions sent to review because the model could not score.")
+SCORING_FAILURES = Counter("whyflag_scoring_failures", "Transactions sent to review because the model could not score them.")
 EVICTED = Counter(
     "whyflag_state_evictions",
     "Keys removed from state, by reason: stale (the data had expired) or ceiling (least recently active, when state was full).",
@@ -36,7 +36,7 @@ LLM_COST = Counter("whyflag_llm_cost", "Cost of the tokens at the configured pri
 LLM_BREAKER = Gauge("whyflag_llm_breaker_open", "1 while the language model's circuit breaker is open.")
 ARCHIVED = Counter(
     "whyflag_archived_records",
-    "Records that the archive worker stored, had already stored, or skipped, by topic.",
+    "Records that the archive worker processed without a dead letter, by topic. Duplicates and skipped records are included.",
     ["topic"],
 )
 ARCHIVE_SECONDS = Histogram("whyflag_archive_seconds", "Time to store one chunk in the archive.", buckets=_SECONDS)

@@ -82,7 +82,11 @@ class Typologies:
         self._newest = self._alerts = 0
 
     def likely(self, vector: Vectors, similar: Sequence[SimilarCase]) -> LikelyTypology | None:
-        """Return an alert's likely typology from its case vector, float32 [2 F], and its nearest cases; None if none is clear."""
+        """
+        Return an alert's likely typology from its case vector, float32 [2 F], and its nearest cases.
+
+        Return None if no typology is likely enough.
+        """
         if self._alerts % _CHECKED_EVERY == 0:
             self._refresh(self._casebook.typed_frauds(_MOST_CASES))
         self._alerts += 1

@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 Floats = npt.NDArray[np.float64]
 _SMOOTH = 1e-3
-_FRAUDS_TO_COMPARE = 20  # with fewer frauds in a half, the methods cannot be compared
+_FRAUDS_TO_COMPARE = 20  # the methods are compared only if each half of the slice has this many frauds and honest payments
 _BIN_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 
 
@@ -104,7 +104,11 @@ def fit_calibration(
 
 
 def _sigmoid(margin: Floats, fraud: npt.NDArray[np.bool_], known: float) -> tuple[float, float]:
-    """Return the maximum-likelihood slope and intercept of p, if fraud is observed with probability ``known`` times p."""
+    """
+    Return the maximum-likelihood slope and intercept of the sigmoid.
+
+    The sigmoid is p, the probability of fraud. A transaction is known as fraud with probability ``known`` times p.
+    """
     # C is the inverse of the penalty; this value practically disables the penalty for a single coefficient
     fitted = LogisticRegression(C=1e6).fit(margin[:, None], fraud)
     begin = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

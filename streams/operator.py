@@ -6,7 +6,7 @@ Steps of a chunk, numbered in ``handle`` and ``_process``:
 1. compare the chunk with the partition's position: drop replayed records, and read again from the position if records are
    missing;
 2. let the stage compute the outputs and update its state;
-3. queue the outputs for Kafka, at most a few chunks ahead of their acknowledgements;
+3. queue the outputs for Kafka; only a few chunks may have unacknowledged outputs at once;
 4. advance the position;
 5. if the epoch is over, start a checkpoint.
 

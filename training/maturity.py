@@ -17,9 +17,9 @@ def reported_share(event_time: Int64s, fraud_time: Int64s, reported: Int64s, as_
 
     ``event_time`` (int64 [n], ms) holds the times of these transactions.
 
-    Delays come from the frauds that happened at ``fraud_time`` and were reported at ``reported`` (int64 [m], ms), both before
-    ``as_of``. Only delays shorter than a fraud's age can be observed, so their distribution is estimated by the reverse-time
-    product limit for right-truncated data (Lagakos, Barraj and De Gruttola, 1988).
+    The delay of a report is measured on frauds that happened at ``fraud_time`` and were reported at ``reported`` (int64 [m], ms).
+    Frauds reported after ``as_of`` are left out. Only delays shorter than a fraud's age can be observed, so their distribution is
+    estimated by the reverse-time product limit for right-truncated data (Lagakos, Barraj and De Gruttola, 1988).
 
     Return 1 if fewer than 20 frauds are known.
     """

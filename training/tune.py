@@ -51,7 +51,12 @@ class Fold(Struct, frozen=True):
 
 
 class Tuned(Struct, frozen=True):
-    """The best recipe, the mean average precision of this recipe, of the default and of each imbalance method, and all trials."""
+    """
+    The best recipe and all trials.
+
+    The average precisions are means over the folds. They are given for the best recipe, for the default recipe, and for the
+    default recipe with each imbalance method.
+    """
 
     recipe: Recipe
     average_precision: float
@@ -81,7 +86,7 @@ def folds_of(history: History, label_delay_ms: int) -> list[Fold]:
         fraud = history.dataset.known.fraud(split.calibration_begin)[validate]
         if known.sum() < 10 or fraud.sum() < 5:
             raise InputError(
-                f"too few frauds to tune on: a fold that validates {length / MS_PER_DAY:.1f} days has {int(known.sum())} "
+                f"too few frauds to tune on: a fold that validates on {length / MS_PER_DAY:.1f} days has {int(known.sum())} "
                 f"known frauds to train on and {int(fraud.sum())} to validate on; give more history"
             )
         folds.append(Fold(train, known, validate, fraud))

@@ -22,7 +22,11 @@ def no_archive() -> tuple[Fact, ...]:
 
 
 def past_facts(transaction: Transaction, history: CardHistory) -> tuple[Fact, ...]:
-    """Return facts that compare a transaction with its card's habits, and the history of its merchant and device (``H1`` …)."""
+    """
+    Return the facts ``H1``, ``H2`` …
+
+    They compare a transaction with its card's habits, and describe the history of its merchant and of its device.
+    """
     days = count(history.days)
     found: list[_Told] = []
     if not history.complete:

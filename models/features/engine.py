@@ -92,7 +92,8 @@ class EntityEngine:
                 [1 + max(int(w) // r for w, r in zip(self._windows, resolutions, strict=True) if r == level) for level in levels],
                 np.int64,
             )
-        # rows that one event may need: at most one new, larger block of each kind, whose size is rounded up to a power of two
+        # Rows of the pool that one event may need. An event takes at most one new, larger block of each kind. The size of a block
+        # is rounded up to a power of two.
         self._room = 8 * entity.history + 4 * int(self._kept.sum())
         self._ceiling = ceiling
         self._state = empty_state(slots, 4 * slots + 2 * self._room, len(self._kept), ceiling)

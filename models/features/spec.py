@@ -91,7 +91,7 @@ class FeatureSpec(Struct, frozen=True, omit_defaults=True):
 
     @property
     def calendar_features(self) -> frozenset[str]:
-        """Names of the features that depend only on the time of a transaction; drift leaves them out."""
+        """Names of the features that depend only on the time of a transaction. Drift is not measured for them."""
         return frozenset(
             feature.name for entity in self.entities for feature in entity.features if op_of(feature) in CALENDAR_OPS
         )

@@ -56,7 +56,7 @@ def missing_topics(settings: Settings, topics: Iterable[str]) -> list[str]:
 
 def check_topics(settings: Settings, topics: Iterable[str]) -> None:
     """
-    Check that Kafka has some topics.
+    Check that Kafka has all of the given topics.
 
     Raises:
         StateError: if one is missing; the message says how to create it.

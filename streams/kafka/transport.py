@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol, cast
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-# How long a broker may hold a fetch that finds nothing. A partition that was just read is not part of the pending fetch, so
-# records that arrive there wait until that fetch ends: this is the most latency that fetching can add. An idle worker sends one
+# Longest time that a broker may hold a fetch that finds no records. A partition that was just read is not part of the pending
+# fetch, so its new records wait until that fetch ends. Fetching therefore adds at most this latency. An idle worker sends one
 # small request to each broker per interval.
 _FETCH_WAIT_MS = 20
 

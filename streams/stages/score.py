@@ -118,8 +118,10 @@ class ScoreStage:
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """
-        Update the state without deciding. Marks computed with another spec are replaced by ``Mark.UNUSUAL``, so that none of
-        these transactions counts as a usual-amount fraud.
+        Update the state without deciding.
+
+        A transaction whose marks were computed with another spec gets ``Mark.UNUSUAL`` instead. If it is fraud, it then does not
+        count as a fraud with a usual amount.
         """
         state = self.state(partition)
         for run, label in self._runs(state, records, [], None):

@@ -278,5 +278,5 @@ def _flags(column: pa.Array, label: LabelColumn, refuse: Refuse) -> Mask:
             shown = (
                 f"the label {value!r} is neither fraud ({', '.join(label.fraud)}) nor legitimate ({', '.join(label.legitimate)})"
             )
-            refuse(codes == code, f"{shown}: name it in [label] fraud or legitimate")
+            refuse(codes == code, f"{shown}: add it to fraud or legitimate in the mapping's [label] table")
     return np.isin(codes, [code for code, value in enumerate(values) if value in fraud])

@@ -59,7 +59,7 @@ WEEK = {**BOOSTER, "max_depth": 4, "min_child_weight": 5, "eta": 0.05}
 WEEK_SEEDS = 3
 ALL = {**BOOSTER, "max_depth": 6, "min_child_weight": 10, "eta": 0.05}
 ALL_FROM_DAY = 35  # the windows of earlier rows are not yet full
-ALL_SHARE = 0.5  # weight of the all-history margin; the other half is model A's
+ALL_SHARE = 0.5  # model B: weight of the margin of the model trained on all history; model A's margin has the remaining weight
 
 ABLATIONS: Final[dict[str, tuple[str, ...]]] = {
     "amount relative to the card's normal amount": ("to_normal", "zscore"),
@@ -288,7 +288,11 @@ def run(folder: Path, seed: int, progress: Progress) -> dict[str, Any]:
 
 
 def ablation(folder: Path, seed: int, progress: Progress) -> list[dict[str, Any]]:
-    """Measure model A with one seed on the validation folds: with the book's features, with all, and without each group."""
+    """
+    Measure model A with one seed on the validation folds.
+
+    It is measured with the book's features, with all features of the spec ``compromise``, and without each group of these.
+    """
     book = load_handbook(folder, progress)
     folds = [book.fold(begin) for begin in VALIDATION_FOLDS]
     plain, ours = features(book, handbook_spec(), progress), features(book, compromise_spec(), progress)

@@ -255,7 +255,7 @@ def _bars(names: list[str], values: list[float], label: str, marks: tuple[float,
 
 
 def _bands(amount: npt.NDArray[np.int64], major: int) -> list[str]:
-    """Return the band of each amount in major units. ``major`` is the number of minor units in a major unit."""
+    """Return the band of each amount. Bands are in major units; ``major`` is the number of minor units in a major unit."""
     edges = np.array(_AMOUNT_BANDS) * major
     names = [*(f"{low:,}–{high:,}" for low, high in itertools.pairwise(_AMOUNT_BANDS)), f"from {_AMOUNT_BANDS[-1]:,}"]
     return [names[place] for place in (np.searchsorted(edges, amount, side="right") - 1).tolist()]
