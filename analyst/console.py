@@ -47,14 +47,15 @@ _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-in
 def create_app(
     queue: Queue,
     settings: Settings,
-    publishing: Callable[[], bool] = lambda: True,
+    relaying: Callable[[], bool] = lambda: True,
     investigating: Callable[[QueuedAlert], Awaitable[str]] | None = None,
     history: History | None = None,
+    publishing: Callable[[], bool] = lambda: True,
 ) -> FastAPI:
     """
     Return the console application for a queue.
 
-    ``publishing`` returns whether verdicts are being published to Kafka. ``investigating`` lets a language model investigate an
+    ``relaying`` returns whether the thread that publishes verdicts is running, ``publishing`` whether Kafka accepts them. ``investigating`` lets a language model investigate an
     alert and returns the result as JSON; without it, the console offers no investigations. ``history`` reads past payments from
     the archive.
     """
@@ -179,9 +180,10 @@ def create_app(
             queue.counts()
         except SQLAlchemyError:
             return PlainTextResponse("the queue's database does not answer\n", 503)
-        if not publishing():
-            return PlainTextResponse("verdicts are not being published\n", 503)
-        return PlainTextResponse("ready\n")
+        if not relaying():
+            return PlainTextResponse("verdicts are not being published: restart the console\n", 503)
+        # the queue works without Kafka, and verdicts wait in the database: the console stays in service
+        return PlainTextResponse("ready\n" if publishing() else "ready; verdicts wait until Kafka answers\n")
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -44,8 +44,12 @@ def spec_of(name: str, currency: str, rates: dict[str, float] | None = None) -> 
         raise InputError(f"--currency {currency!r} is not an ISO 4217 code: give one such as EUR")
     from msgspec import structs
 
+    from core.money import minor_per_major
+
     spec = SPECS[name](currency)
-    return structs.replace(spec, rates=rates) if rates else spec
+    # people give rates between major units, a spec holds them between minor units
+    minor = {other: rate * minor_per_major(currency) / minor_per_major(other) for other, rate in (rates or {}).items()}
+    return structs.replace(spec, rates=minor) if minor else spec
 
 
 def currency_of(source: Any) -> str:

@@ -41,6 +41,11 @@ class Relay:
         self._thread.join(timeout=10)
 
     @property
+    def alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread.is_alive()
+
+    @property
     def publishing(self) -> bool:
         """Whether the thread runs and has not failed for longer than ``broker_silence_seconds``."""
         failing = 0.0 if self._failing_since is None else time.monotonic() - self._failing_since

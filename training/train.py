@@ -252,10 +252,10 @@ def train(
     tested_novelty = novelty(forest, X[test])
     unpriced = dataset.columns.amount[test] == UNKNOWN_AMOUNT
     outcome = policy.outcomes(tested_probability, tested_novelty)
+    by_novelty = (outcome > 0) & (tested_probability < policy.review)
     outcome[unpriced & (outcome == APPROVE)] = REVIEW  # the scorer, too, sends transactions without an exchange rate to review
     final = dataset.known.final
     measured = evaluate(tested_probability, outcome > 0, final[test], dataset.amounts[test], split.test_days)
-    by_novelty = (outcome > 0) & (tested_probability < policy.review)
     metrics = BundleMetrics(
         test=structs.replace(
             measured,

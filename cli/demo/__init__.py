@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -54,6 +55,12 @@ def command(headless: bool, duration: float | None, rate: float, as_json: bool, 
         raise WhyflagError(f"{totals.alerts - totals.explained} alerts were not explained")
 
 
+def _stop(child: Child) -> None:
+    """Stop a child; one that does not stop in time has been killed."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.stop()
+
+
 def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed: int, began: float) -> Totals:
     """Prepare the world, start broker, workers and console, and stream."""
     from core.settings import Settings
@@ -94,7 +101,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
             served = {"WHYFLAG_CONSOLE_PORT" if name == "console" else "WHYFLAG_METRICS_PORT": str(port)}
             child = Child(arguments, environment | served, port, folder / f"{name}.log")
             child.start(end_with_parent=True)
-            stack.callback(child.stop)
+            stack.callback(_stop, child)
             children.append(child)
         with stderr.status("starting workers and console …"):
             for child in children:

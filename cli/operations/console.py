@@ -31,7 +31,9 @@ def command() -> None:
     queue = Queue(settings.database, SystemClock())
     archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
     relay = Relay(queue, settings)
-    app = create_app(queue, settings, lambda: relay.publishing, _investigating(queue, settings, archive), archive)
+    app = create_app(
+        queue, settings, lambda: relay.alive, _investigating(queue, settings, archive), archive, lambda: relay.publishing
+    )
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     try:
         listening = socket.create_server((settings.console_host, settings.console_port))

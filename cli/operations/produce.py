@@ -31,7 +31,7 @@ def command(
     settings = read_settings()
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, rejects)
     waiting = deque(read_labels(labels, settings.privacy) if labels else ())
-    check_topics(settings, (TRANSACTIONS, LABELS))
+    check_topics(settings, (TRANSACTIONS, LABELS) if labels else (TRANSACTIONS,))
     sender, at_once = Sender(settings, rate), Sender(settings, 0)
     try:
         with stages() as progress:

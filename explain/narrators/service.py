@@ -248,7 +248,7 @@ def _is_retryable(error: BaseException) -> bool:
 
     True for rate limits, overload, server errors and lost connections; False for a refusal and for an answer that cannot be read.
     """
-    if isinstance(error, LanguageModelError) or type(error).__name__ == "OpenedState" or not isinstance(error, Exception):
+    if isinstance(error, LanguageModelError | CircuitBreakerError) or not isinstance(error, Exception):
         return False
     status = getattr(error, "status_code", None)
     return status is None or status in _RETRYABLE_STATUSES or status >= 500

@@ -251,6 +251,7 @@ def compile_kernels(spec: FeatureSpec, announce: Callable[[], None] = lambda: lo
         _run_kernels(spec)
     finally:
         timer.cancel()
+        timer.join()
 
 
 def _run_kernels(spec: FeatureSpec) -> None:

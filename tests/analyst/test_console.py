@@ -195,6 +195,9 @@ def test_an_invalid_offset_shows_an_error_page(client, offset):
 
 
 def test_the_console_is_not_ready_while_verdicts_are_not_published(queue):
+    with TestClient(create_app(queue, Settings(), publishing=lambda: False), base_url="http://127.0.0.1") as client:
+        answer = client.get("/ready")
+        assert (answer.status_code, answer.text) == (200, "ready; verdicts wait until Kafka answers\n")
     with TestClient(create_app(queue, Settings(), lambda: False), base_url="http://127.0.0.1") as client:
         assert client.get("/ready").status_code == 503
 

@@ -126,6 +126,13 @@ def test_an_error_of_a_setting_names_its_variable_and_meaning(variable, value, e
     assert expected in str(raised.value)
 
 
+def test_an_error_of_a_secret_shows_no_value(monkeypatch):
+    monkeypatch.setattr("core.settings.SECRETS", ("metrics_port",))  # a setting that can be wrong
+    with pytest.raises(SettingsError) as raised:
+        read_settings({"WHYFLAG_METRICS_PORT": "hidden-value"})
+    assert "hidden-value" not in str(raised.value)
+
+
 def test_a_pattern_that_the_shell_expanded_gets_a_hint():
     done = _whyflag("train", "--transactions", "a.csv", "b.csv", "c.csv", "--out", "x")
     assert done.returncode == 2

@@ -97,9 +97,12 @@ def test_a_rate_limited_request_waits_for_the_retry_after_header(bundle, caseboo
 
 
 def test_the_circuit_breaker_opens_after_consecutive_failures_and_stops_requests(bundle, casebook, alerts):
+    refused = {"result": "refused by the breaker"}
+    before = REGISTRY.get_sample_value("whyflag_llm_requests_total", refused) or 0.0
     with narrating(bundle, casebook, ["500"]) as (server, narrated):
         _, after, _ = narrated(*alerts[:12])
     assert after == [None] * 12
+    assert REGISTRY.get_sample_value("whyflag_llm_requests_total", refused) > before
     assert 5 <= len(server.requests) <= 9  # four requests may be in flight when it opens
     assert _metric("whyflag_llm_breaker_open") == 1
 

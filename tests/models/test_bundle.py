@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import zipfile
 
+import msgspec
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -19,6 +20,7 @@ from core.settings import Settings
 from models import booster
 from models.booster import load_booster
 from models.bundles.bundle import FOREST, MANIFEST, METRICS, MODEL, POLICY, SIGNATURE, check_key, load_bundle
+from models.bundles.metrics import BundleMetrics
 from models.bundles.signing import signing_key, verifying_key
 from models.bundles.store import BundleStore
 
@@ -278,3 +280,14 @@ def test_a_damaged_pointer_file_raises_a_bundle_error(tmp_path, content):
     (tmp_path / "current.json").write_bytes(content)
     with pytest.raises(BundleError, match="cannot be read"):
         _ = BundleStore(tmp_path).current
+
+
+def test_metrics_of_an_earlier_version_can_be_read(bundle_dir):
+    """Bundles of format 2 were made before some of these figures existed."""
+    metrics = json.loads((bundle_dir / METRICS).read_text())
+    del metrics["calibration"]["reported_share"], metrics["budget"], metrics["reliability"]
+    del metrics["test"]["mean_probability_of_alerts"], metrics["test"]["calibration_error"]
+    read = msgspec.json.decode(json.dumps(metrics | {"unknown": 1}).encode(), type=BundleMetrics)
+    assert (read.calibration.reported_share, read.budget, read.reliability) == (1.0, 0.0, ())
+    assert read.test.auc == metrics["test"]["auc"]
+    assert "calibration error" not in read.test.shown()

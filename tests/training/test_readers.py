@@ -533,6 +533,75 @@ def test_reasons_are_counted_and_the_rejects_of_an_earlier_run_are_removed(tmp_p
     assert not (tmp_path / "rejects.jsonl").exists()
 
 
+def test_a_point_among_thousands_never_becomes_a_decimal_point(tmp_path):
+    mapping = _own_mapping(tmp_path, OWN.replace('separator = "|"', 'separator = "|"\ndecimal = ","'))
+    rows = [f"{n}|2024-03-01|09:00|c|s|{amount}" for n, amount in enumerate(("1234,5", "1.234", "1.234,50", "7"))]
+    (tmp_path / "t.csv").write_text("\n".join([OWN_HEADER, *rows]))
+    source = TransactionFile(tmp_path / "t.csv", mapping)
+    assert [t.amount for t in transactions_of(source)] == [123_450, 700]
+    assert source.rejected == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (('"|"', '"§"'), "separator"),
+        (('"datetime"', '"datetime"\ntime_format = "%Q"'), "time_format"),
+        (('"datetime"', '"datetime"\ntime_format = "%d %d"'), "time_format"),
+    ],
+)
+def test_a_mapping_that_no_reader_can_follow_is_refused(tmp_path, change, expected):
+    with pytest.raises(MappingError, match=expected):
+        _own_mapping(tmp_path, OWN.replace(*change))
+
+
+@pytest.mark.parametrize("content", [b"id|day\rx|y\r" * 50_000, b"x" * 200_000])
+def test_lines_without_an_end_are_an_error_without_a_traceback(tmp_path, content):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError):
+        list(TransactionFile(tmp_path / "t.csv", _own_mapping(tmp_path)).chunks())
+
+
+def test_a_damaged_archive_is_an_error_without_a_traceback(tmp_path):
+    packed = bytearray(gzip.compress("\n".join([OWN_HEADER, *OWN_ROWS * 500]).encode()))
+    packed[200:220] = b"\0" * 20
+    (tmp_path / "t.csv.gz").write_bytes(packed)
+    with pytest.raises(InputError, match="cannot be read"):
+        list(TransactionFile(tmp_path / "t.csv.gz", _own_mapping(tmp_path)).chunks())
+
+
+def test_a_folder_may_hold_its_rejects_hidden_files_and_texts(tmp_path):
+    folder = tmp_path / "days"
+    folder.mkdir()
+    (folder / "1.csv").write_text("\n".join([OWN_HEADER, OWN_ROWS[0], "broken"]))
+    for name in (".hidden.csv", "notes.txt"):
+        (folder / name).write_text("no data")
+    for _ in range(2):
+        source = TransactionFile(folder, _own_mapping(tmp_path), rejects=folder / "rejects.jsonl")
+        assert [t.transaction_id for t in transactions_of(source)] == ["1"]
+        assert source.rejected == 1
+    digest = source.digest
+    (folder / "2.csv").write_text("arrived later")
+    assert source.digest == digest, "the digest is of what was read"
+    with pytest.raises(InputError, match=r"name their file \.jsonl"):
+        TransactionFile(folder, _own_mapping(tmp_path), rejects=tmp_path / "labels.csv")
+
+
+def test_a_label_with_too_few_columns_names_its_line(tmp_path, world, capfd):
+    write_table(pq.read_table(world / "labels.parquet").slice(0, 5), tmp_path / "l.csv")
+    with (tmp_path / "l.csv").open("a") as file:
+        file.write("1,2\n")
+    with pytest.raises(InputError, match="line 7: 2 columns instead of"):
+        read_labels(tmp_path / "l.csv")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_labels_in_a_file_of_another_name_are_json_lines(tmp_path, world):
+    (label, *_) = read_labels(world / "labels.parquet")
+    (tmp_path / "labels.json").write_bytes(encode(label))
+    assert read_labels(tmp_path / "labels.json") == [label]
+
+
 def test_a_file_that_is_not_utf_8_says_how_to_convert_it(tmp_path):
     (tmp_path / "t.csv").write_bytes("id|Händler\n".encode("latin1"))
     with pytest.raises(InputError, match="iconv"):

@@ -8,6 +8,7 @@ from msgspec import structs
 from sklearn.metrics import average_precision_score
 
 from cli.main import whyflag
+from cli.options import rates_of, spec_of
 from core.errors import InputError, WhyflagError
 from core.messages import Alert, Label, LabelSource, Outcome, Transaction, decode_alert, decode_decision
 from core.privacy.masking import Privacy
@@ -343,6 +344,10 @@ def _with_currency(world, path, share, currency="CHF"):
     return ["--transactions", str(path), "--labels", str(world / "labels.parquet"), "--label-delay", "5d"]
 
 
+def rates_between(currency, text):
+    return spec_of("default", currency, rates_of((text,))).rates
+
+
 def test_another_currency_goes_to_review_with_a_warning_or_has_a_rate(world, tmp_path):
     (tmp_path / "recipe.json").write_text('{"rounds": 20}')
     files = [
@@ -365,6 +370,8 @@ def test_another_currency_goes_to_review_with_a_warning_or_has_a_rate(world, tmp
     bundle = load_bundle(tmp_path / "priced")
     assert bundle.spec.rates == {"CHF": 1.05}
     assert bundle.metrics.test.alerts < first.alerts
+    assert rates_between("EUR", "JPY=0.0062") == {"JPY": pytest.approx(0.62)}, "1,000 JPY are 620 cents"
+    assert rates_between("JPY", "EUR=160") == {"EUR": pytest.approx(1.6)}
     wrong = CliRunner().invoke(whyflag, ["train", *files, "--rate", "CHF", "--out", str(tmp_path / "wrong")])
     assert "write for example CHF=1.05" in str(wrong.exception)
 

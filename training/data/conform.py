@@ -94,7 +94,7 @@ class Conformer:
         for field in _TEXTS:
             columns[field] = self._free_text(field, columns[field], refuse)
         for field in ("lat", "lon"):
-            columns[field] = _degrees(field, columns[field], refuse)
+            columns[field] = _degrees(field, columns[field], mapping.decimal, refuse)
         columns["amount"] = _amounts(columns["amount"], columns["currency"], mapping.amount, mapping.decimal, refuse)
         fraud = _flags(raw[mapping.label.column].combine_chunks(), mapping.label, refuse) if mapping.label else None
         refusals = [Refusal(i, str(reasons[i])) for i in np.flatnonzero(bad).tolist()]
@@ -211,16 +211,19 @@ def _matching(field: str, column: pa.Array, pattern: str, description: str, refu
 def _numbers(column: pa.Array, decimal: str = ".") -> npt.NDArray[np.float64]:
     """Return numbers, float64 [n]; NaN for a value that is not a number."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        text = pc.replace_substring(column, decimal, ".") if decimal != "." else column
+        text = column
+        if decimal != ".":  # a point can then only separate thousands, which is not supported: it must not become a decimal point
+            grouped = pc.match_substring(column, ".").fill_null(False)
+            text = pc.if_else(grouped, None, pc.replace_substring(column, decimal, "."))
         numbers: npt.NDArray[np.float64] = pd.to_numeric(text.to_pandas(), errors="coerce").to_numpy(np.float64)
         return numbers
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
-def _degrees(field: str, column: pa.Array, refuse: Refuse) -> pa.Array:
+def _degrees(field: str, column: pa.Array, decimal: str, refuse: Refuse) -> pa.Array:
     """Return degrees of latitude or longitude, float64; NaN where missing."""
     limit = _BOUNDS[field].largest
-    numbers = _numbers(column)
+    numbers = _numbers(column, decimal)
     missing = column.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_floating(column.type):
         missing = missing | np.isnan(numbers)

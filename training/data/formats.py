@@ -57,30 +57,33 @@ def data_file(path: Path) -> DataFile | None:
     return DataFile(path, form, compressed)
 
 
-def data_files(path: Path) -> tuple[DataFile, ...]:
+def data_files(path: Path, otherwise: Format | None = None, without: Path | None = None) -> tuple[DataFile, ...]:
     """
     Return the files that a path means: the file itself, the data files of a folder, or those that a pattern such as ``days/*.csv.gz``
-    matches. The files of a folder or pattern are in the order of their names.
+    matches. The files of a folder or pattern are in the order of their names, without hidden ones and without the file ``without``.
+
+    ``otherwise`` is the format of a single file whose name does not tell its format.
 
     Raises:
-        InputError: if there is none, or the extension of a single file is unknown.
+        InputError: if there is no such file, or its name does not tell its format.
     """
     if path.is_file():
-        found = data_file(path)
+        found = data_file(path) or (DataFile(path, otherwise, False) if otherwise else None)
         if found is None:
             raise InputError(f"{path}: unknown format; name it .csv, .parquet or .jsonl (.csv.gz and .jsonl.gz if compressed)")
         return (found,)
     if path.is_dir():
-        files = [found for child in sorted(path.iterdir()) if child.is_file() and (found := data_file(child)) is not None]
-        if not files:
-            raise InputError(f"the folder {path} contains no .csv, .parquet or .jsonl file")
-        return tuple(files)
-    if glob.has_magic(str(path)):
-        files = [found for match in sorted(glob.glob(str(path))) if (found := data_file(Path(match))) is not None]
-        if not files:
-            raise InputError(f"no .csv, .parquet or .jsonl file matches {path}")
-        return tuple(files)
-    raise InputError(f"no file {path}")
+        candidates, nothing = [child for child in path.iterdir() if child.suffix != ".txt"], f"the folder {path} contains no"
+    elif glob.has_magic(str(path)):
+        candidates, nothing = [Path(match) for match in glob.glob(str(path))], f"the pattern {path} matches no"
+    else:
+        raise InputError(f"no file {path}")
+    hidden = {without.resolve()} if without else set()
+    kept = [one for one in sorted(candidates) if one.is_file() and not one.name.startswith(".") and one.resolve() not in hidden]
+    files = tuple(found for one in kept if (found := data_file(one)) is not None)
+    if not files:
+        raise InputError(f"{nothing} .csv, .parquet or .jsonl file")
+    return files
 
 
 class Piece(NamedTuple):
@@ -126,9 +129,12 @@ def csv_header(file: DataFile, separator: str) -> list[str]:
     """Return the names in a CSV file's first line."""
     with file.open() as opened:
         line = opened.readline().decode("utf-8", "replace").strip("\r\n\ufeff")
-    if "\ufffd" in line:
-        raise InputError(f"{file.path} is not UTF-8: convert it, for example with `iconv -f latin1 -t utf-8`")
-    return next(csv.reader([line], delimiter=separator), [])
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error as error:
+        raise InputError(
+            f"{file.path}: its first line cannot be read as CSV ({error}): lines must end with a line feed"
+        ) from None
 
 
 def _parquet(file: DataFile, rows: int, columns: Columns) -> Iterator[Piece]:
@@ -143,12 +149,18 @@ def _parquet(file: DataFile, rows: int, columns: Columns) -> Iterator[Piece]:
 def _csv(file: DataFile, rows: int, columns: Columns, reject: Reject, separator: str) -> Iterator[Piece]:
     wanted = columns.choose(csv_header(file, separator), file)
     skipped: list[int] = []
+    formless: list[tuple[int, str]] = []
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
+        # pyarrow swallows an error that is raised here
         skipped.append(row.number)
         if row.text.strip():
-            reject(file, row.number, f"{row.actual_columns} columns instead of {row.expected_columns}")
+            formless.append((row.number, f"{row.actual_columns} columns instead of {row.expected_columns}"))
         return "skip"
+
+    def reject_formless() -> None:
+        while formless:
+            reject(file, *formless.pop(0))
 
     with pa.input_stream(str(file.path), compression="gzip" if file.compressed else None) as opened:
         stream = pyarrow.csv.open_csv(
@@ -163,6 +175,7 @@ def _csv(file: DataFile, rows: int, columns: Columns, reject: Reject, separator:
         )
         line = 2
         for batch in stream:
+            reject_formless()
             for begin in range(0, len(batch), rows):
                 piece = batch.slice(begin, rows)
                 lines = np.empty(len(piece), np.int64)
@@ -176,6 +189,7 @@ def _csv(file: DataFile, rows: int, columns: Columns, reject: Reject, separator:
                 table = pa.table({name: _text(column) for name, column in zip(wanted, piece.columns, strict=True)})
                 # a blank line is a row without values
                 yield Piece(table, lines) if filled.all() else Piece(table.filter(pa.array(filled)), lines[filled])
+        reject_formless()
 
 
 def _text(column: pa.Array) -> pa.Array:

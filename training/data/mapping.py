@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import pandas as pd
 from msgspec import Meta, Struct
 
 from core.clock import duration_ms
@@ -67,7 +69,7 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
     time: TimeUnit
     time_format: str = ""
     decimal: Literal[".", ","] = "."
-    separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    separator: Annotated[str, Meta(pattern=r'^[^"\r\n\u0080-\U0010ffff]$')] = ","
     constants: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     label: LabelColumn | None = None
@@ -110,6 +112,8 @@ class Mapping(Struct, frozen=True, forbid_unknown_fields=True):
                     f": it has one column, whose name contains {other!r}. Set separator = {json.dumps(other)} in the mapping "
                     "(docs/how-to/mappings.md)"
                 )
+        if any("\ufffd" in name for name in present):
+            return ": the file is not UTF-8. Convert it, for example with `iconv -f latin1 -t utf-8`"
         near = {name: close[0] for name in missing if (close := _nearest(name, present))}
         meant = "".join(f"; did you mean {found!r} for {name!r}?" for name, found in near.items())
         return f"{meant or ';'} it has {mask(', '.join(map(repr, present)))}. Choose another --mapping, or write one (docs/how-to/mappings.md)"
@@ -155,6 +159,10 @@ def load_mapping(name: str) -> Mapping:
         raise MappingError(f"mapping {name}: no such field {', '.join(unknown)}; {meant} are {', '.join(FIELDS)}")
     if doubled := sorted(field for field in mapping.columns if len(mapping.sources(field)) > 1 and field != "event_time"):
         raise MappingError(f"mapping {name}: only event_time may come from two columns, {doubled[0]} may not")
+    try:
+        pd.to_datetime(["2024-01-31"], format=mapping.time_format or None, errors="coerce", utc=True)
+    except (ValueError, re.error) as error:
+        raise MappingError(f"mapping {name}: time_format {mapping.time_format!r} is not a format for strptime: {error}") from None
     if mapping.time_format and mapping.time != "datetime":
         raise MappingError(f'mapping {name}: time_format needs time = "datetime", not {mapping.time!r}')
     absent = [field for field in REQUIRED if field not in mapping.columns and field not in mapping.constants]

@@ -7,6 +7,7 @@ number leaves this package.
 """
 
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,9 +93,11 @@ class TransactionFile:
         Raises:
             InputError: if there is no such file, or its format is unknown.
         """
-        self.files = data_files(path)
+        self.files = data_files(path, without=rejects)
         if rejects is not None and any(rejects.resolve() == file.path.resolve() for file in self.files):
             raise InputError(f"the rejects would overwrite {rejects}: give them a file of their own")
+        if rejects is not None and rejects.suffix != ".jsonl":
+            raise InputError(f"the rejects are JSON Lines: name their file .jsonl instead of {rejects.name}")
         self.path, self.mapping = path, mapping
         self.read = self.rejected = 0
         self.first_reject = ""
@@ -117,7 +120,7 @@ class TransactionFile:
     @property
     def digest(self) -> str:
         """SHA-256 of the file or files, hexadecimal."""
-        return files_digest(self.path)
+        return _digest_of(self.files)
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[TransactionChunk]:
         """
@@ -149,7 +152,7 @@ class TransactionFile:
                     self._reject(file, int(piece.lines[refusal.row]), refusal.reason, row)
                 if len(conformed.chunk.table):
                     yield conformed.chunk
-        except (pa.ArrowException, OSError, EOFError) as error:
+        except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
             raise InputError(f"{file.path} cannot be read: {mask(str(error))}") from None
 
     def _refuse_form(self, file: DataFile, line: int, reason: str) -> None:
@@ -167,9 +170,13 @@ class TransactionFile:
 
 
 def files_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal. For several files, return the SHA-256 of their digests in order."""
+    """Return the SHA-256 of a file of labels, hexadecimal; of several files, that of their digests in order."""
+    return _digest_of(data_files(path, otherwise=Format.JSON_LINES))
+
+
+def _digest_of(files: tuple[DataFile, ...]) -> str:
     digests = []
-    for data in data_files(path):
+    for data in files:
         with data.path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -201,11 +208,12 @@ def read_labels(path: Path, privacy: Privacy = WITHOUT_KEY) -> list[Label]:
         InputError: if a file or one of its rows cannot be used; labels are few and each one counts.
     """
     labels: list[Label] = []
-    for file in data_files(path):
+    files = data_files(path, otherwise=Format.JSON_LINES)
+    for file in files:
         try:
             for piece in read_pieces(file, CHUNK_ROWS, _LabelColumns(), _refuse_label, _separator_of(file)):
                 labels += _labels(file, piece.table.to_pylist(), piece.lines.tolist(), privacy)
-        except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise InputError(f"{file.path} cannot be read as labels: {mask(str(error))}") from None
     return sorted(labels, key=lambda label: label.label_time)
 
@@ -223,7 +231,7 @@ def _refuse_label(file: DataFile, line: int, reason: str) -> None:
 
 def _labels(file: DataFile, rows: list[dict[str, Any]], lines: list[int], privacy: Privacy) -> Iterator[Label]:
     for line, row in zip(lines, rows, strict=True):
-        given = {name: value for name, value in row.items() if value is not None}
+        given = {name: value.strip() if isinstance(value, str) else value for name, value in row.items() if value is not None}
         try:
             yield private(msgspec.convert(given, Label, strict=False), privacy)
         except MissingKeyError:
