@@ -77,8 +77,8 @@ def main() -> None:
     timed("convert messages to columns", lambda: [engine.columns(batch) for batch in batches])
     for entity in spec.entities:
         timed(f"features of the {entity.name}", lambda entity=entity: computed(EntityEngine(spec, entity), columns))
-    timed("encode the record between hops", lambda: [encode(message) for message in profiled])
-    timed("decode the record between hops", lambda: [decode_profiled(raw) for raw in between])
+    timed("encode the record between stages", lambda: [encode(message) for message in profiled])
+    timed("decode the record between stages", lambda: [decode_profiled(raw) for raw in between])
     timed("score: XGBoost, calibration, novelty, policy", lambda: [score(bundle, x, priced) for x in X])
     timed("  of which novelty", lambda: [novelty(bundle.forest, x) for x in X])
     timed("decision messages", lambda: [decisions(batch, s) for batch, s in zip(batches, scores, strict=True)])

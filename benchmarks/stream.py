@@ -1,5 +1,5 @@
 """
-Benchmark of the scoring path on Apache Kafka: one worker on one core, with both hops, checkpoints and a trained model.
+Benchmark of the scoring path on Apache Kafka: one worker on one core, with both stages, checkpoints and a trained model.
 
 Kafka and the load run on the other core. The same run measures three references on the same topic: a stock Faust agent with an
 empty body, a Faust agent that computes the same features and model one event at a time with tables (``baseline.py``), and a bare
@@ -67,7 +67,7 @@ def agent_rate(script: list[str]) -> float:
 
 
 async def bare_rate(place: Setting) -> float:
-    """Measure a loop that decodes, computes all features and scores: no hops, no outputs, no checkpoints."""
+    """Measure a loop that decodes, computes all features and scores: no stages, no outputs, no checkpoints."""
     bundle = load_bundle(place.bundle)
     engine = FeatureEngine(bundle.spec)
     done, began = 0, 0.0
