@@ -100,12 +100,12 @@ class Worker:
         return self.printed()
 
     def __exit__(self, kind, error, trace) -> None:
-        if self._child.running:
-            if kind is None:
-                self.stop()
-            else:
-                self.kill()
-                print(self.printed())
+        if self._child.running and kind is None:
+            self.stop()
+        elif self._child.running:
+            self.kill()
+        if kind is not None:
+            print(self.printed())
         self._folder.cleanup()
 
 
