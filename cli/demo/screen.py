@@ -100,7 +100,7 @@ def _totals(shown: Shown) -> "Table":
         "per second", f"{rate:,.0f}", "[yellow]review[/]", f"{outcomes[Outcome.REVIEW]:,}", "produce to decision", latency
     )
     table.add_row(
-        "dead letters (broken on purpose)", f"{results.dead_lettered:,}", "[red]declined[/]", f"{outcomes[Outcome.DECLINE]:,}",
+        "dead letters", f"{results.dead_lettered:,} (intended)", "[red]declined[/]", f"{outcomes[Outcome.DECLINE]:,}",
         "alerts explained", f"{explained} of {len(results.flagged)}",
     )  # fmt: skip
     return table
