@@ -37,7 +37,7 @@ test: setup ## Run the tests that need only Python; `make test-system` runs the 
 test-system: setup ## Install the external programs with apt and run the tests that need them, none skipped.
 	.ci/install-system
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "(system or slow) and not faults and not local_llm" $(PARALLEL)
-	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m faults -n $(or $(WORKERS),2) --dist load
+	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m faults
 
 .venv/.local-llm: $(STAMP) local-llm.lock
 	@echo "installing a local language model: compiling llama.cpp takes some minutes …"
