@@ -75,6 +75,9 @@ class Child:
         """Return everything that the process has printed."""
         return self.log.read_text(errors="replace")
 
+    def _last_lines(self) -> str:
+        return "\n".join(self.output().splitlines()[-_LINES_SHOWN:])
+
     def check(self) -> None:
         """
         Raise if the process has ended.
@@ -83,8 +86,7 @@ class Child:
             ProcessError: with the last lines of its output.
         """
         if self.process.poll() is not None:
-            lines = "\n".join(self.output().splitlines()[-_LINES_SHOWN:])
-            raise ProcessError(f"`whyflag {self.name}` ended with status {self.process.returncode}:\n{lines}")
+            raise ProcessError(f"`whyflag {self.name}` ended with status {self.process.returncode}:\n{self._last_lines()}")
 
     def get(self, path: str) -> str:
         """Return the body of an HTTP page that the process serves."""
@@ -106,8 +108,7 @@ class Child:
                 self.get("ready")
                 return
             time.sleep(_POLL_SECONDS)
-        lines = "\n".join(self.output().splitlines()[-_LINES_SHOWN:])
-        raise ProcessError(f"`whyflag {self.name}` was not ready after {seconds:.0f} s:\n{lines}")
+        raise ProcessError(f"`whyflag {self.name}` was not ready after {seconds:.0f} s:\n{self._last_lines()}")
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
         """Send SIGTERM, wait, and return the exit status; kill the process if it does not stop in time."""

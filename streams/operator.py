@@ -46,6 +46,7 @@ from core.metrics import (
     STATE_BYTES,
 )
 from streams.checkpoints import Checkpoint, CheckpointLog
+from streams.kafka.clients import refuse_missing
 from streams.kafka.publishing import Delivery, Publisher
 from streams.kafka.transport import OffsetRange, RecordChunk
 from streams.stages.stage import Stage
@@ -165,9 +166,7 @@ class Operator:
 
     async def _check_partitions(self, assigned: set[Place], owned: set[int]) -> None:
         counts = await self._publisher.counts([*self.stage.topics, self.stage.checkpoints])
-        missing = [topic for topic, count in counts.items() if not count]
-        if missing:
-            raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
+        refuse_missing([topic for topic, count in counts.items() if not count])
         if len(set(counts.values())) > 1:
             raise StateError(
                 f"these topics must have the same number of partitions, but have {counts}: see 'Adding partitions' in docs/concepts/delivery.md"

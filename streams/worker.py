@@ -19,11 +19,11 @@ from typing import Any
 import faust
 from faust.serializers.schemas import Schema
 
-from core.errors import BrokerError, StateError, WhyflagError
+from core.errors import BrokerError, WhyflagError
 from core.settings import Settings
 from streams.checkpoints import CheckpointLog
 from streams.health import Health
-from streams.kafka.clients import check_timestamps
+from streams.kafka.clients import check_timestamps, refuse_missing
 from streams.kafka.connection import connection_of
 from streams.kafka.publishing import Publisher
 from streams.operator import Operator, Place, Source
@@ -81,7 +81,8 @@ def build_app(
                 await publisher.start()
                 health.answered("Kafka")
                 topics = sorted({topic for stage in stages for topic in stage.topics})
-                await _check_topics(publisher, topics)
+                counts = await publisher.counts(topics)
+                refuse_missing([topic for topic in topics if not counts[topic]])  # a consumer would wait for them without a word
                 if settings.checkpoints:
                     await asyncio.to_thread(check_timestamps, settings, topics)
                 for stage in stages:
@@ -173,18 +174,6 @@ def build_app(
         await health.stop()
 
     return app
-
-
-async def _check_topics(publisher: Publisher, topics: list[str]) -> None:
-    """
-    Check that the input topics exist: a consumer would wait for a missing topic without reporting an error.
-
-    Raises:
-        StateError: if one is missing.
-    """
-    missing = [topic for topic, partitions in (await publisher.counts(topics)).items() if not partitions]
-    if missing:
-        raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
 
 
 async def _ask(health: Health, name: str, check: Callable[[], None]) -> None:

@@ -1,6 +1,9 @@
 """How a long run reports its progress."""
 
+from collections.abc import Callable
 from typing import Protocol
+
+Advance = Callable[[int], None]  # counts steps of the current stage as done
 
 
 class Progress(Protocol):

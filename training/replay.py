@@ -1,6 +1,6 @@
 """Replay of a transaction file without Kafka, with the same feature engine, scorer and policy as the stream."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ from training.data.conform import SCHEMA
 from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels, priced
 from training.data.readers import TransactionFile, messages_of, read_labels
 from training.evaluation.measures import evaluate
-
-Progress = Callable[[int], None]
+from training.progress import Advance
 
 _DECISION_SCHEMA = pa.schema(
     [
@@ -180,7 +179,7 @@ def _rules(path: Path | None, features: tuple[str, ...]) -> Any:
 
 
 def replay(
-    source: TransactionFile, bundle: Bundle, *, labels: Path | None, out: Path, form: str, privacy: Privacy, progress: Progress,
+    source: TransactionFile, bundle: Bundle, *, labels: Path | None, out: Path, form: str, privacy: Privacy, progress: Advance,
     batch: int = 65_536, rules: Path | None = None,
 ) -> ReplaySummary:  # fmt: skip
     """

@@ -37,13 +37,13 @@ from models.calibration import (
 )
 from models.drift import distributions
 from models.features.columns import UNKNOWN_AMOUNT
-from models.features.engine import COMPILING, Matrix, compile_kernels
+from models.features.engine import Matrix
 from models.features.ops import Op
 from models.features.spec import FeatureSpec, op_of
 from models.features.state import FOREVER
 from models.novelty import Forest, fit_forest, novelty
 from models.policy import APPROVE, REVIEW, Policy, cheapest_budget, fit_policy
-from training.data.dataset import Dataset, features_of, load_dataset
+from training.data.dataset import Dataset, compile_with_progress, features_of, load_dataset
 from training.data.readers import TransactionFile, files_digest, messages_of
 from training.evaluation.measures import evaluate
 from training.maturity import reported_share
@@ -184,7 +184,7 @@ def load_history(
     Raises:
         InputError: if the file or the labels cannot be used, or the history is too short.
     """
-    compile_kernels(spec, lambda: progress.stage(COMPILING))
+    compile_with_progress(spec, progress)
     progress.stage("reading", 0)
     dataset = load_dataset(source, spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time
@@ -292,9 +292,9 @@ def train(
 
 def budget_too_large(metrics: BundleMetrics) -> str | None:
     """Return a warning if the budget is more than a tenth of the test period's transactions, else None."""
-    days = (metrics.test.alerts / metrics.test.alerts_per_day) if metrics.test.alerts_per_day else 0.0
-    daily = metrics.test.transactions / days if days else 0.0
-    if not daily or metrics.budget <= _LARGEST_BUDGET * daily:
+    days = max(metrics.split.test_days, 1 / 24)
+    daily = metrics.test.transactions / days
+    if metrics.budget <= _LARGEST_BUDGET * daily:
         return None
     return (
         f"the budget is {metrics.budget:,.0f} alerts a day for about {daily:,.0f} transactions a day, of which {metrics.test.frauds / days:,.1f} are "

@@ -86,18 +86,14 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
         )
         stderr.print("filling the archive with the past payments …", highlight=False)
         run_whyflag(["archive", *history], environment)
+        commands = {
+            "score": ["worker", "score", "--history", history[1], *history[2:]],
+            "explain": ["worker", "explain"],
+            "archive": ["worker", "archive"],
+            "console": ["console"],
+        }
         children = []
-        for arguments, port in zip(
-            (
-                ["worker", "score", "--history", history[1], *history[2:]],
-                ["worker", "explain"],
-                ["worker", "archive"],
-                ["console"],
-            ),
-            ports,
-            strict=True,
-        ):
-            name = arguments[-1] if arguments[-1] in ("explain", "archive", "console") else "score"
+        for (name, arguments), port in zip(commands.items(), ports, strict=True):
             served = {"WHYFLAG_CONSOLE_PORT" if name == "console" else "WHYFLAG_METRICS_PORT": str(port)}
             child = Child(arguments, environment | served, port, folder / f"{name}.log")
             child.start(end_with_parent=True)

@@ -22,7 +22,7 @@ def command(
     """Score and decide every transaction in a file without Kafka, with the stream's engine, scorer and policy."""
     from core.settings import read_settings
     from models.bundles.bundle import check_key, load_bundle
-    from models.features.engine import COMPILING, compile_kernels
+    from training.data.dataset import compile_with_progress
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
     from training.replay import replay
@@ -32,7 +32,7 @@ def command(
     check_key(loaded, settings.privacy.fingerprint)
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     with rejects_shown(source, out / "rejects.jsonl"), stages() as progress:
-        compile_kernels(loaded.spec, lambda: progress.stage(COMPILING))
+        compile_with_progress(loaded.spec, progress)
         progress.stage("replaying")
         summary = replay(
             source,

@@ -59,7 +59,7 @@ def command(
     from core.errors import InputError
     from core.money import exponent
     from core.settings import read_settings
-    from models.bundles.bundle import MANIFEST
+    from models.bundles.bundle import check_empty
     from models.policy import parse_budget
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
@@ -67,8 +67,7 @@ def command(
 
     settings = read_settings()
     spec_of(spec_name, currency or "EUR")
-    if (out / MANIFEST).exists():
-        raise InputError(f"{out} already holds a bundle and bundles are never overwritten: choose another --out")
+    check_empty(out)
     delay = delay_of(label_delay)
     budget = parse_budget(review_budget)
     chosen = load_recipe(recipe) if recipe else Recipe()
@@ -79,7 +78,6 @@ def command(
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     if currency is None:
         currency = currency_of(source)
-        source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, out / "rejects.jsonl")
     cost = None if review_cost is None else review_cost * 10 ** exponent(currency)
     given = {
         "calibration": CalibrationChoice(calibration) if calibration else None,

@@ -43,7 +43,6 @@ def command(
     spec_of(spec_name, currency or "EUR")
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     spec = spec_of(spec_name, currency or currency_of(source))
-    source = TransactionFile(transactions, load_mapping(mapping), settings.privacy)
     with rejects_shown(source), stages() as progress:
         history = load_history(source, spec, labels, delay, settings.privacy, progress)
         found = tune(history, spec, label_delay_ms=delay, trials=trials, seconds=60 * minutes, seed=seed, progress=progress)

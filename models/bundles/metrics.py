@@ -75,6 +75,11 @@ class PeriodRecord(Struct, frozen=True):
         """Start of the test period, epoch ms."""
         return int(datetime.fromisoformat(f"{self.test_begin}+00:00").timestamp() * 1000)
 
+    @property
+    def test_days(self) -> float:
+        """Length of the test period, days."""
+        return (datetime.fromisoformat(self.test_end) - datetime.fromisoformat(self.test_begin)).total_seconds() / 86_400
+
 
 class DataRecord(Struct, frozen=True):
     """Name of the transactions' file, and the SHA-256 of each file."""

@@ -1,7 +1,7 @@
 """Synchronous Kafka clients, based on kafka-python: create topics, send messages, and observe topics."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -43,15 +43,15 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> Topi
     return result
 
 
-def missing_topics(settings: Settings, topics: Iterable[str]) -> list[str]:
+def refuse_missing(missing: Collection[str]) -> None:
     """
-    Return which topics Kafka does not have.
+    Refuse to go on without some topics.
 
     Raises:
-        BrokerError: if Kafka does not answer or refuses.
+        StateError: if there is one; the message says how to create it.
     """
-    with admin_client(settings) as admin:
-        return sorted(set(topics) - set(admin.list_topics()))
+    if missing:
+        raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
 
 
 def check_topics(settings: Settings, topics: Iterable[str]) -> None:
@@ -62,8 +62,8 @@ def check_topics(settings: Settings, topics: Iterable[str]) -> None:
         StateError: if one is missing; the message says how to create it.
         BrokerError: if Kafka does not answer or refuses.
     """
-    if missing := missing_topics(settings, topics):
-        raise StateError(f"Kafka has no topic {', '.join(missing)}: run `whyflag topics create`")
+    with admin_client(settings) as admin:
+        refuse_missing(sorted(set(topics) - set(admin.list_topics())))
 
 
 def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:

@@ -1,6 +1,5 @@
 """A whole transaction history in memory: columns, labels with the times at which they became known, and features."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +12,15 @@ from core.errors import InputError
 from core.messages import IDENTITY_FIELDS
 from core.privacy.masking import Privacy
 from models.features.columns import UNKNOWN_AMOUNT, Int64s, LabelColumns, TransactionColumns, label_columns, table_columns
-from models.features.engine import FeatureEngine, Matrix, Update
+from models.features.engine import COMPILING, FeatureEngine, Matrix, Update, compile_kernels
 from models.features.spec import FeatureSpec
 from models.features.state import FOREVER
 from training.data.checks import check_file_suits_bundle
 from training.data.conform import TransactionChunk
 from training.data.readers import TransactionFile, read_labels
+from training.progress import Advance, Progress
 
 Mask = npt.NDArray[np.bool_]
-Progress = Callable[[int], None]
 
 
 class KnownLabels(Struct, frozen=True):
@@ -56,6 +55,11 @@ class Dataset(Struct, frozen=True):
     amounts: Int64s
     known: KnownLabels
     labels: LabelColumns
+
+
+def compile_with_progress(spec: FeatureSpec, progress: Progress) -> None:
+    """Compile the kernels of a spec; show it as a stage if it takes long, as it does once per installation."""
+    compile_kernels(spec, lambda: progress.stage(COMPILING))
 
 
 def priced(columns: TransactionColumns) -> Int64s:
@@ -106,9 +110,7 @@ def known_labels(transaction: npt.NDArray[np.uint64], labels: LabelColumns) -> K
     return KnownLabels(reported[of_row], retracted[of_row])
 
 
-def load_dataset(
-    source: TransactionFile, spec: FeatureSpec, labels: Path | None, privacy: Privacy, progress: Progress
-) -> Dataset:
+def load_dataset(source: TransactionFile, spec: FeatureSpec, labels: Path | None, privacy: Privacy, progress: Advance) -> Dataset:
     """
     Read a whole transaction file and its labels, from the file ``labels`` or from a column of the transaction file.
 
@@ -173,7 +175,7 @@ class HistoryFeatures(NamedTuple):
 
 
 def features_of(
-    dataset: Dataset, spec: FeatureSpec, progress: Progress, batch: int = 65_536, path: Path | None = None
+    dataset: Dataset, spec: FeatureSpec, progress: Advance, batch: int = 65_536, path: Path | None = None
 ) -> HistoryFeatures:
     """
     Return the features X float32 [n, F] of a whole history, and the mask of duplicates, bool [n].

@@ -133,6 +133,7 @@ class TransactionFile:
         """
         self._rejects.begin()
         self.read = self.rejected = 0
+        self.first_reject = ""
         self.reasons.clear()
         try:
             for file in self.files:
@@ -182,22 +183,25 @@ def _digest_of(files: tuple[DataFile, ...]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+_LABEL_FIELDS = tuple(name for name in Label.__struct_fields__ if name != "v")
+
+
 class _LabelColumns:
     """The columns of a file of labels: the fields of ``Label``."""
 
     def names(self) -> list[str]:
         """Return the fields of a label."""
-        return list(Label.__struct_fields__)
+        return [*_LABEL_FIELDS, "v"]
 
     def choose(self, present: list[str], file: DataFile) -> list[str]:
         """Return the fields of a label that the file has."""
-        missing = [name for name in Label.__struct_fields__ if name != "v" and name not in present]
+        missing = [name for name in _LABEL_FIELDS if name not in present]
         if missing:
             raise MappingError(
                 f"{file.path} has no column {', '.join(map(repr, missing))}: a file of labels has the columns "
-                f"{', '.join(name for name in Label.__struct_fields__ if name != 'v')} (docs/how-to/mappings.md)"
+                f"{', '.join(_LABEL_FIELDS)} (docs/how-to/mappings.md)"
             )
-        return [name for name in Label.__struct_fields__ if name in present]
+        return [name for name in self.names() if name in present]
 
 
 def read_labels(path: Path, privacy: Privacy = WITHOUT_KEY) -> list[Label]:

@@ -17,11 +17,11 @@ from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
 from models.bundles.metrics import Measures
 from models.features.columns import combined, label_columns
-from models.features.engine import COMPILING, FeatureEngine, compile_kernels
+from models.features.engine import FeatureEngine
 from models.policy import DECLINE
 from models.scorer import OUTCOMES, Decider
 from training.data.checks import check_file_suits_bundle
-from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels, priced
+from training.data.dataset import LabelledReplay, column_labels, columns_of, compile_with_progress, known_labels, priced
 from training.data.readers import TransactionFile, read_labels
 from training.evaluation.measures import evaluate
 from training.progress import Progress
@@ -89,7 +89,7 @@ def run_policy(
     if labels is None and not source.has_labels:
         raise InputError("no fraud labels: give --labels FILE, or a mapping with a [label] section")
     feed = LabelledReplay(FeatureEngine(spec), reports)
-    compile_kernels(spec, lambda: progress.stage(COMPILING))
+    compile_with_progress(spec, progress)
     progress.stage(name, 0)
     ids: list[str] = []
     parts: dict[str, list[Any]] = {

@@ -13,9 +13,8 @@ from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
 from models.bundles.metrics import Measures
 from models.features.columns import UNKNOWN_AMOUNT
-from models.features.engine import COMPILING, compile_kernels
 from models.scorer import Scores, score
-from training.data.dataset import Dataset, features_of, load_dataset
+from training.data.dataset import Dataset, compile_with_progress, features_of, load_dataset
 from training.data.readers import TransactionFile
 from training.progress import Progress
 
@@ -57,7 +56,7 @@ def score_file(
     Raises:
         InputError: if the file cannot be used or has no transactions from then on.
     """
-    compile_kernels(bundle.spec, lambda: progress.stage(COMPILING))
+    compile_with_progress(bundle.spec, progress)
     progress.stage("reading", 0)
     dataset = load_dataset(source, bundle.spec, labels, privacy, progress.advance)
     time = dataset.columns.event_time
