@@ -7,11 +7,10 @@ import numpy as np
 from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from analyst.audit import record
-from analyst.database import lock
+from analyst.audit import Event
 from analyst.queue import Queue
-from analyst.tables import alerts, cases
-from core.clock import Clock
+from analyst.tables import alert_documents, alerts, cases
+from analyst.verdicts import verdicts_of
 from core.errors import CasebookError
 from core.messages import Finding, Verdict, decode_alert
 from explain.casebook import Case, Change, bundle_cases, case_from
@@ -38,8 +37,8 @@ class CaseCount(NamedTuple):
 class Cases:
     """Cases of every bundle, stored in the queue's database. Changes are numbered, so that an index can catch up."""
 
-    def __init__(self, queue: Queue, clock: Clock) -> None:
-        self._queue, self._engine, self._clock = queue, queue.engine, clock
+    def __init__(self, queue: Queue) -> None:
+        self._queue, self._database = queue, queue.database
 
     # -- read by the casebook
 
@@ -88,13 +87,19 @@ class Cases:
             added += self.put(bundle.version, [case for case in bundle_cases(bundle) if case.case_id not in gone], judged=False)
         known = select(cases.c.case_id).where(cases.c.bundle == bundle.version, cases.c.judged.is_(True))
         closed = (Finding.FRAUD.value, Finding.LEGITIMATE.value)
-        wanted = select(alerts.c.alert_id, alerts.c.message).where(alerts.c.finding.in_(closed), alerts.c.alert_id.not_in(known))
+        wanted = (
+            select(alerts.c.alert_id, alert_documents.c.message)
+            .join(alert_documents, alert_documents.c.alert_id == alerts.c.alert_id)
+            .where(alerts.c.finding.in_(closed), alerts.c.alert_id.not_in(known))
+        )
         with self._queue.reading() as connection:
             missing = [row for row in connection.execute(wanted).all() if row.alert_id not in gone]
         for begin in range(0, len(missing), _AT_ONCE):
             found = []
             for row in missing[begin : begin + _AT_ONCE]:
-                case = case_from(decode_alert(row.message.encode()), self._queue.verdicts_of(row.alert_id)[-1], bundle)
+                with self._queue.reading() as connection:
+                    last = verdicts_of(connection, row.alert_id)[-1]
+                case = case_from(decode_alert(row.message.encode()), last, bundle)
                 if case is not None:
                     found.append(structs.replace(case, outcome=judged.get(case.case_id) or case.outcome))
             added += self.put(bundle.version, found)
@@ -111,8 +116,7 @@ class Cases:
 
     def judge(self, verdict: Verdict) -> None:
         """Apply a verdict to its case in every bundle's casebook, unless a person has judged it at the same time or later."""
-        with self._engine.begin() as connection:
-            lock(connection)
+        with self._database.changing() as connection:
             which = (cases.c.case_id == verdict.alert_id) & (
                 cases.c.judged.is_(False) | (cases.c.closed_time < verdict.verdict_time)
             )
@@ -134,8 +138,7 @@ class Cases:
         already judged is updated only by a later judgement: a verdict may arrive twice and must not undo a correction.
         """
         count = 0
-        with self._engine.begin() as connection:
-            lock(connection)
+        with self._database.changing() as connection:
             change = self._last_change(connection)
             known = self._numbers(connection, bundle, new)
             fresh = []
@@ -177,12 +180,11 @@ class Cases:
         return self._by_hand(case_id, values, actor, "case corrected", f"{outcome.value}: {reason}")
 
     def _by_hand(self, case_id: str, values: dict[str, Any], actor: str, action: str, detail: str) -> int:
-        with self._engine.begin() as connection:
-            lock(connection)
+        with self._database.changing() as connection:
             count = self._change(connection, (cases.c.case_id == case_id) & cases.c.removed.is_(False), values)
             if not count:
                 raise CasebookError(f"no case {case_id} in the casebook")
-            record(connection, self._clock.now_ms(), actor, action, case_id, detail)
+            self._database.audit.record(connection, Event(actor, action, case_id, detail))
         return count
 
     def _change(self, connection: Connection, which: ColumnElement[bool], values: dict[str, Any]) -> int:

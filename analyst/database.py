@@ -1,18 +1,41 @@
-"""Open a SQLite or PostgreSQL database and migrate it to the newest schema."""
+"""A SQLite or PostgreSQL database: open it, migrate it to the newest schema, read and change it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from analyst.audit import AuditTrail
 from core.errors import DatabaseError
 
 _LOCK_SECONDS = 20  # wait for SQLite's write lock, which another process may hold for one short transaction
 _QUEUE_LOCK = 7_216_482  # arbitrary ID of a PostgreSQL advisory lock
 # The timeouts keep a server that does not answer from blocking a page or a worker forever.
 _POSTGRES = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "client_encoding": "utf8"}
+
+
+class Database:
+    """An open database with its audit trail. Changes of one database happen one after the other."""
+
+    def __init__(self, engine: Engine, audit: AuditTrail) -> None:
+        self.engine, self.audit = engine, audit
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection for a read-only transaction."""
+        with self.engine.connect().execution_options(reading=True) as connection:
+            yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """Give a connection for a transaction that excludes all other changes. It is committed unless an error is raised."""
+        with self.engine.begin() as connection:
+            lock(connection)
+            yield connection
 
 
 def open_database(url: str, setting: str) -> Engine:

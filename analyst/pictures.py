@@ -1,12 +1,11 @@
-"""SVG charts of an alert: contributions to its score, and its amount beside the card's past amounts.
-
-All numbers come from the alert and its explanation.
-"""
+"""SVG pictures: contributions to a score, a card's past amounts, links between cards, merchants and devices, and work per day."""
 
 import math
 from datetime import UTC, datetime
 from html import escape
 
+from analyst.graph import LinkGraph, Node
+from analyst.statistics import DayOfWork
 from core.messages import Alert, Explanation
 from core.money import minor_per_major
 from explain.facts.values import code, country, money, seconds, text
@@ -112,6 +111,94 @@ def timeline(alert: Alert, words: Writer) -> str:
         )
     parts.append(f'<text x="{right - 12}" y="{height - 14}" class="tick strong">{when:%H:%M}</text>')
     return _svg("timeline", height, parts, words.words("ui-amounts-picture", currency=text(currency)))
+
+
+def draw_links(graph: LinkGraph, addresses: dict[Node, str], words: Writer) -> str:
+    """
+    Draw a link graph: the centre in the middle, and each hop on a ring. Nodes with frauds are red.
+
+    Return an empty string if the centre has no links.
+    """
+    if not graph.links:
+        return ""
+    places = _places(graph)
+    parts = []
+    for link in graph.links:
+        (x1, y1), (x2, y2) = places[link.card], places[link.other]
+        kind = "link bad" if link.frauds else "link"
+        parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>')
+    for node, (x, y) in places.items():
+        name = f"{words.words(f'ui-kind-{node.kind}')}: {node.value}"
+        bad = " bad" if graph.frauds.get(node) else ""
+        centre = " centre" if node == graph.centre else ""
+        parts.append(
+            f'<a href="{escape(addresses[node])}"><title>{escape(name)}</title>{_shape(node, x, y, f"node {node.kind}{bad}{centre}")}</a>'
+        )
+    return _svg("links", _LINKS_HEIGHT, parts, words.words("ui-links-picture", value=text(graph.centre.value)))
+
+
+_LINKS_HEIGHT = 420
+_RADII = (0.0, 95.0, 190.0)
+
+
+def _places(graph: LinkGraph) -> dict[Node, tuple[float, float]]:
+    """Return the place of each node: on the ring of its hop, near the nodes that it is linked to."""
+    neighbours: dict[Node, list[Node]] = {}
+    for link in graph.links:
+        neighbours.setdefault(link.card, []).append(link.other)
+        neighbours.setdefault(link.other, []).append(link.card)
+    angles = {graph.centre: 0.0}
+    for hop in range(1, max(graph.hops.values()) + 1):
+        ring = [node for node, distance in graph.hops.items() if distance == hop]
+
+        def wanted(node: Node, inner: int = hop - 1) -> float:
+            known = [angles[one] for one in neighbours.get(node, ()) if graph.hops[one] == inner]
+            return min(known, default=0.0)
+
+        ring.sort(key=lambda node: (wanted(node), node))
+        for number, node in enumerate(ring):
+            angles[node] = 2 * math.pi * number / len(ring)
+    return {
+        node: (
+            _WIDTH / 2 + _RADII[graph.hops[node]] * math.cos(angle) * 1.5,
+            _LINKS_HEIGHT / 2 + _RADII[graph.hops[node]] * math.sin(angle),
+        )
+        for node, angle in angles.items()
+    }
+
+
+def _shape(node: Node, x: float, y: float, kind: str) -> str:
+    """Return a circle for a card, a square for a merchant and a diamond for a device."""
+    if node.kind == "card":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="{kind}"/>'
+    if node.kind == "merchant":
+        return f'<rect x="{x - 6:.1f}" y="{y - 6:.1f}" width="12" height="12" class="{kind}"/>'
+    return f'<path d="M{x:.1f} {y - 8:.1f}l8 8l-8 8l-8 -8z" class="{kind}"/>'
+
+
+def draw_work(days: list[DayOfWork], words: Writer) -> str:
+    """Draw the alerts raised and closed on each day as bars. Return an empty string if there are none."""
+    highest = max((max(day.raised, day.closed) for day in days), default=0)
+    if not highest:
+        return ""
+    height, left, bottom = 170, 44, 140
+    step = (_WIDTH - left - 10) / len(days)
+    parts = [
+        f'<line x1="{left}" x2="{_WIDTH - 8}" y1="{bottom}" y2="{bottom}" class="grid"/>',
+        f'<text x="{left - 6}" y="{bottom - 112}" class="label">{highest}</text><text x="{left - 6}" y="{bottom}" class="label">0</text>',
+    ]
+    for number, day in enumerate(days):
+        x = left + number * step
+        for offset, (value, kind) in enumerate(((day.raised, "raised"), (day.closed, "closed"))):
+            tall = 120 * value / highest
+            width = max(step * 0.38, 1.0)
+            parts.append(
+                f'<rect x="{x + offset * width:.1f}" y="{bottom - tall:.1f}" width="{width:.1f}" height="{tall:.1f}" class="{kind}"/>'
+            )
+        if number % max(len(days) // 10, 1) == 0:
+            name = datetime.fromtimestamp(day.day / 1000, UTC).strftime("%d.%m.")
+            parts.append(f'<text x="{x:.1f}" y="{height - 14}" class="tick">{name}</text>')
+    return _svg("work", height, parts, words.words("ui-work-picture"))
 
 
 def _svg(name: str, height: float, parts: list[str], title: str) -> str:

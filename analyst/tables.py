@@ -1,4 +1,4 @@
-"""Tables of the queue and the archive. Migrations in ``analyst/migrations`` create them; a test checks that both agree."""
+"""Tables of the console and the archive. Migrations in ``analyst/migrations`` create them; a test checks that both agree."""
 
 from typing import Any
 
@@ -19,6 +19,10 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+# One narrow row per alert, so that the queue's pages read no messages: these are in ``alert_documents``.
+# ``loss`` is the expected loss in minor units of ``loss_currency``, the feature spec's currency. ``severity`` is a number, 0 the most
+# severe. ``version`` counts the changes by people, so that a verdict on an outdated page is refused. ``changed_at`` is the time of the
+# last change of any kind.
 alerts = Table(
     "alerts",
     metadata,
@@ -27,30 +31,236 @@ alerts = Table(
     Column("card_id", String(128), nullable=False),
     Column("merchant_id", String(128), nullable=False),
     Column("device_id", String(128)),
+    Column("merchant_name", Text),
     Column("event_time", BigInteger, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("outcome", String(16), nullable=False),
     Column("probability", Float),
     Column("expected_loss", BigInteger, nullable=False),
+    Column("loss", BigInteger, nullable=False),
+    Column("loss_currency", String(3), nullable=False),
     Column("bundle", String(64), nullable=False),
+    Column("theme", String(32)),
+    Column("typology", String(64)),
+    Column("top_fact", Text),
     Column("raised_at", BigInteger, nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("deadline", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
     Column("finding", String(16)),
-    Column("message", Text, nullable=False),
-    Column("explanation", Text),
-    Index("alerts_open_by_loss", "finding", "expected_loss"),
+    Column("version", Integer, nullable=False),
+    Column("claimed_by", String(64)),
+    Column("claimed_until", BigInteger),
+    Column("snoozed_until", BigInteger),
+    Column("closed_at", BigInteger),
+    Column("closed_by", String(64)),
+    Column("changed_at", BigInteger, nullable=False),
+    Index("alerts_by_priority", "state", "severity", "deadline", "alert_id"),
+    Index("alerts_by_loss", "state", "loss", "alert_id"),
+    Index("alerts_by_deadline", "state", "deadline", "alert_id"),
+    Index("alerts_by_time", "state", "event_time", "alert_id"),
     Index("alerts_by_card", "card_id", "event_time"),
     Index("alerts_by_merchant", "merchant_id", "event_time"),
     Index("alerts_by_device", "device_id", "event_time"),
+    Index("alerts_by_transaction", "transaction_id"),
+    Index("alerts_by_claim", "claimed_by", "claimed_until"),
+    Index("alerts_by_change", "changed_at"),
+    Index("alerts_by_closing", "closed_at"),
 )
 
+alert_documents = Table(
+    "alert_documents",
+    metadata,
+    Column("alert_id", String(64), primary_key=True),
+    Column("message", Text, nullable=False),
+    Column("explanation", Text),
+)
+
+alert_rules = Table(
+    "alert_rules",
+    metadata,
+    Column("alert_id", String(64), primary_key=True),
+    Column("rule", String(64), primary_key=True),
+    Index("alert_rules_by_rule", "rule"),
+)
+
+# ``state`` is waiting (until ``publish_after``), leaving (being sent to Kafka), published or undone
 verdicts = Table(
     "verdicts",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("alert_id", String(64), nullable=False, index=True),
     Column("message", Text, nullable=False),
-    Column("published", Boolean, nullable=False),
+    Column("given_by", String(64), nullable=False),
+    Column("given_at", BigInteger, nullable=False),
+    Column("publish_after", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("bulk", Integer),
+    Index("verdicts_by_state", "state", "publish_after"),
+    Index("verdicts_by_bulk", "bulk"),
+)
+
+# one verdict on many alerts; ``items`` of the bulk are in bulk_items
+bulks = Table(
+    "bulks",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("given_by", String(64), nullable=False),
+    Column("given_at", BigInteger, nullable=False),
+    Column("query", Text, nullable=False),
+    Column("finding", String(16), nullable=False),
+    Column("undone_at", BigInteger),
+)
+
+bulk_items = Table(
+    "bulk_items",
+    metadata,
+    Column("bulk", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("alert_id", String(64), nullable=False),
+    Column("result", String(16), nullable=False),
+)
+
+saved_views = Table(
+    "saved_views",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("name", String(64), nullable=False),
+    Column("query", Text, nullable=False),
+    Column("shared", Boolean, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password", String(256)),  # argon2id hash; none for users of OpenID Connect or of a proxy
+    Column("subject", String(512), unique=True),  # issuer and subject of an OpenID Connect user
+    Column("created_at", BigInteger, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+)
+
+# Secrets that are sent to people are stored only as SHA-256 hashes.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("name", String(64), nullable=False, index=True),
+    Column("role", String(16), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("name", String(64), nullable=False, index=True),
+    Column("csrf", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("secret_hash", String(64), nullable=False, unique=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("label", String(64), nullable=False),
+    Column("scopes", String(256), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# failed log-ins by user name and by address
+log_in_failures = Table(
+    "log_in_failures",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("blocked_until", BigInteger, nullable=False),
+)
+
+# log-ins by OpenID Connect that have left for the provider
+oidc_log_ins = Table(
+    "oidc_log_ins",
+    metadata,
+    Column("state_hash", String(64), primary_key=True),
+    Column("nonce", String(64), nullable=False),
+    Column("verifier", String(128), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# maker-checker: what one person proposes and another approves
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("proposed_by", String(64), nullable=False),
+    Column("proposed_at", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("decided_by", String(64)),
+    Column("decided_at", BigInteger),
+)
+
+list_entries = Table(
+    "list_entries",
+    metadata,
+    Column("list", String(16), primary_key=True),
+    Column("key", String(16), primary_key=True),
+    Column("value", String(128), primary_key=True),
+    Column("expires_on", String(10), nullable=False),
+    Column("proposal", Integer, nullable=False),
+)
+
+next_step_tables = Table(
+    "next_step_tables",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("content", Text, nullable=False),
+    Column("proposal", Integer, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("url", Text, nullable=False),
+    Column("secret", String(128), nullable=False),
+    Column("events", String(64), nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# ``state`` is waiting, delivered or failed
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("webhook", Integer, nullable=False, index=True),
+    Column("event", String(16), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("error", String(256)),
+    Index("deliveries_by_state", "state", "next_at"),
+)
+
+# a task that only one of several consoles does at a time
+leases = Table(
+    "leases",
+    metadata,
+    Column("task", String(32), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until", BigInteger, nullable=False),
 )
 
 # number identifies a case permanently; changed is the number of its last change, so that an index can catch up
@@ -82,9 +292,12 @@ investigations = Table(
     Column("asked_by", String(64), nullable=False),
     Column("asked_at", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),
+    Column("question", Text),
     Column("message", Text),
+    Index("investigations_by_asker", "asked_by", "asked_at"),
 )
 
+# ``scheme`` 1: ``hash`` is a SHA-256 hash, as in version 0.1; 2: an HMAC with the audit key
 audit = Table(
     "audit",
     metadata,
@@ -96,6 +309,17 @@ audit = Table(
     Column("detail", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Column("scheme", Integer, nullable=False),
+    Index("audit_by_subject", "subject"),
+)
+
+# heads of the audit chain that wait to be published to Kafka or were published
+audit_anchors = Table(
+    "audit_anchors",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
 )
 
 

@@ -40,6 +40,10 @@ COMMANDS = {
     "evaluate": Command("cli.casework.evaluate", "Compare language models and prompts by the explanations they write."),
     "sar": Command("cli.casework.sar", "Draft the narrative of a suspicious-activity report on an alert."),
     "console": Command("cli.operations.console", "Serve the analysts' web console."),
+    "users": Command("cli.operations.users", "Add and invite users of the console, change their roles."),
+    "lists": Command("cli.operations.lists", "Apply the approved block and allow lists to the rules of a bundle store."),
+    "audit": Command("cli.operations.audit", "Verify the audit trail, and show how an alert was decided and judged."),
+    "purge": Command("cli.operations.purge", "Delete closed alerts that are older than the retention."),
     "schemas": Command("cli.operations.schemas", "Write the JSON Schemas of the messages."),
 }
 

@@ -10,6 +10,11 @@ Exception hierarchy of whyflag.
     ├── BundleError        a model bundle is missing, incomplete or altered
     ├── DatabaseError      an SQL database cannot be opened or does not answer
     ├── QueueError         the analyst's queue cannot perform an operation
+    │   ├── NotFoundError  there is no such alert, view or proposal
+    │   └── ConflictError  somebody else has changed or claimed it in the meantime
+    ├── AccessError        a person may not do this
+    │   ├── SignInError    nobody is signed in, or a name, password, link or token is wrong
+    │   └── ThrottledError there were too many attempts or questions: try again later
     ├── CasebookError      the index of past cases cannot be used
     ├── LanguageModelError a language model returned no usable answer
     ├── StateError         a worker cannot use its topics, partitions or checkpoint log
@@ -55,6 +60,26 @@ class DatabaseError(WhyflagError):
 
 class QueueError(WhyflagError):
     """The analyst's queue cannot perform the requested operation."""
+
+
+class NotFoundError(QueueError):
+    """There is no such alert, view, proposal or other object."""
+
+
+class ConflictError(QueueError):
+    """Somebody else has changed or claimed the object in the meantime, or its state does not allow the operation."""
+
+
+class AccessError(WhyflagError):
+    """A person's role does not allow the operation."""
+
+
+class SignInError(AccessError):
+    """Nobody is signed in, or a name, password, link or token is wrong or has expired."""
+
+
+class ThrottledError(AccessError):
+    """There were too many attempts or questions; the message says how long to wait."""
 
 
 class CasebookError(WhyflagError):

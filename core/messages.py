@@ -70,6 +70,19 @@ class Finding(StrEnum):
     ESCALATE = "escalate"
 
 
+class ClosingReason(StrEnum):
+    """Why an analyst reached a finding."""
+
+    CUSTOMER_DENIED = "customer_denied"
+    CUSTOMER_CONFIRMED = "customer_confirmed"
+    KNOWN_PATTERN = "known_pattern"
+    USUAL_BEHAVIOUR = "usual_behaviour"
+    MERCHANT_CONFIRMED = "merchant_confirmed"
+    DUPLICATE = "duplicate"
+    NEEDS_SENIOR = "needs_senior"
+    OTHER = "other"
+
+
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base class of all messages: frozen, keyword-only; a field that is absent from the JSON has its default value."""
 
@@ -462,6 +475,7 @@ class Verdict(Message, frozen=True):
     analyst: Annotated[str, Meta(min_length=1, max_length=64)]
     typology: Annotated[str, Meta(max_length=TEXT_LIMITS["typology"])] | None = None
     note: Annotated[str, Meta(max_length=TEXT_LIMITS["note"])] | None = None
+    closing_reason: ClosingReason | None = None
     v: Version = 1
 
 
@@ -482,8 +496,21 @@ class DeadLetter(Message, frozen=True):
     v: Version = 1
 
 
+class AuditAnchor(Message, frozen=True):
+    """
+    The last entry of the console's audit trail at a time: its number and hash. Topic ``audit-anchors``, key ``audit``.
+
+    A trail that was cut off or signed again contradicts the anchors.
+    """
+
+    number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    hash: Annotated[str, Meta(min_length=64, max_length=64)]
+    at: EpochMs
+    v: Version = 1
+
+
 MESSAGES: tuple[type[Message], ...] = (
-    Transaction, Label, Profiled, Decision, Disagreement, Alert, Explanation, Verdict, DeadLetter,
+    Transaction, Label, Profiled, Decision, Disagreement, Alert, Explanation, Verdict, DeadLetter, AuditAnchor,
 )  # fmt: skip
 
 encode = msgspec.json.Encoder().encode
@@ -494,6 +521,7 @@ decode_decision = msgspec.json.Decoder(Decision).decode
 decode_alert = msgspec.json.Decoder(Alert).decode
 decode_explanation = msgspec.json.Decoder(Explanation).decode
 decode_verdict = msgspec.json.Decoder(Verdict).decode
+decode_audit_anchor = msgspec.json.Decoder(AuditAnchor).decode
 decode_dead_letter = msgspec.json.Decoder(DeadLetter).decode
 
 

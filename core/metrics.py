@@ -40,6 +40,13 @@ ARCHIVED = Counter(
     ["topic"],
 )
 ARCHIVE_SECONDS = Histogram("whyflag_archive_seconds", "Time to store one chunk in the archive.", buckets=_SECONDS)
+OUTBOX_VERDICTS = Gauge(
+    "whyflag_outbox_verdicts", "Verdicts that Kafka has not acknowledged although their period of grace is over.", ["state"]
+)
+OUTBOX_SECONDS = Gauge("whyflag_outbox_seconds", "How long the first of these verdicts has been waiting.", ["state"])
+QUEUE_ALERTS = Gauge("whyflag_queue_alerts", "Alerts that wait for a verdict.", ["state", "severity"])
+QUEUE_BREACHES = Gauge("whyflag_queue_breaches", "Alerts that wait for a verdict past their deadline.", ["severity"])
+QUEUE_OLDEST_SECONDS = Gauge("whyflag_queue_oldest_seconds", "Age of the oldest alert that waits for a verdict.", ["severity"])
 VERDICTS = Counter("whyflag_verdicts", "Verdicts by finding.", ["finding"])
 BUNDLE_INFO = Gauge(
     "whyflag_bundle_info", "Always 1; one series for each bundle version that this worker has used for decisions.", ["version"]

@@ -2,10 +2,14 @@
 
 from typing import Final
 
-# ISO 4217: number of decimal places, for currencies that do not have two
-_EXPONENTS: Final = dict.fromkeys(
-    ["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"], 0
-) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
+# ISO 4217: currencies by their number of decimal places, for those that do not have two
+CURRENCIES_BY_DECIMALS: Final = {
+    0: frozenset(
+        {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"}
+    ),
+    3: frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}),
+}
+_EXPONENTS: Final = {currency: decimals for decimals, names in CURRENCIES_BY_DECIMALS.items() for currency in names}
 
 
 def exponent(currency: str) -> int:

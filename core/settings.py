@@ -66,19 +66,87 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, Meta(description="folder of the model bundle to score with, or of a bundle store watched for a new champion")
     ] = "bundle"
     metrics_port: Annotated[Port, Meta(description="port for Prometheus metrics and health; 0 picks a free port")] = 9464
+    metrics_host: Annotated[str, Meta(description="address on which metrics and health are served")] = "0.0.0.0"  # noqa: S104 -- probes and Prometheus come from outside the pod
     console_host: Annotated[str, Meta(description="address the console listens on")] = "127.0.0.1"
     console_port: Annotated[Port, Meta(description="port of the console; 0 picks a free port")] = 8080
-    console_hosts: Annotated[
+    console_url: Annotated[
         str,
         Meta(
-            description="host names that the console accepts, comma-separated; empty: 127.0.0.1 and localhost if the console "
-            "listens on a loopback address, otherwise any name"
+            pattern=r"^(https?://[^/\s]+)?$",
+            description="address of the console in browsers, such as https://fraud.example.org; required if the console listens on "
+            "an address other than loopback; its host name is the only one that the console accepts",
         ),
     ] = ""
-    analyst: Annotated[str, Meta(min_length=1, max_length=64, description="analyst's name recorded with verdicts")] = "analyst"
-    analyst_header: Annotated[
-        str, Meta(description="HTTP header in which a trusted proxy passes the analyst's name; empty: no header is trusted")
+    console_certificate: Annotated[str, Meta(description="PEM file of the console's TLS certificate; empty: plain HTTP")] = ""
+    console_certificate_key: Annotated[str, Meta(description="PEM file of the key of the console's certificate")] = ""
+    console_client_ca: Annotated[
+        str, Meta(description="PEM file of the authority whose client certificates the console demands of every client; for mTLS")
     ] = ""
+    proxy_header: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z0-9-]{1,64})?$",
+            description="HTTP header in which a proxy passes the name of the signed-in user; needs WHYFLAG_PROXY_SECRET or "
+            "WHYFLAG_CONSOLE_CLIENT_CA; empty: no header is trusted",
+        ),
+    ] = ""
+    proxy_secret: Annotated[
+        str, Meta(description="secret that the proxy sends in the header x-proxy-secret; at least 16 characters")
+    ] = ""
+    oidc_issuer: Annotated[
+        str, Meta(pattern=r"^(https?://\S+)?$", description="issuer of OpenID Connect log-ins; empty: no such log-ins")
+    ] = ""
+    oidc_client_id: Annotated[str, Meta(description="the console's client ID at the issuer")] = ""
+    oidc_client_secret: Annotated[str, Meta(description="the console's client secret at the issuer")] = ""
+    oidc_role_claim: Annotated[str, Meta(min_length=1, description="claim of the ID token that holds a user's groups")] = "groups"
+    oidc_roles: Annotated[
+        str,
+        Meta(
+            pattern=r"^([^=,]+=(analyst|lead|admin|auditor)(,[^=,]+=(analyst|lead|admin|auditor))*)?$",
+            description="role of each group, such as fraud-team=analyst,fraud-leads=lead; users without such a group are refused",
+        ),
+    ] = ""
+    session_hours: Annotated[float, Meta(gt=0, le=168, description="hours after which a user must sign in again")] = 12.0
+    session_idle_minutes: Annotated[
+        float, Meta(gt=0, le=10_080, description="minutes without a request after which a user must sign in again")
+    ] = 60.0
+    severity_losses: Annotated[
+        str,
+        Meta(
+            pattern=r"^\d+,\d+$",
+            description="expected losses, in units of the feature spec's currency, from which an alert is critical and high",
+        ),
+    ] = "500,50"
+    severity_deadlines: Annotated[
+        str,
+        Meta(
+            pattern=r"^\d+[smhd],\d+[smhd],\d+[smhd]$",
+            description="time within which a critical, a high and a normal alert needs a verdict",
+        ),
+    ] = "1h,4h,24h"
+    claim_minutes: Annotated[
+        float, Meta(gt=0, le=1_440, description="minutes after which a claimed alert returns to the queue")
+    ] = 15.0
+    verdict_grace_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="seconds in which a verdict can be undone; its label leaves afterwards")
+    ] = 30.0
+    bulk_grace_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="seconds in which a verdict on many alerts can be undone")
+    ] = 600.0
+    audit_key: Annotated[
+        str,
+        Meta(
+            description="secret key of the audit trail's signatures; at least 16 characters; without it, whoever can write to the "
+            "database can also sign"
+        ),
+    ] = ""
+    assistant_daily_questions: Annotated[
+        int, Meta(ge=0, le=100_000, description="questions that one user may ask the assistant in 24 hours")
+    ] = 50
+    assistant_concurrency: Annotated[int, Meta(ge=1, le=256, description="questions that the assistant answers at once")] = 4
+    retention_days: Annotated[
+        int, Meta(ge=1, le=36_500, description="days after which `whyflag purge` deletes closed alerts and their verdicts")
+    ] = 730
     next_steps: Annotated[str, Meta(description="TOML file of next steps by theme and typology; empty: built-in steps")] = ""
     llm_url: Annotated[str, Meta(description="base URL of an OpenAI-compatible server; empty: templates only")] = ""
     llm_model: Annotated[str, Meta(description="name of the model on the LLM server")] = ""
@@ -151,7 +219,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Path(self.bundle)
 
 
-SECRETS = ("kafka_certificate_password", "kafka_password", "pan_key", "database", "archive", "llm_key", "llm_options")
+SECRETS = (
+    "kafka_certificate_password", "kafka_password", "pan_key", "database", "archive", "llm_key", "llm_options", "proxy_secret",
+    "oidc_client_secret", "audit_key",
+)  # fmt: skip
+_KEYS = ("pan_key", "proxy_secret", "audit_key")  # secrets of at least 16 characters
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -161,7 +233,11 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SettingsError: if a variable has an invalid value or a ``WHYFLAG_`` variable is unknown.
     """
-    given = {name.removeprefix("WHYFLAG_").lower(): value for name, value in environment.items() if name.startswith("WHYFLAG_")}
+    given = {
+        name.removeprefix("WHYFLAG_").lower(): value
+        for name, value in environment.items()
+        if name.startswith("WHYFLAG_") and name != "WHYFLAG_TOKEN"  # who runs a command: see cli.identity
+    }
     for name in [name for name in given if name.endswith("_file")]:
         field, path = name.removesuffix("_file"), given.pop(name)
         if field in given:
@@ -173,8 +249,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     for name in given:
         _check(name, given[name])
     settings = msgspec.convert(given, Settings, strict=False)
-    if settings.pan_key and len(settings.pan_key) < 16:
-        raise SettingsError("WHYFLAG_PAN_KEY is too short: use at least 16 characters")
+    for name in _KEYS:
+        if 0 < len(getattr(settings, name)) < 16:
+            raise SettingsError(f"WHYFLAG_{name.upper()} is too short: use at least 16 characters")
     return settings
 
 

@@ -13,6 +13,7 @@ EXPLANATIONS: Final = "explanations"
 VERDICTS: Final = "verdicts"
 DISAGREEMENTS: Final = "disagreements"
 DEAD_LETTERS: Final = "dead-letters"
+AUDIT_ANCHORS: Final = "audit-anchors"
 PROFILE_CHECKPOINTS: Final = "profile-checkpoints"
 SCORE_CHECKPOINTS: Final = "score-checkpoints"
 
@@ -49,6 +50,7 @@ TOPICS: Final = (
     Topic(VERDICTS),
     Topic(DISAGREEMENTS, 30 * _DAY_MS),
     Topic(DEAD_LETTERS, 30 * _DAY_MS),
+    Topic(AUDIT_ANCHORS),  # proves the audit trail, kept forever
     Topic(PROFILE_CHECKPOINTS, compacted=True),
     Topic(SCORE_CHECKPOINTS, compacted=True),
 )

@@ -6,6 +6,7 @@ The template's claims come at once; a language model's claims replace them later
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,17 +44,17 @@ class Explainer:
         bundle: Bundle,
         casebook: Casebook,
         narrators: "NarratorService | None" = None,
-        steps: NextSteps | None = None,
+        steps: Callable[[], NextSteps] = load_next_steps,
         history: History | None = None,
     ) -> None:
         """
         Create an explainer.
 
-        ``narrators`` rewrite the template's narrative, ``steps`` are the next steps (by default the built-in table), and
+        ``narrators`` rewrite the template's narrative, ``steps`` returns the table of next steps (by default the built-in one), and
         ``history`` is the store of past payments.
         """
         self.bundle, self.casebook, self.narrators = bundle, casebook, narrators
-        self._steps, self._history = steps or load_next_steps(), history
+        self._steps, self._history = steps, history
         self._typologies = Typologies(casebook)
         self._resting_until = 0.0  # monotonic
 
@@ -87,7 +88,7 @@ class Explainer:
             *([balance([reason.contribution for reason in reasons.themes])] if reasons.themes else []),
             *self._past(alert),
             *case_facts(similar, alert.decision.probability, typology),
-            step_fact(next_step(self._steps, alert, reasons.themes, typology)),
+            step_fact(next_step(self._steps(), alert, reasons.themes, typology)),
         )
         claims = template_claims(NarrativeSubject(facts, reasons.themes))
         return Explanation(

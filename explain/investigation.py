@@ -21,7 +21,7 @@ from explain.claims import NarrativeSubject, check, parse
 from explain.facts.history import History, card_history
 from explain.facts.past import no_archive, past_facts
 from explain.facts.values import code, count, country, money, seconds, text
-from explain.narrators.prompting import INVESTIGATION, facts_for_model, prompt
+from explain.narrators.prompting import INVESTIGATION, QUESTION, facts_for_model, prompt
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -243,11 +243,12 @@ async def investigate(
     limit: float = 120.0,
     history: History | None = None,
     on_entry: Callable[[Entry], None] = lambda entry: None,
+    question: str | None = None,
 ) -> Investigation:
     """
-    Let a language model investigate an alert. Failures of the model or its server are not raised but recorded in ``ended``.
+    Let a language model investigate an alert, or answer an analyst's ``question`` about it.
 
-    ``rule`` returns the definition of a rule, or None. ``steps`` limits the model's answers, ``tokens`` the tokens of prompts and
+    Failures of the model or its server are not raised but recorded in ``ended``. ``rule`` returns the definition of a rule, or None. ``steps`` limits the model's answers, ``tokens`` the tokens of prompts and
     answers together, and ``limit`` the time in seconds. ``history`` is the store of past payments. ``on_entry`` is called with each
     new entry of the transcript.
     """
@@ -263,7 +264,9 @@ async def investigate(
         transcript.append(Entry(who, what))
         on_entry(transcript[-1])
 
-    asked = prompt(INVESTIGATION).filled(facts_for_model(NarrativeSubject(explanation.facts, explanation.themes)))
+    version = INVESTIGATION if question is None else QUESTION
+    known = facts_for_model(NarrativeSubject(explanation.facts, explanation.themes))
+    asked = prompt(version).filled(known if question is None else {"question": question, "facts": known})
     note("us", asked)
     kind = FunctionAgent if llm.metadata.is_function_calling_model else ReActAgent
     # with ``max_iterations`` n, LlamaIndex rejects the n-th answer even if it is final, so the limit below is one higher
@@ -311,7 +314,7 @@ async def investigate(
     return Investigation(
         alert_id=alert.alert_id,
         model=name,
-        prompt=INVESTIGATION,
+        prompt=version,
         ended=ended,
         report=report,
         facts=tuple(fact for fact in subject.facts if fact.fact_id in mentioned or fact in toolbox.found),

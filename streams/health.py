@@ -16,7 +16,7 @@ class Health:
     answered recently, else 503. ``/metrics`` serves Prometheus.
     """
 
-    def __init__(self, port: int, silence_seconds: float = 30.0, host: str = "0.0.0.0") -> None:  # noqa: S104 -- probes and Prometheus come from outside the pod
+    def __init__(self, port: int, silence_seconds: float = 30.0, host: str = "127.0.0.1") -> None:
         """Port 0 selects a free port. ``silence_seconds`` is the longest time a dependency may go without answering."""
         self.ready = False
         self._host, self._port, self._silence_seconds = host, port, silence_seconds

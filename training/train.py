@@ -45,7 +45,7 @@ from models.novelty import Forest, fit_forest, novelty
 from models.policy import APPROVE, REVIEW, Policy, cheapest_budget, fit_policy
 from training.data.dataset import Dataset, compile_with_progress, features_of, load_dataset
 from training.data.readers import TransactionFile, files_digest, messages_of
-from training.evaluation.measures import evaluate
+from training.evaluation.measures import evaluate, threshold_measures
 from training.maturity import reported_share
 from training.progress import NoProgress, Progress
 from training.splits import Split, split_by_time
@@ -264,6 +264,7 @@ def train(
         ),
         novel=evaluate(tested_novelty, by_novelty, final[test], dataset.amounts[test], split.test_days),
         reliability=tuple((b.low, b.high, b.count, b.frauds) for b in reliability(tested_probability, final[test])),
+        thresholds=threshold_measures(tested_probability, final[test], dataset.amounts[test], split.test_days, measured.alerts),
         calibration=CalibrationRecord(method, compared, round(known, 4)),
         training=TrainingRecord(transactions=len(rows), known_frauds=int(y.sum()), seed=seed, rounds=recipe.rounds),
         recipe=msgspec.to_builtins(recipe),

@@ -1,10 +1,10 @@
 """``whyflag cases``: inspect, correct and rebuild the casebook."""
 
-import getpass
-from contextlib import closing
 from pathlib import Path
 
 import click
+
+from cli.identity import opened_queue, operator
 
 _why = click.option("--reason", required=True, help="Reason, recorded in the audit trail.")
 
@@ -17,8 +17,10 @@ def command() -> None:
 @command.command("list")
 def list_() -> None:
     """Count the cases of each bundle by outcome."""
-    with closing(_open()) as opened:
-        counts = opened.cases.counts()
+    from analyst.cases import Cases
+
+    with opened_queue() as queue:
+        counts = Cases(queue).counts()
     for bundle, outcome, count in counts:
         click.echo(f"{bundle}  {outcome:<10}  {count:>9,}")
     if not counts:
@@ -31,11 +33,12 @@ def show(case_id: str) -> None:
     """Show a case as it is in each bundle's casebook."""
     from datetime import UTC, datetime
 
+    from analyst.cases import Cases
     from core.display import quoted
     from core.errors import CasebookError
 
-    with closing(_open()) as opened:
-        found = opened.cases.find(case_id)
+    with opened_queue() as queue:
+        found = Cases(queue).find(case_id)
     if not found:
         raise CasebookError(f"no case {case_id} in the casebook")
     for bundle, case in found:
@@ -52,10 +55,11 @@ def show(case_id: str) -> None:
 @_why
 def correct(case_id: str, outcome: str, reason: str) -> None:
     """Change the outcome of a case."""
+    from analyst.cases import Cases
     from core.messages import Finding
 
-    with closing(_open()) as opened:
-        count = opened.cases.correct(case_id, Finding(outcome), getpass.getuser(), reason)
+    with opened_queue() as queue:
+        count = Cases(queue).correct(case_id, Finding(outcome), operator(queue).name, reason)
     click.echo(f"case {case_id} is now {outcome} in {count} casebook{'' if count == 1 else 's'}")
 
 
@@ -64,8 +68,10 @@ def correct(case_id: str, outcome: str, reason: str) -> None:
 @_why
 def delete(case_id: str, reason: str) -> None:
     """Delete a case permanently."""
-    with closing(_open()) as opened:
-        count = opened.cases.delete(case_id, getpass.getuser(), reason)
+    from analyst.cases import Cases
+
+    with opened_queue() as queue:
+        count = Cases(queue).delete(case_id, operator(queue).name, reason)
     click.echo(f"case {case_id} deleted from {count} casebook{'' if count == 1 else 's'}")
 
 
@@ -73,33 +79,17 @@ def delete(case_id: str, reason: str) -> None:
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 def rebuild(bundle: Path | None) -> None:
     """Rebuild the index of a bundle's casebook from the cases in SQL."""
+    from analyst.cases import Cases
     from cli.progress import stages
+    from core.settings import read_settings
     from models.bundles.store import open_bundle
     from streams.stages.explain import casebook_of
 
-    with closing(_open()) as opened, stages() as progress:
-        loaded = open_bundle(bundle or opened.settings.bundle_dir)
+    settings = read_settings()
+    with opened_queue() as queue, stages() as progress:
+        loaded = open_bundle(bundle or settings.bundle_dir)
         progress.stage("building the index from SQL", 1)
-        casebook = casebook_of(loaded, opened.cases, opened.settings.casebook, anew=True)
+        casebook = casebook_of(loaded, Cases(queue), settings.casebook, anew=True)
         casebook.save()
         progress.advance(1)
-    click.echo(f"casebook {casebook.version}: {len(casebook):,} cases in {opened.settings.casebook}")
-
-
-class _Opened:
-    def __init__(self) -> None:
-        from analyst.cases import Cases
-        from analyst.queue import Queue
-        from core.clock import SystemClock
-        from core.settings import read_settings
-
-        self.settings = read_settings()
-        self._queue = Queue(self.settings.database, SystemClock())
-        self.cases = Cases(self._queue, SystemClock())
-
-    def close(self) -> None:
-        self._queue.close()
-
-
-def _open() -> _Opened:
-    return _Opened()
+    click.echo(f"casebook {casebook.version}: {len(casebook):,} cases in {settings.casebook}")

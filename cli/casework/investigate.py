@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from cli.identity import opened_queue, operator
+
 
 @click.command()
 @click.argument("alert_id")
@@ -21,15 +23,12 @@ def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> 
 
     The model has read-only tools. Every sentence of its report is checked against the answers of these tools.
     """
-    import getpass
-
     import msgspec
 
     from analyst.archive import Archive
-    from analyst.queue import Queue
     from cli.progress import stderr
     from core.clock import SystemClock
-    from core.errors import QueueError, SettingsError
+    from core.errors import ConflictError, SettingsError
     from core.settings import read_settings
     from explain.investigation import Entry, run
     from explain.narrators.client import language_model
@@ -41,13 +40,11 @@ def command(alert_id: str, steps: int, tokens: int, transcript: Path | None) -> 
     if llm is None:
         raise SettingsError("an investigation needs a language model: set WHYFLAG_LLM_URL and WHYFLAG_LLM_MODEL")
     archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
-    with closing(archive), closing(Queue(settings.database, SystemClock())) as queue:
-        queued = queue.get(alert_id)
-        if queued is None:
-            raise QueueError(f"no alert {alert_id} in the queue: check the ID and WHYFLAG_DATABASE")
+    with closing(archive), opened_queue() as queue:
+        queued = queue.required(alert_id)
         if queued.explanation is None:
-            raise QueueError(f"alert {alert_id} has no explanation yet: check that `whyflag worker explain` is running")
-        number = queue.begin_investigation(alert_id, getpass.getuser())
+            raise ConflictError(f"alert {alert_id} has no explanation yet: check that `whyflag worker explain` is running")
+        number = queue.begin_investigation(alert_id, operator(queue).name)
 
         def show(entry: Entry) -> None:
             if entry.who != "us":

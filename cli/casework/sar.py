@@ -1,9 +1,10 @@
 """``whyflag sar``: draft the narrative of a suspicious-activity report."""
 
-from contextlib import closing
 from pathlib import Path
 
 import click
+
+from cli.identity import opened_queue
 
 
 @click.command()
@@ -17,22 +18,20 @@ def command(alert_id: str, out: Path | None) -> None:
 
     The draft lists its gaps at the end. A person must complete, check and sign it.
     """
-    from analyst.queue import Queue
+    from analyst.verdicts import verdicts_of
     from core.clock import SystemClock
-    from core.errors import InputError, QueueError
-    from core.settings import read_settings
+    from core.errors import InputError
     from explain.sar import draft
 
     if out is not None and out.exists():
         raise InputError(f"{out} already exists and may hold a completed draft: choose another --out")
-    settings = read_settings()
-    with closing(Queue(settings.database, SystemClock())) as queue:
-        queued = queue.get(alert_id)
-        if queued is None:
-            raise QueueError(f"no alert {alert_id} in the queue: check the ID and WHYFLAG_DATABASE")
+    with opened_queue() as queue:
+        queued = queue.required(alert_id)
         card = queued.alert.transaction.card_id
         others = [one for one in queue.of_card(card, 200) if one.alert.alert_id != alert_id]
-        made = draft(queued.alert, queued.explanation, queue.verdicts_of(alert_id), others, SystemClock().now_ms())
+        with queue.reading() as connection:
+            given = verdicts_of(connection, alert_id)
+        made = draft(queued.alert, queued.explanation, given, others, SystemClock().now_ms())
     if out is None:
         click.echo(made.text)
     else:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import webbrowser
 from pathlib import Path
 
 import click
@@ -61,6 +62,20 @@ def _stop(child: Child) -> None:
         child.stop()
 
 
+def _first_invitation(database: str) -> str:
+    """Return the secret of a link with which the first user of the console chooses a password."""
+    from analyst.access.accounts import Accounts
+    from analyst.access.throttle import Throttle
+    from analyst.queue import Queue
+    from core.clock import SystemClock
+
+    queue = Queue(database, SystemClock())
+    with contextlib.closing(queue):
+        secret = Accounts(queue.database, queue.clock, Throttle(queue.database, queue.clock)).first_invitation()
+    assert secret is not None, "a new database has no administrator"
+    return secret
+
+
 def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed: int, began: float) -> Totals:
     """Prepare the world, start broker, workers and console, and stream."""
     from core.settings import Settings
@@ -70,7 +85,7 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
     history = ["--transactions", str(folder / "history.parquet"), "--labels", str(folder / "history-labels.parquet")]
     with EmbeddedBroker() as broker, contextlib.ExitStack() as stack:
         settings = Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION)
-        ports = free_ports(4)
+        ports = free_ports(5)
         environment = whyflag_environment(
             {
                 "WHYFLAG_KAFKA_BOOTSTRAP": broker.bootstrap,
@@ -80,7 +95,6 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
                 "WHYFLAG_ARCHIVE": f"sqlite:///{folder}/archive.db",
                 "WHYFLAG_BUNDLE": str(folder / "bundle"),
                 "WHYFLAG_CASEBOOK": str(folder / "casebook"),
-                "WHYFLAG_ANALYST": os.environ.get("WHYFLAG_ANALYST", "demo-analyst"),
             }
             | {name: value for name, value in os.environ.items() if name.startswith("WHYFLAG_LLM_")}
         )
@@ -93,8 +107,12 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
             "console": ["console"],
         }
         children = []
-        for (name, arguments), port in zip(commands.items(), ports, strict=True):
-            served = {"WHYFLAG_CONSOLE_PORT" if name == "console" else "WHYFLAG_METRICS_PORT": str(port)}
+        for (name, arguments), port in zip(commands.items(), ports, strict=False):
+            served = {
+                "WHYFLAG_METRICS_PORT": str(port),
+                "WHYFLAG_METRICS_HOST": "127.0.0.1",
+                "WHYFLAG_CONSOLE_PORT": str(ports[-1]),
+            }
             child = Child(arguments, environment | served, port, folder / f"{name}.log")
             child.start(end_with_parent=True)
             stack.callback(_stop, child)
@@ -103,5 +121,9 @@ def _run(folder: Path, headless: bool, duration: float | None, rate: float, seed
             for child in children:
                 child.wait_ready()
         address = f"http://127.0.0.1:{ports[-1]}"
+        link = f"{address}/invitation/{_first_invitation(environment['WHYFLAG_DATABASE'])}"
         stderr.print(f"console: {address} (after {time.monotonic() - began:.0f} s)", highlight=False)
+        stderr.print(f"Choose a password for its first user, admin, at\n{link}", highlight=False, soft_wrap=True)
+        if not headless and stderr.is_terminal:
+            webbrowser.open(link)
         return stream(settings, folder, address, children, headless, duration, rate)

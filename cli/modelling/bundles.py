@@ -1,12 +1,12 @@
 """``whyflag bundles``: manage the bundle store, its champion and its challenger."""
 
-import getpass
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.identity import audited_change
 from cli.options import transactions_options
 from cli.progress import stages
 
@@ -63,7 +63,9 @@ def challenge(store: Path, version: str) -> None:
     """Make a bundle the challenger, which scores in shadow mode. Without a version, remove the challenger."""
     from models.bundles.store import BundleStore
 
-    BundleStore(store).challenge(version)
+    with audited_change() as audited:
+        BundleStore(store).challenge(version)
+        audited.record("challenger", version or "none", str(store))
     click.echo(f"challenger {version} scores in shadow mode" if version else "no challenger")
 
 
@@ -95,7 +97,9 @@ def promote(
     else:
         kept = held.champion.rules if held.champion and not no_rules else ""
     reason = why if passed else f"{why} (despite the gates)"
-    champion = held.promote(version, kept, getpass.getuser(), reason, signing_key(read_settings()))
+    with audited_change() as audited:
+        champion = held.promote(version, kept, audited.name, reason, signing_key(read_settings()))
+        audited.record("promoted", champion.decider, reason)
     click.echo(f"champion {champion.decider}")
 
 
@@ -106,7 +110,9 @@ def rollback(store: Path, why: str) -> None:
     """Make the previous champion the champion again."""
     from models.bundles.store import BundleStore
 
-    champion = BundleStore(store).rollback(getpass.getuser(), why)
+    with audited_change() as audited:
+        champion = BundleStore(store).rollback(audited.name, why)
+        audited.record("rolled back", champion.decider, why)
     click.echo(f"champion {champion.decider}")
 
 

@@ -1,11 +1,11 @@
 """``whyflag retrain``: train a challenger on the transactions and labels known so far."""
 
-import getpass
 import tempfile
 from pathlib import Path
 
 import click
 
+from cli.identity import audited_change
 from cli.modelling.bundles import pass_gates
 from cli.options import delay_of, transactions_options
 from cli.progress import stages, stderr
@@ -68,9 +68,10 @@ def command(
     if not passed:
         raise click.exceptions.Exit(3)
     if promote:
-        decider = held.promote(
-            version, held.champion.rules, getpass.getuser(), "retrained, passed the gates", signing_key(settings)
-        ).decider
+        why = "retrained, passed the gates"
+        with audited_change() as audited:
+            decider = held.promote(version, held.champion.rules, audited.name, why, signing_key(settings)).decider
+            audited.record("promoted", decider, why)
         click.echo(f"champion {decider}")
 
 

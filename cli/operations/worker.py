@@ -114,7 +114,11 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     logger.info("scoring with bundle %s, reading from Kafka at %s", deciders.newest().version, settings.kafka_bootstrap)
     run(
         build_app(
-            SCORE_GROUP, settings, [profile, scored], Health(settings.metrics_port, settings.broker_silence_seconds), before
+            SCORE_GROUP,
+            settings,
+            [profile, scored],
+            Health(settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host),
+            before,
         )
     )
 
@@ -164,7 +168,7 @@ def explain(bundle: Path | None) -> None:
     settings = read_settings()
     stage = explain_stage(settings, bundle or settings.bundle_dir)
     logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
-    health = Health(settings.metrics_port, settings.broker_silence_seconds)
+    health = Health(settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
     run(build_app(EXPLAIN_GROUP, settings, [stage], health, checks={"the database": stage.ping}))
 
 
@@ -189,5 +193,5 @@ def archive() -> None:
     store.migrate()
     stage = ArchiveStage(store, settings.privacy, clock)
     logger.info("archiving from Kafka at %s", settings.kafka_bootstrap)
-    health = Health(settings.metrics_port, settings.broker_silence_seconds)
+    health = Health(settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
     run(build_app(ARCHIVE_GROUP, settings, [stage], health, checks={"the database": stage.ping}))

@@ -5,6 +5,7 @@ Operators can edit the table. No language model is involved.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,29 +50,51 @@ class NextSteps(Struct, frozen=True, forbid_unknown_fields=True):
     step: tuple[Step, ...]
 
 
+@cache
 def load_next_steps(path: str = "") -> NextSteps:
     """
-    Return the table in a TOML file, or the built-in table if ``path`` is empty.
+    Return the table in a TOML file, or the built-in table if ``path`` is empty. A file is read once.
 
     Raises:
         SettingsError: if the file is unreadable or too large, a step has an unknown condition or language, or the last step has a
             condition.
     """
     place = Path(path) if path else _INCLUDED
+    where = f"WHYFLAG_NEXT_STEPS: {place}"
     try:
         if place.stat().st_size > _LARGEST:
-            raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place} is larger than {_LARGEST >> 10} KiB: shorten it")
-        steps = msgspec.toml.decode(place.read_text(encoding="utf-8"), type=NextSteps)
+            raise SettingsError(f"{where} is larger than {_LARGEST >> 10} KiB: shorten it")
+        content = place.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place} cannot be read: {error}") from None
-    except msgspec.MsgspecError as error:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: {error}") from None
+        raise SettingsError(f"{where} cannot be read: {error}") from None
+    return steps_from(content, where)
+
+
+def built_in_text(path: str = "") -> str:
+    """Return the text of the table that holds as long as no other one was approved: of a file, or the built-in one."""
+    return (Path(path) if path else _INCLUDED).read_text(encoding="utf-8")
+
+
+def steps_from(content: str, where: str) -> NextSteps:
+    """
+    Return the table in a TOML text. ``where`` names the text in errors.
+
+    Raises:
+        SettingsError: if the text is too large or not such a table, a step has an unknown condition or language, or the last step has
+            a condition.
+    """
+    if len(content) > _LARGEST:
+        raise SettingsError(f"{where} is larger than {_LARGEST >> 10} KiB: shorten it")
+    try:
+        steps = msgspec.toml.decode(content, type=NextSteps)
+    except (msgspec.MsgspecError, ValueError) as error:  # the TOML parser raises ValueError
+        raise SettingsError(f"{where}: {error}") from None
     if unknown := [one.typology for one in steps.step if one.typology is not None and one.typology not in TYPOLOGIES]:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: unknown typology {unknown[0]!r}: use one of {', '.join(TYPOLOGIES)}")
+        raise SettingsError(f"{where}: unknown typology {unknown[0]!r}: use one of {', '.join(TYPOLOGIES)}")
     if unknown := [language for one in steps.step for language in one.translations if language not in LANGUAGES]:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: unknown language {unknown[0]!r}: use one of {', '.join(LANGUAGES)}")
+        raise SettingsError(f"{where}: unknown language {unknown[0]!r}: use one of {', '.join(LANGUAGES)}")
     if not steps.step or not steps.step[-1].always:
-        raise SettingsError(f"WHYFLAG_NEXT_STEPS: {place}: the last step must have no condition, so that one step always applies")
+        raise SettingsError(f"{where}: the last step must have no condition, so that one step always applies")
     return steps
 
 

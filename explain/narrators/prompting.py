@@ -21,6 +21,7 @@ from explain.words import ENGLISH, writer
 
 NARRATIVE: Final = "narrative-3"
 INVESTIGATION: Final = "investigation-2"
+QUESTION: Final = "question-1"
 JUDGE: Final = "judge-1"
 CHOICE: Final = "choice-1"  # for small models
 

@@ -58,13 +58,15 @@ class MissingMessage(Exception):
 class Writer:
     """A writer of facts and claims in one language. Several threads may share a writer."""
 
-    def __init__(self, language: str) -> None:
-        self.language = language
+    def __init__(self, language: str, packages: tuple[str, ...] = ()) -> None:
+        """``packages`` hold further catalogues, ``<language>.ftl``, whose messages ``words`` can write."""
+        self.language, self._packages = language, packages
         self._locale = Locale.parse(_LOCALES[language])
         self._weekdays = get_day_names("wide", locale=self._locale)
         self._catalogue = FluentBundle([str(self._locale).replace("_", "-")], use_isolating=False)
-        source = resources.files("explain.words").joinpath(f"{language}.ftl").read_text(encoding="utf-8")
-        self._catalogue.add_resource(FluentResource(source))
+        for package in ("explain.words", *packages):
+            source = resources.files(package).joinpath(f"{language}.ftl").read_text(encoding="utf-8")
+            self._catalogue.add_resource(FluentResource(source))
 
     def fact(self, fact: Fact, form: Form) -> str:
         """Write a fact in a form, without initial capital and full stop; empty for the contrast of a fact that has none."""
@@ -83,7 +85,7 @@ class Writer:
         words = self.fact(fact, Form.CONTRAST)
         return _sentence(words) if words else ""
 
-    def words(self, name: str, **values: Value) -> str:
+    def words(self, name: str, /, **values: Value) -> str:
         """Write a message with its values, such as a page heading."""
         return self._or_in_english(
             lambda: self._message(name, **self._arguments(values)), lambda english: english.words(name, **values)
@@ -124,7 +126,7 @@ class Writer:
                 raise
             WORDS_MISSING.labels(self.language).inc()
             _log_missing(self.language, str(error))
-            return str(other(writer(ENGLISH)))
+            return str(other(writer(ENGLISH, self._packages)))
 
     def _fact(self, fact: Fact, form: Form) -> str:
         if form is Form.CONTRAST:
@@ -264,7 +266,7 @@ class Writer:
                 return format_unit(round(seconds / length, digits), f"duration-{unit}", length="short", locale=self._locale)
         return format_unit(round(seconds), "duration-second", length="short", locale=self._locale)
 
-    def _message(self, name: str, **arguments: Argument) -> str:
+    def _message(self, name: str, /, **arguments: Argument) -> str:
         try:
             pattern = self._catalogue.get_message(name).value
         except LookupError:
@@ -322,6 +324,6 @@ def _sentence(words: str) -> str:
 
 
 @lru_cache
-def writer(language: str) -> Writer:
+def writer(language: str, packages: tuple[str, ...] = ()) -> Writer:
     """Return the writer for a language in ``LANGUAGES``, or the English writer for any other language."""
-    return Writer(language if language in LANGUAGES else ENGLISH)
+    return Writer(language if language in LANGUAGES else ENGLISH, packages)

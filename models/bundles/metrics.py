@@ -81,6 +81,20 @@ class PeriodRecord(Struct, frozen=True):
         return (datetime.fromisoformat(self.test_end) - datetime.fromisoformat(self.test_begin)).total_seconds() / 86_400
 
 
+class ThresholdMeasures(Struct, frozen=True):
+    """
+    What a threshold of the probability would have flagged in the test period.
+
+    ``recall`` is the share of the frauds, ``amount_caught`` the share of the fraudulent amount that it would have flagged.
+    """
+
+    threshold: float
+    alerts_per_day: float | None
+    precision: float | None
+    recall: float | None
+    amount_caught: float | None
+
+
 class DataRecord(Struct, frozen=True):
     """Name of the transactions' file, and the SHA-256 of each file."""
 
@@ -94,7 +108,7 @@ class BundleMetrics(Struct, frozen=True, omit_defaults=True):
 
     ``test`` holds the measures of the test period. ``novel`` holds the same measures for the novelty score: its flagged
     transactions are those that only the novelty score flagged, and its scores are the novelty scores. ``reliability`` holds
-    (low, high, count, frauds) for each bin of the probability. ``budget`` is in alerts per day. ``pan_key`` is the fingerprint of
+    (low, high, count, frauds) for each bin of the probability. ``thresholds`` says what other thresholds would have flagged. ``budget`` is in alerts per day. ``pan_key`` is the fingerprint of
     the key that tokenised card numbers.
     """
 
@@ -108,5 +122,6 @@ class BundleMetrics(Struct, frozen=True, omit_defaults=True):
     data: DataRecord
     environment: dict[str, str]
     reliability: tuple[tuple[float, float, int, int], ...] = ()
+    thresholds: tuple[ThresholdMeasures, ...] = ()
     budget: float = 0.0
     pan_key: str = ""

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Struct, structs
 
 from core.errors import BundleError, InputError, WhyflagError
-from models.bundles.bundle import MANIFEST, SIGNATURE, Bundle, load_bundle, read_regular, sign_bundle
+from models.bundles.bundle import MANIFEST, METRICS, SIGNATURE, Bundle, load_bundle, read_regular, sign_bundle
+from models.bundles.metrics import BundleMetrics
 from models.bundles.signing import SIGNATURE_BYTES, sign, verify
 from models.scorer import Decider
 
@@ -147,6 +148,28 @@ class BundleStore:
                     shutil.copy(path.parent / name, target)
             self._place(folder, self._made("rules") / version)
         return version
+
+    def replace_lists(self, files: dict[str, str], by: str, why: str, key: Ed25519PrivateKey | None = None) -> Champion | None:
+        """
+        Replace list files of the champion's rules and promote the champion with them. Return None if nothing changes.
+
+        ``files`` holds the contents by name. Files that the rules do not refer to are ignored.
+
+        Raises:
+            WhyflagError: if there is no champion with rules, or the rules cannot be used with these lists.
+        """
+        champion = self.champion
+        if champion is None or not champion.rules:
+            raise InputError(f"the champion of {self.root} has no rules: promote rules that refer to the lists first")
+        old = self.root / "rules" / champion.rules
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made) / "rules"
+            shutil.copytree(old, folder, ignore=shutil.ignore_patterns(SIGNATURE))
+            for name, content in files.items():
+                if (folder / name).is_file():
+                    (folder / name).write_text(content, encoding="utf-8")
+            version = self.add_rules(folder / RULES_FILE, self.open(champion.bundle).spec.feature_names)
+        return None if version == champion.rules else self.promote(champion.bundle, version, by, why, key)
 
     def load(self, version: str) -> Decider:
         """
@@ -287,6 +310,16 @@ def open_bundle(path: Path, key: Ed25519PublicKey | None = None) -> Bundle:
     bundle = open_decider(path, key).bundle
     assert bundle is not None
     return bundle
+
+
+def open_metrics(path: Path) -> BundleMetrics | None:
+    """Return the metrics of the bundle in a folder, or of a store's champion; None if there is none that can be read."""
+    try:
+        store = BundleStore(path) if BundleStore.at(path) else None
+        folder = path if store is None else store.folder(store.champion.bundle) if store.champion else None
+        return None if folder is None else msgspec.json.decode((folder / METRICS).read_bytes(), type=BundleMetrics)
+    except (OSError, WhyflagError, msgspec.MsgspecError):
+        return None
 
 
 def rule_words(path: Path) -> Callable[[str], str | None]:

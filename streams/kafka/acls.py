@@ -9,6 +9,7 @@ from msgspec import Struct
 from core.settings import Settings
 from core.topics import (
     ALERTS,
+    AUDIT_ANCHORS,
     DEAD_LETTERS,
     DECISIONS,
     DISAGREEMENTS,
@@ -34,7 +35,8 @@ class Role(StrEnum):
     SCORE = "score"  # `whyflag worker score`
     EXPLAIN = "explain"  # `whyflag worker explain`
     ARCHIVE = "archive"  # `whyflag worker archive`
-    CONSOLE = "console"  # `whyflag console`, which publishes verdicts
+    CONSOLE = "console"  # `whyflag console`, which publishes verdicts and heads of the audit trail
+    AUDITOR = "auditor"  # `whyflag audit verify`, which reads the heads of the audit trail
     READER = "reader"  # systems that act on decisions: read decisions, explanations, disagreements and dead letters
 
 
@@ -72,7 +74,8 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         *_topics(_WRITE, DEAD_LETTERS),
         Right(ResourceType.GROUP, ARCHIVE_GROUP, _READ),
     ),
-    Role.CONSOLE: _topics(_WRITE, VERDICTS, LABELS),
+    Role.CONSOLE: _topics(_WRITE, VERDICTS, LABELS, AUDIT_ANCHORS),
+    Role.AUDITOR: _topics(_READ, AUDIT_ANCHORS),
     Role.READER: _topics(_READ, DECISIONS, EXPLANATIONS, DISAGREEMENTS, DEAD_LETTERS),
 }
 

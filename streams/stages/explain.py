@@ -12,6 +12,8 @@ from msgspec import structs
 from sqlalchemy.exc import SQLAlchemyError
 
 from analyst.cases import Cases
+from analyst.policy import policy_of
+from analyst.proposals import ApprovedSteps, Proposals
 from analyst.queue import Queue, refusals
 from core import metrics
 from core.clock import SystemClock
@@ -240,15 +242,16 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     from models.bundles.signing import verifying_key
     from models.bundles.store import BundleStore, open_bundle
 
-    steps = load_next_steps(settings.next_steps)
-    queue, llm = Queue(settings.database, SystemClock()), language_model(settings)
+    load_next_steps(settings.next_steps)  # fails now, not at the first alert
+    queue, llm = Queue(settings.database, SystemClock(), policy_of(settings)), language_model(settings)
+    steps = ApprovedSteps(Proposals(queue.database, queue.clock), settings.next_steps)
     archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
     key = verifying_key(settings)
-    cases, narrators = Cases(queue, SystemClock()), NarratorService(llm, settings) if llm else None
+    cases, narrators = Cases(queue), NarratorService(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
         check_key(bundle, settings.privacy.fingerprint)
-        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators, steps, archive)
+        return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators, steps.current, archive)
 
     def another(version: str) -> Explainer | None:
         if not BundleStore.at(bundle_dir):

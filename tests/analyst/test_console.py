@@ -6,13 +6,13 @@ from html import escape, unescape
 import msgspec
 import pytest
 import uvicorn
+from analyst.console import create_app
 from fastapi.testclient import TestClient
 from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from analyst.archive import Archive, Source
-from analyst.console import create_app
 from analyst.pictures import timeline, waterfall
 from analyst.queue import Queue
 from analyst.tables import alerts

@@ -13,17 +13,21 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from analyst.audit import first_broken
+from analyst.access.roles import Actor, Role
 from analyst.cases import Cases
-from analyst.queue import Queue
+from analyst.queue import AlertState, Queue
 from analyst.tables import metadata
+from analyst.verdicts import Opinion, Verdicts
 from core.clock import SystemClock
-from core.errors import DatabaseError, QueueError
-from core.messages import Finding, LabelSource, Outcome, alert_id, decode_alert, decode_dead_letter, encode, label_of
+from core.errors import DatabaseError
+from core.messages import Finding, Outcome, alert_id, decode_alert, decode_dead_letter, encode
 from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory
 from explain.explainer import Explainer
 from streams.stages.explain import ExplainStage
+
+
+ANN = Actor("ann", Role.ANALYST)
 
 
 class FixedClock:
@@ -44,7 +48,7 @@ def queue(request, tmp_path):
     opened = Queue(url, FixedClock())
     yield opened
     with opened.engine.begin() as connection:
-        for table in ("alerts", "verdicts", "audit", "cases"):
+        for table in metadata.tables:
             connection.execute(text(f"DELETE FROM {table}"))
     opened.close()
 
@@ -62,10 +66,9 @@ def test_open_alerts_are_ordered_by_expected_loss(queue, pairs):
     for alert, explanation in pairs:
         queue.put(alert, explanation)
     waiting = queue.open_alerts(50)
-    losses = [queued.alert.decision.expected_loss for queued in waiting]
+    losses = [queued.loss for queued in waiting]
     assert losses == sorted(losses, reverse=True)
     assert {queued.alert.alert_id for queued in waiting} == {alert.alert_id for alert, _ in pairs}
-    assert [q.alert.alert_id for q in queue.open_alerts(3, 2)] == [q.alert.alert_id for q in waiting[2:5]]
     assert queue.counts() == {"open": len(pairs)}
 
 
@@ -74,13 +77,14 @@ def test_a_stored_alert_round_trips(queue, pairs):
     queue.put(alert, explanation)
     queued = queue.get(alert.alert_id)
     assert (queued.alert, queued.explanation, queued.finding) == (alert, explanation, None)
+    assert (queued.state, queued.version, queued.claimed_by) == (AlertState.OPEN, 0, None)
     assert queue.get("al_none") is None
 
 
 def test_storing_an_alert_again_only_replaces_its_explanation(queue, pairs):
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
-    queue.decide(alert.alert_id, Finding.FRAUD, "ann", "stolen card", None)
+    Verdicts(queue).give(alert.alert_id, Opinion(Finding.FRAUD, "stolen card"), ANN, 0)
     newer = msgspec.structs.replace(explanation, narrator="model")
     queue.put(alert, newer)
     queued = queue.get(alert.alert_id)
@@ -97,64 +101,6 @@ def test_two_explainers_at_once_make_one_alert(queue, pairs):
     for thread in threads:
         thread.join()
     assert queue.counts() == {"open": 1}
-
-
-def test_a_verdict_closes_the_alert_waits_to_be_published_and_becomes_a_label(queue, pairs):
-    alert, explanation = pairs[0]
-    queue.put(alert, explanation)
-    given = queue.decide(alert.alert_id, Finding.FRAUD, "ann", "stolen card", "customer called")
-    assert queue.open_alerts(5) == []
-    ((number, verdict),) = queue.unpublished()
-    assert verdict == given
-    label = label_of(verdict)
-    assert (label.transaction_id, label.card_id, label.fraud, label.source) == (
-        alert.transaction.transaction_id, alert.transaction.card_id, True, LabelSource.ANALYST,
-    )  # fmt: skip
-    assert label.label_time >= label.event_time
-    queue.mark_published(number)
-    assert queue.unpublished() == []
-
-
-def test_an_escalation_makes_no_label(queue, pairs):
-    queue.put(*pairs[0])
-    verdict = queue.decide(pairs[0][0].alert_id, Finding.ESCALATE, "ann", None, None)
-    assert label_of(verdict) is None
-
-
-def test_a_later_verdict_replaces_the_finding_and_both_verdicts_are_kept(queue, pairs):
-    alert, explanation = pairs[0]
-    queue.put(alert, explanation)
-    queue.decide(alert.alert_id, Finding.LEGITIMATE, "ann", None, None)
-    queue.decide(alert.alert_id, Finding.FRAUD, "bob", None, None)
-    assert queue.get(alert.alert_id).finding is Finding.FRAUD
-    assert [v.analyst for v in queue.verdicts_of(alert.alert_id)] == ["ann", "bob"]
-
-
-def test_a_verdict_on_an_unknown_alert_raises_a_queue_error(queue):
-    with pytest.raises(QueueError, match="no alert al_x"):
-        queue.decide("al_x", Finding.FRAUD, "ann", None, None)
-
-
-def test_the_audit_trail_reveals_tampering(queue, pairs):
-    for alert, explanation in pairs[:6]:
-        queue.put(alert, explanation)
-    threads = [
-        threading.Thread(target=queue.decide, args=(alert.alert_id, Finding.FRAUD, "ann", None, None)) for alert, _ in pairs[:6]
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with queue.engine.begin() as connection:
-        assert first_broken(connection) is None
-        assert connection.execute(text("SELECT count(*) FROM audit")).scalar() == 6
-        connection.execute(text("UPDATE audit SET actor = 'eve' WHERE number = 3"))
-    with queue.engine.connect() as connection:
-        assert first_broken(connection) == 3
-    with queue.engine.begin() as connection:
-        connection.execute(text("DELETE FROM audit WHERE number = 3"))
-    with queue.engine.connect() as connection:
-        assert first_broken(connection) == 3
 
 
 def test_the_migrations_match_the_table_definitions(queue):
@@ -220,7 +166,7 @@ def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_ha
     """PostgreSQL rejects NUL bytes, and every store rejects integers that exceed 64 signed bits."""
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
-    cases = Cases(queue, SystemClock())
+    cases = Cases(queue)
     stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, cases)
     named = {"alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id}
     records = [
@@ -241,7 +187,7 @@ def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_ha
 
 def test_an_alert_with_an_integer_too_large_for_any_store_is_a_dead_letter(queue, pairs, bundle):
     alert, _ = pairs[0]
-    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue))
     value = encode(alert).replace(b'"expected_loss":%d' % alert.decision.expected_loss, b'"expected_loss":%d' % 2**63)
     records = [
         SimpleNamespace(topic=ALERTS, partition=0, offset=offset, key=b"k", value=one)
@@ -253,7 +199,7 @@ def test_an_alert_with_an_integer_too_large_for_any_store_is_a_dead_letter(queue
 
 def test_an_alert_whose_id_does_not_match_its_transaction_is_a_dead_letter(queue, pairs, bundle):
     """Otherwise its evidence would appear on another alert's page."""
-    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue, SystemClock()))
+    stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue))
     forged = msgspec.structs.replace(pairs[0][0], alert_id=pairs[1][0].alert_id)
     record = SimpleNamespace(topic=ALERTS, partition=0, offset=0, key=b"k", value=encode(forged))
     (output,) = asyncio.run(stage.process(ALERTS, 0, [record]))
@@ -265,7 +211,7 @@ def test_a_transaction_id_reused_with_other_content_is_another_alert(queue, pair
     explainer = Explainer(bundle, Casebook(bundle, CasesInMemory()))
     alert, explanation = pairs[0]
     queue.put(alert, explanation)
-    queue.decide(alert.alert_id, Finding.LEGITIMATE, "ann", None, None)
+    Verdicts(queue).give(alert.alert_id, Opinion(Finding.LEGITIMATE), ANN, 0)
     for field, value in (("card_id", "another"), ("amount", 50_000_000), ("merchant_id", "elsewhere")):
         transaction = msgspec.structs.replace(alert.transaction, **{field: value})
         other = msgspec.structs.replace(alert, alert_id=alert_id(transaction), transaction=transaction)

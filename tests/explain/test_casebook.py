@@ -46,7 +46,7 @@ def queue(request, tmp_path):
 
 @pytest.fixture
 def cases(queue):
-    return Cases(queue, SystemClock())
+    return Cases(queue)
 
 
 def _own(alert, bundle):
@@ -276,7 +276,7 @@ def _damaged(folder, how):
 @pytest.mark.parametrize("how", ["a byte", "cut off", "the times", "the manifest", "another bundle"])
 def test_a_damaged_index_is_rebuilt(alerts, bundle, tmp_path, caplog, how):
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
-    cases = Cases(queue, SystemClock())
+    cases = Cases(queue)
     where = tmp_path / "casebook"
     before = casebook_of(bundle, cases, str(where))
     before.save()
@@ -293,7 +293,7 @@ def test_an_index_ahead_of_sql_is_rebuilt(bundle, tmp_path, caplog):
     """After the database is restored from a backup, the same numbers refer to other cases."""
     for name in ("first", "second"):
         queue = Queue(f"sqlite:///{tmp_path}/{name}.db", SystemClock())
-        cases = Cases(queue, SystemClock())
+        cases = Cases(queue)
         cases.fill(bundle)
         if name == "first":
             case = bundle_cases(bundle)[0]

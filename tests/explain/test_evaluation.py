@@ -279,7 +279,7 @@ def test_the_casebook_is_maintained_from_the_command_line(queue, bundle, bundle_
     assert bundle.version in whyflag_cases("list")
     from analyst.cases import Cases
 
-    case = Cases(queue, SystemClock()).changes(bundle.version, 0, 1)[0].case
+    case = Cases(queue).changes(bundle.version, 0, 1)[0].case
     assert str(case.outcome) in whyflag_cases("show", case.case_id)
     assert "is now fraud" in whyflag_cases("correct", case.case_id, "--outcome", "fraud", "--reason", "a test")
     assert "deleted from 1 casebook" in whyflag_cases("delete", case.case_id, "--reason", "a test")

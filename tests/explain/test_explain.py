@@ -264,7 +264,7 @@ def _damaged(alert, kind):
 @pytest.mark.parametrize("kind", ["a feature is missing", "a feature is huge", "a feature is of another spec"])
 def test_an_alert_that_cannot_be_explained_becomes_a_dead_letter_and_does_not_stop_others(explainer, alerts, kind, tmp_path):
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
-    stage = ExplainStage(explainer, queue, Cases(queue, SystemClock()))
+    stage = ExplainStage(explainer, queue, Cases(queue))
     values = [encode(_damaged(alerts[0], kind)), encode(alerts[1]), b"\xff", b'{"alert_id": 1}', encode(alerts[2])[:-9]]
     records = [SimpleNamespace(topic=ALERTS, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
     outputs = asyncio.run(stage.process(ALERTS, 0, records))
@@ -288,7 +288,7 @@ def test_the_explain_stage_turns_any_bytes_into_dead_letters(explainer, values):
 def test_without_the_casebooks_database_nothing_is_acknowledged(explainer, alerts, tmp_path, monkeypatch):
     """A failed lookup does not make a dead letter: the error stops the worker, which later reads the alert again."""
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
-    stage = ExplainStage(explainer, queue, Cases(queue, SystemClock()))
+    stage = ExplainStage(explainer, queue, Cases(queue))
 
     def gone(*arguments):
         raise OperationalError("SELECT", {}, Exception("gone"))

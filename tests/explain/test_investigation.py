@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from analyst.console import create_app
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
-from analyst.console import create_app
 from analyst.queue import Queue
 from cli.main import whyflag
 from cli.operations.console import _investigating

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from analyst.console import create_app
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyst.console import create_app
 from analyst.queue import Queue
 from core.clock import SystemClock
 from core.display import SHOWN, quoted, visible

@@ -10,10 +10,10 @@ import sqlite3
 import time
 
 import pytest
+from analyst.console import create_app
 from fastapi.testclient import TestClient
 
 from analyst.archive import Archive
-from analyst.console import create_app
 from analyst.queue import Queue
 from core.clock import SystemClock
 from core.messages import decode_alert, decode_dead_letter

@@ -92,7 +92,7 @@ def test_hostile_records_are_decided_or_dead_letters_and_nothing_leaks_or_stalls
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
     profile = ProfileStage(bundle.spec, Privacy(b"a key of enough length"), FixedClock(NOW), ceiling=5_000)
     score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)), ceiling=5_000)
-    explain = ExplainStage(explainer, queue, Cases(queue, SystemClock()))
+    explain = ExplainStage(explainer, queue, Cases(queue))
     asyncio.run(profile.start(None))
     asyncio.run(_chain(profile, score, explain, _valid_values(-50)))
     for state in score.states.values():

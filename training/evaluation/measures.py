@@ -1,6 +1,7 @@
 """Evaluation of decisions against fraud labels."""
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from core.clock import MS_PER_DAY
 from core.errors import InputError
 from core.privacy.masking import Privacy
 from models.bundles.bundle import Bundle
-from models.bundles.metrics import Measures
+from models.bundles.metrics import Measures, ThresholdMeasures
 from models.features.columns import UNKNOWN_AMOUNT
 from models.scorer import Scores, score
 from training.data.dataset import Dataset, compile_with_progress, features_of, load_dataset
@@ -76,6 +77,24 @@ def score_file(
         amount=dataset.amounts[rows],
         days=max((int(time[rows].max()) - int(time[rows].min()) + 1) / MS_PER_DAY, 1 / 24),
     )
+
+
+_MULTIPLES: Final = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)  # of the number of alerts
+
+
+def threshold_measures(
+    probability: Floats, fraud: Mask, amount: npt.NDArray[np.int64], days: float, alerts: int
+) -> tuple[ThresholdMeasures, ...]:
+    """Return what thresholds would have flagged that raise a multiple of ``alerts`` (0.25 to 5), highest threshold first."""
+    ordered = np.sort(probability)[::-1]
+    counts = sorted({min(max(round(alerts * multiple), 1), len(ordered)) for multiple in _MULTIPLES}) if len(ordered) else []
+    found = []
+    for threshold in dict.fromkeys(float(ordered[count - 1]) for count in counts):
+        measured = evaluate(probability, probability >= threshold, fraud, amount, days)
+        found.append(
+            ThresholdMeasures(threshold, measured.alerts_per_day, measured.precision, measured.recall, measured.amount_caught)
+        )
+    return tuple(found)
 
 
 def evaluate(probability: Floats, flagged: Mask, fraud: Mask, amount: npt.NDArray[np.int64], days: float) -> Measures:

@@ -1,0 +1,1 @@
+"""Access control: users, roles, sessions, tokens and log-ins."""

@@ -1,0 +1,1 @@
+"""The web console: pages, live updates and the API."""

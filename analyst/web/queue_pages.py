@@ -1,0 +1,178 @@
+"""The queue: filters, saved views, the next alert, verdicts on many alerts, and live updates."""
+
+from typing import Annotated
+from urllib.parse import parse_qsl, quote
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+
+from analyst.access.sessions import Session
+from analyst.bulk import MOST, ItemResult
+from analyst.listing import AlertFilter, filter_of
+from analyst.verdicts import Opinion
+from analyst.web.guard import Lead, Reader, Worker
+from analyst.web.live import MOST_READERS, LiveUpdates
+from analyst.web.queue_view import counted, queue_view, row_view
+from analyst.web.rendering import count, instant, page, text, words_of
+from analyst.web.services import services
+from analyst.web.verdict_view import UndoView, VerdictForm, closing_options, finding_buttons, typology_options, undo_view
+from core.errors import InputError, ThrottledError
+from core.messages import ClosingReason, Finding
+
+router = APIRouter()
+
+
+def filter_in(query: str) -> AlertFilter:
+    """
+    Return the filter in a query text, as forms carry it.
+
+    Raises:
+        InputError: if it is invalid.
+    """
+    return filter_of(dict(parse_qsl(query[:4_000])))
+
+
+@router.get("/", response_class=HTMLResponse)
+def show_queue(request: Request, session: Reader) -> HTMLResponse:
+    """Show a page of the queue."""
+    own, words, reader = services(request), words_of(request), session.actor
+    wanted = filter_of(request.query_params)
+    found = own.listing.page(wanted, reader, _parameter(request, "after"), _parameter(request, "before"))
+    view = queue_view(
+        words, reader, wanted, found,
+        total=own.listing.count(wanted, reader),
+        sections=own.listing.section_counts(reader),
+        breaches=own.listing.breaches(),
+        views=own.views.all(reader),
+        open_of_cards=own.listing.open_of_cards(list({row.card_id for row in found.rows})) if wanted.by_card else {},
+        now=own.queue.clock.now_ms(),
+        place=request.url.query,
+    )  # fmt: skip
+    undo = _undo(request, session)
+    return page(request, "rows.html" if request.headers.get("hx-request") else "queue.html", session, queue=view, undo=undo)
+
+
+def _parameter(request: Request, name: str) -> str:
+    return request.query_params.get(name, "")
+
+
+def _undo(request: Request, session: Session) -> UndoView | None:
+    """Return the offer to undo the verdict that was just given, which the address names."""
+    own, alert_id = services(request), _parameter(request, "given")
+    if not alert_id:
+        return None
+    return undo_view(words_of(request), own.verdicts.of(alert_id), session.actor, own.queue.clock.now_ms())
+
+
+@router.post("/next")
+def open_next(request: Request, session: Worker, query: Annotated[str, Form(max_length=4_000)] = "") -> Response:
+    """Claim the first free alert that the filter shows, and open it."""
+    return go_to_next(request, session, query, "")
+
+
+def go_to_next(request: Request, session: Session, query: str, given: str) -> Response:
+    """Claim and open the next alert, or go back to the queue if there is none. ``given`` names the alert that was just judged."""
+    wanted = filter_in(query)
+    alert_id = services(request).assignments.claim_next(wanted, session.actor)
+    parts = [wanted.query(), f"given={quote(given)}" if given else ""]
+    rest = "&".join(part for part in parts if part)
+    return RedirectResponse(f"{f'/alerts/{quote(alert_id)}' if alert_id else '/'}{'?' if rest else ''}{rest}", 303)
+
+
+@router.get("/events")
+async def events(request: Request, session: Reader) -> Response:
+    """Stream an event for each change of the queue."""
+    live: LiveUpdates = request.app.state.live
+    if live.readers >= MOST_READERS:
+        raise ThrottledError("too many pages are open: try again later")
+    return StreamingResponse(live.events(), media_type="text/event-stream")
+
+
+@router.post("/views")
+def save_view(
+    request: Request,
+    session: Reader,
+    name: Annotated[str, Form(max_length=64)],
+    query: Annotated[str, Form(max_length=4_000)] = "",
+    shared: Annotated[bool, Form()] = False,
+) -> Response:
+    """Save the filter of a page under a name."""
+    wanted = filter_in(query)
+    services(request).views.save(session.actor, name, wanted, shared)
+    return RedirectResponse(f"/?{wanted.query()}", 303)
+
+
+@router.post("/views/{number}/delete")
+def delete_view(request: Request, session: Reader, number: int) -> Response:
+    """Delete one of the user's views."""
+    services(request).views.delete(session.actor, number)
+    return RedirectResponse("/", 303)
+
+
+@router.get("/bulk", response_class=HTMLResponse)
+def preview_bulk(request: Request, session: Lead) -> HTMLResponse:
+    """Show what a verdict on all alerts of a filter would judge."""
+    own, words = services(request), words_of(request)
+    wanted = filter_of(request.query_params)
+    preview, now = own.bulks.preview(wanted, session.actor), own.queue.clock.now_ms()
+    return page(
+        request, "bulk.html", session,
+        count=counted(words, preview.alerts), too_many=preview.alerts > MOST, none=preview.alerts == 0, at=preview.at,
+        query=wanted.query(), rows=[row_view(words, row, session.actor, wanted, now) for row in preview.rows],
+        form=VerdictForm("/bulk", 0, wanted.query(), finding_buttons(words), typology_options(words, ""), closing_options(words), []),
+    )  # fmt: skip
+
+
+@router.post("/bulk")
+def give_bulk(
+    request: Request,
+    session: Lead,
+    finding: Annotated[Finding, Form()],
+    at: Annotated[int, Form(ge=0)],
+    query: Annotated[str, Form(max_length=4_000)] = "",
+    typology: Annotated[str, Form(max_length=64)] = "",
+    closing_reason: Annotated[str, Form(max_length=32)] = "",
+    note: Annotated[str, Form(max_length=2_000)] = "",
+) -> Response:
+    """Give the same verdict on all alerts of a filter."""
+    opinion = opinion_of(finding, typology, closing_reason, note)
+    number = services(request).bulks.give(filter_in(query), opinion, session.actor, at)
+    return RedirectResponse(f"/bulk/{number}", 303)
+
+
+def opinion_of(finding: Finding, typology: str, closing_reason: str, note: str) -> Opinion:
+    """
+    Return the opinion in a form. The form preselects a typology, which says nothing about a legitimate payment.
+
+    Raises:
+        InputError: if the closing reason is unknown.
+    """
+    if closing_reason and closing_reason not in [reason.value for reason in ClosingReason]:
+        raise InputError(f"unknown closing reason {closing_reason!r}: choose one from the list")
+    reason = ClosingReason(closing_reason) if closing_reason else None
+    return Opinion(finding, None if finding is Finding.LEGITIMATE else typology or None, reason, note)
+
+
+@router.get("/bulk/{number}", response_class=HTMLResponse)
+def show_bulk(request: Request, session: Lead, number: int, after: int = -1) -> HTMLResponse:
+    """Show what became of each alert of a bulk verdict."""
+    own, words = services(request), words_of(request)
+    bulk = own.bulks.get(number)
+    items = own.bulks.items(number, after)
+    return page(
+        request, "bulk_result.html", session,
+        number=number, undone=bulk.undone_at is not None, next=items[-1].position if items else None,
+        title=words.words(
+            "ui-bulk-title", number=text(str(number)), finding=text(words.words(f"ui-finding-{bulk.finding}")),
+            by=text(bulk.given_by), when=text(instant(words, bulk.given_at)),
+        ),
+        results=[(words.words(f"ui-bulk-{one}"), count(words, bulk.results[one])) for one in ItemResult if one in bulk.results],
+        items=[(f"/alerts/{quote(one.alert_id)}", one.alert_id, words.words(f"ui-bulk-{one.result}")) for one in items],
+    )  # fmt: skip
+
+
+@router.post("/bulk/{number}/undo")
+def undo_bulk(request: Request, session: Lead, number: int) -> Response:
+    """Undo a bulk verdict as far as possible."""
+    services(request).bulks.undo(number, session.actor)
+    return RedirectResponse(f"/bulk/{number}", 303)

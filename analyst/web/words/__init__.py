@@ -1,0 +1,1 @@
+"""Catalogues of the console's own words, one per language."""

@@ -1,0 +1,82 @@
+"""``whyflag audit``."""
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.identity import opened_queue
+
+if TYPE_CHECKING:
+    from core.messages import AuditAnchor
+    from core.settings import Settings
+
+
+@click.group()
+def command() -> None:
+    """Verify the audit trail, and show how an alert was decided and judged."""
+
+
+@command.command()
+@click.option("--without-kafka", is_flag=True, help="Do not compare the trail with its anchors in Kafka.")
+def verify(without_kafka: bool) -> None:
+    """
+    Check the chain of entries, its anchors in Kafka, and that queue, verdicts and cases agree with it.
+
+    Exits with status 1 if anything is wrong.
+    """
+    from analyst.verification import verify as verify_trail
+    from core.settings import read_settings
+
+    settings = read_settings()
+    anchors = [] if without_kafka else _anchors(settings)
+    with opened_queue() as queue:
+        found = verify_trail(queue, anchors)
+    click.echo(f"{found.entries:,} entries, {found.anchors:,} anchors in Kafka")
+    if not settings.audit_key:
+        click.echo("WHYFLAG_AUDIT_KEY is not set: whoever can write to the database can also sign the trail again", err=True)
+    if found.first_broken is not None:
+        click.echo(f"BROKEN: entry {found.first_broken} was changed, removed, inserted or signed again")
+    for contradiction in found.contradictions:
+        click.echo(f"CONTRADICTION: {contradiction}")
+    if not found.intact:
+        sys.exit(1)
+    click.echo("the audit trail is intact, and queue, verdicts and cases agree with it")
+
+
+def _anchors(settings: "Settings") -> "list[AuditAnchor]":
+    """
+    Return the published heads of the trail.
+
+    Raises:
+        BrokerError: if Kafka does not answer.
+    """
+    import msgspec
+
+    from core.messages import decode_audit_anchor
+    from core.topics import AUDIT_ANCHORS
+    from streams.kafka.clients import Observer
+
+    observer, found = Observer(settings, [AUDIT_ANCHORS]), []
+    for record in observer.all():
+        with suppress(msgspec.MsgspecError):
+            found.append(decode_audit_anchor(record.value))
+    observer.close()
+    return found
+
+
+@command.command()
+@click.argument("alert_id")
+def show(alert_id: str) -> None:
+    """Show how an alert was decided: its event, features, bundle, rules and facts, and who did what with it."""
+    from analyst.audit import entries
+    from analyst.replay import decision_text
+    from core.settings import read_settings
+
+    settings = read_settings()
+    with opened_queue() as queue:
+        queued = queue.required(alert_id)
+        with queue.reading() as connection:
+            done = entries(connection, alert_id, limit=1_000)[::-1]
+    click.echo(decision_text(queued, done, settings.bundle_dir))
