@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import func, or_, select
+from sqlalchemy import case, func, or_, select
 
 from analyst.proposals import ListKey
 from analyst.queue import Queue
@@ -90,17 +90,18 @@ def _links_of(queue: Queue, nodes: list[Node]) -> dict[tuple[Node, Node], tuple[
         .limit(_MOST_ALERTS)
     )
     links: dict[tuple[Node, Node], tuple[int, int]] = {}
+    asked = set(nodes)
     with queue.reading() as connection:
         for card_id, merchant_id, device_id, count, bad in connection.execute(wanted):
             card = Node(ListKey.CARD, card_id)
             others = [Node(ListKey.MERCHANT, merchant_id)] + ([Node(ListKey.DEVICE, device_id)] if device_id else [])
             for other in others:
+                if card not in asked and other not in asked:
+                    continue  # a link of the next hop
                 before = links.get((card, other), (0, 0))
                 links[card, other] = (before[0] + count, before[1] + int(bad))
     return links
 
 
 def _one_if_fraud() -> Any:
-    from sqlalchemy import case
-
     return case((alerts.c.finding == Finding.FRAUD.value, 1), else_=0)

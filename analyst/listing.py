@@ -333,7 +333,8 @@ def _position(text: str, order: Order) -> tuple[Any, ...] | None:
 
 def alert_row(row: RowMapping) -> AlertRow:
     """Return a row of the database as an ``AlertRow``."""
-    converted = msgspec.convert({**row, "top_fact": None}, AlertRow)
+    fields = {str(name): value for name, value in row.items() if name != "top_fact"}
+    converted = msgspec.convert(fields | {"top_fact": None}, AlertRow)
     if not row["top_fact"]:
         return converted
     return msgspec.structs.replace(converted, top_fact=msgspec.json.decode(row["top_fact"], type=Fact))

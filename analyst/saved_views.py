@@ -33,10 +33,10 @@ class SavedViews:
         Save a filter under a name and return the view's number.
 
         Raises:
-            AccessError: if the actor may not read the queue.
+            AccessError: if the actor may not save views.
             InputError: if the name is empty or too long, or the actor has too many views.
         """
-        actor.require(Permission.READ)
+        actor.require(Permission.OWN)
         if not 1 <= len(name.strip()) <= 64:
             raise InputError("give the view a name of 1 to 64 characters")
         row = {"owner": actor.name, "name": name.strip(), "query": wanted.query(), "shared": shared}
@@ -52,8 +52,10 @@ class SavedViews:
         Delete one of the actor's views.
 
         Raises:
+            AccessError: if the actor may not save views.
             NotFoundError: if the actor has no such view.
         """
+        actor.require(Permission.OWN)
         with self._database.changing() as connection:
             which = (saved_views.c.number == number) & (saved_views.c.owner == actor.name)
             if not connection.execute(delete(saved_views).where(which)).rowcount:

@@ -21,6 +21,7 @@ class Permission(StrEnum):
     """A kind of operation. API tokens carry permissions as scopes."""
 
     READ = "read"  # see the queue, alerts, cards, merchants, devices and lists
+    OWN = "own"  # manage one's own saved views and tokens
     WORK = "work"  # claim, snooze and judge alerts, and ask the assistant
     PROPOSE = "propose"  # propose a change of the lists or of the next steps
     LEAD = "lead"  # judge escalated alerts and many alerts at once, take over claims, see the leads' page
@@ -29,13 +30,13 @@ class Permission(StrEnum):
     ADMINISTER = "administer"  # manage users and webhooks
 
 
-_ANALYST = frozenset({Permission.READ, Permission.WORK, Permission.PROPOSE})
+_ANALYST = frozenset({Permission.READ, Permission.OWN, Permission.WORK, Permission.PROPOSE})
 _LEAD = _ANALYST | {Permission.LEAD, Permission.APPROVE, Permission.AUDIT}
 PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
     Role.ANALYST: _ANALYST,
     Role.LEAD: _LEAD,
     Role.ADMIN: _LEAD | {Permission.ADMINISTER},
-    Role.AUDITOR: frozenset({Permission.READ, Permission.AUDIT}),
+    Role.AUDITOR: frozenset({Permission.READ, Permission.OWN, Permission.AUDIT}),
 }
 
 

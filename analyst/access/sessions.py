@@ -96,9 +96,10 @@ class Tokens:
         Create a token for the actor and return its secret, which is shown only once.
 
         Raises:
-            AccessError: if the actor lacks one of the scopes.
+            AccessError: if the actor may not manage tokens, or lacks one of the scopes.
             InputError: if the label, the scopes or the lifetime are invalid.
         """
+        actor.require(Permission.OWN)
         if not 1 <= len(label.strip()) <= 64:
             raise InputError("give the token a label of 1 to 64 characters")
         if not scopes:
@@ -150,8 +151,10 @@ class Tokens:
         Revoke one of the actor's tokens.
 
         Raises:
+            AccessError: if the actor may not manage tokens.
             NotFoundError: if the actor has no such token.
         """
+        actor.require(Permission.OWN)
         with self._database.changing() as connection:
             which = (tokens.c.number == number) & (tokens.c.owner == actor.name)
             if not connection.execute(delete(tokens).where(which)).rowcount:

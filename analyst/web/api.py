@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from msgspec import Struct
@@ -29,7 +29,7 @@ from analyst.saved_views import SavedView
 from analyst.statistics import Report
 from analyst.verdicts import GivenVerdict, Opinion
 from analyst.web.entity_pages import filter_about
-from analyst.web.guard import Administrator, Allowed, Approver, Auditor, Lead, Proposer, Reader, Worker
+from analyst.web.guard import Administrator, Allowed, Approver, Auditor, Lead, Owner, Proposer, Reader, Worker
 from analyst.web.services import Services, services
 from analyst.webhooks import Delivery, Webhook
 from core.errors import ConflictError, InputError
@@ -257,6 +257,12 @@ def _filter(query: str) -> AlertFilter:
     return filter_of(dict(parse_qsl(query)))
 
 
+@router.get("/openapi.json", include_in_schema=False)
+def openapi(session: Reader) -> Response:
+    """Return the OpenAPI document of the API."""
+    return _json(openapi_document())
+
+
 # -- alerts --------------------------------------------------------------------------------------------------------------------
 
 
@@ -340,13 +346,13 @@ def views(own: _Own, session: Reader) -> Response:
 
 
 @router.post("/views", **_answers(Created, 201))
-def save_view(own: _Own, session: Reader, body: ViewBody) -> Response:
+def save_view(own: _Own, session: Owner, body: ViewBody) -> Response:
     """Save a filter under a name."""
     return _json(Created(own.views.save(session.actor, body.name, _filter(body.query), body.shared)), 201)
 
 
 @router.delete("/views/{number}", **_answers(None))
-def delete_view(own: _Own, session: Reader, number: _Number) -> Response:
+def delete_view(own: _Own, session: Owner, number: _Number) -> Response:
     """Delete one of the caller's views."""
     own.views.delete(session.actor, number)
     return Response(status_code=204)
@@ -476,19 +482,19 @@ def change_user(own: _Own, session: Administrator, name: _Id, body: UserChange) 
 
 
 @router.get("/tokens", **_answers([Token]))
-def tokens(own: _Own, session: Reader) -> Response:
+def tokens(own: _Own, session: Owner) -> Response:
     """Return the caller's tokens."""
     return _json(own.tokens.of(session.actor.name))
 
 
 @router.post("/tokens", **_answers(Secret, 201))
-def create_token(own: _Own, session: Reader, body: TokenBody) -> Response:
+def create_token(own: _Own, session: Owner, body: TokenBody) -> Response:
     """Create a token with scopes that the caller has."""
     return _json(Secret(own.tokens.create(session.actor, body.label, tuple(dict.fromkeys(body.scopes)), body.days)), 201)
 
 
 @router.delete("/tokens/{number}", **_answers(None))
-def revoke_token(own: _Own, session: Reader, number: _Number) -> Response:
+def revoke_token(own: _Own, session: Owner, number: _Number) -> Response:
     """Revoke one of the caller's tokens."""
     own.tokens.revoke(session.actor, number)
     return Response(status_code=204)
@@ -526,10 +532,9 @@ def repeat_delivery(own: _Own, session: Administrator, number: _Number) -> Respo
     return Response(status_code=204)
 
 
-def openapi_of(app: FastAPI) -> dict[str, Any]:
+def openapi_document() -> dict[str, Any]:
     """Return the OpenAPI document of the API, without the pages."""
-    routes = [route for route in app.routes if getattr(route, "path", "").startswith(PREFIX)]
-    document = get_openapi(title="whyflag", version="1", description=__doc__.strip(), routes=routes)
+    document = get_openapi(title="whyflag", version="1", description=(__doc__ or "").strip(), routes=router.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     _, components = msgspec.json.schema_components(_ANSWERS, ref_template="#/components/schemas/{name}")
     schemas.update(components)

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
-from fastapi import APIRouter, Depends, FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from analyst.access.roles import Permission
 from analyst.web import (
     admin_pages,
     alert_pages,
@@ -20,12 +19,13 @@ from analyst.web import (
     sign_in,
 )
 from analyst.web.errors import add_handlers
-from analyst.web.guard import Allowed, Shield, check_exposure
+from analyst.web.guard import Shield, check_exposure
 from analyst.web.live import LiveUpdates
 from analyst.web.rendering import HERE
 from analyst.web.services import Services
 
-_PAGES = (sign_in, queue_pages, alert_pages, entity_pages, list_pages, lead_pages, admin_pages)
+_MODULES = (sign_in, queue_pages, alert_pages, entity_pages, list_pages, lead_pages, admin_pages, api)
+ROUTERS: Final[tuple[APIRouter, ...]] = tuple(module.router for module in _MODULES)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -51,15 +51,8 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="whyflag", docs_url=None, redoc_url=None, openapi_url=None, lifespan=running)
     app.state.services, app.state.live = services, live
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
-    routers: list[APIRouter] = [module.router for module in _PAGES] + [api.router]
-    for router in routers:
+    for router in ROUTERS:
         app.include_router(router)
-    document = api.openapi_of(app)
-
-    @app.get(f"{api.PREFIX}/openapi.json", dependencies=[Depends(Allowed(Permission.READ))])
-    def openapi() -> JSONResponse:
-        return JSONResponse(document)
-
     add_handlers(app)
     app.add_middleware(Shield, settings=services.settings)
     return app

@@ -81,7 +81,7 @@ def entity_view(
         (words.words(name), count(words, outcomes.get(key, 0)))
         for name, key in (
             ("ui-alerts-open", "open"), ("ui-finding-fraud", "fraud"), ("ui-finding-legitimate", "legitimate"),
-            ("ui-finding-escalate", "escalate"),
+            ("ui-state-escalated", "escalate"),
         )
     ]  # fmt: skip
     notes: list[str] = []

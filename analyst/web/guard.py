@@ -124,6 +124,7 @@ class Allowed:
 
 
 Reader = Annotated[Session, Depends(Allowed(Permission.READ))]
+Owner = Annotated[Session, Depends(Allowed(Permission.OWN))]
 Worker = Annotated[Session, Depends(Allowed(Permission.WORK))]
 Proposer = Annotated[Session, Depends(Allowed(Permission.PROPOSE))]
 Lead = Annotated[Session, Depends(Allowed(Permission.LEAD))]

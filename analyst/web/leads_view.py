@@ -20,7 +20,7 @@ class LeadsView(Struct, frozen=True):
     """The leads' page. Each table can be downloaded as CSV."""
 
     days: int
-    choices: list[int]
+    choices: list[tuple[int, str]]
     figures: list[tuple[str, str]]
     picture: str
     tables: list[tuple[str, str, Table]]
@@ -34,7 +34,7 @@ def leads_view(words: Writer, report: Report, what_if: Sequence[ThresholdMeasure
     tables = tables_of(words, report, what_if)
     return LeadsView(
         days=report.days,
-        choices=CHOICES,
+        choices=[(one, words.value(Value(Unit.SECONDS, one * 86_400))) for one in CHOICES],
         figures=_figures(words, report),
         picture=draw_work(report.work, words),
         tables=[(name, words.words(f"ui-table-{name}"), table) for name, table in tables.items()],

@@ -10,7 +10,7 @@ from analyst.access.sessions import Session
 from analyst.bulk import MOST, ItemResult
 from analyst.listing import AlertFilter, filter_of
 from analyst.verdicts import Opinion
-from analyst.web.guard import Lead, Reader, Worker
+from analyst.web.guard import Lead, Owner, Reader, Worker
 from analyst.web.live import MOST_READERS, LiveUpdates
 from analyst.web.queue_view import counted, queue_view, row_view
 from analyst.web.rendering import count, instant, page, text, words_of
@@ -91,7 +91,7 @@ async def events(request: Request, session: Reader) -> Response:
 @router.post("/views")
 def save_view(
     request: Request,
-    session: Reader,
+    session: Owner,
     name: Annotated[str, Form(max_length=64)],
     query: Annotated[str, Form(max_length=4_000)] = "",
     shared: Annotated[bool, Form()] = False,
@@ -103,7 +103,7 @@ def save_view(
 
 
 @router.post("/views/{number}/delete")
-def delete_view(request: Request, session: Reader, number: int) -> Response:
+def delete_view(request: Request, session: Owner, number: int) -> Response:
     """Delete one of the user's views."""
     services(request).views.delete(session.actor, number)
     return RedirectResponse("/", 303)

@@ -90,6 +90,7 @@ class QueueView(Struct, frozen=True):
     query: str
     order_words: str
     filtered: bool
+    by_card: bool
     choices: dict[str, list[Option]]
     values: dict[str, str]
     views: list[ViewLink]
@@ -138,6 +139,7 @@ def queue_view(
         query=query,
         order_words=words.words(f"ui-order-hint-{wanted.order}"),
         filtered=wanted != AlertFilter(wanted.section, wanted.order),
+        by_card=wanted.by_card,
         choices=_choices(words, wanted),
         values={name: getattr(wanted, name) for name in _TEXTS}
         | {name: f"{value:g}" if (value := getattr(wanted, name)) is not None else "" for name in _NUMBERS},
@@ -197,7 +199,7 @@ def _state(words: Writer, row: AlertRow, reader: Actor, now: int) -> str:
         return words.words("ui-snoozed-until", time=text(instant(words, row.snoozed_until)))
     if row.claimed_by and (row.claimed_until or 0) > now:
         return words.words("ui-yours" if row.claimed_by == reader.name else "ui-claimed-by", name=text(row.claimed_by))
-    return words.words("ui-finding-escalate") if row.state is AlertState.ESCALATED else ""
+    return words.words("ui-state-escalated") if row.state is AlertState.ESCALATED else ""
 
 
 def _groups(words: Writer, rows: Iterable[tuple[AlertRow, RowView]], open_of_cards: dict[str, int]) -> list[GroupView]:

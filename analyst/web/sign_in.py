@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from analyst.access.accounts import SHORTEST_PASSWORD
 from analyst.access.roles import Permission
 from analyst.access.sessions import Session
-from analyst.web.guard import Reader, cookie_name, is_https, local_target, same_origin, set_session_cookie
+from analyst.web.guard import Owner, cookie_name, is_https, local_target, same_origin, set_session_cookie
 from analyst.web.rendering import date, page, text, words_of
 from analyst.web.services import CALLBACK, services
 from core.errors import AccessError, InputError, SignInError
@@ -137,7 +137,7 @@ def accept_invitation(
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request, session: Reader) -> Response:
+async def sign_out(request: Request, session: Owner) -> Response:
     """End the session; with ``everywhere``, all sessions of the user."""
     own = services(request)
     everywhere = (await request.form()).get("everywhere")
@@ -150,7 +150,7 @@ async def sign_out(request: Request, session: Reader) -> Response:
 
 
 @router.get("/account", response_class=HTMLResponse)
-def show_account(request: Request, session: Reader) -> HTMLResponse:
+def show_account(request: Request, session: Owner) -> HTMLResponse:
     """Show the user's role and API tokens."""
     return _account_page(request, session, "")
 
@@ -175,7 +175,7 @@ def _account_page(request: Request, session: Session, new_token: str) -> HTMLRes
 @router.post("/account/tokens", response_class=HTMLResponse)
 def create_token(
     request: Request,
-    session: Reader,
+    session: Owner,
     label: Annotated[str, Form(max_length=64)],
     scopes: Annotated[list[Permission], Form()],
     days: Annotated[int, Form()] = 30,
@@ -186,7 +186,7 @@ def create_token(
 
 
 @router.post("/account/tokens/{number}/revoke")
-def revoke_token(request: Request, session: Reader, number: int) -> Response:
+def revoke_token(request: Request, session: Owner, number: int) -> Response:
     """Revoke an API token."""
     services(request).tokens.revoke(session.actor, number)
     return RedirectResponse("/account", 303)

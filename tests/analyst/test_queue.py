@@ -26,7 +26,6 @@ from explain.casebook import Casebook, CasesInMemory
 from explain.explainer import Explainer
 from streams.stages.explain import ExplainStage
 
-
 ANN = Actor("ann", Role.ANALYST)
 
 

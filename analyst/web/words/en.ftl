@@ -143,7 +143,7 @@ ui-kind = Kind
 ui-show = Show
 ui-change = Change
 ui-remove = Remove
-ui-days = Days
+ui-days = Valid for (days)
 ui-label = Label
 ui-address = Address
 ui-subject = Subject
@@ -198,7 +198,7 @@ ui-role-auditor = Auditor
 ui-invite = Invite
 ui-invited = Invited
 ui-link-hint = Send this link to the user. It works once, for 24 hours, and is shown only now.
-ui-invite-hint = An invitation to an existing user sets a new password and ends the user's sessions.
+ui-invite-hint = An invitation to an existing user sets a new password. When it is accepted, the user's sessions and tokens end.
 ui-add-proxied = Add without a password
 ui-with-password = with a password
 ui-without-password = without a password
@@ -228,6 +228,7 @@ ui-severity-high = high
 ui-severity-normal = normal
 ui-due = Due
 ui-due-in = due in { $time }
+ui-state-escalated = escalated
 ui-overdue = overdue by { $time }
 ui-loss-calculation = { $probability } of { $amount }
 ui-why-here = Why is this here?
@@ -237,9 +238,9 @@ ui-claimed-by = { $name } works on it
 ui-yours = You work on it
 ui-snoozed-until = snoozed until { $time } UTC
 ui-more-than = more than { $n }
-ui-more-of-card = { $n } more open alerts of this card
+ui-more-of-card = more open alerts of this card: { $n }
 ui-search = Search
-ui-search-hint = beginning of a transaction, card, merchant or alert
+ui-search-hint = beginning of an ID or of a merchant's name
 ui-filters = Filters
 ui-more-filters = More filters
 ui-any = any
@@ -306,9 +307,9 @@ ui-question = Question
 ui-question-hint = without a question, the assistant investigates the alert
 ui-ask = Ask
 ui-answer-figures = { $model } · { $steps ->
-    [one] { $steps } answer
-   *[other] { $steps } answers
-} · { $tokens } tokens · { $time } · { $checked } sentences checked, { $refused } refused
+    [one] { $steps } model reply
+   *[other] { $steps } model replies
+} · { $tokens } tokens · { $time } · sentences checked: { $checked }, refused: { $refused }
 ui-fact = Fact
 ui-habit = Habit
 
@@ -326,14 +327,14 @@ ui-cards = cards in 90 days
 ui-devices = devices
 ui-reported-frauds = reported frauds
 ui-online-share = online
-ui-all-alerts = All alerts in the queue
+ui-all-alerts = Show all its alerts in the queue
 ui-ago = Ago
 ui-links = Links by alerts
 ui-links-picture = Cards, merchants and devices that share alerts with { $value }
 ui-links-table = Links as a table
 ui-linked-to = Linked to
 ui-with-fraud = with fraud
-ui-hidden-nodes = { $n } more are hidden.
+ui-hidden-nodes = { $n } more hidden.
 ui-hops-1 = Show only direct links
 ui-hops-2 = Show links of links
 ui-on-list-block = On the block list until { $until }.
@@ -405,7 +406,7 @@ ui-column-verdicts = Verdicts
 ui-column-frauds-found = Frauds found
 ui-column-threshold = Threshold
 ui-column-alerts-per-day = Alerts per day
-ui-column-recall = Frauds found
+ui-column-recall = Share of frauds found
 ui-column-amount-caught = Fraudulent amount found
 
 ## Webhooks
@@ -418,7 +419,7 @@ ui-event = Event
 ui-event-alert = new alert
 ui-event-verdict = verdict
 ui-failed-deliveries = Failed deliveries
-ui-delivery-waiting = is repeated
+ui-delivery-waiting = will be retried
 ui-delivery-delivered = delivered later
 ui-delivery-failed = given up
 ui-attempts = Attempts

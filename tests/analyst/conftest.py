@@ -1,0 +1,131 @@
+"""Queues with alerts, people, and browsers that are signed in."""
+
+from contextlib import contextmanager
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from analyst.access.roles import Actor, Role
+from analyst.queue import Queue
+from analyst.tables import metadata, users
+from analyst.web.app import create_app
+from analyst.web.guard import cookie_name
+from analyst.web.services import make_services
+from core.settings import Settings
+
+BASE = "http://127.0.0.1"
+ANN, BOB = Actor("ann", Role.ANALYST), Actor("bob", Role.ANALYST)
+LEA, LEO = Actor("lea", Role.LEAD), Actor("leo", Role.LEAD)
+ADA, AUDREY = Actor("ada", Role.ADMIN), Actor("audrey", Role.AUDITOR)
+PEOPLE = (ANN, BOB, LEA, LEO, ADA, AUDREY)
+
+
+class HandClock:
+    """A clock that a test moves by hand; it advances by 1 ms whenever it is read."""
+
+    def __init__(self, now: int = 1_760_000_000_000) -> None:
+        self.now = now
+
+    def now_ms(self) -> int:
+        self.now += 1
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += round(seconds * 1000)
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
+def database_url(request, tmp_path):
+    """URL of an empty database: SQLite, and a real PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/queue.db"
+        return
+    url = request.getfixturevalue("postgres")
+    yield url
+    opened = Queue(url, HandClock())
+    with opened.engine.begin() as connection:
+        for table in metadata.tables:
+            connection.execute(text(f"DELETE FROM {table}"))
+    opened.close()
+
+
+@pytest.fixture
+def empty_queue(database_url, clock):
+    """An empty queue on each database."""
+    opened = Queue(database_url, clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def queue(empty_queue, explained):
+    """A queue with 12 alerts on each database."""
+    for alert, explanation in explained[-12:]:
+        empty_queue.put(alert, explanation)
+    return empty_queue
+
+
+@pytest.fixture
+def sqlite_queue(tmp_path, explained, clock):
+    """A queue with 20 alerts on SQLite, for tests of what is above the database."""
+    opened = Queue(f"sqlite:///{tmp_path}/queue.db", clock)
+    for alert, explanation in explained[-20:]:
+        opened.put(alert, explanation)
+    yield opened
+    opened.close()
+
+
+def ids_of(queue, limit=50):
+    """IDs of the open alerts, highest loss first."""
+    return [queued.alert.alert_id for queued in queue.open_alerts(limit)]
+
+
+def add_people(queue, people=PEOPLE):
+    with queue.engine.begin() as connection:
+        for person in people:
+            row = {"name": person.name, "role": person.role.value, "created_at": 0, "disabled": False}
+            connection.execute(users.insert().values(row))
+
+
+class Browser:
+    """A person's browser: sends the session's cookie, and the session's secret with every form."""
+
+    def __init__(self, client: TestClient, services, name: str) -> None:
+        self.client, self.name = client, name
+        secret = services.sessions.begin(name, "in a test")
+        self.headers = {"cookie": f"{cookie_name(services.settings)}={secret}"}
+        self.csrf = services.sessions.find(secret).csrf
+
+    def get(self, path: str, **headers):
+        return self.client.get(path, headers=self.headers | headers, follow_redirects=False)
+
+    def post(self, path: str, data=None, **headers):
+        given = {"csrf": self.csrf} | (data or {})
+        return self.client.post(path, data=given, headers=self.headers | headers, follow_redirects=False)
+
+
+@contextmanager
+def console(queue, settings=None, **more):
+    """Run the console on a queue with everybody in ``PEOPLE``; yield a function that returns a person's browser."""
+    services = make_services(queue, settings or Settings(), **more)
+    add_people(queue)
+    with TestClient(create_app(services), base_url=BASE) as client:
+
+        def browser(name: str = "ann") -> Browser:
+            return Browser(client, services, name)
+
+        browser.client, browser.services = client, services
+        yield browser
+
+
+@pytest.fixture
+def site(sqlite_queue):
+    """A console on 20 alerts."""
+    with console(sqlite_queue) as browser:
+        yield browser
