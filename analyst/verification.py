@@ -32,11 +32,15 @@ class Verification(Struct, frozen=True):
 
 
 def verify(queue: Queue, anchors: Iterable[AuditAnchor]) -> Verification:
-    """Check a queue's audit trail against the anchors in Kafka, and the queue's tables against the trail."""
+    """
+    Check a queue's audit trail against the anchors in Kafka, and the queue's tables against the trail.
+
+    The tables are compared only with an intact trail: a broken one proves nothing.
+    """
     known = list(anchors)
     with queue.reading() as connection:
         broken = queue.database.audit.first_broken(connection, known)
-        found = [*_verdicts(connection), *_alerts(connection), *_cases(connection)]
+        found = [*_verdicts(connection), *_alerts(connection), *_cases(connection)] if broken is None else []
         count = entry_count(connection)
     more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
     return Verification(count, len(known), broken, found[:_MOST_SHOWN] + more)
@@ -72,11 +76,11 @@ def _alerts(connection: Connection) -> list[str]:
         last[row.alert_id] = decode_verdict(row.message.encode()).finding.value
     found = []
     for row in connection.execute(select(alerts.c.alert_id, alerts.c.finding, alerts.c.state)).yield_per(1_000):
-        finding = last.get(row.alert_id)
+        finding = last.pop(row.alert_id, None)
         states = {None: AlertState.OPEN, Finding.ESCALATE.value: AlertState.ESCALATED}
         if row.finding != finding or row.state != states.get(finding, AlertState.CLOSED):
             found.append(f"alert {row.alert_id} is {row.state} with the finding {row.finding}, but its last verdict is {finding}")
-    return found
+    return found + [f"alert {alert_id} is missing, but there is a verdict on it" for alert_id in last]
 
 
 def _cases(connection: Connection) -> list[str]:

@@ -1,0 +1,243 @@
+"""The audit trail: tampering is found by the chain, by the key, by the anchors in Kafka, and by comparison with the tables."""
+
+import hashlib
+import json
+import threading
+
+import pytest
+from sqlalchemy import delete, insert, select, text, update
+
+from analyst.audit import FIRST, AuditTrail, Event, entries
+from analyst.bulk import Bulks
+from analyst.cases import Cases
+from analyst.listing import AlertFilter, Listing
+from analyst.queue import Queue
+from analyst.replay import decision_text
+from analyst.retention import purge
+from analyst.tables import alerts, audit, cases, verdicts
+from analyst.verdicts import Opinion, Outbox, Verdicts
+from analyst.verification import verify
+from core.errors import AccessError
+from core.messages import Finding
+from explain.casebook import case_from
+from tests.analyst.conftest import ADA, ANN, LEA, ids_of
+
+KEY = b"a key of the audit trail"
+
+
+@pytest.fixture
+def queue(database_url, clock, explained):
+    """A queue with an audit key, six verdicts, one of them undone."""
+    opened = Queue(database_url, clock, audit_key=KEY)
+    for alert, explanation in explained[-12:]:
+        opened.put(alert, explanation)
+    given = Verdicts(opened)
+    for alert in ids_of(opened)[:6]:
+        given.give(alert, Opinion(Finding.FRAUD), ANN, 0)
+    given.undo(closed(opened)[0], ANN)
+    yield opened
+    opened.close()
+
+
+def closed(queue):
+    with queue.reading() as connection:
+        return list(
+            connection.execute(select(alerts.c.alert_id).where(alerts.c.state == "closed").order_by(alerts.c.alert_id)).scalars()
+        )
+
+
+def anchor_of(queue, clock):
+    clock.pass_by(61)
+    with queue.reading() as connection:
+        return queue.database.audit.new_anchor(connection)
+
+
+def test_an_untouched_trail_is_intact_and_agrees_with_the_tables(queue, clock):
+    found = verify(queue, [anchor_of(queue, clock)])
+    assert found.intact, found
+    assert (found.entries, found.anchors) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET actor = 'eve' WHERE number = 3",
+        "UPDATE audit SET at = at + 1 WHERE number = 3",
+        "UPDATE audit SET detail = '' WHERE number = 3",
+        "DELETE FROM audit WHERE number = 3",
+        "UPDATE audit SET number = 99 WHERE number = 3",
+        "UPDATE audit SET scheme = 1 WHERE number = 3",
+    ],
+)
+def test_a_changed_entry_breaks_the_chain(queue, statement):
+    with queue.engine.begin() as connection:
+        connection.execute(text(statement))
+    assert verify(queue, []).first_broken == 3
+
+
+def resigned(queue, key, scheme=2):
+    """Sign the whole trail again, as an attacker with the database's password could."""
+    forger = AuditTrail(queue.clock, key)
+    with queue.engine.begin() as connection:
+        previous = FIRST
+        for row in connection.execute(select(audit).order_by(audit.c.number)).all():
+            content = (row.number, row.at, row.actor, row.action, row.subject, row.detail, previous)
+            plain = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+            signature = plain if scheme == 1 else forger._hash(2, *content)
+            connection.execute(
+                update(audit).where(audit.c.number == row.number).values(previous=previous, hash=signature, scheme=scheme)
+            )
+            previous = signature
+
+
+def test_a_trail_signed_again_without_the_key_is_found(queue):
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
+    resigned(queue, b"another key")
+    assert verify(queue, []).first_broken == 1
+
+
+def test_a_trail_signed_again_by_the_old_scheme_is_found_by_the_anchors(queue, clock):
+    anchor = anchor_of(queue, clock)
+    resigned(queue, b"", scheme=1)
+    assert verify(queue, [anchor]).first_broken == anchor.number
+
+
+def test_a_trail_signed_again_even_with_the_key_contradicts_the_anchors(queue, clock):
+    anchor = anchor_of(queue, clock)
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
+    resigned(queue, KEY)
+    assert verify(queue, []).first_broken is None
+    assert verify(queue, [anchor]).first_broken == anchor.number
+
+
+def test_a_trail_cut_off_at_its_end_contradicts_the_anchors(queue, clock):
+    anchor = anchor_of(queue, clock)
+    with queue.engine.begin() as connection:
+        connection.execute(delete(audit).where(audit.c.number > 4))
+    assert verify(queue, []).first_broken is None
+    assert verify(queue, [anchor]).first_broken == 5
+
+
+def test_an_anchor_is_made_once_a_minute_and_only_for_a_new_head(queue, clock):
+    anchor = anchor_of(queue, clock)
+    with queue.database.changing() as connection:
+        queue.database.audit.anchored(connection, anchor)
+    assert anchor_of(queue, clock) is None
+    with queue.database.changing() as connection:
+        queue.database.audit.record(connection, Event("ann", "tested", "x", ""))
+    assert anchor_of(queue, clock).number == anchor.number + 1
+
+
+def test_entries_of_version_0_1_may_only_stand_at_the_beginning(database_url, clock):
+    queue = Queue(database_url, clock, audit_key=KEY)
+    content = [1, 5, "ann", "verdict", "al_1", "{}", FIRST]
+    plain = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    row = dict(zip(("number", "at", "actor", "action", "subject", "detail", "previous"), content, strict=True)) | {
+        "hash": plain,
+        "scheme": 1,
+    }
+    with queue.engine.begin() as connection:
+        connection.execute(insert(audit).values(row))
+    with queue.database.changing() as connection:
+        queue.database.audit.record(connection, Event("ann", "tested", "x", ""), Event("ann", "tested", "y", ""))
+    with queue.reading() as connection:
+        assert queue.database.audit.first_broken(connection) is None
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 2).values(scheme=1))
+    with queue.reading() as connection:
+        assert queue.database.audit.first_broken(connection) == 2
+    queue.close()
+
+
+def test_many_writers_at_once_keep_the_chain(queue):
+    def write(number):
+        with queue.database.changing() as connection:
+            queue.database.audit.record(connection, Event(f"writer{number}", "tested", "x", ""))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verify(queue, []).first_broken is None
+
+
+# -- the tables against the trail ----------------------------------------------------------------------------------------------
+
+
+def forged(message, **changes):
+    return json.dumps(json.loads(message) | changes)
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda connection, alert: connection.execute(update(alerts).where(alerts.c.alert_id == alert).values(finding="legitimate")),
+        lambda connection, alert: connection.execute(update(alerts).where(alerts.c.alert_id == alert).values(state="open")),
+        lambda connection, alert: connection.execute(delete(verdicts).where(verdicts.c.alert_id == alert)),
+        lambda connection, alert: connection.execute(update(verdicts).where(verdicts.c.alert_id == alert).values(state="undone")),
+        lambda connection, alert: connection.execute(update(verdicts).where(verdicts.c.alert_id == alert).values(state="waiting", message=text("replace(message, 'fraud', 'legitimate')"))),
+        lambda connection, alert: connection.execute(delete(alerts).where(alerts.c.alert_id == alert)),
+    ],
+    ids=["finding", "state", "verdict deleted", "verdict undone", "verdict changed", "alert deleted"],
+)  # fmt: skip
+def test_a_change_of_the_tables_that_the_trail_does_not_know_is_found(queue, tamper):
+    alert = closed(queue)[0]
+    with queue.engine.begin() as connection:
+        tamper(connection, alert)
+    found = verify(queue, [])
+    assert found.first_broken is None
+    assert any(alert in contradiction for contradiction in found.contradictions), found
+
+
+def test_a_changed_case_is_found_and_a_correction_by_hand_is_not(queue, clock, bundle):
+    alert = closed(queue)[0]
+    clock.pass_by(31)
+    outbox, casebook = Outbox(queue.database, clock), Cases(queue)
+    for one in outbox.take():
+        casebook.put(bundle.version, [case_from(queue.get(one.verdict.alert_id).alert, one.verdict, bundle)])
+        outbox.acknowledged([one.number])
+    assert verify(queue, []).intact
+    with queue.engine.begin() as connection:
+        connection.execute(update(cases).where(cases.c.case_id == alert).values(outcome="legitimate"))
+    assert any(alert in contradiction for contradiction in verify(queue, []).contradictions)
+    casebook.correct(alert, Finding.LEGITIMATE, "ada", "the customer remembered")
+    assert verify(queue, []).intact
+
+
+def test_bulk_verdicts_their_undoing_and_a_purge_leave_an_intact_trail(queue, clock):
+    bulks = Bulks(queue, Listing(queue))
+    number = bulks.give(AlertFilter(), Opinion(Finding.LEGITIMATE), LEA, bulks.preview(AlertFilter(), LEA).at)
+    bulks.undo(number, LEA)
+    clock.pass_by(31)
+    outbox = Outbox(queue.database, clock)
+    outbox.acknowledged([one.number for one in outbox.take()])
+    clock.pass_by(3 * 86_400)
+    with pytest.raises(AccessError):
+        purge(queue, LEA, 2, dry_run=False)
+    assert purge(queue, ADA, 2, dry_run=True).alerts == 5
+    gone = closed(queue)
+    assert purge(queue, ADA, 2, dry_run=False).alerts == 5
+    assert purge(queue, ADA, 2, dry_run=False).alerts == 0
+    assert all(queue.get(alert) is None for alert in gone)
+    found = verify(queue, [])
+    assert found.intact, found
+
+
+def test_a_purge_keeps_alerts_whose_verdict_has_not_left(queue, clock):
+    clock.pass_by(3 * 86_400)
+    assert purge(queue, ADA, 2, dry_run=False).alerts == 0
+
+
+def test_a_decision_is_replayed_with_the_same_score_and_who_did_what(queue, bundle_dir):
+    alert = closed(queue)[0]
+    with queue.reading() as connection:
+        done = entries(connection, alert)[::-1]
+    words = decision_text(queue.get(alert), done, bundle_dir)
+    queued = queue.get(alert)
+    assert f"{queued.alert.decision.probability:.6f}, the same" in words
+    for part in (queued.alert.transaction.card_id, queued.alert.decision.bundle, "features", "rules that held", "ann: verdict"):
+        assert part in words
+    assert words.count("\n  F") >= sum(fact.feature != "" for fact in queued.explanation.facts) - 1
