@@ -30,7 +30,7 @@ def rows():
     for number in range(400):
         row = made_row(rng, number)
         if row["state"] == "closed":
-            row["closed_at"] = row["raised_at"] + rng.randrange(1, 30) * MS_PER_HOUR
+            row["closed_at"] = min(row["raised_at"] + rng.randrange(1, 30) * MS_PER_HOUR, NOW)
             row["closed_by"] = rng.choice(["ann", "bob"])
         made.append(row | {"deadline": row["raised_at"] + 4 * MS_PER_HOUR + 60_000})
     return made

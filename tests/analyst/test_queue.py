@@ -227,34 +227,3 @@ def test_a_database_file_is_accessible_only_to_its_owner(tmp_path):
     queue.counts()
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     queue.close()
-
-
-def test_a_migration_fills_in_the_devices_of_older_alerts(tmp_path, pairs):
-    from alembic import command
-    from alembic.config import Config
-
-    from analyst.database import database_at
-    from tests.conftest import ROOT
-
-    url = f"sqlite:///{tmp_path}/old.db"
-    engine, config = database_at(url, "WHYFLAG_DATABASE"), Config()
-    config.set_main_option("script_location", str(ROOT / "analyst" / "migrations"))
-    online = next(alert for alert, _ in pairs if alert.transaction.device_id)
-    without = next(alert for alert, _ in pairs if not alert.transaction.device_id)
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
-        for alert in (online, without):
-            values = {"id": alert.alert_id, "message": encode(alert).decode()}
-            connection.execute(
-                text(
-                    "INSERT INTO alerts (alert_id, transaction_id, card_id, merchant_id, event_time, amount, currency, outcome, expected_loss, "
-                    "bundle, raised_at, message) VALUES (:id, 't', 'c', 'm', 1, 1, 'EUR', 'review', 1, 'b', 1, :message)"
-                ),
-                values,
-            )
-    engine.dispose()
-    opened = Queue(url, FixedClock())
-    found = [queued.alert.alert_id for queued in opened.of_device(online.transaction.device_id)]
-    opened.close()
-    assert found == [online.alert_id]
