@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from analyst.access.roles import Actor, Permission
 from analyst.queue import ENDED, UNDER_WAY, Queue, QueuedAlert
-from core.errors import ConflictError, InputError, ThrottledError
+from core.errors import ConflictError, InputError
 from core.privacy.masking import WITHOUT_KEY
 from core.settings import Settings
 from explain.investigation import Investigation
@@ -23,7 +23,7 @@ from explain.investigation import Investigation
 logger = logging.getLogger(__name__)
 
 LONGEST_QUESTION: Final = 500
-_MOST_WAITING: Final = 4  # questions in line, as a multiple of those answered at once
+_WAITING: Final = 4  # questions that wait or are answered, as a multiple of those answered at once
 
 # an alert and a question, or None to investigate the alert; returns the result
 Investigate = Callable[[QueuedAlert, str | None], Awaitable[Investigation]]
@@ -67,13 +67,17 @@ class Assistant:
         queued = await asyncio.to_thread(self._queue.required, alert_id)
         if queued.explanation is None:
             raise ConflictError("this alert has no explanation yet: try again when it has one")
-        if len(self._tasks) >= self._at_once * _MOST_WAITING:
-            raise ThrottledError("the assistant is busy: try again in a minute")
-        number = await asyncio.to_thread(self._queue.begin_investigation, alert_id, actor.name, question, self._daily)
+        most = self._at_once * _WAITING
+        number = await asyncio.to_thread(self._queue.begin_investigation, alert_id, actor.name, question, self._daily, most)
         task = asyncio.create_task(self._answer(queued, number, question))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return number
+
+    @property
+    def busy(self) -> bool:
+        """Whether questions wait or are being answered."""
+        return bool(self._tasks)
 
     async def _answer(self, queued: QueuedAlert, number: int, question: str | None) -> None:
         message = None

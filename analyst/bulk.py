@@ -11,9 +11,9 @@ from analyst.audit import Event
 from analyst.listing import AlertFilter, AlertRow, Listing, condition, sort_keys
 from analyst.queue import AlertState, Queue
 from analyst.tables import alerts, bulk_items, bulks, verdicts
-from analyst.verdicts import Opinion, VerdictState, restore, store_verdicts
+from analyst.verdicts import VerdictState, checked, restore, store_verdicts
 from core.errors import ConflictError, InputError, NotFoundError
-from core.messages import Finding
+from core.messages import Finding, Opinion
 
 MOST: Final = 10_000  # alerts in one bulk verdict
 _CHUNK: Final = 500  # alerts in one transaction, so that others are not kept waiting
@@ -90,7 +90,7 @@ class Bulks:
             ConflictError: if the filter shows no alert.
         """
         actor.require(Permission.LEAD)
-        opinion = opinion.checked()
+        opinion = checked(opinion)
         now = self._clock.now_ms()
         with self._database.changing() as connection:
             query = select(alerts.c.alert_id).where(self._open(wanted, actor)).order_by(*sort_keys(wanted.order))
@@ -112,6 +112,8 @@ class Bulks:
     def _judge(self, number: int, begin: int, ids: list[str], opinion: Opinion, actor: Actor, previewed_at: int) -> None:
         now = self._clock.now_ms()
         with self._database.changing() as connection:
+            if connection.execute(select(bulks.c.undone_at).where(bulks.c.number == number)).scalar() is not None:
+                return  # undone while it was being given
             rows = {row.alert_id: row for row in connection.execute(select(alerts).where(alerts.c.alert_id.in_(ids)))}
             results = {alert_id: _result(rows.get(alert_id), actor, previewed_at, now) for alert_id in ids}
             chosen = [rows[alert_id] for alert_id, result in results.items() if result is ItemResult.DONE]
@@ -153,9 +155,11 @@ class Bulks:
                 .where(verdicts.c.alert_id.in_(ids), verdicts.c.state != VerdictState.UNDONE.value)
                 .group_by(verdicts.c.alert_id)
             )
-            which = verdicts.c.number.in_(last) & (verdicts.c.bulk == number) & (verdicts.c.state == VerdictState.WAITING.value)
+            now = self._clock.now_ms()
+            undoable = (verdicts.c.state == VerdictState.WAITING.value) & (verdicts.c.publish_after > now)
+            which = verdicts.c.number.in_(last) & (verdicts.c.bulk == number) & undoable
             rows: list[Any] = list(connection.execute(select(verdicts).where(which)))
-            restore(connection, self._database, rows, actor, self._clock.now_ms())
+            restore(connection, self._database, rows, actor, now)
             undone = {row.alert_id for row in rows}
             for result, chosen in ((ItemResult.UNDONE, undone), (ItemResult.LEFT, set(ids) - undone)):
                 items = (bulk_items.c.bulk == number) & bulk_items.c.alert_id.in_(chosen)

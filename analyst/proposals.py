@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from analyst.access.roles import Actor, Permission
 from analyst.audit import Event
 from analyst.database import Database
-from analyst.tables import list_entries, next_step_tables, proposals
+from analyst.tables import audit, list_entries, next_step_tables, proposals
 from core.clock import Clock
 from core.errors import AccessError, ConflictError, InputError, NotFoundError, SettingsError
 from core.messages import IDENTIFIER_FORM
@@ -150,6 +150,7 @@ class Proposals:
             proposal = self._pending(connection, number)
             if proposal.proposed_by == actor.name:
                 raise AccessError("you cannot approve what you have proposed: ask somebody else")
+            self._check_recorded(connection, proposal)
             self._decide(connection, actor, number, ProposalState.APPROVED)
             self._apply(connection, proposal)
 
@@ -238,6 +239,18 @@ class Proposals:
         if row.state != ProposalState.PENDING:
             raise ConflictError(f"proposal {number} is {row.state} already")
         return _proposal(row)
+
+    def _check_recorded(self, connection: Connection, proposal: Proposal) -> None:
+        """
+        Check that a proposal is still what was proposed.
+
+        Raises:
+            ConflictError: if its content is not the one that the audit trail holds.
+        """
+        where = (audit.c.subject == f"proposal {proposal.number}") & (audit.c.action == "proposal proposed")
+        recorded = connection.execute(select(audit.c.detail).where(where)).scalar()
+        if recorded != msgspec.json.encode(proposal.change).decode():
+            raise ConflictError(f"proposal {proposal.number} is not what was proposed: run `whyflag audit verify`")
 
     def _decide(self, connection: Connection, actor: Actor, number: int, state: ProposalState) -> None:
         values = {"state": state.value, "decided_by": actor.name, "decided_at": self._clock.now_ms()}

@@ -206,16 +206,18 @@ class Queue:
 
     # -- investigations and questions -------------------------------------------------------------------------------------------
 
-    def begin_investigation(self, alert_id: str, actor: str, question: str | None = None, daily: int | None = None) -> int:
+    def begin_investigation(
+        self, alert_id: str, actor: str, question: str | None = None, daily: int | None = None, most: int | None = None
+    ) -> int:
         """
         Record that somebody started an investigation of an alert or asked a question about it; return its number.
 
-        ``daily`` limits how many one person may start in 24 hours.
+        ``daily`` limits how many one person may start in 24 hours, ``most`` how many may be under way or wait at once.
 
         Raises:
             NotFoundError: if there is no such alert.
             ConflictError: if an investigation of it is under way.
-            ThrottledError: if the person has started ``daily`` of them in the last 24 hours.
+            ThrottledError: if the person has started ``daily`` of them in the last 24 hours, or ``most`` are under way.
         """
         now, table = self.clock.now_ms(), investigations
         with self.database.changing() as connection:
@@ -226,6 +228,9 @@ class Queue:
             )
             if connection.execute(under_way).first() is not None:
                 raise ConflictError(f"an investigation of {alert_id} is already under way: wait until it has ended")
+            waiting = select(func.count()).where(table.c.state == UNDER_WAY, table.c.asked_at > now - _INVESTIGATION_MS)
+            if most is not None and connection.execute(waiting).scalar_one() >= most:
+                raise ThrottledError("the assistant is busy: try again in a minute")
             recent = select(func.count()).where(table.c.asked_by == actor, table.c.asked_at > now - _DAY_MS)
             if daily is not None and connection.execute(recent).scalar_one() >= daily:
                 raise ThrottledError(f"you have asked the assistant {daily} times in 24 hours: try again later")

@@ -36,7 +36,7 @@ class SavedViews:
             AccessError: if the actor may not save views.
             InputError: if the name is empty or too long, or the actor has too many views.
         """
-        actor.require(Permission.OWN)
+        actor.require(Permission.WORK if shared else Permission.OWN)
         if not 1 <= len(name.strip()) <= 64:
             raise InputError("give the view a name of 1 to 64 characters")
         row = {"owner": actor.name, "name": name.strip(), "query": wanted.query(), "shared": shared}

@@ -19,8 +19,8 @@ from analyst.queue import AlertState, Queue
 from analyst.tables import alerts, verdicts
 from analyst.webhooks import announce
 from core.clock import Clock
-from core.errors import AccessError, ConflictError, InputError, NotFoundError
-from core.messages import TYPOLOGIES, ClosingReason, Finding, Verdict, decode_verdict, encode
+from core.errors import AccessError, ConflictError, InputError, NotFoundError, VerdictConflict
+from core.messages import TYPOLOGIES, Finding, Opinion, Verdict, decode_verdict, encode
 from core.privacy.masking import TEXT_LIMITS, WITHOUT_KEY
 
 
@@ -33,31 +33,6 @@ class VerdictState(StrEnum):
     UNDONE = "undone"
 
 
-class Opinion(Struct, frozen=True):
-    """What somebody concludes about an alert. The note is free text; personal data in it is masked when it is stored."""
-
-    finding: Finding
-    typology: str | None = None
-    closing_reason: ClosingReason | None = None
-    note: str | None = None
-
-    def checked(self) -> "Opinion":
-        """
-        Return the opinion as it is stored.
-
-        Raises:
-            InputError: if the typology is unknown or does not fit the finding, or the note is too long.
-        """
-        if self.typology and self.typology not in TYPOLOGIES:
-            raise InputError(f"unknown typology {self.typology[:64]!r}: choose one of {', '.join(TYPOLOGIES)}")
-        if self.typology and self.finding is Finding.LEGITIMATE:
-            raise InputError("a legitimate payment has no typology of fraud: leave the typology empty")
-        if self.note and len(self.note) > TEXT_LIMITS["note"]:
-            raise InputError(f"the note is too long: write at most {TEXT_LIMITS['note']} characters")
-        note = WITHOUT_KEY.text(self.note.strip()) if self.note else None
-        return Opinion(self.finding, self.typology or None, self.closing_reason, note or None)
-
-
 class GivenVerdict(Struct, frozen=True):
     """A verdict with its state; ``publish_after`` (epoch ms) ends its period of grace."""
 
@@ -65,14 +40,6 @@ class GivenVerdict(Struct, frozen=True):
     verdict: Verdict
     state: VerdictState
     publish_after: int
-
-
-class VerdictConflict(ConflictError):
-    """Somebody else has judged the alert in the meantime. ``theirs`` is that verdict, if any, and ``mine`` the refused one."""
-
-    def __init__(self, alert_id: str, version: int, theirs: Verdict | None, mine: Opinion) -> None:
-        super().__init__(f"alert {alert_id} has changed since you opened it: look at the new state and decide again")
-        self.alert_id, self.version, self.theirs, self.mine = alert_id, version, theirs, mine
 
 
 class Backlog(NamedTuple):
@@ -100,14 +67,14 @@ class Verdicts:
             ConflictError: if somebody else has claimed the alert.
         """
         actor.require(Permission.WORK)
-        opinion = opinion.checked()
+        opinion = checked(opinion)
         now = self._clock.now_ms()
         with self._database.changing() as connection:
             row = _alert(connection, alert_id)
             if row.version != version:
                 last = verdicts_of(connection, alert_id)
                 raise VerdictConflict(alert_id, row.version, last[-1] if last else None, opinion)
-            if row.state == AlertState.ESCALATED:
+            if any(one.finding is Finding.ESCALATE for one in verdicts_of(connection, alert_id)):
                 actor.require(Permission.LEAD)
             if row.claimed_by not in (None, actor.name) and (row.claimed_until or 0) > now and not actor.may(Permission.LEAD):
                 raise ConflictError(f"{row.claimed_by} works on alert {alert_id}: choose another alert")
@@ -132,15 +99,33 @@ class Verdicts:
                 raise NotFoundError(f"there is no verdict on alert {alert_id}")
             if last.given_by != actor.name and not actor.may(Permission.LEAD):
                 raise AccessError(f"the verdict is {last.given_by}'s: only {last.given_by} or a lead may undo it")
-            if last.state != VerdictState.WAITING:
-                raise ConflictError("the verdict has left for Kafka and cannot be undone: give a new verdict instead")
-            restore(connection, self._database, [last], actor, self._clock.now_ms())
+            now = self._clock.now_ms()
+            if last.state != VerdictState.WAITING or last.publish_after <= now:
+                raise ConflictError("the verdict leaves for Kafka and cannot be undone: give a new verdict instead")
+            restore(connection, self._database, [last], actor, now)
 
     def of(self, alert_id: str) -> list[GivenVerdict]:
         """Return the verdicts on an alert, oldest first, including undone ones."""
         wanted = select(verdicts).where(verdicts.c.alert_id == alert_id).order_by(verdicts.c.number)
         with self._database.reading() as connection:
             return [_given(row) for row in connection.execute(wanted)]
+
+
+def checked(opinion: Opinion) -> Opinion:
+    """
+    Return an opinion as it is stored, with personal data in its note masked.
+
+    Raises:
+        InputError: if the typology is unknown or does not fit the finding, or the note is too long.
+    """
+    if opinion.typology and opinion.typology not in TYPOLOGIES:
+        raise InputError(f"unknown typology {opinion.typology[:64]!r}: choose one of {', '.join(TYPOLOGIES)}")
+    if opinion.typology and opinion.finding is Finding.LEGITIMATE:
+        raise InputError("a legitimate payment has no typology of fraud: leave the typology empty")
+    if opinion.note and len(opinion.note) > TEXT_LIMITS["note"]:
+        raise InputError(f"the note is too long: write at most {TEXT_LIMITS['note']} characters")
+    note = WITHOUT_KEY.text(opinion.note.strip()) if opinion.note else None
+    return Opinion(opinion.finding, opinion.typology or None, opinion.closing_reason, note or None)
 
 
 class Outbox:

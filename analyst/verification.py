@@ -1,26 +1,35 @@
-"""Check that the audit trail is intact, and that queue, verdicts and cases agree with it."""
+"""Check that the audit trail is intact, and that the console's tables agree with it."""
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, select
 
-from analyst.audit import entry_count
+from analyst.audit import entry_count, unkeyed_count
+from analyst.proposals import AddEntry, Change, ProposalState, RemoveEntry, ReplaceSteps
 from analyst.queue import AlertState, Queue
-from analyst.tables import alerts, audit, cases, verdicts
+from analyst.tables import alerts, audit, cases, list_entries, next_step_tables, proposals, users, verdicts
 from analyst.verdicts import VerdictState
+from core.clock import MS_PER_HOUR, MS_PER_MINUTE
 from core.messages import AuditAnchor, Finding, decode_verdict
 
-_MOST_SHOWN = 20  # contradictions listed by name
-_CASE_ACTIONS = ("case corrected", "case deleted")
+_MOST_SHOWN: Final = 20  # contradictions listed by name
+_ANCHORED_MS: Final = 5 * MS_PER_MINUTE  # an entry older than that must be covered by an anchor
+_LEARNED_MS: Final = MS_PER_HOUR  # a verdict older than that must have reached the casebook
 
 
 class Verification(Struct, frozen=True):
-    """The result: the number of entries and anchors, the first broken entry, and contradictions in words."""
+    """
+    The result: the number of entries and anchors, the first broken entry, and contradictions in words.
+
+    ``unkeyed`` entries are from version 0.1, which signed without a key.
+    """
 
     entries: int
+    unkeyed: int
     anchors: int
     first_broken: int | None
     contradictions: list[str]
@@ -31,41 +40,62 @@ class Verification(Struct, frozen=True):
         return self.first_broken is None and not self.contradictions
 
 
-def verify(queue: Queue, anchors: Iterable[AuditAnchor]) -> Verification:
+def verify(queue: Queue, anchors: Sequence[AuditAnchor] | None) -> Verification:
     """
-    Check a queue's audit trail against the anchors in Kafka, and the queue's tables against the trail.
+    Check a queue's audit trail against the anchors in Kafka, and the console's tables against the trail.
 
-    The tables are compared only with an intact trail: a broken one proves nothing.
+    Without anchors (None), a trail that was cut off or signed again goes unnoticed. The tables are compared only with an intact
+    trail: a broken one proves nothing.
     """
-    known = list(anchors)
+    now = queue.clock.now_ms()
     with queue.reading() as connection:
-        broken = queue.database.audit.first_broken(connection, known)
-        found = [*_verdicts(connection), *_alerts(connection), *_cases(connection)] if broken is None else []
-        count = entry_count(connection)
+        broken = queue.database.audit.first_broken(connection, anchors or ())
+        found: list[str] = [] if anchors is None else _not_anchored(connection, anchors, now)
+        if broken is None:
+            found += [
+                *_verdicts(connection), *_alerts(connection), *_cases(connection, now), *_proposals(connection), *_lists(connection),
+                *_users(connection),
+            ]  # fmt: skip
+        count, unkeyed = entry_count(connection), unkeyed_count(connection)
     more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
-    return Verification(count, len(known), broken, found[:_MOST_SHOWN] + more)
+    return Verification(count, unkeyed, len(anchors or ()), broken, found[:_MOST_SHOWN] + more)
+
+
+def _not_anchored(connection: Connection, anchors: Sequence[AuditAnchor], now: int) -> list[str]:
+    """Entries that are some minutes old must be covered by an anchor; otherwise somebody has stopped the anchors."""
+    newest = max((anchor.number for anchor in anchors), default=0)
+    old = select(audit.c.number).where(audit.c.number > newest, audit.c.at < now - _ANCHORED_MS).order_by(audit.c.number).limit(1)
+    first = connection.execute(old).scalar()
+    return [] if first is None else [f"entry {first} is older than five minutes, but no anchor in Kafka covers it"]
 
 
 def _recorded(connection: Connection, *actions: str) -> list[Any]:
     return list(connection.execute(select(audit).where(audit.c.action.in_(actions)).order_by(audit.c.number)))
 
 
+def _undone(connection: Connection) -> set[tuple[str, str]]:
+    """Return alert and number of the verdicts that were undone."""
+    return {(row.subject, row.detail) for row in _recorded(connection, "verdict undone")}
+
+
 def _verdicts(connection: Connection) -> list[str]:
-    """Each verdict must have been recorded with the same content, and each undoing, too."""
+    """The verdicts on an alert must be those that were recorded, in the same order, and so must be what was undone."""
     given: dict[str, list[str]] = {}
     for row in _recorded(connection, "verdict"):
         given.setdefault(row.subject, []).append(row.detail)
-    undone = {row.detail for row in _recorded(connection, "verdict undone")}
-    purged = {row.subject for row in _recorded(connection, "purged")}
-    found, stored = [], dict.fromkeys(given, 0)
+    undone, stored = _undone(connection), dict[str, list[str]]()
+    found = []
     for row in connection.execute(select(verdicts).order_by(verdicts.c.number)).yield_per(1_000):
-        stored[row.alert_id] = stored.get(row.alert_id, 0) + 1
-        if row.message not in given.get(row.alert_id, []):
-            found.append(f"verdict {row.number} on alert {row.alert_id} is not in the audit trail as it is stored")
-        if (row.state == VerdictState.UNDONE) != (f"verdict {row.number}" in undone):
+        stored.setdefault(row.alert_id, []).append(row.message)
+        if (row.state == VerdictState.UNDONE) != ((row.alert_id, f"verdict {row.number}") in undone):
             found.append(f"verdict {row.number} on alert {row.alert_id} is {row.state}, but the audit trail says otherwise")
-    missing = [alert for alert, details in given.items() if stored[alert] < len(details) and alert not in purged]
-    return found + [f"a recorded verdict on alert {alert} is missing" for alert in missing]
+    purged = {row.subject for row in _recorded(connection, "purged")}
+    differing = [
+        alert
+        for alert in {**given, **stored}
+        if given.get(alert) != stored.get(alert) and not (alert in purged and alert not in stored)
+    ]
+    return found + [f"the verdicts on alert {alert} are not those that were recorded" for alert in differing]
 
 
 def _alerts(connection: Connection) -> list[str]:
@@ -83,29 +113,85 @@ def _alerts(connection: Connection) -> list[str]:
     return found + [f"alert {alert_id} is missing, but there is a verdict on it" for alert_id in last]
 
 
-def _cases(connection: Connection) -> list[str]:
-    """The outcome of a judged case must be that of the last verdict or correction that was recorded."""
+def _cases(connection: Connection, now: int) -> list[str]:
+    """The outcome of a case must be that of the last verdict or correction that was recorded some time ago."""
     outcomes: dict[str, str | None] = {}
-    waiting = {
-        row.alert_id
-        for row in connection.execute(select(verdicts.c.alert_id).where(verdicts.c.state != VerdictState.PUBLISHED.value))
-    }
-    undone = {row.detail for row in _recorded(connection, "verdict undone")}
-    messages = {row.message: f"verdict {row.number}" for row in connection.execute(select(verdicts.c.number, verdicts.c.message))}
-    for row in _recorded(connection, "verdict", *_CASE_ACTIONS):
+    on_their_way, undone = set(), _undone(connection)
+    numbers = {}
+    for row in connection.execute(select(verdicts).where(verdicts.c.state != VerdictState.UNDONE.value)):
+        if row.state != VerdictState.PUBLISHED or row.given_at > now - _LEARNED_MS:
+            on_their_way.add(row.alert_id)
+    for row in connection.execute(select(verdicts.c.alert_id, verdicts.c.number, verdicts.c.message)):
+        numbers[row.alert_id, row.message] = (row.alert_id, f"verdict {row.number}")
+    for row in _recorded(connection, "verdict", "case corrected", "case deleted"):
         if row.action == "case deleted":
             outcomes[row.subject] = None
         elif row.action == "case corrected":
             outcomes[row.subject] = row.detail.partition(":")[0]
-        elif messages.get(row.detail) not in undone:
+        elif numbers.get((row.subject, row.detail)) not in undone:
             finding = json.loads(row.detail)["finding"]
             outcomes[row.subject] = None if finding == Finding.ESCALATE else finding
     found = []
-    judged = select(cases.c.case_id, cases.c.outcome, cases.c.removed).where(cases.c.judged.is_(True))
-    for row in connection.execute(judged).yield_per(1_000):
-        if row.case_id not in outcomes or row.case_id in waiting:
-            continue  # a case of a bundle made elsewhere, or a verdict that has not reached the casebook yet
+    for row in connection.execute(select(cases.c.case_id, cases.c.outcome, cases.c.removed)).yield_per(1_000):
+        if row.case_id not in outcomes or row.case_id in on_their_way:
+            continue  # a case that came with a bundle, or a verdict that may not have reached the casebook yet
         wanted, stored = outcomes[row.case_id], None if row.removed else row.outcome
         if stored != wanted:
             found.append(f"case {row.case_id} has the outcome {stored}, but {wanted} was recorded")
     return found
+
+
+def _proposed(connection: Connection) -> dict[str, tuple[str, ProposalState]]:
+    """Return content and state of each recorded proposal, by its subject in the trail."""
+    found: dict[str, tuple[str, ProposalState]] = {}
+    for row in _recorded(connection, "proposal proposed", *(f"proposal {state}" for state in ProposalState)):
+        if row.action == "proposal proposed":
+            found[row.subject] = (row.detail, ProposalState.PENDING)
+        elif row.subject in found:
+            found[row.subject] = (found[row.subject][0], ProposalState(row.action.removeprefix("proposal ")))
+    return found
+
+
+def _proposals(connection: Connection) -> list[str]:
+    """Each proposal must have the content and the state that were recorded."""
+    recorded = _proposed(connection)
+    stored = {f"proposal {row.number}": (row.content, row.state) for row in connection.execute(select(proposals))}
+    differing = [name for name in {**recorded, **stored} if recorded.get(name) != stored.get(name)]
+    return [f"{name} is not as it was recorded" for name in differing]
+
+
+def _lists(connection: Connection) -> list[str]:
+    """Lists and next steps must result from the approved proposals, in the order of their approval."""
+    contents = {name: content for name, (content, _) in _proposed(connection).items()}
+    wanted: dict[tuple[str, str, str], str] = {}
+    steps: list[str] = []
+    for row in _recorded(connection, "proposal approved"):
+        change: Any = msgspec.json.decode(contents.get(row.subject, "null"), type=Change | None)
+        if isinstance(change, AddEntry):
+            wanted[change.list, change.key, change.value] = change.expires_on
+        elif isinstance(change, RemoveEntry):
+            wanted.pop((change.list, change.key, change.value), None)
+        elif isinstance(change, ReplaceSteps):
+            steps.append(change.toml)
+    stored = {(row.list, row.key, row.value): row.expires_on for row in connection.execute(select(list_entries))}
+    found = [
+        f"the entry {place[2]} on the list {place[0]}_{place[1]} does not result from an approved proposal"
+        for place in {**wanted, **stored}
+        if wanted.get(place) != stored.get(place)
+    ]
+    tables = [row.content for row in connection.execute(select(next_step_tables).order_by(next_step_tables.c.number))]
+    return found + (["the tables of next steps do not result from approved proposals"] if tables != steps else [])
+
+
+def _users(connection: Connection) -> list[str]:
+    """Role and state of each user must be those that were recorded last."""
+    wanted: dict[str, tuple[str, bool]] = {}
+    for row in _recorded(connection, "user added", "invitation accepted", "role changed", "user changed"):
+        role = row.detail.partition(",")[0]
+        disabled = row.action == "user changed" and row.detail.endswith("disabled")
+        wanted[row.subject] = (role, disabled)
+    return [
+        f"user {row.name} is {row.role}{', disabled' if row.disabled else ''}, which was not recorded"
+        for row in connection.execute(select(users.c.name, users.c.role, users.c.disabled))
+        if wanted.get(row.name) != (row.role, row.disabled)
+    ]

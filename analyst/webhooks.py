@@ -5,9 +5,11 @@ A delivery is stored in the transaction of the change that it announces, so none
 background and repeats failed ones with growing pauses. Requests are signed as the Standard Webhooks specification says.
 """
 
+import asyncio
 import ipaddress
 import json
 import secrets
+import socket
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,7 +29,9 @@ from core.errors import InputError, NotFoundError
 EVENTS: Final = ("alert", "verdict")
 _PAUSES_MS: Final = tuple(MS_PER_MINUTE * minutes for minutes in (0.1, 0.5, 2, 10, 60, 360))  # before each new attempt
 _KEPT_MS: Final = 7 * MS_PER_DAY  # how long a delivered notification is shown
-_TIMEOUT_SECONDS: Final = 10.0
+_TIMEOUT_SECONDS: Final = 10.0  # shorter than the lease, so that another console does not send the same delivery
+_LONGEST_URL: Final = 2_000
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class Webhook(Struct, frozen=True):
@@ -70,8 +74,9 @@ def announce(connection: Connection, now: int, event: str, *facts: dict[str, Any
 class Webhooks:
     """The webhooks of one database."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, on_loopback: bool = False) -> None:
+        """``on_loopback`` allows plain HTTP to this machine, for development."""
+        self._database, self._clock, self._on_loopback = database, clock, on_loopback
 
     def add(self, actor: Actor, url: str, events: tuple[str, ...]) -> str:
         """
@@ -82,7 +87,7 @@ class Webhooks:
             InputError: if the address is not one that a webhook may have, or an event is unknown.
         """
         actor.require(Permission.ADMINISTER)
-        _check_url(url)
+        _check_url(url, self._on_loopback)
         if not events or not set(events) <= set(EVENTS):
             raise InputError(f"choose the webhook's events among {' and '.join(EVENTS)}")
         secret = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
@@ -149,11 +154,11 @@ class Webhooks:
             if not changed.rowcount:
                 raise NotFoundError(f"no failed delivery {number}")
 
-    def send_due(self, send: Callable[[str, bytes, dict[str, str]], None], limit: int = 20) -> int:
+    def send_due(self, send: Callable[[str, bytes, dict[str, str], bool], None]) -> bool:
         """
-        Send the deliveries that are due and return how many were sent or failed.
+        Send the next delivery that is due; return whether there was one.
 
-        ``send`` posts a body with headers to a URL and raises ``OSError`` or ``ValueError`` if that fails.
+        ``send`` posts a body with headers to a URL (``post``) and raises ``OSError`` or ``ValueError`` if that fails.
         """
         from standardwebhooks import Webhook as Signer
 
@@ -165,8 +170,8 @@ class Webhooks:
             .order_by(deliveries.c.number)
         )
         with self._database.reading() as connection:
-            rows = connection.execute(due.limit(limit)).all()
-        for row in rows:
+            row = connection.execute(due.limit(1)).first()
+        if row is not None:
             identity, at = f"msg_{row.number}", datetime.fromtimestamp(now / 1000, UTC)
             headers = {
                 "content-type": "application/json",
@@ -175,17 +180,17 @@ class Webhooks:
                 "webhook-signature": Signer(row.secret).sign(identity, at, row.body),
             }
             try:
-                send(row.url, row.body.encode(), headers)
+                send(row.url, row.body.encode(), headers, self._on_loopback)
                 values = {"state": "delivered", "attempts": row.attempts + 1}
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, InputError) as error:
                 values = _after_failure(row.attempts + 1, now, f"{type(error).__name__}: {error}"[:256])
             with self._database.engine.begin() as connection:
                 connection.execute(update(deliveries).where(deliveries.c.number == row.number).values(values))
-        if not rows:
+        else:
             with self._database.engine.begin() as connection:
                 old = (deliveries.c.state == "delivered") & (deliveries.c.next_at < now - _KEPT_MS)
                 connection.execute(delete(deliveries).where(old))
-        return len(rows)
+        return row is not None
 
 
 def _after_failure(attempts: int, now: int, error: str) -> dict[str, Any]:
@@ -194,44 +199,66 @@ def _after_failure(attempts: int, now: int, error: str) -> dict[str, Any]:
     return {"attempts": attempts, "error": error, "next_at": now + round(_PAUSES_MS[attempts - 1])}
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, on_loopback: bool) -> str:
     """
-    Check that a webhook may have this address: HTTPS, or HTTP on loopback; no private or link-local address.
+    Check that a webhook may have this address, and return its host: HTTPS, or HTTP to this machine if that is allowed.
 
     Raises:
         InputError: if not.
     """
-    parts = urlsplit(url) if len(url) <= 2_000 else urlsplit("")
-    host = parts.hostname or ""
-    local = host in ("127.0.0.1", "localhost", "::1")
     try:
-        internal = not ipaddress.ip_address(host).is_global
+        parts = urlsplit(url) if len(url) <= _LONGEST_URL and url.isprintable() and " " not in url else urlsplit("")
+        host = parts.hostname or ""
     except ValueError:
-        internal = False
-    if (
-        not host
-        or parts.username
-        or (internal and not local)
-        or not (parts.scheme == "https" or (parts.scheme == "http" and local))
-    ):
+        raise InputError(f"{url[:200]!r} is not an address") from None
+    local = on_loopback and parts.scheme == "http" and host in _LOOPBACK
+    if not host or parts.username or not (local or (parts.scheme == "https" and not _internal(host))):
         raise InputError(
             f"{url[:200]!r} cannot be a webhook: give an https:// address of a public host, without user and password"
         )
+    return host
 
 
-def post(url: str, body: bytes, headers: dict[str, str]) -> None:
+def _internal(address: str) -> bool:
+    """Return whether a text is an IP address that is not public."""
+    try:
+        return not ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
+
+
+def post(url: str, body: bytes, headers: dict[str, str], on_loopback: bool) -> None:
     """
-    Post a notification without following redirects.
+    Post a notification within ten seconds, without following redirects or reading the answer.
+
+    The host's name is resolved here, and the connection goes to the address that was checked, so that a name cannot lead to an
+    internal address.
 
     Raises:
-        OSError: if the host does not answer.
+        OSError: if the host does not answer in time, or has an internal address.
         ValueError: if the answer is not a success.
     """
+    asyncio.run(asyncio.wait_for(_post(url, body, headers, on_loopback), _TIMEOUT_SECONDS))
+
+
+async def _post(url: str, body: bytes, headers: dict[str, str], on_loopback: bool) -> None:
     import httpx
 
+    host = _check_url(url, on_loopback)
+    parts = httpx.URL(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [str(one[4][0]) for one in found]
+    if host not in _LOOPBACK and any(_internal(address) for address in addresses):
+        raise OSError("the host's name leads to an internal address")
+    checked = parts.copy_with(host=addresses[0])
+    named = headers | {"host": parts.netloc.decode("ascii")}
     try:
-        answer = httpx.post(url, content=body, headers=headers, timeout=_TIMEOUT_SECONDS, follow_redirects=False)
-    except httpx.HTTPError as error:
+        async with (
+            httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client,
+            client.stream("POST", checked, content=body, headers=named, extensions={"sni_hostname": host}) as answer,
+        ):
+            if not answer.is_success:
+                raise ValueError(f"status {answer.status_code}")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OSError(str(error) or type(error).__name__) from None
-    if not answer.is_success:
-        raise ValueError(f"status {answer.status_code}")

@@ -12,8 +12,10 @@ Exception hierarchy of whyflag.
     ├── QueueError         the analyst's queue cannot perform an operation
     │   ├── NotFoundError  there is no such alert, view or proposal
     │   └── ConflictError  somebody else has changed or claimed it in the meantime
+    │       └── VerdictConflict  somebody else has judged the alert in the meantime
     ├── AccessError        a person may not do this
-    │   ├── SignInError    nobody is signed in, or a name, password, link or token is wrong
+    │   ├── SignInError    a name, password, link or token is wrong
+    │   │   └── SignInNeeded  nobody is signed in
     │   └── ThrottledError there were too many attempts or questions: try again later
     ├── CasebookError      the index of past cases cannot be used
     ├── LanguageModelError a language model returned no usable answer
@@ -24,6 +26,11 @@ Exception hierarchy of whyflag.
 
 Every message tells the reader what to do next. The command line prints it without a traceback.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.messages import Opinion, Verdict
 
 
 class WhyflagError(Exception):
@@ -70,12 +77,29 @@ class ConflictError(QueueError):
     """Somebody else has changed or claimed the object in the meantime, or its state does not allow the operation."""
 
 
+class VerdictConflict(ConflictError):
+    """
+    Somebody else has judged the alert in the meantime.
+
+    ``theirs`` is the verdict that counts, None if there is none any more. ``mine`` is the opinion that was refused. ``version`` is the
+    alert's present version.
+    """
+
+    def __init__(self, alert_id: str, version: int, theirs: "Verdict | None", mine: "Opinion") -> None:
+        super().__init__(f"alert {alert_id} has changed since you opened it: look at the new state and decide again")
+        self.alert_id, self.version, self.theirs, self.mine = alert_id, version, theirs, mine
+
+
 class AccessError(WhyflagError):
     """A person's role does not allow the operation."""
 
 
 class SignInError(AccessError):
-    """Nobody is signed in, or a name, password, link or token is wrong or has expired."""
+    """A name, password, link or token is wrong or has expired."""
+
+
+class SignInNeeded(SignInError):
+    """Nobody is signed in."""
 
 
 class ThrottledError(AccessError):

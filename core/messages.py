@@ -479,6 +479,15 @@ class Verdict(Message, frozen=True):
     v: Version = 1
 
 
+class Opinion(Struct, frozen=True):
+    """What somebody concludes about an alert: a verdict without its author and time."""
+
+    finding: Finding
+    typology: str | None = None
+    closing_reason: ClosingReason | None = None
+    note: str | None = None
+
+
 class DeadLetter(Message, frozen=True):
     """
     A record that cannot be processed, with the reason. Topic ``dead-letters``, key of the source record.

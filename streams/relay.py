@@ -33,7 +33,7 @@ class Relay:
     def __init__(self, queue: Queue, settings: Settings) -> None:
         self._database, self._clock, self._settings = queue.database, queue.clock, settings
         self._outbox = Outbox(queue.database, queue.clock)
-        self._webhooks = Webhooks(queue.database, queue.clock)
+        self._webhooks = Webhooks(queue.database, queue.clock, on_loopback=not settings.console_url)
         self._stop = threading.Event()
         self._failing_since: float | None = None
         self._leases = {task: Lease(queue.database, queue.clock, task) for task in ("relay", "webhooks")}
@@ -114,4 +114,4 @@ class Relay:
             self._database.audit.anchored(connection, anchor)
 
     def _notify(self) -> bool:
-        return self._webhooks.send_due(post) > 0
+        return self._webhooks.send_due(post)

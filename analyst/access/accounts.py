@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from analyst.access.roles import Actor, Permission, Role
+from analyst.access.roles import PERMISSIONS, Actor, Permission, Role
 from analyst.access.secrets import hash_of, new_secret
 from analyst.access.throttle import Throttle
 from analyst.audit import Event
@@ -69,15 +69,13 @@ class Accounts:
             SignInError: if there is no such user, the password is wrong or the user is disabled.
             ThrottledError: if there were too many failed log-ins with this name or from this address.
         """
-        keys = (f"user:{name}", f"address:{address}")
-        self._throttle.check(*keys)
+        self._throttle.attempt(name, address)
         with self._database.reading() as connection:
             row = connection.execute(select(users).where(users.c.name == name)).first()
         known = row is not None and row.password is not None and not row.disabled
         if not _matches(row.password if row is not None and known else _dummy_hash(), password) or not known:
-            self._throttle.failed(*keys)
             raise SignInError("the name or the password is wrong")
-        self._throttle.succeeded(keys[0])
+        self._throttle.succeeded(name, address)
         return _user(row)
 
     def invite(self, actor: Actor, name: str, role: Role) -> str:
@@ -88,7 +86,7 @@ class Accounts:
             AccessError: if the actor may not manage users.
             InputError: if the name is not one that a user may have.
         """
-        actor.require(Permission.ADMINISTER)
+        _require_grant(actor, role)
         _check_name(name)
         with self._database.changing() as connection:
             secret = self._invited(connection, name, role)
@@ -130,11 +128,13 @@ class Accounts:
         """
         if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
             raise InputError(f"choose a password of {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters")
-        hashed = _hasher().hash(password)
+        self.invitation(secret)  # hashing takes memory and time: only for those who have an invitation
+        with _VERIFYING:
+            hashed = _hasher().hash(password)
         with self._database.changing() as connection:
             invitation = self._open_invitation(connection, secret)
             connection.execute(delete(invitations).where(invitations.c.name == invitation.name))
-            values = {"role": invitation.role.value, "password": hashed, "disabled": False}
+            values = {"role": invitation.role.value, "password": hashed, "subject": None, "disabled": False}
             if not connection.execute(update(users).where(users.c.name == invitation.name).values(values)).rowcount:
                 connection.execute(insert(users).values(name=invitation.name, created_at=self._clock.now_ms(), **values))
             _end_access(connection, invitation.name)
@@ -160,7 +160,7 @@ class Accounts:
             InputError: if the name is not one that a user may have.
             ConflictError: if there is a user with this name.
         """
-        actor.require(Permission.ADMINISTER)
+        _require_grant(actor, role)
         _check_name(name)
         with self._database.changing() as connection:
             if connection.execute(select(users.c.name).where(users.c.name == name)).first():
@@ -180,7 +180,10 @@ class Accounts:
         with self._database.changing() as connection:
             row = connection.execute(select(users).where(users.c.subject == key)).first()
             if row is None:
-                if not NAME_FORM.fullmatch(name) or connection.execute(select(users).where(users.c.name == name)).first():
+                taken = [
+                    connection.execute(select(table.c.name).where(table.c.name == name)).first() for table in (users, invitations)
+                ]
+                if not NAME_FORM.fullmatch(name) or any(taken):
                     raise SignInError(
                         f"the provider's name {name[:64]!r} cannot be used: it is taken, or not a name of at most 64 characters"
                     )
@@ -196,6 +199,14 @@ class Accounts:
                 )
             return _user(connection.execute(select(users).where(users.c.subject == key)).one())
 
+    def lost_role(self, issuer: str, subject: str) -> None:
+        """End the sessions and tokens of an OpenID Connect user whose groups give no role any more."""
+        with self._database.changing() as connection:
+            row = connection.execute(select(users).where(users.c.subject == f"{issuer} {subject}"[:512])).first()
+            if row is not None:
+                _end_access(connection, row.name)
+                self._database.audit.record(connection, Event(row.name, "access ended", row.name, f"no role, by {issuer}"[:512]))
+
     # -- changes ----------------------------------------------------------------------------------------------------------------
 
     def change(self, actor: Actor, name: str, role: Role, disabled: bool) -> None:
@@ -207,7 +218,7 @@ class Accounts:
             NotFoundError: if there is no such user.
             ConflictError: if the actor would change their own role or disable themselves.
         """
-        actor.require(Permission.ADMINISTER)
+        _require_grant(actor, role)
         if name == actor.name:
             raise ConflictError("you cannot change your own role or disable yourself: ask another administrator")
         with self._database.changing() as connection:
@@ -219,7 +230,19 @@ class Accounts:
             self._database.audit.record(connection, Event(actor.name, "user changed", name, change))
 
 
+def _require_grant(actor: Actor, role: Role) -> None:
+    """
+    Check that the actor may manage users and has every permission that the role gives.
+
+    Raises:
+        AccessError: if not.
+    """
+    for permission in (Permission.ADMINISTER, *sorted(PERMISSIONS[role])):
+        actor.require(permission)
+
+
 def _end_access(connection: Connection, name: str) -> None:
+    connection.execute(delete(invitations).where(invitations.c.name == name))
     connection.execute(delete(sessions).where(sessions.c.name == name))
     connection.execute(delete(tokens).where(tokens.c.owner == name))
 

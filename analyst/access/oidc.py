@@ -79,7 +79,7 @@ class Provider:
         Raises:
             SignInError: if the log-in did not begin in this browser, was used or has expired, or the provider refuses it.
         """
-        row = self._taken(state) if state and secrets.compare_digest(state, cookie) else None
+        row = self._taken(state) if state and secrets.compare_digest(state.encode(), cookie.encode()) else None
         if row is None:
             raise SignInError("this log-in did not begin in this browser, or took too long: sign in again")
         with self._client() as client:
@@ -120,6 +120,7 @@ class Provider:
         groups = [held] if isinstance(held, str) else held if isinstance(held, list) else []
         roles = [Role(self._roles[group]) for group in groups if isinstance(group, str) and group in self._roles]
         if not roles:
+            self._accounts.lost_role(self._settings.oidc_issuer, str(claims["sub"]))
             raise SignInError("none of your groups has a role here: ask an administrator to add one to WHYFLAG_OIDC_ROLES")
         name = claims.get("preferred_username") or claims.get("email") or claims["sub"]
         return self._accounts.from_provider(

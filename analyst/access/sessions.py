@@ -12,7 +12,7 @@ from analyst.audit import Event
 from analyst.database import Database
 from analyst.tables import sessions, tokens, users
 from core.clock import MS_PER_DAY, MS_PER_HOUR, MS_PER_MINUTE, Clock
-from core.errors import InputError, NotFoundError, SignInError
+from core.errors import AccessError, InputError, NotFoundError, SignInError
 from core.settings import Settings
 
 _USED_MS: Final = MS_PER_MINUTE  # the last use of a session is recorded this often
@@ -56,8 +56,12 @@ class Sessions:
             self._database.audit.record(connection, Event(name, "signed in", name, how))
         return secret
 
-    def find(self, secret: str) -> Session | None:
-        """Return the session with this secret; None if there is none, it is over, or its user is disabled."""
+    def find(self, secret: str, by_hand: bool = True) -> Session | None:
+        """
+        Return the session with this secret; None if there is none, it is over, or its user is disabled.
+
+        ``by_hand`` is false for requests that pages make by themselves: they do not keep the session alive.
+        """
         now, key = self._clock.now_ms(), hash_of(secret)
         wanted = select(sessions, users.c.role).join(users, users.c.name == sessions.c.name)
         with self._database.reading() as connection:
@@ -66,7 +70,7 @@ class Sessions:
             ).first()
         if row is None:
             return None
-        if now - row.used_at > _USED_MS:
+        if by_hand and now - row.used_at > _USED_MS:
             with self._database.engine.begin() as connection:
                 connection.execute(update(sessions).where(sessions.c.secret_hash == key).values(used_at=now))
         return Session(Actor(row.name, Role(row.role)), row.csrf)
@@ -96,10 +100,12 @@ class Tokens:
         Create a token for the actor and return its secret, which is shown only once.
 
         Raises:
-            AccessError: if the actor may not manage tokens, or lacks one of the scopes.
+            AccessError: if the actor may not manage tokens, lacks one of the scopes, or acts by a token.
             InputError: if the label, the scopes or the lifetime are invalid.
         """
         actor.require(Permission.OWN)
+        if actor.limited_to is not None:
+            raise AccessError("a token cannot create tokens: sign in and create one on the page of your account")
         if not 1 <= len(label.strip()) <= 64:
             raise InputError("give the token a label of 1 to 64 characters")
         if not scopes:

@@ -1,60 +1,71 @@
-"""Slow down password guessing: after some failures, a name and an address must wait, longer with each failure."""
+"""Slow down password guessing: after some failures, log-ins with a name must wait, longer with each failure."""
 
 from typing import Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from analyst.database import Database
 from analyst.tables import log_in_failures
 from core.clock import MS_PER_MINUTE, MS_PER_SECOND, Clock
 from core.errors import ThrottledError
 
-_FREE: Final = 5  # failures before the first pause
-_LONGEST_MS: Final = 5 * MS_PER_MINUTE  # short enough that nobody can lock a colleague out for long
+_FREE: Final = 5  # failures of one name from one address before the first pause
+_FREE_FROM_ANYWHERE: Final = 100  # failures of one name from all addresses
+_LONGEST_MS: Final = MS_PER_MINUTE  # short, so that nobody can lock a colleague out for long
 _FORGOTTEN_MS: Final = 60 * MS_PER_MINUTE
 
 
 class Throttle:
-    """Counts failed log-ins by key, such as ``user:ann`` or ``address:192.0.2.7``."""
+    """
+    Counts failed log-ins by name and address, and by name.
+
+    There is no count by address alone: behind a proxy, all people share one.
+    """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
 
-    def check(self, *keys: str) -> None:
+    def attempt(self, name: str, address: str) -> None:
         """
-        Check that no key must wait.
+        Count an attempt before its password is checked, so that many attempts at once are counted, too.
 
         Raises:
-            ThrottledError: if one must.
+            ThrottledError: if there were too many failures before.
         """
-        now, table = self._clock.now_ms(), log_in_failures
-        with self._database.reading() as connection:
-            until = connection.execute(
-                select(table.c.blocked_until).where(table.c.key.in_(_short(keys)), table.c.blocked_until > now)
-            ).scalars()
-            if longest := max(until, default=0):
-                raise ThrottledError(f"too many failed log-ins: try again in {(longest - now) // MS_PER_SECOND + 1} s")
-
-    def failed(self, *keys: str) -> None:
-        """Record a failed log-in under each key."""
-        now, table = self._clock.now_ms(), log_in_failures
+        now = self._clock.now_ms()
         with self._database.changing() as connection:
-            connection.execute(delete(table).where(table.c.blocked_until < now - _FORGOTTEN_MS))
-            for key in _short(keys):
-                row = connection.execute(select(table.c.failures).where(table.c.key == key)).first()
-                failures = (row.failures if row else 0) + 1
-                pause = min(MS_PER_SECOND * 2 ** (failures - _FREE), _LONGEST_MS) if failures >= _FREE else 0
-                values = {"failures": failures, "blocked_until": now + int(pause)}
-                if row:
-                    connection.execute(update(table).where(table.c.key == key).values(values))
-                else:
-                    connection.execute(insert(table).values(key=key, **values))
+            connection.execute(delete(log_in_failures).where(log_in_failures.c.blocked_until < now - _FORGOTTEN_MS))
+            counted = ((_key(name, address), _FREE), (_key(name), _FREE_FROM_ANYWHERE))
+            longest = max(self._blocked_until(connection, key) for key, _ in counted)
+            if longest <= now:
+                for key, free in counted:
+                    self._count(connection, key, free, now)
+                return
+        raise ThrottledError(f"too many failed log-ins: try again in {(longest - now) // MS_PER_SECOND + 1} s")
 
-    def succeeded(self, key: str) -> None:
-        """Forget the failures of a key."""
+    def succeeded(self, name: str, address: str) -> None:
+        """Forget the failures of a name."""
+        keys = (_key(name, address), _key(name))
         with self._database.engine.begin() as connection:
-            connection.execute(delete(log_in_failures).where(log_in_failures.c.key.in_(_short((key,)))))
+            connection.execute(delete(log_in_failures).where(log_in_failures.c.key.in_(keys)))
+
+    @staticmethod
+    def _blocked_until(connection: Connection, key: str) -> int:
+        row = connection.execute(select(log_in_failures.c.blocked_until).where(log_in_failures.c.key == key)).first()
+        return row.blocked_until if row else 0
+
+    @staticmethod
+    def _count(connection: Connection, key: str, free: int, now: int) -> None:
+        table = log_in_failures
+        row = connection.execute(select(table.c.failures).where(table.c.key == key)).first()
+        failures = (row.failures if row else 0) + 1
+        pause = min(MS_PER_SECOND * 2 ** min(failures - free, 10), _LONGEST_MS) if failures >= free else 0
+        values = {"failures": failures, "blocked_until": now + int(pause)}
+        if row:
+            connection.execute(update(table).where(table.c.key == key).values(values))
+        else:
+            connection.execute(insert(table).values(key=key, **values))
 
 
-def _short(keys: tuple[str, ...]) -> list[str]:
-    return [key[:128] for key in keys]
+def _key(name: str, address: str = "") -> str:
+    return f"{name[:64]} {address[:60]}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from analyst.access.accounts import User
@@ -11,7 +11,7 @@ from analyst.access.sessions import Session
 from analyst.audit import entries
 from analyst.web.guard import Administrator, Auditor
 from analyst.web.queue_view import Option
-from analyst.web.rendering import count, instant, page, words_of
+from analyst.web.rendering import LARGEST_NUMBER, Number, count, instant, page, words_of
 from analyst.web.services import services
 from analyst.webhooks import EVENTS
 from core.display import quoted
@@ -100,21 +100,23 @@ def add_webhook(
 
 
 @router.post("/webhooks/{number}/remove")
-def remove_webhook(request: Request, session: Administrator, number: int) -> Response:
+def remove_webhook(request: Request, session: Administrator, number: Number) -> Response:
     """Remove a webhook."""
     services(request).webhooks.remove(session.actor, number)
     return RedirectResponse("/webhooks", 303)
 
 
 @router.post("/deliveries/{number}/repeat")
-def repeat_delivery(request: Request, session: Administrator, number: int) -> Response:
+def repeat_delivery(request: Request, session: Administrator, number: Number) -> Response:
     """Try a failed delivery again."""
     services(request).webhooks.repeat(session.actor, number)
     return RedirectResponse("/webhooks", 303)
 
 
 @router.get("/audit", response_class=HTMLResponse)
-def show_audit(request: Request, session: Auditor, subject: str = "", before: int | None = None) -> HTMLResponse:
+def show_audit(
+    request: Request, session: Auditor, subject: str = "", before: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None
+) -> HTMLResponse:
     """Show the audit trail, newest entries first."""
     own, words = services(request), words_of(request)
     with own.queue.reading() as connection:

@@ -27,19 +27,19 @@ from analyst.proposals import Change, ListEntry, ListKey, Proposal
 from analyst.queue import QueuedAlert
 from analyst.saved_views import SavedView
 from analyst.statistics import Report
-from analyst.verdicts import GivenVerdict, Opinion
+from analyst.verdicts import GivenVerdict
 from analyst.web.entity_pages import filter_about
 from analyst.web.guard import Administrator, Allowed, Approver, Auditor, Lead, Owner, Proposer, Reader, Worker
+from analyst.web.rendering import LARGEST_NUMBER, Number
 from analyst.web.services import Services, services
 from analyst.webhooks import Delivery, Webhook
 from core.errors import ConflictError, InputError
-from core.messages import ClosingReason, Finding
+from core.messages import ClosingReason, Finding, Opinion
 from models.bundles.metrics import ThresholdMeasures
 
 PREFIX: Final = "/api/v1"
 router = APIRouter(prefix=PREFIX)
 _ERRORS: Final = (400, 401, 403, 404, 409, 413, 422, 429, 503)
-_Number = Annotated[int, Path(ge=0, le=2**31 - 1)]
 _Id = Annotated[str, Path(max_length=128)]
 
 
@@ -144,7 +144,7 @@ class OpinionBody(_Body):
     """A verdict; ``version`` is the version of the alert that it judges."""
 
     finding: Finding
-    version: int = Field(ge=0, le=2**31 - 1)
+    version: int = Field(ge=0, le=LARGEST_NUMBER)
     typology: str | None = Field(None, max_length=64)
     closing_reason: ClosingReason | None = None
     note: str | None = Field(None, max_length=2_000)
@@ -352,7 +352,7 @@ def save_view(own: _Own, session: Owner, body: ViewBody) -> Response:
 
 
 @router.delete("/views/{number}", **_answers(None))
-def delete_view(own: _Own, session: Owner, number: _Number) -> Response:
+def delete_view(own: _Own, session: Owner, number: Number) -> Response:
     """Delete one of the caller's views."""
     own.views.delete(session.actor, number)
     return Response(status_code=204)
@@ -373,13 +373,13 @@ def give_bulk(own: _Own, session: Lead, body: BulkBody) -> Response:
 
 
 @router.get("/bulks/{number}", **_answers(BulkAnswer))
-def bulk(own: _Own, session: Lead, number: _Number, after: int = -1) -> Response:
+def bulk(own: _Own, session: Lead, number: Number, after: Annotated[int, Query(ge=-1, le=LARGEST_NUMBER)] = -1) -> Response:
     """Return a bulk verdict with up to 200 items behind a position."""
     return _json(BulkAnswer(own.bulks.get(number), own.bulks.items(number, after)))
 
 
 @router.delete("/bulks/{number}", **_answers(None))
-def undo_bulk(own: _Own, session: Lead, number: _Number) -> Response:
+def undo_bulk(own: _Own, session: Lead, number: Number) -> Response:
     """Undo a bulk verdict as far as possible."""
     own.bulks.undo(number, session.actor)
     return Response(status_code=204)
@@ -425,14 +425,14 @@ def propose(own: _Own, session: Proposer, body: ProposalBody) -> Response:
 
 
 @router.post("/proposals/{number}/approve", **_answers(None))
-def approve(own: _Own, session: Approver, number: _Number) -> Response:
+def approve(own: _Own, session: Approver, number: Number) -> Response:
     """Approve somebody else's proposal."""
     own.proposals.approve(session.actor, number)
     return Response(status_code=204)
 
 
 @router.post("/proposals/{number}/reject", **_answers(None))
-def reject(own: _Own, session: Proposer, number: _Number) -> Response:
+def reject(own: _Own, session: Proposer, number: Number) -> Response:
     """Reject a proposal, or withdraw one's own."""
     own.proposals.reject(session.actor, number)
     return Response(status_code=204)
@@ -452,7 +452,7 @@ def audit(
     own: _Own,
     session: Auditor,
     subject: Annotated[str | None, Query(max_length=128)] = None,
-    before: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+    before: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None,
 ) -> Response:
     """Return the newest entries of the audit trail."""
     with own.queue.reading() as connection:
@@ -494,7 +494,7 @@ def create_token(own: _Own, session: Owner, body: TokenBody) -> Response:
 
 
 @router.delete("/tokens/{number}", **_answers(None))
-def revoke_token(own: _Own, session: Owner, number: _Number) -> Response:
+def revoke_token(own: _Own, session: Owner, number: Number) -> Response:
     """Revoke one of the caller's tokens."""
     own.tokens.revoke(session.actor, number)
     return Response(status_code=204)
@@ -513,7 +513,7 @@ def add_webhook(own: _Own, session: Administrator, body: WebhookBody) -> Respons
 
 
 @router.delete("/webhooks/{number}", **_answers(None))
-def remove_webhook(own: _Own, session: Administrator, number: _Number) -> Response:
+def remove_webhook(own: _Own, session: Administrator, number: Number) -> Response:
     """Remove a webhook."""
     own.webhooks.remove(session.actor, number)
     return Response(status_code=204)
@@ -526,7 +526,7 @@ def deliveries(own: _Own, session: Administrator, failed: bool = True) -> Respon
 
 
 @router.post("/deliveries/{number}/repeat", **_answers(None))
-def repeat_delivery(own: _Own, session: Administrator, number: _Number) -> Response:
+def repeat_delivery(own: _Own, session: Administrator, number: Number) -> Response:
     """Try a failed delivery again."""
     own.webhooks.repeat(session.actor, number)
     return Response(status_code=204)

@@ -9,8 +9,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from analyst.verdicts import VerdictConflict
-from analyst.web.guard import SignInNeeded, sign_in_path
+from analyst.web.guard import sign_in_path
 from analyst.web.rendering import page, words_of
 from analyst.web.verdict_view import conflict_view
 from core.errors import (
@@ -22,7 +21,9 @@ from core.errors import (
     QueueError,
     SettingsError,
     SignInError,
+    SignInNeeded,
     ThrottledError,
+    VerdictConflict,
     WhyflagError,
 )
 

@@ -5,8 +5,11 @@ other sites.
 A route without ``Allowed`` is public. A test checks that only the log-in pages are.
 """
 
+import hashlib
 import hmac
-from typing import Annotated, Any, Final
+import logging
+from pathlib import Path
+from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Request, Response
@@ -17,8 +20,10 @@ from analyst.access.accounts import NAME_FORM
 from analyst.access.roles import Actor, Permission
 from analyst.access.sessions import Session
 from analyst.web.services import Services, services
-from core.errors import AccessError, SettingsError, SignInError
+from core.errors import AccessError, SettingsError, SignInError, SignInNeeded
 from core.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LARGEST_BODY: Final = 128 << 10
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -36,10 +41,6 @@ _HEADERS: Final = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 _PROXY_SHARES: Final = "x-proxy-secret"
-
-
-class SignInNeeded(SignInError):
-    """A page needs a signed-in user."""
 
 
 def check_exposure(settings: Settings) -> None:
@@ -110,15 +111,13 @@ class Allowed:
         return session
 
     async def _signed_in(self, request: Request, own: Services) -> Session:
-        proxied = await run_in_threadpool(_proxied, request, own)
-        secret = request.cookies.get(cookie_name(own.settings), "")
-        session = await run_in_threadpool(own.sessions.find, secret) if secret else None
-        if proxied is not None and (session is None or session.actor.name != proxied.name):
-            if request.url.path.startswith("/api/"):
-                return Session(proxied, "")  # can read; whoever wants to change something uses a token
-            request.state.new_session = await run_in_threadpool(own.sessions.begin, proxied.name, "by the proxy")
-            session = await run_in_threadpool(own.sessions.find, request.state.new_session)
-        if session is None or (own.settings.proxy_header and proxied is None):
+        if own.settings.proxy_header:
+            session = await run_in_threadpool(_proxied, request, own)
+        else:
+            secret = request.cookies.get(cookie_name(own.settings), "")
+            by_hand = request.url.path != "/events" and "hx-request" not in request.headers
+            session = await run_in_threadpool(own.sessions.find, secret, by_hand) if secret else None
+        if session is None:
             raise SignInNeeded("nobody is signed in")
         return session
 
@@ -133,15 +132,15 @@ Auditor = Annotated[Session, Depends(Allowed(Permission.AUDIT))]
 Administrator = Annotated[Session, Depends(Allowed(Permission.ADMINISTER))]
 
 
-def _proxied(request: Request, own: Services) -> Actor | None:
+def _proxied(request: Request, own: Services) -> Session | None:
     """
-    Return the user whom the proxy names; None if no proxy is configured or it names nobody.
+    Return the session of the user whom the proxy names; None if it names nobody. The proxy keeps the session, not the console.
 
     Raises:
         SignInError: if the secret is wrong, or the header is not exactly one name of a known user.
     """
     settings = own.settings
-    names = request.headers.getlist(settings.proxy_header) if settings.proxy_header else []
+    names = request.headers.getlist(settings.proxy_header)
     if not names:
         return None
     given = request.headers.getlist(_PROXY_SHARES)
@@ -152,7 +151,15 @@ def _proxied(request: Request, own: Services) -> Actor | None:
     user = own.accounts.get(names[0])
     if user is None or user.disabled:
         raise SignInError(f"there is no active user {names[0]}: an administrator can add one")
-    return Actor(user.name, user.role)
+    csrf = hmac.new(_proxy_key(settings), user.name.encode(), hashlib.sha256).hexdigest()
+    return Session(Actor(user.name, user.role), csrf)
+
+
+def _proxy_key(settings: Settings) -> bytes:
+    """Return the key of the forms' secrets behind a proxy; it is the same in all consoles."""
+    if settings.proxy_secret:
+        return settings.proxy_secret.encode()
+    return Path(settings.console_certificate_key or settings.console_certificate).read_bytes()
 
 
 async def _check_csrf(request: Request, session: Session) -> None:
@@ -223,7 +230,12 @@ class Shield:
         if not length.isdigit() or int(length) > LARGEST_BODY:
             await _refuse(shielded, 413, f"the request is larger than {LARGEST_BODY >> 10} KiB")
             return
-        await self._app(scope, _limited(receive), shielded)
+        try:
+            await self._app(scope, _limited(receive), shielded)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            if not shielded.begun:
+                await _refuse(shielded, 500, "the console failed: its log says why")
 
     def _own(self, host: str) -> bool:
         if host in self._hosts:
@@ -231,18 +243,28 @@ class Shield:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and ":" in host else host
         return self._local and name.strip("[]") in LOOPBACK
 
-    def _shielded(self, path: str, send: Send) -> Send:
-        async def shielded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                added = dict(_HEADERS)
-                added["cache-control"] = "public, max-age=3600" if path.startswith("/static/") else "no-store"
-                if self._hsts:
-                    added["strict-transport-security"] = "max-age=31536000"
-                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in added]
-                message = {**message, "headers": [*kept, *((name.encode(), value.encode()) for name, value in added.items())]}
-            await send(message)
+    def _shielded(self, path: str, send: Send) -> "_Shielded":
+        added = dict(_HEADERS)
+        added["cache-control"] = "public, max-age=3600" if path.startswith("/static/") else "no-store"
+        if self._hsts:
+            added["strict-transport-security"] = "max-age=31536000"
+        return _Shielded(send, added)
 
-        return shielded
+
+class _Shielded:
+    """A ``send`` that sets headers. ``begun`` says whether the response has begun."""
+
+    def __init__(self, send: Send, added: dict[str, str]) -> None:
+        self._send, self._added, self.begun = send, added, False
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message."""
+        if message["type"] == "http.response.start":
+            self.begun = True
+            kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in self._added]
+            headers = [*kept, *((name.encode(), value.encode()) for name, value in self._added.items())]
+            message = {**message, "headers": headers}
+        await self._send(message)
 
 
 def _limited(receive: Receive) -> Receive:
@@ -258,7 +280,7 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-async def _refuse(send: Any, status: int, text: str) -> None:
+async def _refuse(send: Send, status: int, text: str) -> None:
     response = Response(f"{text}\n", status, media_type="text/plain")
     await send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body})

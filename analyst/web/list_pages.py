@@ -13,7 +13,7 @@ from analyst.proposals import AddEntry, ListKey, ListName, Proposal, ProposalSta
 from analyst.web.entity_view import address_of
 from analyst.web.guard import Approver, Proposer, Reader
 from analyst.web.queue_view import Option
-from analyst.web.rendering import instant, page, text, words_of
+from analyst.web.rendering import Number, instant, page, text, words_of
 from analyst.web.services import services
 from explain.facts.next_step import built_in_text
 from explain.words import Writer
@@ -132,14 +132,14 @@ def propose_steps(
 
 
 @router.post("/proposals/{number}/approve")
-def approve(request: Request, session: Approver, number: int) -> Response:
+def approve(request: Request, session: Approver, number: Number) -> Response:
     """Approve somebody else's proposal."""
     services(request).proposals.approve(session.actor, number)
     return RedirectResponse("/lists", 303)
 
 
 @router.post("/proposals/{number}/reject")
-def reject(request: Request, session: Proposer, number: int) -> Response:
+def reject(request: Request, session: Proposer, number: Number) -> Response:
     """Reject a proposal, or withdraw one's own."""
     services(request).proposals.reject(session.actor, number)
     return RedirectResponse("/lists", 303)

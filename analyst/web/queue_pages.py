@@ -3,21 +3,20 @@
 from typing import Annotated
 from urllib.parse import parse_qsl, quote
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from analyst.access.sessions import Session
 from analyst.bulk import MOST, ItemResult
 from analyst.listing import AlertFilter, filter_of
-from analyst.verdicts import Opinion
 from analyst.web.guard import Lead, Owner, Reader, Worker
 from analyst.web.live import MOST_READERS, LiveUpdates
 from analyst.web.queue_view import counted, queue_view, row_view
-from analyst.web.rendering import count, instant, page, text, words_of
+from analyst.web.rendering import LARGEST_NUMBER, Number, count, instant, page, text, words_of
 from analyst.web.services import services
 from analyst.web.verdict_view import UndoView, VerdictForm, closing_options, finding_buttons, typology_options, undo_view
 from core.errors import InputError, ThrottledError
-from core.messages import ClosingReason, Finding
+from core.messages import ClosingReason, Finding, Opinion
 
 router = APIRouter()
 
@@ -103,7 +102,7 @@ def save_view(
 
 
 @router.post("/views/{number}/delete")
-def delete_view(request: Request, session: Owner, number: int) -> Response:
+def delete_view(request: Request, session: Owner, number: Number) -> Response:
     """Delete one of the user's views."""
     services(request).views.delete(session.actor, number)
     return RedirectResponse("/", 303)
@@ -154,7 +153,9 @@ def opinion_of(finding: Finding, typology: str, closing_reason: str, note: str) 
 
 
 @router.get("/bulk/{number}", response_class=HTMLResponse)
-def show_bulk(request: Request, session: Lead, number: int, after: int = -1) -> HTMLResponse:
+def show_bulk(
+    request: Request, session: Lead, number: Number, after: Annotated[int, Query(ge=-1, le=LARGEST_NUMBER)] = -1
+) -> HTMLResponse:
     """Show what became of each alert of a bulk verdict."""
     own, words = services(request), words_of(request)
     bulk = own.bulks.get(number)
@@ -172,7 +173,7 @@ def show_bulk(request: Request, session: Lead, number: int, after: int = -1) -> 
 
 
 @router.post("/bulk/{number}/undo")
-def undo_bulk(request: Request, session: Lead, number: int) -> Response:
+def undo_bulk(request: Request, session: Lead, number: Number) -> Response:
     """Undo a bulk verdict as far as possible."""
     services(request).bulks.undo(number, session.actor)
     return RedirectResponse(f"/bulk/{number}", 303)

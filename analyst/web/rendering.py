@@ -1,9 +1,10 @@
 """Pages: templates, languages and the frame around every page."""
 
-from pathlib import Path
-from typing import Any, Final
+import pathlib
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
-from fastapi import Request
+from fastapi import Path, Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
@@ -11,13 +12,15 @@ from msgspec import Struct
 
 from analyst.access.roles import Permission
 from analyst.access.sessions import Session
-from analyst.web.guard import is_https, set_session_cookie
+from analyst.web.guard import is_https
 from analyst.web.services import services
 from core.messages import Unit, Value
 from explain.words import ENGLISH, LANGUAGES, Writer, writer
 
-HERE: Final = Path(__file__).parent
+HERE: Final = pathlib.Path(__file__).parent
 _YEAR_SECONDS: Final = 365 * 24 * 3600
+LARGEST_NUMBER: Final = 2**31 - 1  # of a row, in both databases
+Number = Annotated[int, Path(ge=0, le=LARGEST_NUMBER)]
 _PACKAGES: Final = ("analyst.web.words",)
 
 _templates = Jinja2Templates(HERE / "templates")
@@ -76,8 +79,6 @@ def page(request: Request, name: str, session: Session | None, status: int = 200
     if "language" in request.query_params:
         secure = is_https(own.settings)
         response.set_cookie("language", words.language, max_age=_YEAR_SECONDS, samesite="lax", httponly=True, secure=secure)
-    if secret := getattr(request.state, "new_session", None):
-        set_session_cookie(response, own.settings, secret)
     return response
 
 
@@ -92,7 +93,9 @@ def _navigation(request: Request, session: Session | None, words: Writer) -> lis
 
 
 def _with_language(request: Request, language: str) -> str:
-    return str(request.url.include_query_params(language=language).replace(scheme="", netloc=""))
+    """Return the address of the same page in another language, without its path: a path such as //host would lead elsewhere."""
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name != "language"]
+    return f"?{urlencode([*kept, ('language', language)])}"
 
 
 # -- values, as the pages write them -------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def make_services(
         provider=provider,
         proposals=Proposals(database, clock),
         statistics=Statistics(queue),
-        webhooks=Webhooks(database, clock),
+        webhooks=Webhooks(database, clock, on_loopback=not settings.console_url),
         history=history,
         assistant=Assistant(queue, settings, investigate) if investigate else None,
         what_if=what_if,

@@ -11,7 +11,7 @@ from analyst.access.accounts import SHORTEST_PASSWORD
 from analyst.access.roles import Permission
 from analyst.access.sessions import Session
 from analyst.web.guard import Owner, cookie_name, is_https, local_target, same_origin, set_session_cookie
-from analyst.web.rendering import date, page, text, words_of
+from analyst.web.rendering import Number, date, page, text, words_of
 from analyst.web.services import CALLBACK, services
 from core.errors import AccessError, InputError, SignInError
 
@@ -186,7 +186,7 @@ def create_token(
 
 
 @router.post("/account/tokens/{number}/revoke")
-def revoke_token(request: Request, session: Owner, number: int) -> Response:
+def revoke_token(request: Request, session: Owner, number: Number) -> Response:
     """Revoke an API token."""
     services(request).tokens.revoke(session.actor, number)
     return RedirectResponse("/account", 303)

@@ -6,11 +6,12 @@ from msgspec import Struct
 
 from analyst.access.roles import Actor, Permission
 from analyst.queue import AlertState, QueuedAlert
-from analyst.verdicts import GivenVerdict, Opinion, VerdictConflict, VerdictState
+from analyst.verdicts import GivenVerdict, VerdictState
 from analyst.web.queue_view import Option
 from analyst.web.rendering import duration, instant, text
 from core.display import quoted
-from core.messages import TYPOLOGIES, ClosingReason, Finding, Verdict
+from core.errors import VerdictConflict
+from core.messages import TYPOLOGIES, ClosingReason, Finding, Opinion, Verdict
 from explain.words import Writer
 
 _KEYS: Final = {Finding.FRAUD: "f", Finding.LEGITIMATE: "l", Finding.ESCALATE: "e"}
@@ -126,7 +127,7 @@ def verdict_view(words: Writer, verdict: Verdict, state: VerdictState | None = N
 def undo_view(words: Writer, given: list[GivenVerdict], reader: Actor, now: int) -> UndoView | None:
     """Return the offer to undo the last verdict on an alert, if the reader may still do so."""
     standing = [one for one in given if one.state is not VerdictState.UNDONE]
-    if not standing or standing[-1].state is not VerdictState.WAITING:
+    if not standing or standing[-1].state is not VerdictState.WAITING or standing[-1].publish_after <= now:
         return None
     last = standing[-1]
     if last.verdict.analyst != reader.name and not reader.may(Permission.LEAD):

@@ -30,10 +30,12 @@ def verify(without_kafka: bool) -> None:
     from core.settings import read_settings
 
     settings = read_settings()
-    anchors = [] if without_kafka else _anchors(settings)
+    anchors = None if without_kafka else _anchors(settings)
     with opened_queue() as queue:
         found = verify_trail(queue, anchors)
     click.echo(f"{found.entries:,} entries, {found.anchors:,} anchors in Kafka")
+    if found.unkeyed:
+        click.echo(f"the first {found.unkeyed:,} entries are from version 0.1, which signed without a key")
     if not settings.audit_key:
         click.echo("WHYFLAG_AUDIT_KEY is not set: whoever can write to the database can also sign the trail again", err=True)
     if found.first_broken is not None:

@@ -9,9 +9,11 @@ from sqlalchemy import text
 from analyst.access.roles import Actor, Role
 from analyst.queue import Queue
 from analyst.tables import metadata, users
+from analyst.verdicts import Verdicts
 from analyst.web.app import create_app
 from analyst.web.guard import cookie_name
 from analyst.web.services import make_services
+from core.messages import Opinion
 from core.settings import Settings
 
 BASE = "http://127.0.0.1"
@@ -84,6 +86,12 @@ def sqlite_queue(tmp_path, explained, clock):
 def ids_of(queue, limit=50):
     """IDs of the open alerts, highest loss first."""
     return [queued.alert.alert_id for queued in queue.open_alerts(limit)]
+
+
+def decide(queue, alert_id, finding, name="ann", typology=None, note=None):
+    """Give a verdict on the present version of an alert, as a lead; return the message."""
+    version = queue.required(alert_id).version
+    return Verdicts(queue).give(alert_id, Opinion(finding, typology, None, note), Actor(name, Role.LEAD), version).verdict
 
 
 def add_people(queue, people=PEOPLE):

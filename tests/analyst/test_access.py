@@ -1,8 +1,11 @@
 """Log-in, sessions, tokens, the proxy's header, and which route each role may use."""
 
+import threading
+
 import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from msgspec import structs
 from sqlalchemy import select, update
 
 from analyst.access.accounts import Accounts
@@ -12,13 +15,13 @@ from analyst.access.throttle import Throttle
 from analyst.assignments import Assignments
 from analyst.listing import AlertFilter
 from analyst.tables import invitations, sessions, tokens, users
-from analyst.verdicts import Opinion, Verdicts
+from analyst.verdicts import Verdicts
 from analyst.web.api import permission_of
 from analyst.web.app import ROUTERS, create_app
 from analyst.web.guard import LARGEST_BODY, check_exposure, local_target
 from analyst.web.services import make_services
 from core.errors import AccessError, ConflictError, InputError, SettingsError, SignInError, ThrottledError
-from core.messages import Finding
+from core.messages import Finding, Opinion
 from core.settings import Settings
 from tests.analyst.conftest import ADA, ANN, BASE, BOB, LEA, PEOPLE, add_people, console, ids_of
 
@@ -74,15 +77,58 @@ def test_a_user_name_is_plain(accounts, name):
 
 def test_wrong_passwords_and_unknown_names_look_alike_and_slow_down(accounts, clock):
     accounts.accept(accounts.invite(ADA, "carol", Role.ANALYST), PASSWORD)
-    for _ in range(4):
-        with pytest.raises(SignInError, match="the name or the password is wrong"):
-            accounts.log_in("carol", "wrong password", "host")
-    with pytest.raises(SignInError, match="the name or the password is wrong"):
-        accounts.log_in("nobody", PASSWORD, "host")
-    with pytest.raises(ThrottledError, match="try again in"):
-        accounts.log_in("somebody", PASSWORD, "host")
-    clock.pass_by(5)
+    for name in ("carol", "nobody"):
+        for _ in range(5):
+            with pytest.raises(SignInError, match="the name or the password is wrong"):
+                accounts.log_in(name, "wrong password", "host")
+        with pytest.raises(ThrottledError, match="try again in 1 s"):
+            accounts.log_in(name, PASSWORD, "host")
+    assert accounts.log_in("carol", PASSWORD, "another host").name == "carol", "nobody can lock her out from elsewhere"
+    clock.pass_by(61)
     assert accounts.log_in("carol", PASSWORD, "host").name == "carol"
+
+
+def test_many_wrong_passwords_at_once_are_all_counted(accounts):
+    accounts.accept(accounts.invite(ADA, "carol", Role.ANALYST), PASSWORD)
+    results = []
+
+    def guess():
+        try:
+            accounts.log_in("carol", "wrong password", "host")
+        except (SignInError, ThrottledError) as error:
+            results.append(type(error))
+
+    threads = [threading.Thread(target=guess) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.count(SignInError) == 5
+    assert results.count(ThrottledError) == 15
+
+
+def test_an_earlier_invitation_does_not_bring_a_disabled_user_back(accounts):
+    secret = accounts.invite(ADA, "carol", Role.LEAD)
+    accounts.accept(accounts.invite(ADA, "carol", Role.LEAD), PASSWORD)
+    pending = accounts.invite(ADA, "carol", Role.LEAD)
+    accounts.change(ADA, "carol", Role.ANALYST, disabled=True)
+    for one in (secret, pending):
+        with pytest.raises(SignInError):
+            accounts.accept(one, PASSWORD)
+    assert accounts.get("carol").disabled
+
+
+def test_a_limited_administrator_cannot_give_a_role_with_more_than_the_own_permissions(accounts):
+    limited = structs.replace(
+        ADA, limited_to=frozenset({Permission.ADMINISTER, Permission.READ, Permission.OWN, Permission.AUDIT})
+    )
+    accounts.add(limited, "quiet", Role.AUDITOR)
+    for act in (
+        lambda: accounts.invite(limited, "eve", Role.ADMIN),
+        lambda: accounts.change(limited, "quiet", Role.ADMIN, False),
+    ):
+        with pytest.raises(AccessError):
+            act()
 
 
 def test_a_disabled_user_loses_password_session_and_token(accounts, empty_queue):
@@ -129,11 +175,25 @@ def test_sessions_end_when_idle_and_after_a_day_of_work(empty_queue, clock):
         assert secret not in str(connection.execute(select(sessions)).all())
 
 
+def test_requests_that_a_page_makes_by_itself_do_not_keep_a_session_alive(empty_queue, clock):
+    add_people(empty_queue)
+    held = Sessions(empty_queue.database, clock, Settings(session_idle_minutes=30))
+    secret = held.begin("ann", "in a test")
+    for _ in range(29):
+        clock.pass_by(60)
+        assert held.find(secret, by_hand=False) is not None
+    clock.pass_by(120)
+    assert held.find(secret) is None
+
+
 def test_a_token_does_only_what_its_scopes_and_its_owner_allow(empty_queue, clock):
     add_people(empty_queue)
     given = Tokens(empty_queue.database, clock)
     reading = given.find(given.create(LEA, "reader", (Permission.READ,), 1))
     assert reading.permissions == {Permission.READ}
+    own = given.find(given.create(LEA, "own", (Permission.OWN,), 1))
+    with pytest.raises(AccessError, match="cannot create tokens"):
+        given.create(own, "for ever", (Permission.OWN,), 366)
     with pytest.raises(AccessError):
         given.create(ANN, "too much", (Permission.LEAD,), 1)
     with pytest.raises(AccessError):
@@ -418,6 +478,26 @@ def test_every_answer_has_the_security_headers(site):
         assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
 
 
+def test_a_failure_of_the_console_is_an_error_page_with_the_headers_and_without_details(site, monkeypatch):
+    monkeypatch.setattr(type(site.services.listing), "page", lambda *_, **__: 1 / 0)
+    answer = site().get("/")
+    assert answer.status_code == 500
+    assert "ZeroDivision" not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "path", [f"/bulk/{10**30}", f"/audit?before={10**30}", "/sign-in/provider/callback?state=%C3%A9", "/bulk/-1"]
+)
+def test_odd_numbers_and_letters_are_refused_clearly(site, path):
+    assert site("ada").get(path).status_code in (401, 422)
+
+
+def test_links_to_other_languages_stay_on_the_page(site):
+    page = site().client.get("//evil.example/x", headers=site().headers).text
+    assert 'href="//' not in page
+
+
 def test_large_bodies_are_refused_with_and_without_a_length(site):
     ann = site()
     assert ann.post("/views", {"name": "x" * LARGEST_BODY}).status_code == 413
@@ -469,12 +549,18 @@ def test_a_proxy_names_the_user_only_with_its_secret(proxied, headers, status):
     assert ("ann" in answer.text and "Analyst" in answer.text) == (status == 200)
 
 
-def test_a_session_behind_a_proxy_ends_when_the_proxy_names_nobody_or_somebody_else(proxied):
+def test_behind_a_proxy_each_request_is_its_users_and_nothing_is_stored(proxied, sqlite_queue):
     trusted = {"x-proxy-secret": SECRET}
-    first = proxied.get("/account", headers=trusted | {"x-user": "ann"})
-    assert "whyflag_session" in first.cookies
-    assert proxied.get("/account", follow_redirects=False).status_code == 303, "the cookie alone is not enough"
+    page = proxied.get("/account", headers=trusted | {"x-user": "ann"})
+    assert "set-cookie" not in page.headers
     assert "Lead" in proxied.get("/account", headers=trusted | {"x-user": "lea"}).text
+    csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
+    data = {"name": "view", "query": "", "csrf": csrf}
+    assert proxied.post("/views", data=data, headers=trusted | {"x-user": "ann"}, follow_redirects=False).status_code == 303
+    assert proxied.post("/views", data=data, headers=trusted | {"x-user": "bob"}).status_code == 403, "somebody else's secret"
+    assert proxied.post("/views", data=data | {"csrf": ""}, headers=trusted | {"x-user": "ann"}).status_code == 403
+    with sqlite_queue.reading() as connection:
+        assert connection.execute(select(sessions)).all() == []
 
 
 def test_people_without_a_password_cannot_use_the_password_form(site):

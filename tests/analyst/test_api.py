@@ -147,7 +147,7 @@ def test_a_broken_body_is_a_clear_error(site, sqlite_queue, body):
 
 def test_every_error_of_the_domain_has_a_status():
     kinds = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.WhyflagError)]
-    found = {kind.__name__: status_of(kind("x")) for kind in kinds}
+    found = {kind.__name__: status_of(kind.__new__(kind)) for kind in kinds}
     assert found["NotFoundError"] == 404
     assert found["ConflictError"] == found["QueueError"] == 409
     assert (found["AccessError"], found["SignInError"], found["ThrottledError"]) == (403, 401, 429)

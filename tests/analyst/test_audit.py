@@ -4,21 +4,26 @@ import hashlib
 import json
 import threading
 
+import msgspec
 import pytest
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 
+from analyst.access.accounts import Accounts
+from analyst.access.roles import Role
+from analyst.access.throttle import Throttle
 from analyst.audit import FIRST, AuditTrail, Event, entries
 from analyst.bulk import Bulks
 from analyst.cases import Cases
 from analyst.listing import AlertFilter, Listing
+from analyst.proposals import AddEntry, ListKey, ListName, Proposals
 from analyst.queue import Queue
 from analyst.replay import decision_text
 from analyst.retention import purge
-from analyst.tables import alerts, audit, cases, verdicts
-from analyst.verdicts import Opinion, Outbox, Verdicts
+from analyst.tables import alerts, audit, audit_anchors, cases, list_entries, next_step_tables, proposals, users, verdicts
+from analyst.verdicts import Outbox, Verdicts
 from analyst.verification import verify
-from core.errors import AccessError
-from core.messages import Finding
+from core.errors import AccessError, ConflictError
+from core.messages import Finding, Opinion
 from explain.casebook import case_from
 from tests.analyst.conftest import ADA, ANN, LEA, ids_of
 
@@ -72,7 +77,7 @@ def test_an_untouched_trail_is_intact_and_agrees_with_the_tables(queue, clock):
 def test_a_changed_entry_breaks_the_chain(queue, statement):
     with queue.engine.begin() as connection:
         connection.execute(text(statement))
-    assert verify(queue, []).first_broken == 3
+    assert verify(queue, None).first_broken == 3
 
 
 def resigned(queue, key, scheme=2):
@@ -94,7 +99,7 @@ def test_a_trail_signed_again_without_the_key_is_found(queue):
     with queue.engine.begin() as connection:
         connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
     resigned(queue, b"another key")
-    assert verify(queue, []).first_broken == 1
+    assert verify(queue, None).first_broken == 1
 
 
 def test_a_trail_signed_again_by_the_old_scheme_is_found_by_the_anchors(queue, clock):
@@ -108,7 +113,7 @@ def test_a_trail_signed_again_even_with_the_key_contradicts_the_anchors(queue, c
     with queue.engine.begin() as connection:
         connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
     resigned(queue, KEY)
-    assert verify(queue, []).first_broken is None
+    assert verify(queue, None).first_broken is None
     assert verify(queue, [anchor]).first_broken == anchor.number
 
 
@@ -116,8 +121,35 @@ def test_a_trail_cut_off_at_its_end_contradicts_the_anchors(queue, clock):
     anchor = anchor_of(queue, clock)
     with queue.engine.begin() as connection:
         connection.execute(delete(audit).where(audit.c.number > 4))
-    assert verify(queue, []).first_broken is None
+    assert verify(queue, None).first_broken is None
     assert verify(queue, [anchor]).first_broken == 5
+
+
+def test_a_trail_cut_off_that_grew_again_contradicts_itself_in_kafka(queue, clock):
+    first = anchor_of(queue, clock)
+    with queue.engine.begin() as connection:
+        connection.execute(delete(audit).where(audit.c.number > first.number - 1))
+    with queue.database.changing() as connection:
+        queue.database.audit.record(connection, Event("eve", "harmless", "x", ""))
+    second = anchor_of(queue, clock)
+    assert second.number == first.number
+    assert verify(queue, [second]).first_broken is None
+    assert verify(queue, [first, second]).first_broken == first.number
+
+
+@pytest.mark.parametrize("row", [{"number": 2_000_000_000, "at": 1}, {"number": 1, "at": 9_000_000_000_000}])
+def test_anchors_cannot_be_stopped_by_a_row_that_cannot_be_true(queue, clock, row):
+    with queue.engine.begin() as connection:
+        connection.execute(insert(audit_anchors).values(hash="x", **row))
+    assert anchor_of(queue, clock) is not None
+
+
+def test_entries_that_no_anchor_covers_are_found(queue, clock):
+    anchor = anchor_of(queue, clock)
+    assert verify(queue, []).intact, "an anchor may take a few minutes"
+    clock.pass_by(400)
+    assert verify(queue, [anchor]).intact
+    assert "no anchor" in verify(queue, []).contradictions[0]
 
 
 def test_an_anchor_is_made_once_a_minute_and_only_for_a_new_head(queue, clock):
@@ -161,7 +193,7 @@ def test_many_writers_at_once_keep_the_chain(queue):
         thread.start()
     for thread in threads:
         thread.join()
-    assert verify(queue, []).first_broken is None
+    assert verify(queue, None).first_broken is None
 
 
 # -- the tables against the trail ----------------------------------------------------------------------------------------------
@@ -187,24 +219,65 @@ def test_a_change_of_the_tables_that_the_trail_does_not_know_is_found(queue, tam
     alert = closed(queue)[0]
     with queue.engine.begin() as connection:
         tamper(connection, alert)
-    found = verify(queue, [])
+    found = verify(queue, None)
     assert found.first_broken is None
     assert any(alert in contradiction for contradiction in found.contradictions), found
+
+
+@pytest.mark.parametrize(
+    ("tamper", "word"),
+    [
+        (lambda c: c.execute(insert(list_entries).values(list="allow", key="card", value="eve", expires_on="2099-01-01", proposal=1)), "eve"),
+        (lambda c: c.execute(delete(list_entries)), "card-7"),
+        (lambda c: c.execute(insert(next_step_tables).values(content="x", proposal=1)), "next steps"),
+        (lambda c: c.execute(update(proposals).where(proposals.c.state == "pending").values(content=text("replace(content, 'block', 'allow')"))), "proposal"),
+        (lambda c: c.execute(update(proposals).where(proposals.c.state == "pending").values(state="approved")), "proposal"),
+        (lambda c: c.execute(update(users).where(users.c.name == "carol").values(role="admin")), "carol"),
+        (lambda c: c.execute(insert(users).values(name="eve", role="admin", created_at=1, disabled=False)), "eve"),
+        (lambda c: c.execute(update(verdicts).where(verdicts.c.number == select(func.max(verdicts.c.number)).scalar_subquery()).values(message=select(verdicts.c.message).limit(1).scalar_subquery())), "verdicts"),
+    ],
+)  # fmt: skip
+def test_changes_of_lists_proposals_users_and_verdicts_that_nobody_recorded_are_found(queue, tamper, word):
+    made, accounts = (
+        Proposals(queue.database, queue.clock),
+        Accounts(queue.database, queue.clock, Throttle(queue.database, queue.clock)),
+    )
+    change = AddEntry(ListName.BLOCK, ListKey.CARD, "card-7", "2025-12-31")
+    made.approve(LEA, made.propose(ANN, change, "stolen"))
+    made.propose(ANN, msgspec.structs.replace(change, value="card-8"), "stolen")
+    accounts.add(ADA, "carol", Role.ANALYST)
+    accounts.change(ADA, "carol", Role.LEAD, disabled=False)
+    assert verify(queue, None).intact
+    with queue.engine.begin() as connection:
+        tamper(connection)
+    found = verify(queue, None)
+    assert any(word in contradiction for contradiction in found.contradictions), found
+
+
+def test_a_proposal_that_was_changed_in_the_database_is_not_approved(queue):
+    made = Proposals(queue.database, queue.clock)
+    number = made.propose(ANN, AddEntry(ListName.BLOCK, ListKey.CARD, "card-7", "2025-12-31"), "stolen")
+    with queue.engine.begin() as connection:
+        connection.execute(update(proposals).values(content=text("replace(content, 'block', 'allow')")))
+    with pytest.raises(ConflictError, match="not what was proposed"):
+        made.approve(LEA, number)
 
 
 def test_a_changed_case_is_found_and_a_correction_by_hand_is_not(queue, clock, bundle):
     alert = closed(queue)[0]
     clock.pass_by(31)
     outbox, casebook = Outbox(queue.database, clock), Cases(queue)
-    for one in outbox.take():
+    taken = outbox.take()
+    clock.pass_by(2 * 3600)
+    for one in taken:
         casebook.put(bundle.version, [case_from(queue.get(one.verdict.alert_id).alert, one.verdict, bundle)])
         outbox.acknowledged([one.number])
-    assert verify(queue, []).intact
+    assert verify(queue, None).intact
     with queue.engine.begin() as connection:
         connection.execute(update(cases).where(cases.c.case_id == alert).values(outcome="legitimate"))
-    assert any(alert in contradiction for contradiction in verify(queue, []).contradictions)
+    assert any(alert in contradiction for contradiction in verify(queue, None).contradictions)
     casebook.correct(alert, Finding.LEGITIMATE, "ada", "the customer remembered")
-    assert verify(queue, []).intact
+    assert verify(queue, None).intact
 
 
 def test_bulk_verdicts_their_undoing_and_a_purge_leave_an_intact_trail(queue, clock):
@@ -222,7 +295,7 @@ def test_bulk_verdicts_their_undoing_and_a_purge_leave_an_intact_trail(queue, cl
     assert purge(queue, ADA, 2, dry_run=False).alerts == 5
     assert purge(queue, ADA, 2, dry_run=False).alerts == 0
     assert all(queue.get(alert) is None for alert in gone)
-    found = verify(queue, [])
+    found = verify(queue, None)
     assert found.intact, found
 
 

@@ -12,13 +12,13 @@ from analyst.policy import Severity
 from analyst.proposals import ListKey
 from analyst.statistics import Statistics
 from analyst.tables import alert_rules, alerts
-from analyst.verdicts import Opinion, Verdicts
+from analyst.verdicts import Verdicts
 from analyst.web.alert_view import Table
 from analyst.web.leads_view import csv_of
 from analyst.web.rendering import console_writer
 from core.clock import MS_PER_DAY, MS_PER_HOUR
 from core.errors import AccessError
-from core.messages import Finding
+from core.messages import Finding, Opinion
 from models.bundles.metrics import ThresholdMeasures
 from tests.analyst.conftest import ANN, LEA, console, ids_of
 from tests.analyst.test_listing import NOW, made_row

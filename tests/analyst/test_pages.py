@@ -10,11 +10,11 @@ from sqlalchemy import update
 from analyst.archive import Archive, Source
 from analyst.pictures import timeline, waterfall
 from analyst.tables import alert_documents
-from analyst.verdicts import Opinion, Verdicts
+from analyst.verdicts import Verdicts
 from analyst.web.rendering import HERE, console_writer
 from core.clock import FixedClock, SystemClock
 from core.errors import DatabaseError
-from core.messages import Finding, LikelyTypology, Side, alert_id
+from core.messages import Finding, LikelyTypology, Opinion, Side, alert_id
 from core.privacy.masking import Privacy
 from explain.facts.cases import case_facts
 from explain.facts.history import card_history

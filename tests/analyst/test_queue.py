@@ -17,10 +17,10 @@ from analyst.access.roles import Actor, Role
 from analyst.cases import Cases
 from analyst.queue import AlertState, Queue
 from analyst.tables import metadata
-from analyst.verdicts import Opinion, Verdicts
+from analyst.verdicts import Verdicts
 from core.clock import SystemClock
 from core.errors import DatabaseError
-from core.messages import Finding, Outcome, alert_id, decode_alert, decode_dead_letter, encode
+from core.messages import Finding, Opinion, Outcome, alert_id, decode_alert, decode_dead_letter, encode
 from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory
 from explain.explainer import Explainer

@@ -11,12 +11,12 @@ from analyst.bulk import Bulks
 from analyst.listing import AlertFilter, Listing
 from analyst.queue import Queue
 from analyst.statistics import Statistics
-from analyst.verdicts import Opinion, Outbox, Verdicts
+from analyst.verdicts import Outbox, Verdicts
 from analyst.verification import verify
 from analyst.web.operations import operations_app
 from core.clock import SystemClock
 from core.decoding import decode_label
-from core.messages import Finding, decode_audit_anchor, decode_verdict
+from core.messages import Finding, Opinion, decode_audit_anchor, decode_verdict
 from core.privacy.masking import Privacy
 from core.settings import Settings
 from core.topics import AUDIT_ANCHORS, LABELS, VERDICTS

@@ -12,9 +12,9 @@ from analyst.leases import Lease
 from analyst.listing import AlertFilter, Listing, Section
 from analyst.queue import AlertState
 from analyst.tables import verdicts
-from analyst.verdicts import Opinion, Outbox, VerdictConflict, Verdicts, VerdictState
-from core.errors import AccessError, ConflictError, InputError, NotFoundError
-from core.messages import ClosingReason, Finding, LabelSource, label_of
+from analyst.verdicts import Outbox, Verdicts, VerdictState
+from core.errors import AccessError, ConflictError, InputError, NotFoundError, VerdictConflict
+from core.messages import ClosingReason, Finding, LabelSource, Opinion, label_of
 from tests.analyst.conftest import ANN, AUDREY, BOB, LEA, ids_of
 
 FRAUD, LEGITIMATE, ESCALATE = (Opinion(finding) for finding in (Finding.FRAUD, Finding.LEGITIMATE, Finding.ESCALATE))
@@ -58,6 +58,8 @@ def test_an_escalation_makes_no_label_and_only_a_lead_judges_the_alert_then(queu
         given.give(alert, FRAUD, ANN, 1)
     given.give(alert, FRAUD, LEA, 1)
     assert queue.get(alert).state is AlertState.CLOSED
+    with pytest.raises(AccessError):
+        given.give(alert, LEGITIMATE, ANN, 2)
 
 
 def test_a_verdict_on_an_outdated_version_is_refused_and_names_both(queue, given):
@@ -106,8 +108,10 @@ def test_a_verdict_can_be_undone_until_it_leaves(queue, given, outbox, clock):
         given.undo(first, ANN)
     given.give(second, FRAUD, ANN, 0)
     clock.pass_by(31)
+    with pytest.raises(ConflictError, match="cannot be undone"):
+        given.undo(second, ANN)  # its grace is over, although nothing has sent it yet
     assert [one.verdict.alert_id for one in outbox.take()] == [second], "the undone verdict never leaves"
-    with pytest.raises(ConflictError, match="left for Kafka"):
+    with pytest.raises(ConflictError, match="leaves for Kafka"):
         given.undo(second, ANN)
     assert [one.state for one in given.of(first)] == [VerdictState.UNDONE]
 

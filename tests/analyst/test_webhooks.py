@@ -1,6 +1,7 @@
 """Webhooks: stored with the change, signed, repeated, against a real HTTP server."""
 
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from standardwebhooks import Webhook as Verifier
 
-from analyst.verdicts import Opinion, Verdicts
+from analyst.verdicts import Verdicts
 from analyst.webhooks import Webhooks, post
 from core.errors import AccessError, InputError, NotFoundError
-from core.messages import Finding
+from core.messages import Finding, Opinion
 from tests.analyst.conftest import ADA, ANN, LEA, ids_of
 
 
@@ -52,7 +53,7 @@ def receiver():
 
 @pytest.fixture
 def hooks(empty_queue):
-    return Webhooks(empty_queue.database, empty_queue.clock)
+    return Webhooks(empty_queue.database, empty_queue.clock, on_loopback=True)
 
 
 def test_new_alerts_and_verdicts_are_announced_once_and_signed(empty_queue, hooks, receiver, explained, clock):
@@ -94,7 +95,7 @@ def test_a_failed_delivery_is_repeated_and_then_given_up_and_can_be_tried_again(
     assert (delivery.state, delivery.attempts, delivery.error) == ("failed", 7, "ValueError: status 500")
     receiver.status = 200
     hooks.repeat(ADA, delivery.number)
-    assert hooks.send_due(post) == 1
+    assert hooks.send_due(post)
     assert hooks.deliveries()[0].state == "delivered"
 
 
@@ -103,19 +104,46 @@ def test_a_redirect_is_not_followed_and_an_unreachable_host_is_a_failure(empty_q
     hooks.add(ADA, "http://127.0.0.1:1/", ("alert",))
     receiver.status = 302
     empty_queue.put(*explained[-1])
-    hooks.send_due(post)
+    while hooks.send_due(post):
+        pass
     assert sorted(one.error.split(":")[0] for one in hooks.deliveries()) == ["OSError", "ValueError"]
 
 
 @pytest.mark.parametrize(
     "url",
     ["http://example.org/", "ftp://example.org/", "https://10.0.0.1/", "https://169.254.169.254/latest", "https://[fd00::1]/", "https://user:secret@example.org/",
-     "https://", "nonsense", "https://192.168.1.1", "https://0.0.0.0/", "https://x/" + "y" * 2_000],
+     "https://", "nonsense", "https://192.168.1.1", "https://0.0.0.0/", "https://example.org/\n", "https://example.org/ x", "https://[abc", "https://x/" + "y" * 2_000],
 )  # fmt: skip
 def test_an_address_that_a_webhook_may_not_have_is_refused(hooks, url):
-    with pytest.raises(InputError, match="cannot be a webhook"):
+    with pytest.raises(InputError, match=r"cannot be a webhook|is not an address"):
         hooks.add(ADA, url, ("alert",))
     assert hooks.all() == []
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "127.1", "localhost", "localhost.localdomain"])
+def test_a_host_name_that_leads_to_this_machine_is_not_called(host, receiver):
+    with pytest.raises((OSError, InputError)) as refused:
+        post(f"https://{host}:{receiver.server.server_port}/", b"{}", {}, False)
+    assert not isinstance(refused.value, ConnectionError)
+    assert receiver.received == []
+
+
+def test_loopback_is_not_allowed_once_the_console_is_public(hooks, empty_queue, receiver):
+    with pytest.raises(InputError):
+        Webhooks(empty_queue.database, empty_queue.clock).add(ADA, receiver.url, ("alert",))
+
+
+def test_a_slow_receiver_is_given_up_and_does_not_hold_up_the_others(empty_queue, hooks, receiver, explained, monkeypatch):
+    monkeypatch.setattr("analyst.webhooks._TIMEOUT_SECONDS", 0.5)
+    slow = socket.create_server(("127.0.0.1", 0))  # accepts connections and never answers
+    hooks.add(ADA, f"http://127.0.0.1:{slow.getsockname()[1]}/", ("alert",))
+    hooks.add(ADA, receiver.url, ("alert",))
+    empty_queue.put(*explained[-1])
+    while hooks.send_due(post):
+        pass
+    slow.close()
+    assert len(receiver.received) == 1
+    assert len(hooks.deliveries()) == 1
 
 
 def test_only_administrators_manage_webhooks_and_removal_ends_deliveries(hooks, empty_queue, receiver, explained):
@@ -127,7 +155,7 @@ def test_only_administrators_manage_webhooks_and_removal_ends_deliveries(hooks, 
     empty_queue.put(*explained[-1])
     (hook,) = hooks.all()
     hooks.remove(ADA, hook.number)
-    assert hooks.send_due(post) == 0
+    assert not hooks.send_due(post)
     with pytest.raises(NotFoundError):
         hooks.remove(ADA, hook.number)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from analyst.audit import first_broken
 from analyst.cases import Cases
 from analyst.queue import Queue
+from analyst.verdicts import Verdicts
 from core.clock import SystemClock
 from core.errors import CasebookError
 from core.messages import Finding, Subject, Verdict, encode
@@ -23,6 +23,7 @@ from explain.facts.attribution import attribute
 from explain.typology import Typologies, fit_typologies
 from explain.vectors import FaissCases, PostgresCases
 from streams.stages.explain import ExplainStage, casebook_of
+from tests.analyst.conftest import decide
 
 NEVER = 1 << 60
 
@@ -130,7 +131,7 @@ def test_cases_are_added_corrected_and_deleted_in_sql_and_the_index_follows(aler
     cases.judge(msgspec.structs.replace(verdict, finding=Finding.FRAUD, verdict_time=1_700_000_000_009))
     assert [case.case_id for case in casebook.similar(x, shap, NEVER, "other")] == ["al_2"]
     with queue.reading() as connection:
-        assert first_broken(connection) is None
+        assert queue.database.audit.first_broken(connection) is None
     assert cases.counts() == [(bundle.version, "fraud", 1)]
 
 
@@ -138,11 +139,11 @@ def test_a_casebook_is_filled_from_the_bundle_and_from_every_verdict(alerts, bun
     newest = alerts[-6:]
     for alert in newest:
         queue.put(alert, explainer.explain(alert))
-    queue.decide(newest[0].alert_id, Finding.FRAUD, "ann", "card testing", "many small amounts")
-    queue.decide(newest[1].alert_id, Finding.ESCALATE, "ann", None, None)
+    decide(queue, newest[0].alert_id, Finding.FRAUD, typology="card testing", note="many small amounts")
+    decide(queue, newest[1].alert_id, Finding.ESCALATE)
     other = msgspec.structs.replace(newest[2], decision=msgspec.structs.replace(newest[2].decision, bundle="0123456789ab"))
     queue.put(msgspec.structs.replace(other, alert_id="al_other"), explainer.explain(newest[2]))
-    queue.decide("al_other", Finding.LEGITIMATE, "ann", None, None)
+    decide(queue, "al_other", Finding.LEGITIMATE)
     come_with = len(bundle_cases(bundle))
     assert newest[0].alert_id in {case.case_id for case in bundle_cases(bundle)}, (
         "precondition: the bundle already holds a case for this alert, which the verdict replaces"
@@ -159,7 +160,7 @@ def test_a_casebook_is_filled_from_the_bundle_and_from_every_verdict(alerts, bun
         "many small amounts",
     )
     np.testing.assert_array_equal(
-        case.contributions, case_from(newest[0], queue.verdicts_of(newest[0].alert_id)[-1], bundle).contributions
+        case.contributions, case_from(newest[0], Verdicts(queue).of(newest[0].alert_id)[-1].verdict, bundle).contributions
     )
 
 
@@ -177,7 +178,7 @@ def test_a_verdict_from_the_stream_updates_the_casebook_at_once(alerts, bundle, 
         (Finding.LEGITIMATE, [Finding.LEGITIMATE]),
         (Finding.ESCALATE, []),
     ):
-        sent(VERDICTS, queue.decide(alerts[0].alert_id, finding, "ann", None, None))
+        sent(VERDICTS, decide(queue, alerts[0].alert_id, finding))
         found = explainer.casebook.similar(*_own(alerts[0], bundle), NEVER, "other")
         assert [case.outcome for case in found] == expected
 
@@ -185,7 +186,7 @@ def test_a_verdict_from_the_stream_updates_the_casebook_at_once(alerts, bundle, 
 def test_a_redelivered_verdict_neither_undoes_a_correction_nor_restores_a_deleted_case(alerts, bundle, queue, cases, explainer):
     stage = ExplainStage(Explainer(bundle, Casebook(bundle, cases)), queue, cases)
     queue.put(alerts[0], explainer.explain(alerts[0]))
-    verdict = queue.decide(alerts[0].alert_id, Finding.FRAUD, "ann", None, None)
+    verdict = decide(queue, alerts[0].alert_id, Finding.FRAUD)
 
     def sent_again():
         records = [SimpleNamespace(topic=VERDICTS, partition=0, offset=0, key=b"k", value=encode(verdict))]
@@ -207,7 +208,7 @@ def test_deletions_and_corrections_carry_over_to_the_next_bundles_casebook(
     cases.fill(bundle)
     for alert, finding in zip(alerts[:2], (Finding.FRAUD, Finding.FRAUD), strict=True):
         queue.put(alert, explainer.explain(alert))
-        queue.decide(alert.alert_id, finding, "ann", None, None)
+        decide(queue, alert.alert_id, finding)
     cases.fill(bundle)
     cases.delete(alerts[0].alert_id, "ann", "asked for")
     cases.correct(alerts[1].alert_id, Finding.LEGITIMATE, "ann", "it was")
@@ -215,7 +216,7 @@ def test_deletions_and_corrections_carry_over_to_the_next_bundles_casebook(
     cases.fill(other)
     assert other.version not in dict(cases.find(alerts[0].alert_id))
     assert dict(cases.find(alerts[1].alert_id))[other.version].outcome is Finding.LEGITIMATE
-    later = queue.decide(alerts[1].alert_id, Finding.FRAUD, "ann", "stolen card", None)
+    later = decide(queue, alerts[1].alert_id, Finding.FRAUD, typology="stolen card")
     cases.judge(later)
     assert {case.outcome for _, case in cases.find(alerts[1].alert_id)} == {Finding.FRAUD}
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
 from analyst.queue import Queue
+from analyst.verdicts import Verdicts
 from cli.main import whyflag
 from core.clock import SystemClock
 from core.errors import InputError
@@ -23,6 +24,7 @@ from explain.judging import Case, Condition, judge, judge_sheet
 from explain.narrators.client import language_model
 from explain.sar import draft
 from explain.words import writer
+from tests.analyst.conftest import decide
 from tests.openai_server import OpenAIServer
 
 
@@ -208,13 +210,15 @@ def queue(tmp_path, alerts, explainer):
 def _drafted(queue, alert_id):
     queued = queue.get(alert_id)
     others = [one for one in queue.of_card(queued.alert.transaction.card_id, 200) if one.alert.alert_id != alert_id]
-    return draft(queued.alert, queued.explanation, queue.verdicts_of(alert_id), others, 1_790_000_000_000)
+    return draft(
+        queued.alert, queued.explanation, [one.verdict for one in Verdicts(queue).of(alert_id)], others, 1_790_000_000_000
+    )
 
 
 def test_a_draft_has_six_elements_a_chronological_list_and_its_gaps(queue):
     alert_id = queue.open_alerts(1)[0].alert.alert_id
     before = _drafted(queue, alert_id)
-    queue.decide(alert_id, Finding.FRAUD, "ann", "stolen card", "customer has <b>never</b> been there")
+    decide(queue, alert_id, Finding.FRAUD, typology="stolen card", note="customer has <b>never</b> been there")
     after = _drafted(queue, alert_id)
     for text in (before.text, after.text):
         headings = re.findall(r"^## (.+)$", text, re.M)

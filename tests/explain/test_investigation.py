@@ -1,26 +1,27 @@
 """Investigation of an alert by a language model over the real protocol: read-only, within budgets, checked and stored."""
 
+import asyncio
 import json
 import time
 from contextlib import contextmanager
 
 import msgspec
 import pytest
-from analyst.console import create_app
 from click.testing import CliRunner
-from fastapi.testclient import TestClient
 
+from analyst.assistant import Assistant
 from analyst.queue import Queue
 from cli.main import whyflag
 from cli.operations.console import _investigating
 from core.clock import SystemClock
-from core.errors import QueueError
+from core.errors import QueueError, ThrottledError
 from core.messages import Finding
 from core.settings import Settings
 from explain.facts.history import DeviceHistory, MerchantHistory, Payment
 from explain.investigation import Investigation, run
 from explain.narrators.client import language_model
 from explain.words import writer
+from tests.analyst.conftest import ANN, console
 from tests.openai_server import OpenAIServer
 
 TOOLS = {"card_history", "merchant_history", "device_history", "linked_cards", "similar_cases", "rule_definition"}
@@ -256,27 +257,76 @@ def test_the_command_without_a_model_says_what_to_set(case, queue, monkeypatch):
     assert "WHYFLAG_LLM_URL" in str(done.exception)
 
 
-def test_the_button_starts_an_investigation_and_the_page_shows_its_result(case, queue):
+def answered(site, alert_id, data):
+    """Ask the assistant on an alert's page and return the page with the answer."""
+    ann, page = site("ann"), f"/alerts/{alert_id}"
+    assert ann.post(f"{page}/ask", data).status_code == 303
+    deadline = time.monotonic() + 20
+    while "Transcript" not in (text := ann.get(page).text) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return text
+
+
+@pytest.mark.parametrize("question", ["", "Did this card pay here before? My number is 4111 1111 1111 1111"])
+def test_the_page_asks_the_assistant_and_shows_its_answer(case, queue, question):
     with OpenAIServer([[("card_history", {})], _report(("what_happened", ["S1.clause"]))]) as server:
-        told = Settings(llm_url=server.url, llm_model="local")
-        with TestClient(
-            create_app(queue, told, investigating=_investigating(queue, told, None)), base_url="http://127.0.0.1"
-        ) as client:
-            page = f"/alerts/{case.alert.alert_id}"
-            assert "Let the language model look into it" in client.get(page).text
-            origin = {"origin": "http://127.0.0.1"}
-            assert client.post(f"{page}/investigate", headers=origin).status_code == 200
-            deadline = time.monotonic() + 20
-            while "Transcript" not in (text := client.get(page).text) and time.monotonic() < deadline:
-                time.sleep(0.2)
-    assert "local · analyst ·" in text
-    assert "finished · 2 answers" in text
+        settings = Settings(llm_url=server.url, llm_model="local")
+        with console(queue, settings, investigate=_investigating(queue, settings, None)) as site:
+            text = answered(site, case.alert.alert_id, {"question": question})
+        prompt = server.requests[0]["messages"][-1]["content"]
+    assert "local · 2 model replies" in text
+    assert "ann ·" in text
     assert 'title="local"' in text
+    assert ("Did this card pay here before?" in prompt) == bool(question)
+    assert "4111" not in prompt
+    assert ("asks a question about it" in prompt) == bool(question)
 
 
-def test_without_a_model_there_is_no_button(case, queue):
-    client = TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1")
-    assert "Let the language model" not in client.get(f"/alerts/{case.alert.alert_id}").text
-    refused = client.post(f"/alerts/{case.alert.alert_id}/investigate", headers={"origin": "http://127.0.0.1"})
+def test_each_person_has_a_quota_and_all_share_a_limit(case, queue):
+    with OpenAIServer([_report(("what_happened", ["S1.clause"]))]) as server:
+        settings = Settings(llm_url=server.url, llm_model="local", assistant_daily_questions=2)
+        with console(queue, settings, investigate=_investigating(queue, settings, None)) as site:
+            for _ in range(2):
+                number = site.services.queue.begin_investigation(case.alert.alert_id, "ann", "?", 2)
+                site.services.queue.end_investigation(number, None)
+            refused = site("ann").post(f"/alerts/{case.alert.alert_id}/ask", {"question": "and now?"})
+            assert refused.status_code == 429
+            assert "2 times in 24 hours" in refused.text
+            assert site("bob").post(f"/alerts/{case.alert.alert_id}/ask", {"question": "and now?"}).status_code == 303
+            assert site("audrey").post(f"/alerts/{case.alert.alert_id}/ask", {}).status_code == 403
+
+
+def test_many_questions_at_once_start_only_a_few_agents(case, queue):
+    running, most, waiting = 0, 0, asyncio.Event()
+
+    async def slow(queued, question):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await waiting.wait()
+        running -= 1
+        raise ValueError("enough")
+
+    async def ask_all():
+        ids = [f"al_{number}" for number in range(60)]
+        for one in ids:
+            queue.put(msgspec.structs.replace(case.alert, alert_id=one), msgspec.structs.replace(case.explanation, alert_id=one))
+        assistant = Assistant(queue, Settings(assistant_concurrency=2), slow)
+        results = await asyncio.gather(*(assistant.ask(one, ANN, "why?") for one in ids), return_exceptions=True)
+        await asyncio.sleep(0.1)
+        waiting.set()
+        while assistant.busy:
+            await asyncio.sleep(0.01)
+        return results
+
+    results = asyncio.run(ask_all())
+    assert most == 2
+    assert sum(isinstance(one, ThrottledError) for one in results) == 60 - 8
+
+
+def test_without_a_model_nobody_is_offered_the_assistant(case, queue):
+    with console(queue) as site:
+        assert "Ask about this alert" not in site().get(f"/alerts/{case.alert.alert_id}").text
+        refused = site().post(f"/alerts/{case.alert.alert_id}/ask", {"question": "?"})
     assert refused.status_code == 409
     assert "WHYFLAG_LLM_URL" in refused.text

@@ -91,7 +91,7 @@ def test_a_custom_table_is_used(alerts, bundle, casebook, tmp_path):
 
     table = '[[step]]\nstep = "Call the fraud desk."\ntranslations = {de = "Die Betrugsabteilung anrufen."}\n'
     (tmp_path / "steps.toml").write_text(table)
-    explainer = Explainer(bundle, casebook, steps=load_next_steps(str(tmp_path / "steps.toml")))
+    explainer = Explainer(bundle, casebook, steps=lambda: load_next_steps(str(tmp_path / "steps.toml")))
     explanation = explainer.explain(alerts[0])
     facts = {fact.fact_id: fact for fact in explanation.facts}
     told = [writer(language).claim(explanation.narrative[-1], facts) for language in ("en", "de", "es")]

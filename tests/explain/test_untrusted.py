@@ -11,8 +11,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from analyst.console import create_app
-from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +25,7 @@ from explain.facts.attribution import attribute
 from explain.narrators.client import language_model
 from explain.narrators.service import NarratorService
 from explain.words import writer
+from tests.analyst.conftest import console
 from tests.openai_server import OpenAIServer
 from tests.strategies import examples
 
@@ -73,7 +72,12 @@ class _Elements(HTMLParser):
 
 def test_untrusted_text_never_reaches_the_page_unescaped(alerts, explainer, tmp_path):
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
-    client = TestClient(create_app(queue, Settings()), base_url="http://127.0.0.1")
+    with console(queue) as site:
+        _check_pages(queue, site(), alerts, explainer)
+    queue.close()
+
+
+def _check_pages(queue, client, alerts, explainer):
     alert, elements = alerts[-1], None
     for number, text in enumerate(("Baker", *INJECTIONS[::3])):
         hostile = msgspec.structs.replace(_hostile(alert, text), alert_id=f"al_{number:04x}")
@@ -89,7 +93,6 @@ def test_untrusted_text_never_reaches_the_page_unescaped(alerts, explainer, tmp_
         elements = elements or seen.names
         assert seen.names <= elements | {"p", "ul", "li", "details", "summary"}, "untrusted text created an HTML element"
         assert not [name for name, value in seen.attributes if name.startswith("on") or "javascript" in (value or "")]
-    queue.close()
 
 
 # -- canaries ------------------------------------------------------------------------------------------------------------------------

@@ -21,12 +21,10 @@ from core.messages import (
     Claim,
     Contrast,
     Fact,
-    Finding,
     Form,
     Joiner,
     Mention,
     Opening,
-    Outcome,
     Part,
     Side,
     Subject,
@@ -116,8 +114,6 @@ def test_the_catalogue_covers_every_operation_theme_and_word():
     for codes in CODES.values():
         assert {f"code-{code}" for code in codes} <= words.keys()
     assert {f"code-{channel.replace('_', '-')}" for channel in Channel} <= words.keys()
-    assert {f"ui-{outcome}" for outcome in Outcome} <= words.keys()
-    assert {f"ui-finding-{finding}" for finding in Finding} <= words.keys()
     assert {f"part-{part}" for part in Part} <= words.keys()
     assert {f"joiner-{joiner}" for joiner in Joiner} <= words.keys()
     assert {f"opening-{opening.replace('_', '-')}" for opening in Opening if opening is not Opening.NONE} <= words.keys()

@@ -10,22 +10,23 @@ import sqlite3
 import time
 
 import pytest
-from analyst.console import create_app
-from fastapi.testclient import TestClient
+from prometheus_client import generate_latest
 
 from analyst.archive import Archive
+from analyst.policy import QueuePolicy
 from analyst.queue import Queue
 from core.clock import SystemClock
 from core.messages import decode_alert, decode_dead_letter
 from core.settings import Settings
-from core.topics import LABELS, TOPICS, TRANSACTIONS
+from core.topics import LABELS, TOPICS, TRANSACTIONS, VERDICTS
 from streams.kafka.clients import Observer, Sender
 from streams.kafka.embedded import API_VERSION, EmbeddedBroker
 from streams.relay import Relay
+from tests.analyst.conftest import console
 from tests.explain.test_llm import GOOD
 from tests.hostile import EMAIL, NAME, PAN, PAN_FORMS, SSN, planted, valid
 from tests.openai_server import OpenAIServer
-from tests.workers import Worker
+from tests.workers import Worker, collect
 from training.data.mapping import load_mapping
 from training.data.readers import TransactionFile
 
@@ -98,27 +99,21 @@ def test_no_planted_secret_appears_in_any_output(bundle_dir, tmp_path):
             assert settled >= len(records) + 3
             assert archived == len(written["decisions"]) > 100
             alerts = [decode_alert(record.value) for record in written["alerts"]]
-            queue = Queue(f"sqlite:///{database}", SystemClock())
+            queue = Queue(f"sqlite:///{database}", SystemClock(), QueuePolicy(grace_ms=0))
             archive = Archive(f"sqlite:///{database}", SystemClock(), days=100)
-            client = TestClient(create_app(queue, settings, history=archive), base_url="http://127.0.0.1")
-            for number, secret in enumerate(SECRETS):
-                form = {"finding": "fraud", "typology": "other", "note": f"{secret} belongs to {NAME}"}
-                given = client.post(
-                    f"/alerts/{alerts[number].alert_id}/verdict",
-                    data=form,
-                    headers={"origin": "http://127.0.0.1"},
-                    follow_redirects=False,
-                )
-                assert given.status_code == 303
-            relay = Relay(queue, settings)
-            relay.start()
-            while queue.unpublished():
-                time.sleep(0.1)
-            relay.stop()
-            pages = [client.get("/").content, *(client.get(f"/alerts/{alert.alert_id}").content for alert in alerts)]
+            with console(queue, settings, history=archive) as site:
+                lead = site("lea")
+                for number, secret in enumerate(SECRETS):
+                    form = {"finding": "fraud", "typology": "other", "note": f"{secret} belongs to {NAME}", "version": "0"}
+                    assert lead.post(f"/alerts/{alerts[number].alert_id}/verdict", form).status_code == 303
+                relay = Relay(queue, settings)
+                relay.start()
+                collect(settings, {VERDICTS: len(SECRETS)})
+                relay.stop()
+                pages = [lead.get("/").content, *(lead.get(f"/alerts/{alert.alert_id}").content for alert in alerts)]
             time.sleep(2)
             written = _everything(settings)
-            metrics = [score.get("metrics"), explain.get("metrics"), copying.get("metrics"), client.get("/metrics").text]
+            metrics = [score.get("metrics"), explain.get("metrics"), copying.get("metrics"), generate_latest().decode()]
             assert all(worker.get("live") == "live\n" for worker in (score, explain, copying))
             casebook = b"".join(path.read_bytes() for path in sorted(_casebook(explain).rglob("*")) if path.is_file())
             logs = [score.printed(), explain.printed(), copying.printed()]
