@@ -11,7 +11,7 @@ from sqlalchemy import Connection, and_, or_, select, update
 
 from analyst.access.roles import Actor, Permission
 from analyst.audit import Event
-from analyst.listing import AlertFilter, condition, sort_keys
+from analyst.listing import AlertFilter, Section, awake, condition, sort_keys
 from analyst.queue import AlertState, Queue
 from analyst.tables import alerts
 from core.clock import MS_PER_DAY, MS_PER_MINUTE
@@ -35,10 +35,9 @@ class Assignments:
             NotFoundError: if there is no such alert.
             ConflictError: if the alert is closed or somebody else has claimed it.
         """
-        actor.require(Permission.WORK)
-        now = self._clock.now_ms()
         with self._database.changing() as connection:
-            row = _open_alert(connection, alert_id)
+            now = self._clock.now_ms()
+            row = _open_alert(connection, alert_id, actor)
             held = row.claimed_by is not None and row.claimed_until > now
             if held and row.claimed_by != actor.name and not actor.may(Permission.LEAD):
                 raise ConflictError(f"{row.claimed_by} works on alert {alert_id}: choose another alert")
@@ -55,9 +54,8 @@ class Assignments:
             NotFoundError: if there is no such alert.
             ConflictError: if the actor has not claimed the alert.
         """
-        actor.require(Permission.WORK)
         with self._database.changing() as connection:
-            row = _open_alert(connection, alert_id)
+            row = _open_alert(connection, alert_id, actor)
             if row.claimed_by != actor.name and not (row.claimed_by and actor.may(Permission.LEAD)):
                 raise ConflictError(f"you have not claimed alert {alert_id}")
             values = {"claimed_by": None, "claimed_until": None, "changed_at": self._clock.now_ms()}
@@ -75,7 +73,8 @@ class Assignments:
         now = self._clock.now_ms()
         free = or_(alerts.c.claimed_by.is_(None), alerts.c.claimed_until <= now)
         states = [AlertState.OPEN.value] + ([AlertState.ESCALATED.value] if actor.may(Permission.LEAD) else [])
-        which = and_(condition(wanted, actor, self._clock), free, alerts.c.state.in_(states))
+        shown = condition(wanted, actor, self._clock)
+        which = and_(shown, free, alerts.c.state.in_(states), *([] if wanted.section is Section.SNOOZED else [awake(now)]))
         with self._database.changing() as connection:
             alert_id = connection.execute(
                 select(alerts.c.alert_id).where(which).order_by(*sort_keys(wanted.order)).limit(1)
@@ -95,13 +94,12 @@ class Assignments:
             NotFoundError: if there is no such alert.
             ConflictError: if the alert is closed or somebody else has claimed it.
         """
-        actor.require(Permission.WORK)
         if not 0 <= minutes * MS_PER_MINUTE <= _LONGEST_SNOOZE_MS:
             raise InputError("an alert can be snoozed for 1 minute to 30 days")
-        now = self._clock.now_ms()
-        until = now + minutes * MS_PER_MINUTE if minutes else None
         with self._database.changing() as connection:
-            row = _open_alert(connection, alert_id)
+            now = self._clock.now_ms()
+            until = now + minutes * MS_PER_MINUTE if minutes else None
+            row = _open_alert(connection, alert_id, actor)
             if row.claimed_by not in (None, actor.name) and row.claimed_until > now:
                 raise ConflictError(f"{row.claimed_by} works on alert {alert_id}: choose another alert")
             values = {"snoozed_until": until, "claimed_by": None, "claimed_until": None, "changed_at": now}
@@ -113,10 +111,21 @@ class Assignments:
         connection.execute(update(alerts).where(alerts.c.alert_id == alert_id).values(values))
 
 
-def _open_alert(connection: Connection, alert_id: str) -> Any:
+def _open_alert(connection: Connection, alert_id: str, actor: Actor) -> Any:
+    """
+    Return the row of an alert on which the actor may work: an escalated one is for leads.
+
+    Raises:
+        AccessError: if the actor may not work on it.
+        NotFoundError: if there is no such alert.
+        ConflictError: if it is closed.
+    """
+    actor.require(Permission.WORK)
     row = connection.execute(select(alerts).where(alerts.c.alert_id == alert_id)).first()
     if row is None:
         raise NotFoundError(f"no alert {alert_id} in the queue")
     if row.state == AlertState.CLOSED:
         raise ConflictError(f"alert {alert_id} is closed: {row.closed_by} has given a verdict on it")
+    if row.state == AlertState.ESCALATED:
+        actor.require(Permission.LEAD)
     return row

@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from analyst.audit import Event
 from analyst.queue import Queue
-from analyst.tables import alert_documents, alerts, cases
-from analyst.verdicts import verdicts_of
+from analyst.tables import alert_documents, cases, verdicts
+from analyst.verdicts import VerdictState
 from core.errors import CasebookError
-from core.messages import Finding, Verdict, decode_alert
+from core.messages import Finding, Verdict, decode_alert, decode_verdict
 from explain.casebook import Case, Change, bundle_cases, case_from
 from models.bundles.bundle import Bundle
 
@@ -78,7 +78,7 @@ class Cases:
         """
         Add the missing cases of a bundle and return how many were added.
 
-        The cases come from the bundle and from all verdicts given so far, including verdicts on alerts of other bundles if the
+        The cases come from the bundle and from all verdicts published so far, including verdicts on alerts of other bundles if the
         alert has this bundle's features. Cases deleted or corrected in another bundle's casebook stay deleted or corrected.
         """
         added, judged = 0, self._judged_elsewhere(bundle.version)
@@ -86,20 +86,19 @@ class Cases:
         if self.newest(bundle.version) == 0:
             added += self.put(bundle.version, [case for case in bundle_cases(bundle) if case.case_id not in gone], judged=False)
         known = select(cases.c.case_id).where(cases.c.bundle == bundle.version, cases.c.judged.is_(True))
-        closed = (Finding.FRAUD.value, Finding.LEGITIMATE.value)
+        published = verdicts.c.state == VerdictState.PUBLISHED.value  # others may still be undone
+        last = select(func.max(verdicts.c.number)).where(published).group_by(verdicts.c.alert_id)
         wanted = (
-            select(alerts.c.alert_id, alert_documents.c.message)
-            .join(alert_documents, alert_documents.c.alert_id == alerts.c.alert_id)
-            .where(alerts.c.finding.in_(closed), alerts.c.alert_id.not_in(known))
+            select(verdicts.c.alert_id, alert_documents.c.message, verdicts.c.message.label("verdict"))
+            .join(alert_documents, alert_documents.c.alert_id == verdicts.c.alert_id)
+            .where(verdicts.c.number.in_(last), verdicts.c.alert_id.not_in(known))
         )
         with self._queue.reading() as connection:
             missing = [row for row in connection.execute(wanted).all() if row.alert_id not in gone]
         for begin in range(0, len(missing), _AT_ONCE):
             found = []
             for row in missing[begin : begin + _AT_ONCE]:
-                with self._queue.reading() as connection:
-                    last = verdicts_of(connection, row.alert_id)[-1]
-                case = case_from(decode_alert(row.message.encode()), last, bundle)
+                case = case_from(decode_alert(row.message.encode()), decode_verdict(row.verdict.encode()), bundle)
                 if case is not None:
                     found.append(structs.replace(case, outcome=judged.get(case.case_id) or case.outcome))
             added += self.put(bundle.version, found)
@@ -181,6 +180,8 @@ class Cases:
 
     def _by_hand(self, case_id: str, values: dict[str, Any], actor: str, action: str, detail: str) -> int:
         with self._database.changing() as connection:
+            # an earlier verdict that arrives later must not undo this
+            values = values | {"closed_time": self._queue.clock.now_ms()}
             count = self._change(connection, (cases.c.case_id == case_id) & cases.c.removed.is_(False), values)
             if not count:
                 raise CasebookError(f"no case {case_id} in the casebook")

@@ -31,6 +31,13 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Give a connection for a read-only transaction in which all queries see the same state."""
+        options = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
+        with self.engine.connect().execution_options(reading=True, **options) as connection:
+            yield connection
+
+    @contextmanager
     def changing(self) -> Iterator[Connection]:
         """Give a connection for a transaction that excludes all other changes. It is committed unless an error is raised."""
         with self.engine.begin() as connection:
@@ -84,6 +91,8 @@ def lock(connection: Connection, number: int = _QUEUE_LOCK) -> None:
     the cases. On SQLite, do nothing: its write lock already admits one writer at a time.
     """
     if connection.dialect.name == "postgresql":
+        # a process that stands still with the lock must not stop all others for ever
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
         connection.execute(select(func.pg_advisory_xact_lock(number)))
 
 
@@ -102,6 +111,7 @@ def _engine(url: str) -> Engine:
             connection.isolation_level = None  # stop the driver from sending BEGIN; the listener below sends it
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}")
+            connection.execute("PRAGMA case_sensitive_like=ON")  # as in PostgreSQL
 
         @event.listens_for(engine, "begin")
         def _(connection: Connection) -> None:

@@ -69,12 +69,9 @@ def link_graph(queue: Queue, centre: Node, hops: int) -> LinkGraph:
         frontier = chosen
         if not frontier:
             break
-    frauds: Counter[Node] = Counter()
-    for (card, other), (_, bad) in links.items():
-        frauds[card] += bad
-        frauds[other] += bad
+    frauds = _frauds_of(queue, list(distances))
     ordered = [Link(card, other, *links[card, other]) for card, other in sorted(links)]
-    return LinkGraph(centre, distances, ordered, dict(frauds), hidden)
+    return LinkGraph(centre, distances, ordered, frauds, hidden)
 
 
 def _links_of(queue: Queue, nodes: list[Node]) -> dict[tuple[Node, Node], tuple[int, int]]:
@@ -101,6 +98,18 @@ def _links_of(queue: Queue, nodes: list[Node]) -> dict[tuple[Node, Node], tuple[
                 before = links.get((card, other), (0, 0))
                 links[card, other] = (before[0] + count, before[1] + int(bad))
     return links
+
+
+def _frauds_of(queue: Queue, nodes: list[Node]) -> dict[Node, int]:
+    """Return the number of alerts of each node that were judged as fraud, for nodes with any."""
+    found: dict[Node, int] = {}
+    with queue.reading() as connection:
+        for kind, column in _COLUMNS.items():
+            values = [node.value for node in nodes if node.kind is kind]
+            bad = alerts.c.finding == Finding.FRAUD.value
+            wanted = select(column, func.count()).where(column.in_(values), bad).group_by(column)
+            found |= {Node(kind, value): int(count) for value, count in connection.execute(wanted)}
+    return found
 
 
 def _one_if_fraud() -> Any:

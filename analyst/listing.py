@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, RowMapping, and_, case, func, literal, or_
 from analyst.access.roles import Actor
 from analyst.policy import Severity
 from analyst.queue import AlertState, Queue
-from analyst.tables import alert_rules, alerts
+from analyst.tables import alert_rules, alerts, audit
 from core.clock import MS_PER_HOUR, Clock
 from core.errors import InputError
 from core.messages import Fact, Finding, Outcome
@@ -92,7 +92,19 @@ class AlertFilter(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     def query(self, **changes: Any) -> str:
         """Return the filter as the query part of an address, with some fields changed."""
         fields = msgspec.to_builtins(msgspec.structs.replace(self, **changes))
-        return urlencode({name: str(value).lower() if value is True else value for name, value in fields.items()})
+        return urlencode({name: _written(value) for name, value in fields.items()})
+
+
+def _written(value: Any) -> str:
+    """Write a field of a filter, numbers without an exponent."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return plain_number(value) if isinstance(value, float) else str(value)
+
+
+def plain_number(value: float) -> str:
+    """Write a number with as many decimals as it needs, at most six."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 _NAMES: Final = frozenset(AlertFilter.__struct_fields__)
@@ -196,13 +208,27 @@ class Listing:
         follows, precedes = more or backward, more if backward else position is not None
         return Page(rows, last if follows else None, first if precedes else None)
 
+    def rows(self, ids: list[str]) -> list[AlertRow]:
+        """Return the alerts with these IDs, in the same order; unknown ones are left out."""
+        with self._queue.reading() as connection:
+            found = {
+                row["alert_id"]: alert_row(row)
+                for row in connection.execute(select(*_COLUMNS).where(alerts.c.alert_id.in_(ids))).mappings()
+            }
+        return [found[alert_id] for alert_id in ids if alert_id in found]
+
     def count(self, wanted: AlertFilter, reader: Actor) -> int:
         """Return the number of alerts that a filter shows, at most ``MOST_COUNTED`` + 1. It may be two seconds old."""
         owner = reader.name if wanted.section is Section.MINE or wanted.assignee else ""
-        key, now = (wanted.query(order=Order.PRIORITY, by_card=False), owner), time.monotonic()
+        key = (wanted.query(order=Order.PRIORITY, by_card=False), owner)
+        return self._counted(key, condition(wanted, reader, self._clock))
+
+    def _counted(self, key: tuple[str, str], which: ColumnElement[bool]) -> int:
+        """Count alerts up to a limit, or return a count that is at most two seconds old."""
+        now = time.monotonic()
         if (known := self._counts.get(key)) and now - known[0] < _COUNTS_SECONDS:
             return known[1]
-        some = select(literal(1)).select_from(alerts).where(condition(wanted, reader, self._clock)).limit(MOST_COUNTED + 1)
+        some = select(literal(1)).select_from(alerts).where(which).limit(MOST_COUNTED + 1)
         with self._queue.reading() as connection:
             count = int(connection.execute(select(func.count()).select_from(some.subquery())).scalar_one())
         if len(self._counts) >= _MOST_COUNTS:
@@ -215,18 +241,15 @@ class Listing:
         return {section: self.count(AlertFilter(section), reader) for section in Section if section is not Section.ALL}
 
     def breaches(self) -> int:
-        """Return the number of open and escalated alerts past their deadline."""
-        wanted = select(func.count()).where(
-            alerts.c.state.in_((AlertState.OPEN.value, AlertState.ESCALATED.value)), alerts.c.deadline < self._clock.now_ms()
-        )
-        with self._queue.reading() as connection:
-            return int(connection.execute(wanted).scalar_one())
+        """Return the number of open and escalated alerts past their deadline, at most ``MOST_COUNTED`` + 1."""
+        waiting = alerts.c.state.in_((AlertState.OPEN.value, AlertState.ESCALATED.value))
+        return self._counted(("breaches", ""), waiting & (alerts.c.deadline < self._clock.now_ms()))
 
     def open_of_cards(self, cards: list[str]) -> dict[str, int]:
-        """Return the number of open alerts of each card."""
+        """Return the number of open alerts of each card that are not snoozed."""
         wanted = (
             select(alerts.c.card_id, func.count())
-            .where(alerts.c.card_id.in_(cards), alerts.c.state == AlertState.OPEN.value)
+            .where(alerts.c.card_id.in_(cards), alerts.c.state == AlertState.OPEN.value, awake(self._clock.now_ms()))
             .group_by(alerts.c.card_id)
         )
         with self._queue.reading() as connection:
@@ -238,10 +261,11 @@ class Listing:
         with self._queue.reading() as connection:
             return {row.finding or "open": int(row[1]) for row in connection.execute(query)}
 
-    def changed_at(self) -> int:
-        """Return when the queue last changed (epoch ms), 0 if it is empty."""
+    def state(self) -> tuple[int, int]:
+        """Return two numbers that change whenever the queue does: the last change (epoch ms) and the last audit entry."""
+        changed, audited = func.coalesce(func.max(alerts.c.changed_at), 0), func.coalesce(func.max(audit.c.number), 0)
         with self._queue.reading() as connection:
-            return int(connection.execute(select(func.coalesce(func.max(alerts.c.changed_at), 0))).scalar_one())
+            return int(connection.execute(select(changed)).scalar_one()), int(connection.execute(select(audited)).scalar_one())
 
 
 def sort_keys(order: Order, backward: bool = False) -> list[ColumnElement[Any]]:
@@ -284,15 +308,23 @@ def _section(section: Section, reader: Actor, now: int) -> list[ColumnElement[bo
     opened = alerts.c.state == AlertState.OPEN.value
     match section:
         case Section.OPEN:
-            return [opened, or_(alerts.c.snoozed_until.is_(None), alerts.c.snoozed_until <= now)]
+            return [opened, awake(now)]
         case Section.SNOOZED:
-            return [opened, alerts.c.snoozed_until > now]
+            waiting = (AlertState.OPEN.value, AlertState.ESCALATED.value)
+            return [alerts.c.state.in_(waiting), alerts.c.snoozed_until > now]
         case Section.MINE:
             return [_claimed(now), alerts.c.claimed_by == reader.name]
-        case Section.ESCALATED | Section.CLOSED:
-            return [alerts.c.state == section.value]
+        case Section.ESCALATED:
+            return [alerts.c.state == AlertState.ESCALATED.value, awake(now)]
+        case Section.CLOSED:
+            return [alerts.c.state == AlertState.CLOSED.value]
         case _:
             return [alerts.c.state.in_([state.value for state in AlertState])]
+
+
+def awake(now: int) -> ColumnElement[bool]:
+    """Return the condition that an alert is not snoozed."""
+    return or_(alerts.c.snoozed_until.is_(None), alerts.c.snoozed_until <= now)
 
 
 def _claimed(now: int) -> ColumnElement[bool]:

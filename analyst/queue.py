@@ -133,6 +133,8 @@ class Queue:
     def _row(self, alert: Alert, now: int) -> dict[str, Any]:
         decision, (loss, currency) = alert.decision, common_loss(alert)
         severity = self.policy.severity(loss, currency)
+        if currency != alert.currency:  # without a price in the common currency, nobody knows whether it is critical
+            severity = max(severity, Severity.HIGH)
         return {
             "alert_id": alert.alert_id,
             "transaction_id": decision.transaction_id,

@@ -53,7 +53,7 @@ def purge(queue: Queue, actor: Actor, days: int, dry_run: bool) -> Purged:
                 break
             for table in (alert_documents, alert_rules, bulk_items, investigations, verdicts, alerts):
                 connection.execute(delete(table).where(table.c.alert_id.in_(ids)))
-            connection.execute(delete(deliveries).where(deliveries.c.state == "delivered", deliveries.c.next_at < before))
+            connection.execute(delete(deliveries).where(deliveries.c.state != "waiting", deliveries.c.next_at < before))
             queue.database.audit.record(
                 connection, *(Event(actor.name, "purged", alert_id, f"closed over {days} days ago") for alert_id in ids)
             )

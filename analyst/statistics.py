@@ -166,8 +166,8 @@ def _median_minutes(connection: Connection, since: int) -> float | None:
     count = connection.execute(select(func.count()).select_from(durations.subquery())).scalar_one()
     if not count:
         return None
-    middle = connection.execute(durations.order_by("duration").offset((count - 1) // 2).limit(1)).scalar_one()
-    return float(middle) / 60_000
+    middle = connection.execute(durations.order_by("duration").offset((count - 1) // 2).limit(1)).scalar()
+    return None if middle is None else float(middle) / 60_000
 
 
 def _precision(connection: Connection, column: Any, since: int) -> list[Precision]:

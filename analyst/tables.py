@@ -66,6 +66,7 @@ alerts = Table(
     Index("alerts_by_transaction", "transaction_id"),
     Index("alerts_by_claim", "claimed_by", "claimed_until"),
     Index("alerts_by_change", "changed_at"),
+    Index("alerts_by_snooze", "state", "snoozed_until"),
     Index("alerts_by_closing", "closed_at"),
 )
 
@@ -95,22 +96,26 @@ verdicts = Table(
     Column("given_by", String(64), nullable=False),
     Column("given_at", BigInteger, nullable=False),
     Column("publish_after", BigInteger, nullable=False),
+    Column("published_at", BigInteger),
     Column("state", String(16), nullable=False),
     Column("bulk", Integer),
     Index("verdicts_by_state", "state", "publish_after"),
     Index("verdicts_by_bulk", "bulk"),
 )
 
-# one verdict on many alerts; ``items`` of the bulk are in bulk_items
+# One verdict on many alerts: those of a preview, with the versions that it showed. ``opinion`` and ``given_at`` are empty until the
+# verdict is given, and ``result`` until it has been given on the item.
 bulks = Table(
     "bulks",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("given_by", String(64), nullable=False),
-    Column("given_at", BigInteger, nullable=False),
+    Column("made_by", String(64), nullable=False),
+    Column("made_at", BigInteger, nullable=False),
     Column("query", Text, nullable=False),
-    Column("finding", String(16), nullable=False),
+    Column("opinion", Text),
+    Column("given_at", BigInteger),
     Column("undone_at", BigInteger),
+    sqlite_autoincrement=True,  # the number of a forgotten preview must not lead to another one
 )
 
 bulk_items = Table(
@@ -118,8 +123,9 @@ bulk_items = Table(
     metadata,
     Column("bulk", Integer, primary_key=True, autoincrement=False),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("alert_id", String(64), nullable=False),
-    Column("result", String(16), nullable=False),
+    Column("alert_id", String(64), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+    Column("result", String(16)),
 )
 
 saved_views = Table(

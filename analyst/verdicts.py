@@ -68,8 +68,8 @@ class Verdicts:
         """
         actor.require(Permission.WORK)
         opinion = checked(opinion)
-        now = self._clock.now_ms()
         with self._database.changing() as connection:
+            now = self._clock.now_ms()
             row = _alert(connection, alert_id)
             if row.version != version:
                 last = verdicts_of(connection, alert_id)
@@ -82,14 +82,14 @@ class Verdicts:
             given = verdict_on(row, opinion, actor, now)
         return GivenVerdict(number, given, VerdictState.WAITING, now + self._policy.grace_ms)
 
-    def undo(self, alert_id: str, actor: Actor) -> None:
+    def undo(self, alert_id: str, number: int, actor: Actor) -> None:
         """
-        Undo the last verdict on an alert. Its author may do that, and leads.
+        Undo a verdict, the last one on an alert. Its author may do that, and leads.
 
         Raises:
             AccessError: if the verdict is somebody else's.
             NotFoundError: if there is no such alert, or no verdict on it.
-            ConflictError: if the verdict has left for Kafka.
+            ConflictError: if another verdict is the last one now, or the period of grace is over.
         """
         actor.require(Permission.WORK)
         with self._database.changing() as connection:
@@ -97,6 +97,8 @@ class Verdicts:
             last = connection.execute(_standing(alert_id).order_by(verdicts.c.number.desc()).limit(1)).first()
             if last is None:
                 raise NotFoundError(f"there is no verdict on alert {alert_id}")
+            if last.number != number:
+                raise ConflictError(f"there is another verdict on alert {alert_id} now: look at it first")
             if last.given_by != actor.name and not actor.may(Permission.LEAD):
                 raise AccessError(f"the verdict is {last.given_by}'s: only {last.given_by} or a lead may undo it")
             now = self._clock.now_ms()
@@ -149,7 +151,8 @@ class Outbox:
     def acknowledged(self, numbers: list[int]) -> None:
         """Record that Kafka has acknowledged verdicts and their labels."""
         with self._database.engine.begin() as connection:
-            connection.execute(update(verdicts).where(verdicts.c.number.in_(numbers)).values(state=VerdictState.PUBLISHED.value))
+            values = {"state": VerdictState.PUBLISHED.value, "published_at": self._clock.now_ms()}
+            connection.execute(update(verdicts).where(verdicts.c.number.in_(numbers)).values(values))
 
     def backlog(self) -> Backlog:
         """Return how many verdicts wait although their period of grace is over, and for how long."""
@@ -207,6 +210,13 @@ def store_verdicts(
         key = connection.execute(insert(verdicts).values(values)).inserted_primary_key
         numbers.append(int(key[0]) if key else 0)
     ids = [row.alert_id for row in rows]
+    # an earlier verdict on the same alert must leave first
+    earlier = (
+        verdicts.c.alert_id.in_(ids)
+        & (verdicts.c.state == VerdictState.WAITING.value)
+        & (verdicts.c.publish_after > publish_after)
+    )
+    connection.execute(update(verdicts).where(earlier).values(publish_after=publish_after))
     connection.execute(update(alerts).where(alerts.c.alert_id.in_(ids)).values(_after(opinion.finding, actor.name, now)))
     database.audit.record(
         connection, *(Event(actor.name, "verdict", verdict.alert_id, encode(verdict).decode()) for verdict in given)
@@ -220,15 +230,18 @@ def restore(connection: Connection, database: Database, rows: list[Any], actor: 
     """Undo verdicts, given their rows: the previous verdict on each alert counts again."""
     numbers = [row.number for row in rows]
     connection.execute(update(verdicts).where(verdicts.c.number.in_(numbers)).values(state=VerdictState.UNDONE.value))
-    reopened = []
-    for row in rows:
-        before = connection.execute(_standing(row.alert_id).order_by(verdicts.c.number.desc()).limit(1)).first()
-        if before is None:
-            reopened.append(row.alert_id)
-            continue
-        earlier = decode_verdict(before.message.encode())
-        values = _after(earlier.finding, earlier.analyst, before.given_at) | {"changed_at": now}
-        connection.execute(update(alerts).where(alerts.c.alert_id == row.alert_id).values(values))
+    ids = [row.alert_id for row in rows]
+    last = (
+        select(func.max(verdicts.c.number))
+        .where(verdicts.c.alert_id.in_(ids), verdicts.c.state != VerdictState.UNDONE.value)
+        .group_by(verdicts.c.alert_id)
+    )
+    before = {row.alert_id: row for row in connection.execute(select(verdicts).where(verdicts.c.number.in_(last)))}
+    for standing in before.values():
+        earlier = decode_verdict(standing.message.encode())
+        values = _after(earlier.finding, earlier.analyst, standing.given_at) | {"changed_at": now}
+        connection.execute(update(alerts).where(alerts.c.alert_id == standing.alert_id).values(values))
+    reopened = [alert_id for alert_id in ids if alert_id not in before]
     if reopened:
         values = {
             "finding": None, "state": AlertState.OPEN.value, "closed_at": None, "closed_by": None, "version": alerts.c.version + 1,

@@ -48,7 +48,7 @@ def verify(queue: Queue, anchors: Sequence[AuditAnchor] | None) -> Verification:
     trail: a broken one proves nothing.
     """
     now = queue.clock.now_ms()
-    with queue.reading() as connection:
+    with queue.database.snapshot() as connection:
         broken = queue.database.audit.first_broken(connection, anchors or ())
         found: list[str] = [] if anchors is None else _not_anchored(connection, anchors, now)
         if broken is None:
@@ -115,22 +115,23 @@ def _alerts(connection: Connection) -> list[str]:
 
 def _cases(connection: Connection, now: int) -> list[str]:
     """The outcome of a case must be that of the last verdict or correction that was recorded some time ago."""
-    outcomes: dict[str, str | None] = {}
-    on_their_way, undone = set(), _undone(connection)
-    numbers = {}
-    for row in connection.execute(select(verdicts).where(verdicts.c.state != VerdictState.UNDONE.value)):
-        if row.state != VerdictState.PUBLISHED or row.given_at > now - _LEARNED_MS:
-            on_their_way.add(row.alert_id)
-    for row in connection.execute(select(verdicts.c.alert_id, verdicts.c.number, verdicts.c.message)):
-        numbers[row.alert_id, row.message] = (row.alert_id, f"verdict {row.number}")
-    for row in _recorded(connection, "verdict", "case corrected", "case deleted"):
-        if row.action == "case deleted":
-            outcomes[row.subject] = None
-        elif row.action == "case corrected":
-            outcomes[row.subject] = row.detail.partition(":")[0]
-        elif numbers.get((row.subject, row.detail)) not in undone:
+    standing = select(verdicts).where(verdicts.c.state != VerdictState.UNDONE.value)
+    on_their_way = {
+        row.alert_id
+        for row in connection.execute(standing)
+        if row.state != VerdictState.PUBLISHED or (row.published_at or 0) > now - _LEARNED_MS
+    }
+    judged: dict[str, list[str | None]] = {}  # the outcomes that count, oldest first; undoing removes the last one
+    for row in _recorded(connection, "verdict", "verdict undone", "case corrected", "case deleted"):
+        found_so_far = judged.setdefault(row.subject, [])
+        if row.action == "verdict undone":
+            found_so_far.pop()
+        elif row.action == "verdict":
             finding = json.loads(row.detail)["finding"]
-            outcomes[row.subject] = None if finding == Finding.ESCALATE else finding
+            found_so_far.append(None if finding == Finding.ESCALATE else finding)
+        else:
+            found_so_far.append(None if row.action == "case deleted" else row.detail.partition(":")[0])
+    outcomes = {case_id: found_so_far[-1] for case_id, found_so_far in judged.items() if found_so_far}
     found = []
     for row in connection.execute(select(cases.c.case_id, cases.c.outcome, cases.c.removed)).yield_per(1_000):
         if row.case_id not in outcomes or row.case_id in on_their_way:

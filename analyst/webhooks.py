@@ -6,6 +6,7 @@ background and repeats failed ones with growing pauses. Requests are signed as t
 """
 
 import asyncio
+import hashlib
 import ipaddress
 import json
 import secrets
@@ -172,7 +173,7 @@ class Webhooks:
         with self._database.reading() as connection:
             row = connection.execute(due.limit(1)).first()
         if row is not None:
-            identity, at = f"msg_{row.number}", datetime.fromtimestamp(now / 1000, UTC)
+            identity, at = _identity(row), datetime.fromtimestamp(now / 1000, UTC)
             headers = {
                 "content-type": "application/json",
                 "webhook-id": identity,
@@ -182,15 +183,24 @@ class Webhooks:
             try:
                 send(row.url, row.body.encode(), headers, self._on_loopback)
                 values = {"state": "delivered", "attempts": row.attempts + 1}
-            except (OSError, ValueError, InputError) as error:
+            except Exception as error:  # whatever fails, the others must not wait for it
                 values = _after_failure(row.attempts + 1, now, f"{type(error).__name__}: {error}"[:256])
+            waiting = deliveries.c.state == "waiting"
             with self._database.engine.begin() as connection:
-                connection.execute(update(deliveries).where(deliveries.c.number == row.number).values(values))
+                connection.execute(update(deliveries).where(deliveries.c.number == row.number, waiting).values(values))
+                if "error" in values:  # a receiver that fails must not hold up the others: all its deliveries wait
+                    same = waiting & (deliveries.c.webhook == row.webhook) & (deliveries.c.next_at <= now)
+                    connection.execute(update(deliveries).where(same).values(next_at=now + round(_PAUSES_MS[0])))
         else:
             with self._database.engine.begin() as connection:
                 old = (deliveries.c.state == "delivered") & (deliveries.c.next_at < now - _KEPT_MS)
                 connection.execute(delete(deliveries).where(old))
         return row is not None
+
+
+def _identity(row: Any) -> str:
+    """Return the ID of a delivery, by which its receiver recognises repetitions; numbers alone are reused by SQLite."""
+    return f"msg_{row.number}_{hashlib.sha256(row.body.encode()).hexdigest()[:12]}"
 
 
 def _after_failure(attempts: int, now: int, error: str) -> dict[str, Any]:
@@ -208,7 +218,7 @@ def _check_url(url: str, on_loopback: bool) -> str:
     """
     try:
         parts = urlsplit(url) if len(url) <= _LONGEST_URL and url.isprintable() and " " not in url else urlsplit("")
-        host = parts.hostname or ""
+        host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise InputError(f"{url[:200]!r} is not an address") from None
     local = on_loopback and parts.scheme == "http" and host in _LOOPBACK

@@ -89,6 +89,7 @@ class Accounts:
         _require_grant(actor, role)
         _check_name(name)
         with self._database.changing() as connection:
+            connection.execute(delete(invitations).where(invitations.c.name == name))
             secret = self._invited(connection, name, role)
             self._database.audit.record(connection, Event(actor.name, "user invited", name, role.value))
         return secret
@@ -103,7 +104,6 @@ class Accounts:
 
     def _invited(self, connection: Connection, name: str, role: Role) -> str:
         secret = new_secret()
-        connection.execute(delete(invitations).where(invitations.c.name == name))
         row = {"secret_hash": hash_of(secret), "name": name, "role": role.value}
         connection.execute(insert(invitations).values(row | {"expires_at": self._clock.now_ms() + _INVITATION_MS}))
         return secret

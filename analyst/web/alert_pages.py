@@ -16,7 +16,7 @@ from analyst.web.alert_view import alert_view
 from analyst.web.entity_view import list_words
 from analyst.web.guard import Reader, Worker
 from analyst.web.queue_pages import filter_in, go_to_next, opinion_of
-from analyst.web.rendering import page, words_of
+from analyst.web.rendering import LARGEST_NUMBER, page, words_of
 from analyst.web.services import services
 from core.errors import ConflictError, WhyflagError
 from core.messages import Alert, Finding, Transaction
@@ -106,9 +106,15 @@ def give_verdict(
 
 
 @router.post("/alerts/{alert_id}/undo")
-def undo_verdict(request: Request, session: Worker, alert_id: str, query: _Query = "") -> Response:
+def undo_verdict(
+    request: Request,
+    session: Worker,
+    alert_id: str,
+    number: Annotated[int, Form(ge=0, le=LARGEST_NUMBER)],
+    query: _Query = "",
+) -> Response:
     """Undo the last verdict on an alert and show the alert again."""
-    services(request).verdicts.undo(alert_id, session.actor)
+    services(request).verdicts.undo(alert_id, number, session.actor)
     return _back(alert_id, query)
 
 

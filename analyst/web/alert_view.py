@@ -214,7 +214,9 @@ def alert_view(
     """Return the page. ``query`` is the filter of the queue from which the reader came."""
     alert, explanation = queued.alert, queued.explanation
     transaction, decision = alert.transaction, alert.decision
-    late = queued.deadline < now and queued.state is not AlertState.CLOSED
+    closed = queued.state is AlertState.CLOSED
+    late = queued.deadline < now and not closed
+    due = "" if closed else words.words("ui-overdue" if late else "ui-due-in", time=text(duration(words, queued.deadline - now)))
     severity = queued.severity.name.lower()
     facts = {fact.fact_id: fact for fact in explanation.facts} if explanation else {}
     device = transaction.device_id
@@ -235,12 +237,12 @@ def alert_view(
         loss=money(words, queued.loss, queued.loss_currency),
         severity=severity,
         severity_words=words.words(f"ui-severity-{severity}"),
-        due=words.words("ui-overdue" if late else "ui-due-in", time=text(duration(words, queued.deadline - now))),
+        due=due,
         late=late,
         state=_state(words, queued, reader, now),
         lists=lists,
         undo=undo_view(words, given, reader, now),
-        form=verdict_form(words, queued, query) if may_judge(queued, reader) else None,
+        form=verdict_form(words, queued, query) if may_judge(given, reader) else None,
         mine=queued.claimed_by == reader.name and (queued.claimed_until or 0) > now,
         may_work=reader.may(Permission.WORK) and queued.state is not AlertState.CLOSED,
         snoozed=(queued.snoozed_until or 0) > now,
@@ -272,13 +274,11 @@ def _details(words: Writer, alert: Alert) -> list[str]:
 
 
 def _state(words: Writer, queued: QueuedAlert, reader: Actor, now: int) -> str:
-    if queued.state is AlertState.ESCALATED:
-        return words.words("ui-escalated-to-leads")
     if (queued.snoozed_until or 0) > now:
         return words.words("ui-snoozed-until", time=text(instant(words, queued.snoozed_until or 0)))
     if queued.claimed_by and (queued.claimed_until or 0) > now:
         return words.words("ui-yours" if queued.claimed_by == reader.name else "ui-claimed-by", name=text(queued.claimed_by))
-    return ""
+    return words.words("ui-escalated-to-leads") if queued.state is AlertState.ESCALATED else ""
 
 
 def _sentence(words: Writer, claim: Claim, facts: dict[str, Fact]) -> Sentence:

@@ -90,11 +90,11 @@ class NextAlert(Struct, frozen=True):
 
 
 class BulkPreview(Struct, frozen=True):
-    """What a bulk verdict would judge. ``at`` must be sent with the verdict."""
+    """What a bulk verdict would judge. ``number`` must be sent with the verdict; it is None if there are no alerts or too many."""
 
     alerts: int
     first: list[AlertRow]
-    at: int
+    number: int | None
 
 
 class BulkAnswer(Struct, frozen=True):
@@ -155,11 +155,10 @@ class OpinionBody(_Body):
 
 
 class BulkBody(_Body):
-    """A verdict on all open alerts of a filter. ``at`` is the time of the preview."""
+    """A verdict on all alerts of a preview."""
 
     finding: Finding
-    at: int = Field(ge=0, le=2**53)
-    query: _Query = ""
+    number: int = Field(ge=0, le=LARGEST_NUMBER)
     typology: str | None = Field(None, max_length=64)
     closing_reason: ClosingReason | None = None
     note: str | None = Field(None, max_length=2_000)
@@ -314,10 +313,10 @@ def give_verdict(own: _Own, session: Worker, alert_id: _Id, body: OpinionBody) -
     return _json(own.verdicts.give(alert_id, body.opinion(), session.actor, body.version), 201)
 
 
-@router.delete("/alerts/{alert_id}/verdict", **_answers(None))
-def undo_verdict(own: _Own, session: Worker, alert_id: _Id) -> Response:
-    """Undo the last verdict on an alert."""
-    own.verdicts.undo(alert_id, session.actor)
+@router.delete("/alerts/{alert_id}/verdicts/{number}", **_answers(None))
+def undo_verdict(own: _Own, session: Worker, alert_id: _Id, number: Number) -> Response:
+    """Undo a verdict, the last one on an alert."""
+    own.verdicts.undo(alert_id, number, session.actor)
     return Response(status_code=204)
 
 
@@ -362,14 +361,15 @@ def delete_view(own: _Own, session: Owner, number: Number) -> Response:
 def preview_bulk(own: _Own, session: Lead, body: FilterBody) -> Response:
     """Return what a verdict on all alerts of a filter would judge."""
     preview = own.bulks.preview(_filter(body.query), session.actor)
-    return _json(BulkPreview(preview.alerts, preview.rows, preview.at))
+    return _json(BulkPreview(preview.alerts, preview.rows, preview.number))
 
 
 @router.post("/bulks", **_answers(Created, 201))
 def give_bulk(own: _Own, session: Lead, body: BulkBody) -> Response:
     """Give the same verdict on all alerts of a filter."""
     opinion = Opinion(body.finding, body.typology, body.closing_reason, body.note)
-    return _json(Created(own.bulks.give(_filter(body.query), opinion, session.actor, body.at)), 201)
+    own.bulks.give(body.number, opinion, session.actor)
+    return _json(Created(body.number), 201)
 
 
 @router.get("/bulks/{number}", **_answers(BulkAnswer))

@@ -83,7 +83,7 @@ async def _conflict(request: Request, error: Exception) -> Response:
             "yours": msgspec.to_builtins(error.mine),
         }
         return JSONResponse(body, 409)
-    view = conflict_view(error, words_of(request))
+    view = conflict_view(error, words_of(request), str((await request.form()).get("query", "")))
     return page(request, "conflict.html", request.state.session, 409, conflict=view)
 
 

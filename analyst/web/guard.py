@@ -226,6 +226,9 @@ class Shield:
         if len(hosts) != 1 or not self._own(hosts[0].decode("latin-1").lower()):
             await _refuse(shielded, 400, "this host name is not the console's: use the address in WHYFLAG_CONSOLE_URL")
             return
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            await _refuse(shielded, 400, "addresses cannot contain a NUL character")
+            return
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > LARGEST_BODY:
             await _refuse(shielded, 413, f"the request is larger than {LARGEST_BODY >> 10} KiB")

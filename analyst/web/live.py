@@ -20,10 +20,10 @@ _LONGEST_SECONDS: Final = 1_800.0  # then the browser connects again, and its se
 
 
 class QueueChange(NamedTuple):
-    """A change of the queue: its number, and the time of the last change (epoch ms)."""
+    """A change of the queue: its number, and the state of the queue after it."""
 
     number: int
-    changed_at: int
+    state: tuple[int, int]
 
 
 class LiveUpdates:
@@ -31,7 +31,7 @@ class LiveUpdates:
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
-        self._last = QueueChange(0, 0)
+        self._last = QueueChange(0, (0, 0))
         self._changed = asyncio.Condition()
         self.readers = 0
 
@@ -39,21 +39,21 @@ class LiveUpdates:
         """Look at the queue until cancelled. While the database does not answer, nothing changes."""
         while True:
             try:
-                changed_at = await asyncio.to_thread(self._listing.changed_at)
+                state = await asyncio.to_thread(self._listing.state)
             except Exception as error:
                 logger.warning("the queue cannot be read for live updates: %s", type(error).__name__)
             else:
-                if changed_at != self._last.changed_at:
+                if state != self._last.state:
                     async with self._changed:
-                        self._last = QueueChange(self._last.number + 1, changed_at)
+                        self._last = QueueChange(self._last.number + 1, state)
                         self._changed.notify_all()
             await asyncio.sleep(_SECONDS)
 
     async def events(self) -> AsyncIterator[str]:
-        """Yield a server-sent event for each change, and a comment now and then, for half an hour."""
+        """Yield a server-sent event at once and for each change, and a comment now and then, for half an hour."""
         self.readers += 1
         loop = asyncio.get_running_loop()
-        end, known = loop.time() + _LONGEST_SECONDS, self._last.number
+        end, known = loop.time() + _LONGEST_SECONDS, -1
         try:
             yield "retry: 2000\n\n"
             while loop.time() < end:
@@ -65,6 +65,6 @@ class LiveUpdates:
                     yield ": still here\n\n"
                     continue
                 known = self._last.number
-                yield f"event: queue\ndata: {self._last.changed_at}\n\n"
+                yield f"event: queue\ndata: {known}\n\n"
         finally:
             self.readers -= 1

@@ -47,8 +47,10 @@ def operations_app(
         try:
             measure(outbox, statistics)
         except SQLAlchemyError:
-            metrics.OUTBOX_VERDICTS.clear()
-            metrics.QUEUE_ALERTS.clear()
+            for gauge in (
+                metrics.OUTBOX_VERDICTS, metrics.OUTBOX_SECONDS, metrics.QUEUE_ALERTS, metrics.QUEUE_BREACHES, metrics.QUEUE_OLDEST_SECONDS,
+            ):  # fmt: skip
+                gauge.clear()  # a gauge that cannot be measured is absent
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app

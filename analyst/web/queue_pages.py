@@ -7,8 +7,8 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from analyst.access.sessions import Session
-from analyst.bulk import MOST, ItemResult
-from analyst.listing import AlertFilter, filter_of
+from analyst.bulk import MOST, Bulk, ItemResult
+from analyst.listing import AlertFilter, Section, filter_of
 from analyst.web.guard import Lead, Owner, Reader, Worker
 from analyst.web.live import MOST_READERS, LiveUpdates
 from analyst.web.queue_view import counted, queue_view, row_view
@@ -17,6 +17,7 @@ from analyst.web.services import services
 from analyst.web.verdict_view import UndoView, VerdictForm, closing_options, finding_buttons, typology_options, undo_view
 from core.errors import InputError, ThrottledError
 from core.messages import ClosingReason, Finding, Opinion
+from explain.words import Writer
 
 router = APIRouter()
 
@@ -43,7 +44,7 @@ def show_queue(request: Request, session: Reader) -> HTMLResponse:
         sections=own.listing.section_counts(reader),
         breaches=own.listing.breaches(),
         views=own.views.all(reader),
-        open_of_cards=own.listing.open_of_cards(list({row.card_id for row in found.rows})) if wanted.by_card else {},
+        open_of_cards=own.listing.open_of_cards(list({row.card_id for row in found.rows})) if wanted.by_card and wanted.section is Section.OPEN else {},
         now=own.queue.clock.now_ms(),
         place=request.url.query,
     )  # fmt: skip
@@ -116,8 +117,8 @@ def preview_bulk(request: Request, session: Lead) -> HTMLResponse:
     preview, now = own.bulks.preview(wanted, session.actor), own.queue.clock.now_ms()
     return page(
         request, "bulk.html", session,
-        count=counted(words, preview.alerts), too_many=preview.alerts > MOST, none=preview.alerts == 0, at=preview.at,
-        query=wanted.query(), rows=[row_view(words, row, session.actor, wanted, now) for row in preview.rows],
+        count=counted(words, preview.alerts), too_many=preview.alerts > MOST, number=preview.number, rows=[row_view(words, row, session.actor, wanted, now) for row in preview.rows],
+        recent=[_bulk_link(words, one) for one in own.bulks.recent()],
         form=VerdictForm("/bulk", 0, wanted.query(), finding_buttons(words), typology_options(words, ""), closing_options(words), []),
     )  # fmt: skip
 
@@ -127,15 +128,13 @@ def give_bulk(
     request: Request,
     session: Lead,
     finding: Annotated[Finding, Form()],
-    at: Annotated[int, Form(ge=0)],
-    query: Annotated[str, Form(max_length=4_000)] = "",
+    number: Annotated[int, Form(ge=0, le=LARGEST_NUMBER)],
     typology: Annotated[str, Form(max_length=64)] = "",
     closing_reason: Annotated[str, Form(max_length=32)] = "",
     note: Annotated[str, Form(max_length=2_000)] = "",
 ) -> Response:
-    """Give the same verdict on all alerts of a filter."""
-    opinion = opinion_of(finding, typology, closing_reason, note)
-    number = services(request).bulks.give(filter_in(query), opinion, session.actor, at)
+    """Give the same verdict on all alerts of a preview."""
+    services(request).bulks.give(number, opinion_of(finding, typology, closing_reason, note), session.actor)
     return RedirectResponse(f"/bulk/{number}", 303)
 
 
@@ -152,6 +151,16 @@ def opinion_of(finding: Finding, typology: str, closing_reason: str, note: str) 
     return Opinion(finding, None if finding is Finding.LEGITIMATE else typology or None, reason, note)
 
 
+def _bulk_link(words: Writer, bulk: Bulk) -> tuple[str, str]:
+    """Return address and title of a bulk verdict."""
+    finding = words.words(f"ui-finding-{bulk.opinion.finding}") if bulk.opinion else "–"
+    title = words.words(
+        "ui-bulk-title", number=text(str(bulk.number)), finding=text(finding), by=text(bulk.made_by),
+        when=text(instant(words, bulk.given_at or bulk.made_at)),
+    )  # fmt: skip
+    return f"/bulk/{bulk.number}", title
+
+
 @router.get("/bulk/{number}", response_class=HTMLResponse)
 def show_bulk(
     request: Request, session: Lead, number: Number, after: Annotated[int, Query(ge=-1, le=LARGEST_NUMBER)] = -1
@@ -163,12 +172,9 @@ def show_bulk(
     return page(
         request, "bulk_result.html", session,
         number=number, undone=bulk.undone_at is not None, next=items[-1].position if items else None,
-        title=words.words(
-            "ui-bulk-title", number=text(str(number)), finding=text(words.words(f"ui-finding-{bulk.finding}")),
-            by=text(bulk.given_by), when=text(instant(words, bulk.given_at)),
-        ),
+        title=_bulk_link(words, bulk)[1],
         results=[(words.words(f"ui-bulk-{one}"), count(words, bulk.results[one])) for one in ItemResult if one in bulk.results],
-        items=[(f"/alerts/{quote(one.alert_id)}", one.alert_id, words.words(f"ui-bulk-{one.result}")) for one in items],
+        items=[(f"/alerts/{quote(one.alert_id)}", one.alert_id, words.words(f"ui-bulk-{one.result or 'waiting'}")) for one in items],
     )  # fmt: skip
 
 

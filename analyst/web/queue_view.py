@@ -7,7 +7,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from analyst.access.roles import Actor, Permission
-from analyst.listing import MOST_COUNTED, AlertFilter, AlertRow, Order, Page, Section
+from analyst.listing import MOST_COUNTED, AlertFilter, AlertRow, Order, Page, Section, plain_number
 from analyst.policy import Severity
 from analyst.queue import AlertState
 from analyst.saved_views import SavedView
@@ -135,14 +135,15 @@ def queue_view(
         groups=_groups(words, rows, open_of_cards) if wanted.by_card else [GroupView("", "", "", [view for _, view in rows])],
         empty=not rows,
         next=found.after and f"/?{_joined(query, after=found.after)}",
-        previous=found.before and f"/?{_joined(query, before=found.before)}",
+        # a page whose alerts have all gone leads back to the first one
+        previous=f"/?{query}" if not rows and place != query else found.before and f"/?{_joined(query, before=found.before)}",
         query=query,
         order_words=words.words(f"ui-order-hint-{wanted.order}"),
         filtered=wanted != AlertFilter(wanted.section, wanted.order),
         by_card=wanted.by_card,
         choices=_choices(words, wanted),
         values={name: getattr(wanted, name) for name in _TEXTS}
-        | {name: f"{value:g}" if (value := getattr(wanted, name)) is not None else "" for name in _NUMBERS},
+        | {name: plain_number(value) if (value := getattr(wanted, name)) is not None else "" for name in _NUMBERS},
         views=[ViewLink(view.number, view.name, f"/?{view.query}", view.owner == reader.name) for view in views],
         may_work=reader.may(Permission.WORK),
         may_bulk=reader.may(Permission.LEAD) and wanted.section is not Section.CLOSED,
@@ -161,13 +162,15 @@ def counted(words: Writer, number: int) -> str:
 def row_view(words: Writer, row: AlertRow, reader: Actor, wanted: AlertFilter, now: int) -> RowView:
     """Return an alert as the table shows it."""
     paid, probability = money(words, row.amount, row.currency), share(words, row.probability)
-    late = row.deadline < now and row.state is not AlertState.CLOSED
+    closed = row.state is AlertState.CLOSED
+    late = row.deadline < now and not closed
+    due = "" if closed else words.words("ui-overdue" if late else "ui-due-in", time=text(duration(words, row.deadline - now)))
     return RowView(
         alert_id=row.alert_id,
         address=f"/alerts/{quote(row.alert_id)}?{wanted.query()}",
         severity=row.severity.name.lower(),
         severity_words=words.words(f"ui-severity-{row.severity.name.lower()}"),
-        due=words.words("ui-overdue" if late else "ui-due-in", time=text(duration(words, row.deadline - now))),
+        due=due,
         due_title=f"{instant(words, row.deadline)} UTC",
         late=late,
         loss=money(words, row.loss, row.loss_currency),

@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from analyst.access.roles import Actor, Permission
-from analyst.queue import AlertState, QueuedAlert
+from analyst.queue import QueuedAlert
 from analyst.verdicts import GivenVerdict, VerdictState
 from analyst.web.queue_view import Option
 from analyst.web.rendering import duration, instant, text
@@ -63,12 +63,14 @@ class ConflictView(Struct, frozen=True):
     typology: str
     closing_reason: str
     note: str
+    query: str
 
 
 class UndoView(Struct, frozen=True):
     """The offer to undo a verdict that was just given."""
 
     address: str
+    number: int
     words: str
 
 
@@ -103,9 +105,10 @@ def closing_options(words: Writer) -> list[Option]:
     return [nothing, *(Option(one.value, words.words(f"ui-reason-{one}"), False) for one in ClosingReason)]
 
 
-def may_judge(queued: QueuedAlert, reader: Actor) -> bool:
-    """Return whether a reader may judge an alert: escalated ones are for leads."""
-    return reader.may(Permission.LEAD if queued.state is AlertState.ESCALATED else Permission.WORK)
+def may_judge(given: list[GivenVerdict], reader: Actor) -> bool:
+    """Return whether a reader may judge an alert with these verdicts: once it was escalated, it is for leads."""
+    standing = [one.verdict.finding for one in given if one.state is not VerdictState.UNDONE]
+    return reader.may(Permission.LEAD if Finding.ESCALATE in standing else Permission.WORK)
 
 
 def verdict_view(words: Writer, verdict: Verdict, state: VerdictState | None = None) -> VerdictView:
@@ -135,12 +138,14 @@ def undo_view(words: Writer, given: list[GivenVerdict], reader: Actor, now: int)
     finding = words.words(f"ui-finding-{last.verdict.finding}")
     left = duration(words, max(last.publish_after - now, 0))
     return UndoView(
-        f"/alerts/{last.verdict.alert_id}/undo", words.words("ui-verdict-recorded", finding=text(finding), left=text(left))
+        f"/alerts/{last.verdict.alert_id}/undo",
+        last.number,
+        words.words("ui-verdict-recorded", finding=text(finding), left=text(left)),
     )
 
 
-def conflict_view(error: VerdictConflict, words: Writer) -> ConflictView:
-    """Return the page that shows two verdicts on the same alert."""
+def conflict_view(error: VerdictConflict, words: Writer, query: str) -> ConflictView:
+    """Return the page that shows two verdicts on the same alert. ``query`` is the filter of the queue from which the reader came."""
     mine: Opinion = error.mine
     details = [words.code(mine.typology)] if mine.typology else []
     details += [words.words(f"ui-reason-{mine.closing_reason}")] if mine.closing_reason else []
@@ -163,6 +168,7 @@ def conflict_view(error: VerdictConflict, words: Writer) -> ConflictView:
         typology=mine.typology or "",
         closing_reason=mine.closing_reason or "",
         note=mine.note or "",
+        query=query,
     )
 
 

@@ -44,6 +44,7 @@ class Champion(Struct, frozen=True):
     by: str = ""
     why: str = ""
     back: bool = False  # set by a rollback
+    lists: bool = False  # only the contents of lists changed: a rollback treats it and the champion before it as one
 
     @property
     def decider(self) -> str:
@@ -161,6 +162,7 @@ class BundleStore:
         champion = self.champion
         if champion is None or not champion.rules:
             raise InputError(f"the champion of {self.root} has no rules: promote rules that refer to the lists first")
+        self.load(champion.decider)  # refuses rules that were altered: they must not be signed again
         old = self.root / "rules" / champion.rules
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made) / "rules"
@@ -169,7 +171,9 @@ class BundleStore:
                 if (folder / name).is_file():
                     (folder / name).write_text(content, encoding="utf-8")
             version = self.add_rules(folder / RULES_FILE, self.open(champion.bundle).spec.feature_names)
-        return None if version == champion.rules else self.promote(champion.bundle, version, by, why, key)
+        if version == champion.rules:
+            return None
+        return self._promote(Champion(champion.bundle, version, _now(), by, why, lists=True), key, champion)
 
     def load(self, version: str) -> Decider:
         """
@@ -214,14 +218,19 @@ class BundleStore:
         Raises:
             WhyflagError: if the store does not have it, or it cannot be loaded with these rules.
         """
-        champion = Champion(bundle, rules, _now(), by, why)
+        return self._promote(Champion(bundle, rules, _now(), by, why), key, None)
+
+    def _promote(self, champion: Champion, key: Ed25519PrivateKey | None, expected: Champion | None) -> Champion:
+        """Promote a champion. With ``expected``, refuse if another champion was promoted in the meantime."""
         decider = self.load(champion.decider)
         if key is not None:
-            sign_bundle(self.folder(bundle), key)
+            sign_bundle(self.folder(champion.bundle), key)
             if decider.rules is not None:
-                (self.root / "rules" / rules / SIGNATURE).write_bytes(sign(key, _signed_rules(decider.rules.digest)))
+                (self.root / "rules" / champion.rules / SIGNATURE).write_bytes(sign(key, _signed_rules(decider.rules.digest)))
         with self._changing() as current:
-            challenger = "" if current.challenger == bundle else current.challenger
+            if expected is not None and current.champions[-1:] != (expected,):
+                raise InputError(f"another champion of {self.root} was promoted in the meantime: try again")
+            challenger = "" if current.challenger == champion.bundle else current.challenger
             self._write(Current((*current.champions, champion), challenger))
         return champion
 
@@ -238,6 +247,8 @@ class BundleStore:
                 if champion.back:
                     while line and line[-1].decider != champion.decider:
                         line.pop()
+                elif champion.lists and line and line[-1].bundle == champion.bundle:
+                    line[-1] = champion
                 elif not line or line[-1].decider != champion.decider:
                     line.append(champion)
             if len(line) < 2:
@@ -318,7 +329,7 @@ def open_metrics(path: Path) -> BundleMetrics | None:
         store = BundleStore(path) if BundleStore.at(path) else None
         folder = path if store is None else store.folder(store.champion.bundle) if store.champion else None
         return None if folder is None else msgspec.json.decode((folder / METRICS).read_bytes(), type=BundleMetrics)
-    except (OSError, WhyflagError, msgspec.MsgspecError):
+    except (OSError, WhyflagError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -114,10 +114,13 @@ def test_a_journey_through_the_api(site, sqlite_queue):
         "legitimate",
         1,
     )
-    assert client.delete(f"/api/v1/alerts/{alert}/verdict", headers=lead).status_code == 204
+    given = client.get(f"/api/v1/alerts/{alert}", headers=lead).json()["verdicts"][0]["number"]
+    assert client.delete(f"/api/v1/alerts/{alert}/verdicts/{given}", headers=lead).status_code == 204
     preview = client.post("/api/v1/bulks/preview", json={"query": ""}, headers=lead).json()
     assert preview["alerts"] == 20
-    number = client.post("/api/v1/bulks", json={"finding": "legitimate", "at": preview["at"]}, headers=lead).json()["number"]
+    number = client.post("/api/v1/bulks", json={"finding": "legitimate", "number": preview["number"]}, headers=lead).json()[
+        "number"
+    ]
     assert client.get(f"/api/v1/bulks/{number}", headers=lead).json()["bulk"]["results"] == {"done": 20}
     assert client.delete(f"/api/v1/bulks/{number}", headers=lead).status_code == 204
     card = sqlite_queue.get(alert).alert.transaction.card_id

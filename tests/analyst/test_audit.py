@@ -39,7 +39,8 @@ def queue(database_url, clock, explained):
     given = Verdicts(opened)
     for alert in ids_of(opened)[:6]:
         given.give(alert, Opinion(Finding.FRAUD), ANN, 0)
-    given.undo(closed(opened)[0], ANN)
+    first = closed(opened)[0]
+    given.undo(first, given.of(first)[-1].number, ANN)
     yield opened
     opened.close()
 
@@ -272,6 +273,7 @@ def test_a_changed_case_is_found_and_a_correction_by_hand_is_not(queue, clock, b
     for one in taken:
         casebook.put(bundle.version, [case_from(queue.get(one.verdict.alert_id).alert, one.verdict, bundle)])
         outbox.acknowledged([one.number])
+    clock.pass_by(2 * 3600)
     assert verify(queue, None).intact
     with queue.engine.begin() as connection:
         connection.execute(update(cases).where(cases.c.case_id == alert).values(outcome="legitimate"))
@@ -282,7 +284,8 @@ def test_a_changed_case_is_found_and_a_correction_by_hand_is_not(queue, clock, b
 
 def test_bulk_verdicts_their_undoing_and_a_purge_leave_an_intact_trail(queue, clock):
     bulks = Bulks(queue, Listing(queue))
-    number = bulks.give(AlertFilter(), Opinion(Finding.LEGITIMATE), LEA, bulks.preview(AlertFilter(), LEA).at)
+    number = bulks.preview(AlertFilter(), LEA).number
+    bulks.give(number, Opinion(Finding.LEGITIMATE), LEA)
     bulks.undo(number, LEA)
     clock.pass_by(31)
     outbox = Outbox(queue.database, clock)

@@ -15,8 +15,8 @@ from analyst.queue import AlertState, Queue
 from analyst.tables import metadata
 from analyst.verdicts import Outbox, Verdicts, VerdictState
 from analyst.verification import verify
-from core.messages import Finding, encode
-from tests.analyst.conftest import ANN, HandClock
+from core.messages import Finding, Opinion, encode
+from tests.analyst.conftest import ANN, LEA, HandClock
 from tests.conftest import ROOT
 
 
@@ -129,6 +129,24 @@ def test_alerts_and_verdicts_of_the_previous_version_are_carried_over(engine, da
         fresh.close()
     migrated(engine, "0003", up=False)
     assert content(engine) == before
+
+
+def test_an_audit_trail_survives_a_downgrade_and_an_upgrade(engine, database_url, explained):
+    migrated(engine, "0003")
+    fill_version_3(engine, explained[-5:])
+    key = b"a key of the audit trail"
+    for _ in range(2):
+        queue = Queue(database_url, HandClock(1_759_000_200_000), audit_key=key)
+        Verdicts(queue).give(
+            explained[-5][0].alert_id, Opinion(Finding.ESCALATE), LEA, queue.get(explained[-5][0].alert_id).version
+        )
+        with queue.reading() as connection:
+            assert queue.database.audit.first_broken(connection) is None
+        queue.close()
+        migrated(engine, "0003", up=False)
+    queue = Queue(database_url, HandClock(1_759_000_200_000), audit_key=key)
+    assert (verify(queue, None).first_broken, verify(queue, None).unkeyed) == (None, 3)
+    queue.close()
 
 
 def test_every_migration_can_be_undone_on_an_empty_database(engine):

@@ -199,7 +199,10 @@ def test_a_verdict_opens_the_next_alert_and_can_be_undone_from_there(site, sqlit
     page = ann.get(answer.headers["location"]).text
     assert "Verdict “fraud” recorded." in page
     assert f'action="/alerts/{first}/undo"' in page
-    assert ann.post(f"/alerts/{first}/undo", {"query": "order=loss"}).headers["location"] == f"/alerts/{first}?order=loss"
+    assert (
+        ann.post(f"/alerts/{first}/undo", {"query": "order=loss", "number": str(given.number)}).headers["location"]
+        == f"/alerts/{first}?order=loss"
+    )
     assert sqlite_queue.get(first).finding is None
 
 
@@ -273,12 +276,14 @@ def test_escalated_alerts_form_the_leads_queue(site, sqlite_queue):
 def test_a_lead_judges_a_whole_filter_and_undoes_it(site, sqlite_queue):
     lea = site("lea")
     preview = lea.get("/bulk?order=loss").text
-    at = preview.split('name="at" value="')[1].split('"')[0]
+    number = preview.split('name="number" value="')[1].split('"')[0]
+    assert 'data-key="l"' not in preview, "one key must not judge thousands of alerts"
     ids = ids_of(sqlite_queue)
-    answer = lea.post("/bulk", {"finding": "legitimate", "query": "order=loss", "at": at, "closing_reason": "usual_behaviour"})
+    answer = lea.post("/bulk", {"finding": "legitimate", "number": number, "closing_reason": "usual_behaviour"})
     assert answer.status_code == 303
     page = lea.get(answer.headers["location"]).text
     assert page.count("<td>judged</td>") == 20
+    assert "Verdict" in lea.get("/bulk?order=loss").text.split("Recent verdicts")[1]
     assert ids_of(sqlite_queue) == []
     assert lea.post(f"{answer.headers['location']}/undo").status_code == 303
     assert ids_of(sqlite_queue) == ids

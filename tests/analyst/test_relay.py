@@ -102,7 +102,7 @@ def test_the_console_is_not_ready_without_its_database(sqlite_queue):
 def test_metrics_show_the_queue_and_the_outbox(sqlite_queue, clock):
     bulks = Bulks(sqlite_queue, Listing(sqlite_queue))
     Verdicts(sqlite_queue).give(ids_of(sqlite_queue)[0], Opinion(Finding.ESCALATE), ANN, 0)
-    bulks.give(AlertFilter(), Opinion(Finding.FRAUD), LEA, bulks.preview(AlertFilter(), LEA).at)
+    bulks.give(bulks.preview(AlertFilter(), LEA).number, Opinion(Finding.FRAUD), LEA)
     clock.pass_by(700)
     with operations(sqlite_queue) as probe:
         families = {family.name: family for family in text_string_to_metric_families(probe.get("/metrics").text)}

@@ -9,13 +9,20 @@ from analyst.assignments import Assignments
 from analyst.audit import entries
 from analyst.bulk import Bulks, ItemResult
 from analyst.leases import Lease
-from analyst.listing import AlertFilter, Listing, Section
+from analyst.listing import AlertFilter, Listing, Order, Section
 from analyst.queue import AlertState
 from analyst.tables import verdicts
 from analyst.verdicts import Outbox, Verdicts, VerdictState
 from core.errors import AccessError, ConflictError, InputError, NotFoundError, VerdictConflict
 from core.messages import ClosingReason, Finding, LabelSource, Opinion, label_of
-from tests.analyst.conftest import ANN, AUDREY, BOB, LEA, ids_of
+from tests.analyst.conftest import ANN, AUDREY, BOB, LEA, LEO, ids_of
+
+
+def undo(given, alert, actor):
+    """Undo the last standing verdict on an alert."""
+    standing = [one for one in given.of(alert) if one.state is not VerdictState.UNDONE]
+    given.undo(alert, standing[-1].number if standing else 0, actor)
+
 
 FRAUD, LEGITIMATE, ESCALATE = (Opinion(finding) for finding in (Finding.FRAUD, Finding.LEGITIMATE, Finding.ESCALATE))
 
@@ -101,18 +108,18 @@ def test_a_verdict_can_be_undone_until_it_leaves(queue, given, outbox, clock):
     first, second = ids_of(queue)[:2]
     given.give(first, FRAUD, ANN, 0)
     with pytest.raises(AccessError, match="ann's"):
-        given.undo(first, BOB)
-    given.undo(first, ANN)
+        undo(given, first, BOB)
+    undo(given, first, ANN)
     assert (queue.get(first).finding, queue.get(first).state, queue.get(first).version) == (None, AlertState.OPEN, 2)
     with pytest.raises(NotFoundError):
-        given.undo(first, ANN)
+        undo(given, first, ANN)
     given.give(second, FRAUD, ANN, 0)
     clock.pass_by(31)
     with pytest.raises(ConflictError, match="cannot be undone"):
-        given.undo(second, ANN)  # its grace is over, although nothing has sent it yet
+        undo(given, second, ANN)  # its grace is over, although nothing has sent it yet
     assert [one.verdict.alert_id for one in outbox.take()] == [second], "the undone verdict never leaves"
     with pytest.raises(ConflictError, match="leaves for Kafka"):
-        given.undo(second, ANN)
+        undo(given, second, ANN)
     assert [one.state for one in given.of(first)] == [VerdictState.UNDONE]
 
 
@@ -120,7 +127,7 @@ def test_undoing_a_second_verdict_restores_the_first(queue, given):
     alert = ids_of(queue)[0]
     given.give(alert, ESCALATE, ANN, 0)
     given.give(alert, FRAUD, LEA, 1)
-    given.undo(alert, LEA)
+    undo(given, alert, LEA)
     assert (queue.get(alert).finding, queue.get(alert).state) == (Finding.ESCALATE, AlertState.ESCALATED)
 
 
@@ -167,6 +174,29 @@ def test_only_one_of_two_consoles_holds_a_lease_and_the_other_takes_over(queue, 
     assert one.held()
 
 
+def test_undoing_names_its_verdict_so_that_a_repetition_undoes_no_other(queue, given):
+    alert = ids_of(queue)[0]
+    first = given.give(alert, LEGITIMATE, LEA, 0)
+    second = given.give(alert, FRAUD, LEA, 1)
+    with pytest.raises(ConflictError, match="another verdict"):
+        given.undo(alert, first.number, LEA)
+    given.undo(alert, second.number, LEA)
+    with pytest.raises(ConflictError, match="another verdict"):
+        given.undo(alert, second.number, LEA)
+    assert queue.get(alert).finding is Finding.LEGITIMATE
+
+
+def test_an_earlier_verdict_with_a_longer_grace_leaves_before_a_later_one(queue, bulks, given, outbox, clock):
+    alert = ids_of(queue)[0]
+    bulks.give(bulks.preview(AlertFilter(), LEA).number, FRAUD, LEA)
+    given.give(alert, LEGITIMATE, ANN, 1)
+    clock.pass_by(31)
+    assert [(one.verdict.alert_id, one.verdict.finding) for one in outbox.take()] == [
+        (alert, Finding.FRAUD),
+        (alert, Finding.LEGITIMATE),
+    ]
+
+
 # -- bulk verdicts -------------------------------------------------------------------------------------------------------------
 
 
@@ -175,34 +205,76 @@ def bulks(queue):
     return Bulks(queue, Listing(queue))
 
 
-def test_a_bulk_verdict_judges_a_filter_item_by_item_and_can_be_undone(queue, bulks, given, outbox, clock):
+def test_a_bulk_verdict_judges_a_preview_item_by_item_and_can_be_undone(queue, bulks, given, outbox, clock):
     ids = ids_of(queue)
     Assignments(queue).claim(ids[0], BOB)
-    preview = bulks.preview(AlertFilter(), LEA)
-    assert preview.alerts == len(ids)
-    Assignments(queue).claim(ids[1], LEA)  # after the preview: it has changed
-    number = bulks.give(AlertFilter(), Opinion(Finding.LEGITIMATE, closing_reason=ClosingReason.DUPLICATE), LEA, preview.at)
+    preview = bulks.preview(AlertFilter(order=Order.LOSS), LEA)
+    assert (preview.alerts, [row.alert_id for row in preview.rows]) == (len(ids), ids[:10])
+    given.give(ids[1], ESCALATE, ANN, 0)  # after the preview: it has changed
+    number = preview.number
+    bulks.give(number, Opinion(Finding.LEGITIMATE, closing_reason=ClosingReason.DUPLICATE), LEA)
     results = {item.alert_id: item.result for item in bulks.items(number)}
     assert results == dict.fromkeys(ids, ItemResult.DONE) | {ids[0]: ItemResult.CLAIMED, ids[1]: ItemResult.CHANGED}
     assert {queue.get(alert).finding for alert in ids[2:]} == {Finding.LEGITIMATE}
     with queue.reading() as connection:
-        assert len([one for one in entries(connection) if one.action == "verdict"]) == len(ids) - 2
+        assert len([one for one in entries(connection) if one.action == "verdict"]) == len(ids) - 1
     clock.pass_by(60)
-    assert outbox.take() == [], "a bulk verdict waits longer"
+    assert [one.verdict.alert_id for one in outbox.take()] == [ids[1]], "a bulk verdict waits longer"
     given.give(ids[2], FRAUD, BOB, 1)
     bulks.undo(number, LEA)
     results = {item.alert_id: item.result for item in bulks.items(number)}
     assert results[ids[2]] is ItemResult.LEFT
     assert {results[alert] for alert in ids[3:]} == {ItemResult.UNDONE}
-    assert set(ids_of(queue)) == {*ids} - {ids[2]}
+    assert set(ids_of(queue)) == {*ids} - {ids[1], ids[2]}
     assert queue.get(ids[2]).finding is Finding.FRAUD
-    with pytest.raises(ConflictError, match="undone before"):
+    with pytest.raises(ConflictError, match="nothing"):
         bulks.undo(number, LEA)
+    assert [one.number for one in bulks.recent()] == [number]
+
+
+def test_alerts_that_join_the_filter_after_the_preview_are_not_judged(queue, bulks, clock, explained):
+    ids = ids_of(queue)
+    Assignments(queue).snooze(ids[0], 5, ANN)
+    preview = bulks.preview(AlertFilter(), LEA)
+    clock.pass_by(360)  # the snooze ends
+    queue.put(*explained[0])
+    bulks.give(preview.number, FRAUD, LEA)
+    assert queue.get(ids[0]).finding is None
+    assert queue.get(explained[0][0].alert_id).finding is None
+
+
+def test_an_interrupted_bulk_verdict_and_an_interrupted_undo_are_finished_later(queue, bulks, monkeypatch):
+    monkeypatch.setattr("analyst.bulk._CHUNK", 5)
+    ids, number = ids_of(queue), bulks.preview(AlertFilter(), LEA).number
+    judge, restore, calls = Bulks._judge, Bulks._restore, []
+
+    def breaking(original):
+        def work(self, *arguments):
+            calls.append(1)
+            if len(calls) == 2:
+                raise RuntimeError("the process ended")
+            return original(self, *arguments)
+
+        return work
+
+    for name, original, act in (
+        ("_judge", judge, lambda: bulks.give(number, FRAUD, LEA)),
+        ("_restore", restore, lambda: bulks.undo(number, LEA)),
+    ):
+        calls.clear()
+        monkeypatch.setattr(Bulks, name, breaking(original))
+        with pytest.raises(RuntimeError):
+            act()
+        assert 0 < len(ids_of(queue)) < len(ids)
+        act()
+    assert ids_of(queue) == ids
+    with pytest.raises(ConflictError, match="given before"):
+        bulks.give(number, FRAUD, LEA)
 
 
 def test_a_bulk_verdict_that_has_left_is_not_undone(queue, bulks, outbox, clock):
-    ids = ids_of(queue)
-    number = bulks.give(AlertFilter(), FRAUD, LEA, bulks.preview(AlertFilter(), LEA).at)
+    ids, number = ids_of(queue), bulks.preview(AlertFilter(), LEA).number
+    bulks.give(number, FRAUD, LEA)
     clock.pass_by(601)
     assert len(outbox.take()) == len(ids)
     bulks.undo(number, LEA)
@@ -213,8 +285,8 @@ def test_a_bulk_verdict_that_has_left_is_not_undone(queue, bulks, outbox, clock)
 def test_a_bulk_verdict_never_judges_closed_alerts(queue, bulks, given):
     ids = ids_of(queue)
     given.give(ids[0], FRAUD, ANN, 0)
-    everything = AlertFilter(section=Section.ALL)
-    number = bulks.give(everything, LEGITIMATE, LEA, bulks.preview(everything, LEA).at)
+    number = bulks.preview(AlertFilter(section=Section.ALL), LEA).number
+    bulks.give(number, LEGITIMATE, LEA)
     assert ids[0] not in {item.alert_id for item in bulks.items(number)}
     assert queue.get(ids[0]).finding is Finding.FRAUD
 
@@ -222,9 +294,18 @@ def test_a_bulk_verdict_never_judges_closed_alerts(queue, bulks, given):
 def test_refused_bulk_verdicts(bulks):
     with pytest.raises(AccessError):
         bulks.preview(AlertFilter(), ANN)
-    with pytest.raises(AccessError):
-        bulks.give(AlertFilter(), FRAUD, ANN, 0)
-    with pytest.raises(ConflictError, match="no open alert"):
-        bulks.give(AlertFilter(card="nobody"), FRAUD, LEA, 0)
+    number = bulks.preview(AlertFilter(), LEA).number
+    for person in (ANN, LEO):
+        with pytest.raises(AccessError):
+            bulks.give(number, FRAUD, person)
+    assert bulks.preview(AlertFilter(card="nobody"), LEA).number is None
     with pytest.raises(NotFoundError):
         bulks.get(10**6)
+
+
+def test_old_previews_are_forgotten(bulks, clock):
+    number = bulks.preview(AlertFilter(), LEA).number
+    clock.pass_by(25 * 3600)
+    bulks.preview(AlertFilter(), LEA)
+    with pytest.raises(NotFoundError):
+        bulks.give(number, FRAUD, LEA)

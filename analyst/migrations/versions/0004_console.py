@@ -1,5 +1,6 @@
 """Split each alert into a narrow row and its documents; add users, views, bulk verdicts, lists, webhooks and audit anchors."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -46,7 +47,11 @@ _alerts = sa.table(
 _documents = sa.table("alert_documents", *map(sa.column, ("alert_id", "message", "explanation")))
 _rules = sa.table("alert_rules", sa.column("alert_id"), sa.column("rule"))
 _verdicts = sa.table(
-    "verdicts", *map(sa.column, ("number", "alert_id", "message", "published", "given_by", "given_at", "publish_after", "state"))
+    "verdicts",
+    *map(
+        sa.column,
+        ("number", "alert_id", "message", "published", "given_by", "given_at", "publish_after", "published_at", "state"),
+    ),
 )
 
 _ORDERS = {
@@ -57,6 +62,7 @@ _ORDERS = {
     "alerts_by_transaction": ["transaction_id"],
     "alerts_by_claim": ["claimed_by", "claimed_until"],
     "alerts_by_change": ["changed_at"],
+    "alerts_by_snooze": ["state", "snoozed_until"],
     "alerts_by_closing": ["closed_at"],
 }
 
@@ -84,7 +90,7 @@ def upgrade() -> None:
             table.add_column(sa.Column(name, kind))
     with op.batch_alter_table("verdicts") as table:
         for name, kind in (
-            ("given_by", sa.String(64)), ("given_at", big), ("publish_after", big), ("state", sa.String(16)), ("bulk", sa.Integer),
+            ("given_by", sa.String(64)), ("given_at", big), ("publish_after", big), ("published_at", big), ("state", sa.String(16)), ("bulk", sa.Integer),
         ):  # fmt: skip
             table.add_column(sa.Column(name, kind))
     _fill_verdicts()
@@ -106,7 +112,7 @@ def upgrade() -> None:
     op.add_column("investigations", sa.Column("question", text))
     op.create_index("investigations_by_asker", "investigations", ["asked_by", "asked_at"])
     op.add_column("audit", sa.Column("scheme", sa.Integer))
-    op.execute("UPDATE audit SET scheme = 1")
+    _fill_audit()
     with op.batch_alter_table("audit") as table:
         table.alter_column("scheme", existing_type=sa.Integer, nullable=False)
     op.create_index("audit_by_subject", "audit", ["subject"])
@@ -120,7 +126,7 @@ def _fill_verdicts() -> None:
         verdict = json.loads(row.message)
         given_at = verdict["verdict_time"]
         values = {"given_by": verdict["analyst"], "given_at": given_at, "publish_after": given_at}
-        values["state"] = "published" if row.published else "waiting"
+        values |= {"state": "published", "published_at": given_at} if row.published else {"state": "waiting"}
         connection.execute(sa.update(_verdicts).where(_verdicts.c.number == row.number).values(values))
 
 
@@ -138,7 +144,7 @@ def _fill_alerts() -> None:
         for row in rows:
             alert, explanation = json.loads(row["message"]), json.loads(row["explanation"] or "{}")
             loss, currency = _loss(alert, row)
-            severity = _severity(loss, currency)
+            severity = max(_severity(loss, currency), 0 if currency == alert.get("currency") else 1)
             closed_at, closed_by = closings.get(row["alert_id"], (None, None))
             state = {None: "open", "escalate": "escalated"}.get(row["finding"], "closed")
             values = {
@@ -156,6 +162,23 @@ def _fill_alerts() -> None:
         documents = [{name: row[name] for name in ("alert_id", "message", "explanation")} for row in rows]
         if documents:
             connection.execute(sa.insert(_documents), documents)
+
+
+def _fill_audit() -> None:
+    """Mark the entries of version 0.1, which have plain hashes. After a downgrade, entries with a key may follow them."""
+    connection = op.get_bind()
+    table = sa.table(
+        "audit", *map(sa.column, ("number", "at", "actor", "action", "subject", "detail", "previous", "hash", "scheme"))
+    )
+    first_keyed = None
+    for row in connection.execute(sa.select(table).order_by(table.c.number)):
+        content = [row.number, row.at, row.actor, row.action, row.subject, row.detail, row.previous]
+        if hashlib.sha256(json.dumps(content).encode()).hexdigest() != row.hash:
+            first_keyed = row.number
+            break
+    connection.execute(sa.update(table).values(scheme=1))
+    if first_keyed is not None:
+        connection.execute(sa.update(table).where(table.c.number >= first_keyed).values(scheme=2))
 
 
 def _loss(alert: dict, row) -> tuple[int, str]:  # type: ignore[type-arg, no-untyped-def]
@@ -186,20 +209,22 @@ def _create_tables() -> None:
     big, text, name = sa.BigInteger, sa.Text, sa.String(64)
     number = sa.Column("number", sa.Integer, primary_key=True, autoincrement=True)
 
-    def table(title: str, *columns: sa.Column) -> None:  # type: ignore[type-arg]
-        op.create_table(title, *(column.copy() if column is number else column for column in columns))
+    def table(title: str, *columns: sa.Column, **options: Any) -> None:  # type: ignore[type-arg]
+        op.create_table(title, *(column.copy() if column is number else column for column in columns), **options)
 
     def needed(title: str, kind: Any) -> sa.Column:  # type: ignore[type-arg]
         return sa.Column(title, kind, nullable=False)
 
     table(
-        "bulks", number, needed("given_by", name), needed("given_at", big), needed("query", text), needed("finding", sa.String(16)),
-        sa.Column("undone_at", big),
+        "bulks", number, needed("made_by", name), needed("made_at", big), needed("query", text), sa.Column("opinion", text),
+        sa.Column("given_at", big), sa.Column("undone_at", big), sqlite_autoincrement=True,
     )  # fmt: skip
     table(
         "bulk_items", sa.Column("bulk", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("position", sa.Integer, primary_key=True, autoincrement=False), needed("alert_id", name), needed("result", sa.String(16)),
+        sa.Column("position", sa.Integer, primary_key=True, autoincrement=False), needed("alert_id", name), needed("version", sa.Integer),
+        sa.Column("result", sa.String(16)),
     )  # fmt: skip
+    op.create_index("ix_bulk_items_alert_id", "bulk_items", ["alert_id"])
     table("saved_views", number, needed("owner", name), needed("name", name), needed("query", text), needed("shared", sa.Boolean))
     op.create_index("ix_saved_views_owner", "saved_views", ["owner"])
     table(
@@ -279,7 +304,7 @@ def downgrade() -> None:
     op.drop_index("verdicts_by_bulk", "verdicts")
     with op.batch_alter_table("verdicts") as verdicts:
         verdicts.alter_column("published", existing_type=sa.Boolean, nullable=False)
-        for name in ("given_by", "given_at", "publish_after", "state", "bulk"):
+        for name in ("given_by", "given_at", "publish_after", "published_at", "state", "bulk"):
             verdicts.drop_column(name)
     op.add_column("alerts", sa.Column("message", sa.Text))
     op.add_column("alerts", sa.Column("explanation", sa.Text))

@@ -24,9 +24,9 @@ function move(step) {
 }
 
 function press(key) {
-  const button = document.querySelector(`button[data-key="${CSS.escape(key)}"]`);
-  if (button) button.click();
-  return Boolean(button);
+  const control = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  if (control) control.click();
+  return Boolean(control);
 }
 
 function focus(selector) {
@@ -46,6 +46,7 @@ const keys = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.repeat && event.key !== "j" && event.key !== "k") return; // a held key acts once
   if (event.target.matches(editable)) {
     if (event.key === "Escape") event.target.blur();
     return;
@@ -59,37 +60,70 @@ document.addEventListener("keydown", (event) => {
 
 document.querySelector("[data-help]")?.addEventListener("click", () => document.getElementById("help").showModal());
 
-// A verdict is sent once, however often a button is pressed.
+// A form is sent once, however often its button is pressed. After a verdict, the next alert comes up in the same place:
+// for a moment, it takes no verdict, so that a second press or click of the same kind judges nothing that nobody has seen.
+const shownAt = performance.now();
 document.addEventListener("submit", (event) => {
-  if (event.target.dataset.sent) event.preventDefault();
-  else event.target.dataset.sent = "yes";
+  const form = event.target;
+  if (form.method === "dialog") return;
+  const soon = performance.now() - shownAt < 350 && event.submitter?.name === "finding";
+  if (form.dataset.sent || soon) event.preventDefault();
+  else form.dataset.sent = "yes";
 });
 window.addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => delete form.dataset.sent));
 
 // Live updates: the table is fetched again, and the row under the cursor keeps its place on the screen.
 const queue = document.getElementById("queue");
-let waiting = false;
+const PAUSE = 2000; // between two fetches; with some chance added, so that many pages do not fetch at once
+let events = null;
+let wanted = false;
+let busy = false;
+let fetchedAt = 0;
+
+function schedule() {
+  wanted = true;
+  if (busy || document.hidden) return;
+  busy = true;
+  setTimeout(refresh, Math.max(0, fetchedAt + PAUSE - performance.now()) + Math.random() * 300);
+}
+
 function refresh() {
-  if (document.querySelector("#queue :focus") && document.activeElement.matches(editable)) return;
-  if (waiting) return;
-  waiting = true;
-  const before = rows();
-  const place = before.findIndex((row) => row.dataset.alert === cursor);
-  const top = before[place]?.getBoundingClientRect().top;
-  htmx.ajax("GET", queue.dataset.refresh, { target: "#queue", swap: "innerHTML" }).finally(() => {
-    waiting = false;
-    const after = rows();
-    if (!after.some((row) => row.dataset.alert === cursor) && after.length) {
-      cursor = after[Math.min(Math.max(place, 0), after.length - 1)].dataset.alert;
-    }
-    mark(false);
-    const now = after.find((row) => row.dataset.alert === cursor)?.getBoundingClientRect().top;
-    if (window.scrollY > 0 && top !== undefined && now !== undefined) window.scrollBy(0, now - top);
+  wanted = false;
+  fetchedAt = performance.now();
+  const typing = document.activeElement?.matches(editable) && queue.contains(document.activeElement);
+  const fetched = typing ? Promise.resolve() : htmx.ajax("GET", queue.dataset.refresh, { target: "#queue", swap: "innerHTML" });
+  fetched.finally(() => {
+    busy = false;
+    if (wanted || typing) schedule();
   });
 }
+
+let before = null; // place and height of the cursor's row just before the table is replaced
+document.addEventListener("htmx:beforeSwap", () => {
+  const all = rows();
+  const place = all.findIndex((row) => row.dataset.alert === cursor);
+  before = { place, top: all[place]?.getBoundingClientRect().top };
+});
+document.addEventListener("htmx:afterSwap", () => {
+  const all = rows();
+  if (before && all.length && !all.some((row) => row.dataset.alert === cursor)) {
+    cursor = all[Math.min(Math.max(before.place, 0), all.length - 1)].dataset.alert;
+  }
+  mark(false);
+  const top = all.find((row) => row.dataset.alert === cursor)?.getBoundingClientRect().top;
+  if (window.scrollY > 0 && before?.top !== undefined && top !== undefined) window.scrollBy(0, top - before.top);
+});
+
+function listen() {
+  if (!queue || (events && events.readyState !== EventSource.CLOSED)) return;
+  events = new EventSource("/events");
+  events.addEventListener("queue", schedule);
+}
 if (queue) {
-  const events = new EventSource("/events");
-  events.addEventListener("queue", refresh);
-  window.addEventListener("pagehide", () => events.close());
+  listen();
+  window.addEventListener("pagehide", () => events?.close());
+  window.addEventListener("pageshow", listen);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) { listen(); schedule(); } });
+  setInterval(() => { listen(); schedule(); }, 30000); // snoozes and claims end without an event
 }
 mark(false);
