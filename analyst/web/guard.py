@@ -13,6 +13,7 @@ from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -224,21 +225,23 @@ class Shield:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         shielded = self._shielded(scope["path"], send)
         if len(hosts) != 1 or not self._own(hosts[0].decode("latin-1").lower()):
-            await _refuse(shielded, 400, "this host name is not the console's: use the address in WHYFLAG_CONSOLE_URL")
+            await _refuse(
+                shielded, scope["path"], 400, "this host name is not the console's: use the address in WHYFLAG_CONSOLE_URL"
+            )
             return
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-            await _refuse(shielded, 400, "addresses cannot contain a NUL character")
+            await _refuse(shielded, scope["path"], 400, "addresses cannot contain a NUL character")
             return
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > LARGEST_BODY:
-            await _refuse(shielded, 413, f"the request is larger than {LARGEST_BODY >> 10} KiB")
+            await _refuse(shielded, scope["path"], 413, f"the request is larger than {LARGEST_BODY >> 10} KiB")
             return
         try:
             await self._app(scope, _limited(receive), shielded)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if not shielded.begun:
-                await _refuse(shielded, 500, "the console failed: its log says why")
+                await _refuse(shielded, scope["path"], 500, "the console failed: its log says why")
 
     def _own(self, host: str) -> bool:
         if host in self._hosts:
@@ -283,7 +286,9 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-async def _refuse(send: Send, status: int, text: str) -> None:
-    response = Response(f"{text}\n", status, media_type="text/plain")
+async def _refuse(send: Send, path: str, status: int, text: str) -> None:
+    response: Response = PlainTextResponse(f"{text}\n", status)
+    if path.startswith("/api/"):
+        response = JSONResponse({"error": {"type": "RequestRefused", "message": text}}, status)
     await send({"type": "http.response.start", "status": status, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body})

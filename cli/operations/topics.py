@@ -26,7 +26,7 @@ def create(partitions: int, replication: int) -> None:
 @click.option(
     "--role",
     "only",
-    type=click.Choice(["producer", "score", "explain", "archive", "console", "reader"]),
+    type=click.Choice(["producer", "score", "explain", "archive", "console", "auditor", "reader"]),
     help="Limit the output to one role.",
 )
 @click.option(

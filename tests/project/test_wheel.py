@@ -36,8 +36,8 @@ def test_the_wheel_holds_our_packages_with_their_data_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == PACKAGES
     for wanted in (
-        "training/data/mappings/sparkov.toml", "explain/prompts/narrative-3.txt", "explain/prompts/manifest.json", "explain/templates/evaluation.html", "analyst/templates/alert.html", "analyst/static/htmx.min.js",
-        "analyst/static/htmx.LICENSE", "analyst/migrations/versions/0001_queue.py", "explain/facts/categories.csv", "explain/facts/next_steps.toml", "explain/words/en.ftl", "explain/words/de.ftl", "explain/words/es.ftl",
+        "training/data/mappings/sparkov.toml", "explain/prompts/narrative-3.txt", "explain/prompts/manifest.json", "explain/templates/evaluation.html", "analyst/web/templates/alert.html", "analyst/web/static/htmx.min.js", "analyst/web/words/de.ftl",
+        "analyst/web/static/htmx.LICENSE", "analyst/migrations/versions/0001_queue.py", "explain/facts/categories.csv", "explain/facts/next_steps.toml", "explain/words/en.ftl", "explain/words/de.ftl", "explain/words/es.ftl",
     ):  # fmt: skip
         assert wanted in names
     assert not [name for name in names if "__pycache__" in name]
