@@ -9,7 +9,7 @@ from sqlalchemy import text
 from analyst.access.roles import Actor, Role
 from analyst.queue import Queue
 from analyst.tables import metadata, users
-from analyst.verdicts import Verdicts
+from analyst.verdicts import Outbox, Verdicts
 from analyst.web.app import create_app
 from analyst.web.guard import cookie_name
 from analyst.web.services import make_services
@@ -89,9 +89,11 @@ def ids_of(queue, limit=50):
 
 
 def decide(queue, alert_id, finding, name="ann", typology=None, note=None):
-    """Give a verdict on the present version of an alert, as a lead; return the message."""
+    """Give a verdict on the present version of an alert, as a lead, and let it leave; return the message."""
     version = queue.required(alert_id).version
-    return Verdicts(queue).give(alert_id, Opinion(finding, typology, None, note), Actor(name, Role.LEAD), version).verdict
+    given = Verdicts(queue).give(alert_id, Opinion(finding, typology, None, note), Actor(name, Role.LEAD), version)
+    Outbox(queue.database, queue.clock).acknowledged([given.number])
+    return given.verdict
 
 
 def add_people(queue, people=PEOPLE):

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from analyst.assistant import Assistant
 from analyst.queue import Queue
+from analyst.tables import metadata
 from cli.main import whyflag
 from cli.operations.console import _investigating
 from core.clock import SystemClock
@@ -21,7 +22,7 @@ from explain.facts.history import DeviceHistory, MerchantHistory, Payment
 from explain.investigation import Investigation, run
 from explain.narrators.client import language_model
 from explain.words import writer
-from tests.analyst.conftest import ANN, console
+from tests.analyst.conftest import ANN, console, decide
 from tests.openai_server import OpenAIServer
 
 TOOLS = {"card_history", "merchant_history", "device_history", "linked_cards", "similar_cases", "rule_definition"}
@@ -48,7 +49,7 @@ def case(queue, alerts, explainer):
     chosen = own[-1]
     for alert in alerts[-60:] + own:
         queue.put(alert, explainer.explain(alert))
-    queue.decide(own[0].alert_id, Finding.FRAUD, "ann", "stolen card", None)
+    decide(queue, own[0].alert_id, Finding.FRAUD, typology="stolen card")
     return queue.get(chosen.alert_id)
 
 
@@ -137,11 +138,14 @@ def test_tools_read_habits_and_histories_from_an_archive(queue, case):
 
 
 def test_tools_only_read(queue, case):
-    before = queue.counts()
+    def content():
+        with queue.reading() as connection:
+            return {name: sorted(map(repr, connection.execute(table.select()))) for name, table in metadata.tables.items()}
+
+    before = content()
     with looking([[(name, {}) for name in sorted(TOOLS)], "done"], queue, case):
         pass
-    assert queue.counts() == before
-    assert queue.unpublished() == queue.unpublished()
+    assert content() == before
 
 
 @pytest.mark.parametrize(
@@ -229,8 +233,8 @@ def test_an_alert_has_one_investigation_at_a_time_and_keeps_all_of_them(queue, c
 def test_an_investigation_whose_process_died_does_not_block_new_ones(queue, case, monkeypatch):
     alert_id = case.alert.alert_id
     queue.begin_investigation(alert_id, "ann")
-    later = queue._clock.now_ms() + 11 * 60_000
-    monkeypatch.setattr(queue._clock, "now_ms", lambda: later)
+    later = queue.clock.now_ms() + 11 * 60_000
+    monkeypatch.setattr(queue.clock, "now_ms", lambda: later)
     assert queue.investigations_of(alert_id) == []
     queue.begin_investigation(alert_id, "bob")
 
@@ -273,7 +277,7 @@ def test_the_page_asks_the_assistant_and_shows_its_answer(case, queue, question)
         settings = Settings(llm_url=server.url, llm_model="local")
         with console(queue, settings, investigate=_investigating(queue, settings, None)) as site:
             text = answered(site, case.alert.alert_id, {"question": question})
-        prompt = server.requests[0]["messages"][-1]["content"]
+        prompt = server.requests[0][1]["messages"][-1]["content"]
     assert "local · 2 model replies" in text
     assert "ann ·" in text
     assert 'title="local"' in text

@@ -10,13 +10,13 @@ import pytest
 from kafka.errors import TopicAuthorizationFailedError
 
 from core.errors import BrokerError, SettingsError
-from core.messages import Finding, decode_alert, decode_decision, encode
+from core.messages import Finding, Opinion, decode_alert, decode_decision, encode
 from core.settings import Settings
 from core.topics import ALERTS, AUDIT_ANCHORS, DEAD_LETTERS, DECISIONS, EXPLANATIONS, LABELS, PROFILED, TRANSACTIONS, VERDICTS
 from streams.kafka.acls import RIGHTS, Role, acls, commands, create_acls
 from streams.kafka.clients import Observer, Sender, create_topics
 from streams.kafka.connection import connection_of
-from tests.analyst.conftest import decide
+from tests.analyst.conftest import ANN
 from tests.conftest import needs, transactions_file
 from tests.workers import Worker, collect
 from training.replay import transactions_of
@@ -64,6 +64,7 @@ def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tm
     from analyst.archive import Archive
     from analyst.policy import QueuePolicy
     from analyst.queue import Queue
+    from analyst.verdicts import Verdicts
     from core.clock import SystemClock
     from streams.relay import Relay
 
@@ -84,7 +85,7 @@ def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tm
         alerts = [decode_alert(record.value) for record in collect(kafka.settings("admin"), {ALERTS: 1})[ALERTS]]
         collect(reader, {EXPLANATIONS: len(alerts)}, 120)
         queue = Queue(database, SystemClock(), QueuePolicy(grace_ms=0))
-        decide(queue, alerts[0].alert_id, Finding.FRAUD)
+        Verdicts(queue).give(alerts[0].alert_id, Opinion(Finding.FRAUD), ANN, 0)
         relay = Relay(queue, kafka.settings("console"))
         relay.start()
         collect(kafka.settings("admin"), {VERDICTS: 1, LABELS: 1, AUDIT_ANCHORS: 1})
