@@ -134,7 +134,7 @@ def draw_links(graph: LinkGraph, addresses: dict[Node, str], words: Writer) -> s
         parts.append(
             f'<a href="{escape(addresses[node])}"><title>{escape(name)}</title>{_shape(node, x, y, f"node {node.kind}{bad}{centre}")}</a>'
         )
-    return _svg("links", _LINKS_HEIGHT, parts, words.words("ui-links-picture", value=text(graph.centre.value)))
+    return _svg("links", _LINKS_HEIGHT, parts, words.words("ui-links-picture", value=text(graph.centre.value)), "group")
 
 
 _LINKS_HEIGHT = 420
@@ -201,9 +201,9 @@ def draw_work(days: list[DayOfWork], words: Writer) -> str:
     return _svg("work", height, parts, words.words("ui-work-picture"))
 
 
-def _svg(name: str, height: float, parts: list[str], title: str) -> str:
+def _svg(name: str, height: float, parts: list[str], title: str, role: str = "img") -> str:
     return (
-        f'<svg class="{name}" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="{name}" viewBox="0 0 {_WIDTH} {height:.0f}" role="{role}" aria-label="{escape(title)}">'
         + "".join(parts)
         + "</svg>"
     )
