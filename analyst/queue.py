@@ -19,7 +19,7 @@ from analyst.audit import AuditTrail, Event
 from analyst.database import Database, open_database
 from analyst.earlier import stored_explanation
 from analyst.policy import QueuePolicy, Severity
-from analyst.tables import alert_documents, alert_rules, alerts, investigations
+from analyst.tables import alert_documents, alert_rules, alert_search, alerts, investigations
 from analyst.webhooks import announce
 from core.clock import Clock
 from core.errors import ConflictError, InvalidEvent, NotFoundError, ThrottledError
@@ -124,6 +124,7 @@ class Queue:
                 with connection.begin_nested():
                     connection.execute(insert(alert_documents).values(document))
                     connection.execute(insert(alerts).values(row | derived))
+                    connection.execute(insert(alert_search), search_terms(row))
                     if rules:
                         connection.execute(insert(alert_rules), rules)
                     announce(connection, now, "alert", {name: row[name] for name in _ANNOUNCED})
@@ -300,6 +301,13 @@ def common_loss(alert: Alert) -> tuple[int, str]:
         return alert.decision.expected_loss, alert.decision.currency
     probability = 1.0 if alert.decision.probability is None else alert.decision.probability
     return round(price * minor_per_major(currency) * probability), currency
+
+
+def search_terms(row: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the rows of ``alert_search`` for an alert's row."""
+    ids = [row[name] for name in ("alert_id", "transaction_id", "card_id", "merchant_id")]
+    terms = dict.fromkeys([*ids, (row["merchant_name"] or "").lower()[:256]])
+    return [{"alert_id": row["alert_id"], "term": term} for term in terms]
 
 
 def _derived(explanation: Explanation) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from analyst.queue import AlertState, Queue
 from analyst.tables import (
     alert_documents,
     alert_rules,
+    alert_search,
     alerts,
     bulk_items,
     deliveries,
@@ -51,7 +52,7 @@ def purge(queue: Queue, actor: Actor, days: int, dry_run: bool) -> Purged:
             ids = list(connection.execute(select(alerts.c.alert_id).where(old).limit(_CHUNK)).scalars())
             if not ids:
                 break
-            for table in (alert_documents, alert_rules, bulk_items, investigations, verdicts, alerts):
+            for table in (alert_documents, alert_rules, alert_search, bulk_items, investigations, verdicts, alerts):
                 connection.execute(delete(table).where(table.c.alert_id.in_(ids)))
             connection.execute(delete(deliveries).where(deliveries.c.state != "waiting", deliveries.c.next_at < before))
             queue.database.audit.record(

@@ -58,6 +58,7 @@ alerts = Table(
     Column("changed_at", BigInteger, nullable=False),
     Index("alerts_by_priority", "state", "severity", "deadline", "alert_id"),
     Index("alerts_by_loss", "state", "loss", "alert_id"),
+    Index("alerts_by_severity_and_loss", "state", "severity", "loss", "alert_id"),
     Index("alerts_by_deadline", "state", "deadline", "alert_id"),
     Index("alerts_by_time", "state", "event_time", "alert_id"),
     Index("alerts_by_card", "card_id", "event_time"),
@@ -76,6 +77,17 @@ alert_documents = Table(
     Column("alert_id", String(64), primary_key=True),
     Column("message", Text, nullable=False),
     Column("explanation", Text),
+)
+
+# The beginning of what a search may name: the alert's, transaction's, card's and merchant's IDs, and the merchant's name in lower case.
+# PostgreSQL sorts it by bytes, as SQLite does, so that an index finds a beginning.
+_TERM = String(256).with_variant(String(256, collation="C"), "postgresql")
+alert_search = Table(
+    "alert_search",
+    metadata,
+    Column("term", _TERM, primary_key=True),
+    Column("alert_id", String(64), primary_key=True),
+    Index("alert_search_by_alert", "alert_id"),
 )
 
 alert_rules = Table(

@@ -18,8 +18,8 @@ from sqlalchemy import insert
 
 from analyst.access.roles import Actor, Role
 from analyst.listing import AlertFilter, Order
-from analyst.queue import Queue, _derived
-from analyst.tables import alert_documents, alerts, users
+from analyst.queue import Queue, _derived, search_terms
+from analyst.tables import alert_documents, alert_search, alerts, users
 from analyst.web.app import create_app
 from analyst.web.guard import cookie_name
 from analyst.web.services import make_services
@@ -74,6 +74,7 @@ def fill(queue: Queue, explained: list[tuple[Alert, Explanation]]) -> list[str]:
         for begin in range(0, ALERTS, 5_000):
             connection.execute(insert(alerts), rows[begin : begin + 5_000])
             connection.execute(insert(alert_documents), documents[begin : begin + 5_000])
+            connection.execute(insert(alert_search), [term for row in rows[begin : begin + 5_000] for term in search_terms(row)])
         connection.execute(insert(users), people)
     return [row["alert_id"] for row in rows]
 

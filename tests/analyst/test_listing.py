@@ -12,8 +12,8 @@ from sqlalchemy import insert, update
 from analyst.assignments import Assignments
 from analyst.listing import AlertFilter, AlertRow, Listing, Order, Section, filter_of
 from analyst.policy import QueuePolicy, Severity
-from analyst.queue import AlertState, Queue, common_loss
-from analyst.tables import alert_rules, alerts
+from analyst.queue import AlertState, Queue, common_loss, search_terms
+from analyst.tables import alert_rules, alert_search, alerts
 from core.clock import MS_PER_HOUR
 from core.errors import AccessError, ConflictError, InputError, NotFoundError
 from core.messages import Finding, Outcome
@@ -55,6 +55,7 @@ def rows():
 def fill(queue, rows):
     with queue.engine.begin() as connection:
         connection.execute(insert(alerts), rows)
+        connection.execute(insert(alert_search), [term for row in rows for term in search_terms(row)])
         held = [{"alert_id": row["alert_id"], "rule": "velocity"} for row in rows[::7]]
         connection.execute(insert(alert_rules), held)
 
@@ -107,7 +108,7 @@ def matches(row, wanted, reader, now):
     ids = [row[name] for name in ("alert_id", "transaction_id", "card_id", "merchant_id")]
     return (
         not wanted.search
-        or any(one.startswith(wanted.search) for one in ids)
+        or any(one.startswith((wanted.search, wanted.search.lower())) for one in ids)
         or (row["merchant_name"] or "").lower().startswith(wanted.search.lower())
     )
 

@@ -45,6 +45,7 @@ _alerts = sa.table(
     ),
 )  # fmt: skip
 _documents = sa.table("alert_documents", *map(sa.column, ("alert_id", "message", "explanation")))
+_search = sa.table("alert_search", sa.column("term"), sa.column("alert_id"))
 _rules = sa.table("alert_rules", sa.column("alert_id"), sa.column("rule"))
 _verdicts = sa.table(
     "verdicts",
@@ -57,6 +58,7 @@ _verdicts = sa.table(
 _ORDERS = {
     "alerts_by_priority": ["state", "severity", "deadline", "alert_id"],
     "alerts_by_loss": ["state", "loss", "alert_id"],
+    "alerts_by_severity_and_loss": ["state", "severity", "loss", "alert_id"],
     "alerts_by_deadline": ["state", "deadline", "alert_id"],
     "alerts_by_time": ["state", "event_time", "alert_id"],
     "alerts_by_transaction": ["transaction_id"],
@@ -80,6 +82,11 @@ def upgrade() -> None:
         "alert_rules", sa.Column("alert_id", sa.String(64), primary_key=True), sa.Column("rule", sa.String(64), primary_key=True)
     )
     op.create_index("alert_rules_by_rule", "alert_rules", ["rule"])
+    term = sa.String(256).with_variant(sa.String(256, collation="C"), "postgresql")
+    op.create_table(
+        "alert_search", sa.Column("term", term, primary_key=True), sa.Column("alert_id", sa.String(64), primary_key=True)
+    )
+    op.create_index("alert_search_by_alert", "alert_search", ["alert_id"])
     with op.batch_alter_table("alerts") as table:
         for name, kind in (
             ("merchant_name", text), ("loss", big), ("loss_currency", sa.String(3)), ("theme", sa.String(32)), ("typology", sa.String(64)),
@@ -157,11 +164,18 @@ def _fill_alerts() -> None:
                 "changed_at": closed_at or row["raised_at"],
             }  # fmt: skip
             connection.execute(sa.update(_alerts).where(_alerts.c.alert_id == row["alert_id"]).values(values))
+            for term in _terms(row["alert_id"], alert["transaction"]):
+                connection.execute(sa.insert(_search).values(alert_id=row["alert_id"], term=term))
             for rule in dict.fromkeys(alert["decision"].get("rule_hits", ())):
                 connection.execute(sa.insert(_rules).values(alert_id=row["alert_id"], rule=rule[:64]))
         documents = [{name: row[name] for name in ("alert_id", "message", "explanation")} for row in rows]
         if documents:
             connection.execute(sa.insert(_documents), documents)
+
+
+def _terms(alert_id: str, transaction: dict) -> list[str]:  # type: ignore[type-arg]
+    names = (alert_id, transaction["transaction_id"], transaction["card_id"], transaction["merchant_id"])
+    return list(dict.fromkeys([*names, (transaction.get("merchant_name") or "").lower()[:256]]))
 
 
 def _fill_audit() -> None:
@@ -321,5 +335,6 @@ def downgrade() -> None:
         ):  # fmt: skip
             alerts.drop_column(name)
     op.create_index("alerts_open_by_loss", "alerts", ["finding", "expected_loss"])
+    op.drop_table("alert_search")
     op.drop_table("alert_rules")
     op.drop_table("alert_documents")
