@@ -88,6 +88,7 @@ bench: setup ## Measure speed and print the figures with the machine's descripti
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.restore
+	$(BIN)/python -m benchmarks.console
 
 clean: ## Remove .venv, caches and build output.
 	rm -rf .venv .venv-mutation mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .test_cache build dist site

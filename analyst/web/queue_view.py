@@ -1,9 +1,11 @@
 """What the queue's page shows, written in the reader's language."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
 from msgspec import Struct
 
 from analyst.access.roles import Actor, Permission
@@ -11,9 +13,9 @@ from analyst.listing import MOST_COUNTED, AlertFilter, AlertRow, Order, Page, Se
 from analyst.policy import Severity
 from analyst.queue import AlertState
 from analyst.saved_views import SavedView
-from analyst.web.rendering import count, duration, instant, money, share, text
+from analyst.web.rendering import console_writer, count, duration, instant, money, share, text
 from core.display import quoted
-from core.messages import TYPOLOGIES, Finding, Outcome
+from core.messages import TYPOLOGIES, Fact, Finding, Outcome
 from explain.words import Writer
 from models.features.ops import Theme
 
@@ -178,7 +180,9 @@ def row_view(words: Writer, row: AlertRow, reader: Actor, wanted: AlertFilter, n
         outcome=row.outcome.value,
         outcome_words=words.words(f"ui-{row.outcome}"),
         amount=paid,
-        reason=words.sentence(row.top_fact) if row.top_fact else words.words("ui-no-single-reason"),
+        reason=_sentence(words.language, msgspec.json.encode(row.top_fact))
+        if row.top_fact
+        else words.words("ui-no-single-reason"),
         tags=_tags(words, row),
         merchant=quoted(row.merchant_name or row.merchant_id, 40),
         card=row.card_id,
@@ -186,6 +190,12 @@ def row_view(words: Writer, row: AlertRow, reader: Actor, wanted: AlertFilter, n
         time=instant(words, row.event_time),
         state=_state(words, row, reader, now),
     )
+
+
+@lru_cache(maxsize=20_000)
+def _sentence(language: str, fact: bytes) -> str:
+    """Write a fact, given as JSON. The same alerts are shown again and again, and writing a sentence is the slowest part of a row."""
+    return console_writer(language).sentence(msgspec.json.decode(fact, type=Fact))
 
 
 def _tags(words: Writer, row: AlertRow) -> list[str]:
