@@ -29,6 +29,12 @@ from training.replay import transactions_of
 from training.train import Recipe, train
 
 
+@pytest.fixture(autouse=True)
+def _database(tmp_path, monkeypatch):
+    """Commands record what they change in the console's database."""
+    monkeypatch.setenv("WHYFLAG_DATABASE", f"sqlite:///{tmp_path}/console.db")
+
+
 @pytest.fixture
 def store(tmp_path, bundle_dir, other_bundle_dir) -> BundleStore:
     """Return a store with two bundles, the first of which is champion."""
