@@ -29,7 +29,7 @@ from analyst.saved_views import SavedView
 from analyst.statistics import Report
 from analyst.verdicts import GivenVerdict
 from analyst.web.entity_pages import filter_about
-from analyst.web.guard import Administrator, Allowed, Approver, Auditor, Lead, Owner, Proposer, Reader, Worker
+from analyst.web.guard import Administrator, Approver, Auditor, Lead, Owner, Proposer, Reader, Worker
 from analyst.web.rendering import LARGEST_NUMBER, Number
 from analyst.web.services import Services, services
 from analyst.webhooks import Delivery, Webhook
@@ -548,9 +548,3 @@ def openapi_document() -> dict[str, Any]:
         for operation in path.values():
             operation["responses"].update({str(status): failure for status in _ERRORS})
     return document
-
-
-def permission_of(route: Any) -> Permission | None:
-    """Return the permission that a route needs; None for a public route."""
-    found = [one.call.permission for one in route.dependant.dependencies if isinstance(one.call, Allowed)]
-    return found[0] if found else None

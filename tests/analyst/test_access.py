@@ -16,9 +16,8 @@ from analyst.assignments import Assignments
 from analyst.listing import AlertFilter
 from analyst.tables import invitations, sessions, tokens, users
 from analyst.verdicts import Verdicts
-from analyst.web.api import permission_of
 from analyst.web.app import ROUTERS, create_app
-from analyst.web.guard import LARGEST_BODY, check_exposure, local_target
+from analyst.web.guard import LARGEST_BODY, Allowed, check_exposure, local_target
 from analyst.web.services import make_services
 from core.errors import AccessError, ConflictError, InputError, SettingsError, SignInError, ThrottledError
 from core.messages import Finding, Opinion
@@ -31,6 +30,11 @@ PASSWORD = "correct horse battery"
 @pytest.fixture
 def accounts(empty_queue):
     return Accounts(empty_queue.database, empty_queue.clock, Throttle(empty_queue.database, empty_queue.clock))
+
+
+def permission_of(route):
+    """Return the permission that a route needs; None for a public route."""
+    return next((one.call.permission for one in route.dependant.dependencies if isinstance(one.call, Allowed)), None)
 
 
 def routes():
