@@ -32,8 +32,8 @@ class Throttle:
         Raises:
             ThrottledError: if there were too many failures before.
         """
-        now = self._clock.now_ms()
         with self._database.changing() as connection:
+            now = self._clock.now_ms()
             connection.execute(delete(log_in_failures).where(log_in_failures.c.blocked_until < now - _FORGOTTEN_MS))
             counted = ((_key(name, address), _FREE), (_key(name), _FREE_FROM_ANYWHERE))
             longest = max(self._blocked_until(connection, key) for key, _ in counted)
