@@ -91,7 +91,7 @@ def lock(connection: Connection, number: int = _QUEUE_LOCK) -> None:
     the cases. On SQLite, do nothing: its write lock already admits one writer at a time.
     """
     if connection.dialect.name == "postgresql":
-        # a process that stands still with the lock must not stop all others for ever
+        # a hung process that holds the lock must not block all others for ever
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
         connection.execute(select(func.pg_advisory_xact_lock(number)))
 

@@ -18,7 +18,7 @@ class Lease:
         self._database, self._clock, self._task = database, clock, task
         self._holder = secrets.token_hex(16)
 
-    def held(self) -> bool:
+    def acquire(self) -> bool:
         """Take or renew the lease; return whether this process holds it for the next seconds."""
         now = self._clock.now_ms()
         values = {"holder": self._holder, "until": now + _MS}

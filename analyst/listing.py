@@ -277,7 +277,7 @@ def sort_keys(order: Order, backward: bool = False) -> list[ColumnElement[Any]]:
 def condition(wanted: AlertFilter, reader: Actor, clock: Clock) -> ColumnElement[bool]:
     """Return a filter as an SQL condition."""
     now = clock.now_ms()
-    # With a filter that few alerts pass, the index of that filter is better than an index by state: hide the state from the planner.
+    # For a selective filter, hide the state from the query planner, so that it uses the filter's index and not one by state.
     few = any((wanted.card, wanted.merchant, wanted.device, wanted.search, wanted.rule))
     state = func.coalesce(alerts.c.state, "") if few else alerts.c.state
     parts: list[ColumnElement[bool]] = [*_section(wanted.section, reader, now, state)]
@@ -295,7 +295,7 @@ def condition(wanted: AlertFilter, reader: Actor, clock: Clock) -> ColumnElement
         parts.append(_claimed(now) & (alerts.c.claimed_by == wanted.assignee))
     if wanted.search:
         parts.append(_found(wanted.search))
-    # amounts are compared in minor units; a currency without decimals or with three is compared as its own
+    # amounts are compared in major units, by the number of decimals of each currency
     if wanted.amount_from is not None:
         parts.append(_amount_in_major() >= wanted.amount_from)
     if wanted.amount_to is not None:

@@ -19,7 +19,7 @@ class Severity(IntEnum):
 
 class QueuePolicy(Struct, frozen=True):
     """
-    Severities, deadlines and periods of grace.
+    Severities, deadlines and grace periods.
 
     ``losses`` are the expected losses, in major units, from which an alert is critical and high. ``deadlines_ms`` are the times
     within which an alert of each severity needs a verdict.

@@ -250,7 +250,9 @@ class Proposals:
         where = (audit.c.subject == f"proposal {proposal.number}") & (audit.c.action == "proposal proposed")
         recorded = connection.execute(select(audit.c.detail).where(where)).scalar()
         if recorded != msgspec.json.encode(proposal.change).decode():
-            raise ConflictError(f"proposal {proposal.number} is not what was proposed: run `whyflag audit verify`")
+            raise ConflictError(
+                f"proposal {proposal.number} is not what was proposed, according to the audit trail: run `whyflag audit verify`"
+            )
 
     def _decide(self, connection: Connection, actor: Actor, number: int, state: ProposalState) -> None:
         values = {"state": state.value, "decided_by": actor.name, "decided_at": self._clock.now_ms()}

@@ -2,7 +2,7 @@
 Verdicts: give, undo, and hand them to Kafka.
 
 One database transaction writes a verdict, changes the alert, appends the audit entry and announces the verdict to webhooks. The
-verdict waits for a period of grace, in which its author can undo it, and then leaves for Kafka through ``Outbox``. Each alert
+verdict waits for a grace period, in which its author can undo it, and then leaves for Kafka through ``Outbox``. Each alert
 has a version; a verdict given on an outdated version is refused.
 """
 
@@ -27,14 +27,14 @@ from core.privacy.masking import TEXT_LIMITS, WITHOUT_KEY
 class VerdictState(StrEnum):
     """Where a verdict is on its way to Kafka."""
 
-    WAITING = "waiting"  # can be undone until its period of grace is over
+    WAITING = "waiting"  # can be undone until its grace period is over
     LEAVING = "leaving"  # is being sent
     PUBLISHED = "published"  # Kafka has acknowledged the verdict and its label
     UNDONE = "undone"
 
 
 class GivenVerdict(Struct, frozen=True):
-    """A verdict with its state; ``publish_after`` (epoch ms) ends its period of grace."""
+    """A verdict with its state; ``publish_after`` (epoch ms) ends its grace period."""
 
     number: int
     verdict: Verdict
@@ -43,7 +43,7 @@ class GivenVerdict(Struct, frozen=True):
 
 
 class Backlog(NamedTuple):
-    """Verdicts that Kafka has not acknowledged although their period of grace is over: how many, and how late the first is (s)."""
+    """Verdicts that Kafka has not acknowledged although their grace period is over: how many, and how late the first is (s)."""
 
     verdicts: int
     seconds: float
@@ -89,7 +89,7 @@ class Verdicts:
         Raises:
             AccessError: if the verdict is somebody else's.
             NotFoundError: if there is no such alert, or no verdict on it.
-            ConflictError: if another verdict is the last one now, or the period of grace is over.
+            ConflictError: if another verdict is the last one now, or the grace period is over.
         """
         actor.require(Permission.WORK)
         with self._database.changing() as connection:
@@ -155,7 +155,7 @@ class Outbox:
             connection.execute(update(verdicts).where(verdicts.c.number.in_(numbers)).values(values))
 
     def backlog(self) -> Backlog:
-        """Return how many verdicts wait although their period of grace is over, and for how long."""
+        """Return how many verdicts wait although their grace period is over, and for how long."""
         now = self._clock.now_ms()
         states = (VerdictState.WAITING.value, VerdictState.LEAVING.value)
         wanted = select(func.count(), func.min(verdicts.c.publish_after)).where(

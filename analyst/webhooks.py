@@ -260,7 +260,7 @@ async def _post(url: str, body: bytes, headers: dict[str, str], on_loopback: boo
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [str(one[4][0]) for one in found]
     if host not in _LOOPBACK and any(_internal(address) for address in addresses):
-        raise OSError("the host's name leads to an internal address")
+        raise OSError("the host name resolves to an internal address")
     checked = parts.copy_with(host=addresses[0])
     named = headers | {"host": parts.netloc.decode("ascii")}
     try:

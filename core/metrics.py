@@ -41,7 +41,7 @@ ARCHIVED = Counter(
 )
 ARCHIVE_SECONDS = Histogram("whyflag_archive_seconds", "Time to store one chunk in the archive.", buckets=_SECONDS)
 OUTBOX_VERDICTS = Gauge(
-    "whyflag_outbox_verdicts", "Verdicts that Kafka has not acknowledged although their period of grace is over.", ["state"]
+    "whyflag_outbox_verdicts", "Verdicts that Kafka has not acknowledged although their grace period is over.", ["state"]
 )
 OUTBOX_SECONDS = Gauge("whyflag_outbox_seconds", "How long the first of these verdicts has been waiting.", ["state"])
 QUEUE_ALERTS = Gauge("whyflag_queue_alerts", "Alerts that wait for a verdict.", ["state", "severity"])

@@ -1,7 +1,7 @@
 """
 The console's background work: publish verdicts and heads of the audit trail to Kafka, and send webhooks.
 
-A verdict leaves once its period of grace is over: as a verdict message and, unless it is an escalation, as a label. It counts as
+A verdict leaves once its grace period is over: as a verdict message and, unless it is an escalation, as a label. It counts as
 published only when Kafka has acknowledged both, so none is lost. If the process ends before that, both messages are sent again,
 and consumers ignore the duplicates. If several consoles run, a lease in the database lets only one of them do this work.
 """
@@ -23,7 +23,7 @@ from streams.kafka.clients import Sender
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 0.5  # pause without work: a verdict leaves within about this time after its period of grace
+_IDLE_SECONDS = 0.5  # pause without work: a verdict leaves within about this time after its grace period
 _RETRY_SECONDS = 5.0  # pause after Kafka or the database has failed
 
 
@@ -67,7 +67,7 @@ class Relay:
     def _run(self, task: str, work: Callable[[], bool]) -> None:
         while not self._stop.is_set():
             try:
-                busy = self._leases[task].held() and work()
+                busy = self._leases[task].acquire() and work()
                 if task == "relay":
                     self._failing_since = None
                 if not busy:

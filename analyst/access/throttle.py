@@ -19,7 +19,7 @@ class Throttle:
     """
     Counts failed log-ins by name and address, and by name.
 
-    There is no count by address alone: behind a proxy, all people share one.
+    Failures are not counted by address alone: behind a proxy, all users share one address.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:

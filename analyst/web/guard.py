@@ -58,7 +58,7 @@ def check_exposure(settings: Settings) -> None:
         )
     if settings.proxy_header and not (settings.proxy_secret or settings.console_client_ca):
         raise SettingsError(
-            "WHYFLAG_PROXY_HEADER needs WHYFLAG_PROXY_SECRET or WHYFLAG_CONSOLE_CLIENT_CA: otherwise any client can claim any name"
+            "WHYFLAG_PROXY_HEADER needs WHYFLAG_PROXY_SECRET or WHYFLAG_CONSOLE_CLIENT_CA: otherwise any client can impersonate any user"
         )
     if settings.oidc_issuer and not (settings.console_url and settings.oidc_client_id and settings.oidc_roles):
         raise SettingsError(

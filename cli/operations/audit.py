@@ -22,7 +22,7 @@ def command() -> None:
 @click.option("--without-kafka", is_flag=True, help="Do not compare the trail with its anchors in Kafka.")
 def verify(without_kafka: bool) -> None:
     """
-    Check the chain of entries, its anchors in Kafka, and that queue, verdicts and cases agree with it.
+    Check the audit trail and its anchors in Kafka, and compare alerts, verdicts, cases, proposals, lists and users with it.
 
     Exits with status 1 if anything is wrong.
     """
@@ -39,12 +39,12 @@ def verify(without_kafka: bool) -> None:
     if not settings.audit_key:
         click.echo("WHYFLAG_AUDIT_KEY is not set: whoever can write to the database can also sign the trail again", err=True)
     if found.first_broken is not None:
-        click.echo(f"BROKEN: entry {found.first_broken} was changed, removed, inserted or signed again")
+        click.echo(f"BROKEN: entry {found.first_broken} was changed, removed, inserted or re-signed")
     for contradiction in found.contradictions:
         click.echo(f"CONTRADICTION: {contradiction}")
     if not found.intact:
         sys.exit(1)
-    click.echo("the audit trail is intact, and queue, verdicts and cases agree with it")
+    click.echo("the audit trail is intact, and alerts, verdicts, cases, proposals, lists and users agree with it")
 
 
 def _anchors(settings: "Settings") -> "list[AuditAnchor]":

@@ -167,11 +167,11 @@ def test_a_crash_between_taking_and_acknowledging_loses_and_doubles_nothing(queu
 
 def test_only_one_of_two_consoles_holds_a_lease_and_the_other_takes_over(queue, clock):
     one, other = (Lease(queue.database, clock, "relay") for _ in range(2))
-    assert (one.held(), other.held(), one.held()) == (True, False, True)
+    assert (one.acquire(), other.acquire(), one.acquire()) == (True, False, True)
     clock.pass_by(16)
-    assert (other.held(), one.held()) == (True, False)
+    assert (other.acquire(), one.acquire()) == (True, False)
     other.release()
-    assert one.held()
+    assert one.acquire()
 
 
 def test_undoing_names_its_verdict_so_that_a_repetition_undoes_no_other(queue, given):

@@ -89,7 +89,7 @@ ui-no-difference = no marked difference
 ui-investigation = Investigation
 ui-investigate-hint = It reads this card's and merchant's payments, alerts and similar cases with read-only tools. It places checked facts; it decides nothing.
 ui-under-way = Under way since { $when } UTC …
-ui-broken-down = The investigation that { $by } started at { $when } UTC failed: see the console's log.
+ui-broken-down = The investigation that { $by } started at { $when } UTC failed. Try again, or ask an administrator to look at the console's log.
 ui-nothing-passed = None of its sentences passed the check.
 ui-transcript = Transcript
 ui-others = Other alerts of this card, device and merchant
@@ -257,9 +257,9 @@ ui-shared-view = for everybody
 ui-save-view = Save as a view
 ui-delete-view = Delete the view
 ui-first-page = To the first page
-ui-skip-alert = Next alert
+ui-skip-alert = Skip to the next alert
 ui-open-next = Open the next alert
-ui-judge-all = Judge all shown
+ui-judge-all = Judge all matching alerts
 
 ## Verdicts
 
