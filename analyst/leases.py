@@ -20,9 +20,9 @@ class Lease:
 
     def acquire(self) -> bool:
         """Take or renew the lease; return whether this process holds it for the next seconds."""
-        now = self._clock.now_ms()
-        values = {"holder": self._holder, "until": now + _MS}
         with self._database.changing() as connection:
+            now = self._clock.now_ms()
+            values = {"holder": self._holder, "until": now + _MS}
             row = connection.execute(select(leases).where(leases.c.task == self._task)).first()
             if row is None:
                 connection.execute(insert(leases).values(task=self._task, **values))

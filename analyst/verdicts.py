@@ -138,8 +138,8 @@ class Outbox:
 
     def take(self, limit: int = 100) -> list[GivenVerdict]:
         """Return the verdicts to send now, oldest first. From now on, they cannot be undone."""
-        now = self._clock.now_ms()
         with self._database.changing() as connection:
+            now = self._clock.now_ms()
             ready = and_(verdicts.c.state == VerdictState.WAITING.value, verdicts.c.publish_after <= now)
             wanted = or_(ready, verdicts.c.state == VerdictState.LEAVING.value)
             rows = connection.execute(select(verdicts).where(wanted).order_by(verdicts.c.number).limit(limit)).all()

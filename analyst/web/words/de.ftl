@@ -263,7 +263,7 @@ ui-shared-view = für alle
 ui-save-view = Als Ansicht speichern
 ui-delete-view = Ansicht löschen
 ui-first-page = Zur ersten Seite
-ui-skip-alert = Nächster Alarm
+ui-skip-alert = Überspringen
 ui-open-next = Nächsten Alarm öffnen
 ui-judge-all = Alle angezeigten beurteilen
 

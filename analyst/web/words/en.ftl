@@ -257,7 +257,7 @@ ui-shared-view = for everybody
 ui-save-view = Save as a view
 ui-delete-view = Delete the view
 ui-first-page = To the first page
-ui-skip-alert = Skip to the next alert
+ui-skip-alert = Skip
 ui-open-next = Open the next alert
 ui-judge-all = Judge all matching alerts
 

@@ -263,7 +263,7 @@ ui-shared-view = para todos
 ui-save-view = Guardar como vista
 ui-delete-view = Eliminar la vista
 ui-first-page = A la primera página
-ui-skip-alert = Alerta siguiente
+ui-skip-alert = Omitir
 ui-open-next = Abrir la siguiente alerta
 ui-judge-all = Dictaminar todas las mostradas
 
