@@ -7,7 +7,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from analyst.access.sessions import Session
 from analyst.assistant import questions_about
 from analyst.listing import filter_of
 from analyst.proposals import ListKey
@@ -15,7 +14,7 @@ from analyst.queue import Queue, QueuedAlert
 from analyst.web.alert_view import alert_view
 from analyst.web.entity_view import list_words
 from analyst.web.guard import Reader, Worker
-from analyst.web.queue_pages import filter_in, go_to_next, opinion_of
+from analyst.web.queue_pages import filter_in, go_to_next, offered_undo, opinion_of
 from analyst.web.rendering import LARGEST_NUMBER, page, words_of
 from analyst.web.services import services
 from core.errors import ConflictError, WhyflagError
@@ -48,18 +47,7 @@ def show_alert(request: Request, session: Reader, alert_id: str) -> HTMLResponse
         query=filter_of(request.query_params).query(),
         now=own.queue.clock.now_ms(),
     )  # fmt: skip
-    return page(request, "alert.html", session, alert=view, undo=_undo_elsewhere(request, session, alert_id) or view.undo)
-
-
-def _undo_elsewhere(request: Request, session: Session, alert_id: str) -> object:
-    """Return the offer to undo the verdict on the alert before this one, which the address names."""
-    from analyst.web.verdict_view import undo_view
-
-    given = request.query_params.get("given", "")
-    if not given or given == alert_id:
-        return None
-    own = services(request)
-    return undo_view(words_of(request), own.verdicts.of(given), session.actor, own.queue.clock.now_ms())
+    return page(request, "alert.html", session, alert=view, undo=offered_undo(request, session) or view.undo)
 
 
 def _card_history(history: History | None, transaction: Transaction) -> CardHistory | None:

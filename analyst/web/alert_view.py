@@ -11,6 +11,7 @@ from analyst.assistant import Question
 from analyst.pictures import timeline, waterfall
 from analyst.queue import AlertState, QueuedAlert
 from analyst.verdicts import GivenVerdict
+from analyst.web.queue_view import due_words
 from analyst.web.rendering import count, duration, instant, money, share, text
 from analyst.web.verdict_view import (
     UndoView,
@@ -216,7 +217,6 @@ def alert_view(
     transaction, decision = alert.transaction, alert.decision
     closed = queued.state is AlertState.CLOSED
     late = queued.deadline < now and not closed
-    due = "" if closed else words.words("ui-overdue" if late else "ui-due-in", time=text(duration(words, queued.deadline - now)))
     severity = queued.severity.name.lower()
     facts = {fact.fact_id: fact for fact in explanation.facts} if explanation else {}
     device = transaction.device_id
@@ -237,7 +237,7 @@ def alert_view(
         loss=money(words, queued.loss, queued.loss_currency),
         severity=severity,
         severity_words=words.words(f"ui-severity-{severity}"),
-        due=due,
+        due=due_words(words, queued.deadline, closed, now),
         late=late,
         state=_state(words, queued, reader, now),
         lists=lists,

@@ -6,7 +6,6 @@ schemas in the OpenAPI document are derived from these types.
 """
 
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -22,7 +21,7 @@ from analyst.assistant import LONGEST_QUESTION, Question, questions_about
 from analyst.audit import AuditEntry, entries
 from analyst.bulk import Bulk, BulkItem
 from analyst.graph import Link, Node, link_graph
-from analyst.listing import AlertFilter, AlertRow, filter_of
+from analyst.listing import AlertRow
 from analyst.proposals import Change, ListEntry, ListKey, Proposal
 from analyst.queue import QueuedAlert
 from analyst.saved_views import SavedView
@@ -30,6 +29,7 @@ from analyst.statistics import Report
 from analyst.verdicts import GivenVerdict
 from analyst.web.entity_pages import filter_about
 from analyst.web.guard import Administrator, Approver, Auditor, Lead, Owner, Proposer, Reader, Worker
+from analyst.web.queue_pages import filter_in
 from analyst.web.rendering import LARGEST_NUMBER, Number
 from analyst.web.services import Services, services
 from analyst.webhooks import Delivery, Webhook
@@ -252,10 +252,6 @@ def _own(request: Request) -> Services:
 _Own = Annotated[Services, Depends(_own)]
 
 
-def _filter(query: str) -> AlertFilter:
-    return filter_of(dict(parse_qsl(query)))
-
-
 @router.get("/openapi.json", include_in_schema=False)
 def openapi(session: Reader) -> Response:
     """Return the OpenAPI document of the API."""
@@ -270,14 +266,14 @@ def alerts(
     own: _Own, session: Reader, query: Annotated[str, Query(max_length=4_000)] = "", after: str = "", before: str = ""
 ) -> Response:
     """Return a page of the alerts that a filter shows."""
-    page = own.listing.page(_filter(query), session.actor, after, before)
+    page = own.listing.page(filter_in(query), session.actor, after, before)
     return _json(AlertPage(page.rows, page.after, page.before))
 
 
 @router.post("/alerts/next", **_answers(NextAlert))
 def next_alert(own: _Own, session: Worker, body: FilterBody) -> Response:
     """Claim the first free alert that a filter shows."""
-    return _json(NextAlert(own.assignments.claim_next(_filter(body.query), session.actor)))
+    return _json(NextAlert(own.assignments.claim_next(filter_in(body.query), session.actor)))
 
 
 @router.get("/alerts/{alert_id}", **_answers(AlertAnswer))
@@ -347,7 +343,7 @@ def views(own: _Own, session: Reader) -> Response:
 @router.post("/views", **_answers(Created, 201))
 def save_view(own: _Own, session: Owner, body: ViewBody) -> Response:
     """Save a filter under a name."""
-    return _json(Created(own.views.save(session.actor, body.name, _filter(body.query), body.shared)), 201)
+    return _json(Created(own.views.save(session.actor, body.name, filter_in(body.query), body.shared)), 201)
 
 
 @router.delete("/views/{number}", **_answers(None))
@@ -360,7 +356,7 @@ def delete_view(own: _Own, session: Owner, number: Number) -> Response:
 @router.post("/bulks/preview", **_answers(BulkPreview))
 def preview_bulk(own: _Own, session: Lead, body: FilterBody) -> Response:
     """Return what a verdict on all alerts of a filter would judge."""
-    preview = own.bulks.preview(_filter(body.query), session.actor)
+    preview = own.bulks.preview(filter_in(body.query), session.actor)
     return _json(BulkPreview(preview.alerts, preview.rows, preview.number))
 
 

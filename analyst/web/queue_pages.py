@@ -48,7 +48,7 @@ def show_queue(request: Request, session: Reader) -> HTMLResponse:
         now=own.queue.clock.now_ms(),
         place=request.url.query,
     )  # fmt: skip
-    undo = _undo(request, session)
+    undo = offered_undo(request, session)
     return page(request, "rows.html" if request.headers.get("hx-request") else "queue.html", session, queue=view, undo=undo)
 
 
@@ -56,7 +56,7 @@ def _parameter(request: Request, name: str) -> str:
     return request.query_params.get(name, "")
 
 
-def _undo(request: Request, session: Session) -> UndoView | None:
+def offered_undo(request: Request, session: Session) -> UndoView | None:
     """Return the offer to undo the verdict that was just given, which the address names."""
     own, alert_id = services(request), _parameter(request, "given")
     if not alert_id:

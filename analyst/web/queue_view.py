@@ -166,13 +166,12 @@ def row_view(words: Writer, row: AlertRow, reader: Actor, wanted: AlertFilter, n
     paid, probability = money(words, row.amount, row.currency), share(words, row.probability)
     closed = row.state is AlertState.CLOSED
     late = row.deadline < now and not closed
-    due = "" if closed else words.words("ui-overdue" if late else "ui-due-in", time=text(duration(words, row.deadline - now)))
     return RowView(
         alert_id=row.alert_id,
         address=f"/alerts/{quote(row.alert_id)}?{wanted.query()}",
         severity=row.severity.name.lower(),
         severity_words=words.words(f"ui-severity-{row.severity.name.lower()}"),
-        due=due,
+        due=due_words(words, row.deadline, closed, now),
         due_title=f"{instant(words, row.deadline)} UTC",
         late=late,
         loss=money(words, row.loss, row.loss_currency),
@@ -190,6 +189,13 @@ def row_view(words: Writer, row: AlertRow, reader: Actor, wanted: AlertFilter, n
         time=instant(words, row.event_time),
         state=_state(words, row, reader, now),
     )
+
+
+def due_words(words: Writer, deadline: int, closed: bool, now: int) -> str:
+    """Write how long an alert may still wait, or how long it is overdue; nothing for a closed alert."""
+    if closed:
+        return ""
+    return words.words("ui-overdue" if deadline < now else "ui-due-in", time=text(duration(words, deadline - now)))
 
 
 @lru_cache(maxsize=20_000)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 @click.command()
 def command() -> None:
     """Serve the analysts' web console, publish verdicts and their labels to Kafka, and send webhooks."""
-    from analyst.access.accounts import Accounts
-    from analyst.access.throttle import Throttle
     from analyst.archive import Archive
     from analyst.policy import policy_of
     from analyst.queue import Queue
@@ -50,9 +48,7 @@ def command() -> None:
         probes = _listening(settings.metrics_host, settings.metrics_port, "WHYFLAG_METRICS_PORT or WHYFLAG_METRICS_HOST")
         address = settings.console_url or f"{scheme}://{settings.console_host}:{pages.getsockname()[1]}"
         click.echo(f"console on {address}; probes and metrics on port {probes.getsockname()[1]}", err=True)
-        if (
-            secret := Accounts(queue.database, clock, Throttle(queue.database, clock)).first_invitation()
-        ) and not settings.oidc_issuer:
+        if (secret := services.accounts.first_invitation()) and not settings.oidc_issuer:
             click.echo(f"no administrator yet: open {address}/invitation/{secret} within 24 hours to choose a password", err=True)
         relay.start()
         try:
