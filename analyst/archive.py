@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -23,14 +23,15 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from analyst.database import database_at, lock, migrate
 from analyst.tables import archived_decisions, archived_labels, archived_transactions
 from core.clock import MS_PER_DAY, Clock
-from core.errors import DatabaseError, InvalidEvent
+from core.errors import DatabaseError, InvalidEvent, Refusal
 from core.event_time import AHEAD_MS
-from core.messages import Channel, Decision, Label, Transaction
+from core.messages import Channel, Decision, Label, Outcome, Transaction
 from explain.facts.history import DeviceHistory, MerchantHistory, Payment
 
 TABLES = (archived_transactions, archived_decisions, archived_labels)
 _PARTITION_LOCK = 7_216_483  # arbitrary ID of the advisory lock held while partitions are created
 _LOCK_MS, _QUERY_MS = 2_000, 3_000  # lock_timeout for dropping a partition, statement_timeout for a query
+_COUNT_MS = 60_000  # statement_timeout for counting a day's decisions
 _MOST_PAYMENTS = 2_000  # per card; the busiest simulated cards make 600 payments in three months
 _ARROW_TYPES: dict[type, pa.DataType] = {BigInteger: pa.int64(), Integer: pa.int64(), Float: pa.float64(), Boolean: pa.bool_()}
 
@@ -43,6 +44,15 @@ class Source(Struct, frozen=True):
     written_at: int
     partition: int
     offset: int
+
+
+class Outcomes(NamedTuple):
+    """Number of decisions with and without an alert that turned out to be fraud or not, and the sum of their probabilities."""
+
+    alert: bool
+    fraud: bool
+    decisions: int
+    probability: float
 
 
 class Archive:
@@ -261,6 +271,46 @@ class Archive:
         payments, cards = self._counted(archived_transactions.c.device_id == device_id, since, before)
         return DeviceHistory(payments=payments, cards=cards)
 
+    def outcomes(self, since: int, before: int) -> list[Outcomes]:
+        """
+        Count the decisions written at ``since`` <= time < ``before`` (epoch ms) by alert and fraud.
+
+        The newest label of a transaction counts; a transaction without a label was legitimate. A decision written twice counts once.
+        """
+        table, labels = archived_decisions, archived_labels
+        newest_first = labels.c.label_time.desc(), labels.c.written_at.desc(), labels.c.source_offset.desc()
+        ranked = (
+            select(
+                labels.c.card_id,
+                labels.c.transaction_id,
+                labels.c.fraud,
+                func.row_number()
+                .over(partition_by=(labels.c.card_id, labels.c.transaction_id), order_by=newest_first)
+                .label("rank"),
+            )
+            .where(labels.c.written_at >= since - AHEAD_MS)
+            .subquery()
+        )
+        made = (
+            select(
+                table.c.card_id,
+                table.c.transaction_id,
+                (table.c.outcome != Outcome.APPROVE.value).label("alert"),
+                table.c.probability,
+            )
+            .where(table.c.written_at >= since, table.c.written_at < before)
+            .distinct()
+            .subquery()
+        )
+        same = (ranked.c.card_id == made.c.card_id) & (ranked.c.transaction_id == made.c.transaction_id) & (ranked.c.rank == 1)
+        fraud = func.coalesce(ranked.c.fraud, False)
+        wanted = (
+            select(made.c.alert, fraud, func.count(), func.coalesce(func.sum(made.c.probability), 0.0))
+            .select_from(made.outerjoin(ranked, same))
+            .group_by(made.c.alert, fraud)
+        )
+        return [Outcomes(bool(row[0]), bool(row[1]), int(row[2]), float(row[3])) for row in self._rows(wanted, _COUNT_MS)]
+
     def _counted(self, condition: Any, since: int, before: int) -> tuple[int, int]:
         """Count the payments that match a condition and the cards that made them. A payment sent twice counts once."""
         table = archived_transactions
@@ -269,10 +319,10 @@ class Archive:
         ((count, cards),) = self._rows(select(func.count(), func.count(payments.c.card_id.distinct())).select_from(payments))
         return count, cards
 
-    def _rows(self, wanted: Any) -> list[Any]:
+    def _rows(self, wanted: Any, limit_ms: int = _QUERY_MS) -> list[Any]:
         with _failures(), self._engine.connect().execution_options(reading=True) as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(text(f"SET LOCAL statement_timeout = {_QUERY_MS}"))
+                connection.execute(text(f"SET LOCAL statement_timeout = {limit_ms}"))
             return list(connection.execute(wanted).all())
 
 
@@ -294,7 +344,7 @@ def _failures() -> Any:
 
 
 def _refused(error: BaseException) -> InvalidEvent:
-    return InvalidEvent(f"the archive's database rejected a value: {type(error).__name__}")
+    return InvalidEvent(f"the archive's database rejected a value: {type(error).__name__}", Refusal.DATABASE)
 
 
 def _away(error: BaseException) -> DatabaseError:

@@ -22,7 +22,7 @@ from analyst.policy import QueuePolicy, Severity
 from analyst.tables import alert_documents, alert_rules, alert_search, alerts, investigations
 from analyst.webhooks import announce
 from core.clock import Clock
-from core.errors import ConflictError, InvalidEvent, NotFoundError, ThrottledError
+from core.errors import ConflictError, InvalidEvent, NotFoundError, Refusal, ThrottledError
 from core.messages import (
     Alert,
     Explanation,
@@ -81,7 +81,9 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (DataError, IntegrityError, OverflowError, UnicodeEncodeError) as error:
-        raise InvalidEvent(f"the database rejected a value: {type(getattr(error, 'orig', error)).__name__}") from error
+        raise InvalidEvent(
+            f"the database rejected a value: {type(getattr(error, 'orig', error)).__name__}", Refusal.DATABASE
+        ) from error
 
 
 class Queue:

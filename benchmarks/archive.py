@@ -71,7 +71,7 @@ def main() -> None:
     with postgres_server(sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1], fsync=True) as url:
         archive = Archive(url, clock, days=_DAYS + 10)
         archive.migrate()
-        stage = ArchiveStage(archive, Privacy(), clock)
+        stage = ArchiveStage(archive, Privacy(), clock, 7 * MS_PER_DAY)
         print(f"{'over 90 days':<16} {PAST / asyncio.run(store(stage, past)):10,.0f} transactions/s, including daily partitions")
         for name in ("of today", "stored again"):
             print(f"{name:<16} {COUNT / asyncio.run(store(stage, today)):10,.0f} transactions/s")

@@ -27,6 +27,7 @@ Exception hierarchy of whyflag.
 Every message tells the reader what to do next. The command line prints it without a traceback.
 """
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,12 +50,30 @@ class MappingError(InputError):
     """A column mapping does not match the file."""
 
 
+class Refusal(StrEnum):
+    """Why a record went to the dead letters; a label of ``whyflag_dead_letters_total``."""
+
+    MALFORMED = "malformed"  # not valid JSON of a known version, or a value outside its bounds
+    FROM_THE_FUTURE = "from_the_future"
+    NO_PAN_KEY = "no_pan_key"
+    OTHER_SPEC = "other_spec"  # profiled with another feature spec than the worker's
+    DATABASE = "database"  # the database rejects a value
+    NOT_EXPLAINABLE = "not_explainable"
+
+
 class InvalidEvent(WhyflagError):
     """A record cannot be decoded, is invalid, or has an unknown version."""
+
+    def __init__(self, message: str, reason: Refusal = Refusal.MALFORMED) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MissingKeyError(InvalidEvent):
     """An identifier contains a card number or personal data, and no key is set to tokenise it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Refusal.NO_PAN_KEY)
 
 
 class BundleError(WhyflagError):

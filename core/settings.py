@@ -54,6 +54,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     archive_days: Annotated[
         int, Meta(ge=1, le=3_660, description="days that the archive keeps a record after it was written")
     ] = 100
+    label_delay_days: Annotated[
+        float,
+        Meta(gt=0, le=365, description="days after which a decision without a fraud label counts as legitimate in the metrics"),
+    ] = 7.0
     casebook: Annotated[
         str,
         Meta(

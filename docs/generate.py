@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import click
-from prometheus_client.metrics import MetricWrapperBase
 
 from cli.main import COMMANDS
-from core import metrics
 from core.messages import MESSAGES, Message
+from core.metrics import CATALOGUE, Program
 from core.schemas import Schema, file_name, schema_of
 from core.settings import SECRETS, Settings
 
@@ -42,18 +41,18 @@ def settings_page() -> str:
 def metrics_page() -> str:
     """Return the catalogue of all metrics."""
     rows = []
-    for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            (family,) = metric.describe()
-            name = f"{family.name}_total" if family.type == "counter" else family.name
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    for entry in CATALOGUE:
+        (family,) = entry.collector.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in entry.labels)
+        programs = "all" if len(entry.programs) == len(Program) else ", ".join(entry.programs)
+        rows.append(f"| `{name}` | {family.type} | {labels} | {programs} | {family.documentation} |")
     return (
         NOTE
         + "# Metrics\n\n"
         + "A worker serves its metrics at `/metrics` on `WHYFLAG_METRICS_PORT`, the console on its own port. Each process also serves\n"
-        + "`/live` and `/ready`. Times are in seconds and sizes in bytes.\n\n"
-        + "| metric | type | labels | meaning |\n|---|---|---|---|\n"
+        + "`/live` and `/ready`. Times are in seconds and sizes in bytes. A gauge that has not been measured is absent.\n\n"
+        + "| metric | type | labels | served by | meaning |\n|---|---|---|---|---|\n"
         + "\n".join(sorted(rows))
         + "\n"
     )

@@ -6,6 +6,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from core.errors import SettingsError
+from core.metrics import Program, registry_of
 
 
 class Health:
@@ -16,9 +17,13 @@ class Health:
     answered recently, else 503. ``/metrics`` serves Prometheus.
     """
 
-    def __init__(self, port: int, silence_seconds: float = 30.0, host: str = "127.0.0.1") -> None:
-        """Port 0 selects a free port. ``silence_seconds`` is the longest time a dependency may go without answering."""
+    def __init__(self, program: Program, port: int, silence_seconds: float = 30.0, host: str = "127.0.0.1") -> None:
+        """
+        Serve the metrics of ``program``. Port 0 selects a free port. ``silence_seconds`` is the longest time a dependency may go
+        without answering.
+        """
         self.ready = False
+        self._registry = registry_of(program)
         self._host, self._port, self._silence_seconds = host, port, silence_seconds
         self._answered: dict[str, float] = {}
         self._runner: web.AppRunner | None = None
@@ -50,7 +55,8 @@ class Health:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             raise SettingsError(
-                f"health and metrics cannot listen on port {self._port} ({error.strerror}): choose another WHYFLAG_METRICS_PORT"
+                f"health and metrics cannot listen on {self._host}:{self._port} ({error.strerror}): choose another "
+                "WHYFLAG_METRICS_PORT or WHYFLAG_METRICS_HOST"
             ) from None
 
     async def stop(self) -> None:
@@ -69,4 +75,4 @@ class Health:
         return web.Response(text="ready\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -31,8 +31,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from core.errors import StateError
 from core.metrics import (
@@ -40,14 +42,12 @@ from core.metrics import (
     BATCH_SECONDS,
     CHECKPOINT_BYTES,
     CHECKPOINT_SECONDS,
-    KEYS,
     RECORDS,
     RESTORE_SECONDS,
-    STATE_BYTES,
 )
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.kafka.clients import refuse_missing
-from streams.kafka.publishing import Delivery, Publisher
+from streams.kafka.publishing import Delivery, Latency, Publisher
 from streams.kafka.transport import OffsetRange, RecordChunk
 from streams.stages.stage import Stage
 from streams.state import LogRecord
@@ -84,6 +84,14 @@ class Source(Protocol):
         """Return the offset after the last chunk fetched from a partition."""
 
 
+class Epoch(Struct):
+    """The time since a partition's last snapshot (monotonic seconds): its start, its first record, and its number of records."""
+
+    began: float
+    first: float | None = None
+    records: int = 0
+
+
 class Operator:
     """Runs one stage of a worker. A lock makes its chunks, checkpoints and rebalances take turns."""
 
@@ -113,7 +121,9 @@ class Operator:
         self._writes: dict[int, asyncio.Task[None]] = {}
         self._deliveries: deque[Delivery] = deque()  # of the latest chunks, in order
         self._replays: dict[Place, int] = {}  # the offsets up to which a previous owner may have decided
-        self._epochs: dict[int, tuple[float, int]] = {}  # start of the epoch, number of records in it
+        self._epochs: dict[int, Epoch] = {}
+        self._unwritten: dict[int, float] = {}  # first record of the checkpoint that is being written, monotonic seconds
+        self.written: dict[Place, int] = {}  # when the last processed record was written to Kafka, epoch ms
         self._source: Source | None = None
         self._unmoved: dict[Place, tuple[int, float]] = {}  # position below the fetched offset; start of the wait
         self._partitions = 0
@@ -122,6 +132,16 @@ class Operator:
     def positions(self) -> dict[Place, int]:
         """Next offset to process, for each partition that is owned and restored."""
         return {place: offset for place, offset in self._positions.items() if place[1] in self._owned}
+
+    @property
+    def has_log(self) -> bool:
+        """Whether the stage keeps its state in a checkpoint log."""
+        return self._make_log is not None
+
+    def checkpoint_age(self, now: float) -> float:
+        """Return the age of the oldest processed record that no checkpoint holds; 0 if there is none."""
+        first = [*self._unwritten.values(), *(epoch.first for epoch in self._epochs.values() if epoch.first is not None)]
+        return max(0.0, now - min(first, default=now))
 
     # -- assignment -----------------------------------------------------------------------------------------------------------
 
@@ -196,7 +216,7 @@ class Operator:
                     )
                 state.origins = dict(checkpoint.origins)
             self.stage.states[partition] = state
-            self._epochs[partition] = (monotonic(), 0)
+            self._epochs[partition] = Epoch(monotonic())
             if (checkpoint is None or checkpoint.clean) and self.stage.decider_version(partition):
                 # after a crash in this first epoch, the successor must know that the epoch began and which decider it used
                 await self._checkpoint(partition, first=True)
@@ -276,8 +296,10 @@ class Operator:
         for partition in partitions:
             self.stage.states.pop(partition, None)
             self._epochs.pop(partition, None)
+            self._unwritten.pop(partition, None)
             for topic in self.stage.topics:
                 self._positions.pop((topic, partition), None)
+                self.written.pop((topic, partition), None)
                 self._replays.pop((topic, partition), None)
             if log := self._logs.pop(partition, None):
                 await log.close()
@@ -308,14 +330,16 @@ class Operator:
             if records:
                 self._deliveries.append(await self._process(chunk, records))
             self._positions[place] = max(position, chunk.offset + 1)  # 4
+            self.written[place] = chunk.timestamp
             await self._keep_up(0 if self._make_log is None else _CHUNKS_AHEAD)
             chunk.done = True
             if self._make_log is None:
                 if self.stage.has_newer_decider(chunk.partition):
                     self.stage.use_newest_decider(chunk.partition)
             else:
-                began, count = self._epochs[chunk.partition]
-                self._epochs[chunk.partition] = (began, count + len(records))
+                epoch = self._epochs[chunk.partition]
+                epoch.records += len(records)
+                epoch.first = epoch.first or monotonic()
                 if self._epoch_ended(chunk.partition):
                     await self._checkpoint(chunk.partition)  # 5
 
@@ -324,14 +348,21 @@ class Operator:
         outputs = await self.stage.process(chunk.topic, chunk.partition, records)  # 2
         computed = perf_counter()
         delivery = await self._publisher.send(outputs)  # 3
-        delivery.add_done_callback(partial(self._delivered, computed))
+        latencies = [output.latency for output in outputs if output.latency is not None]
+        delivery.add_done_callback(partial(self._delivered, computed, latencies))
         RECORDS.labels(self.stage.name, chunk.topic).inc(len(records))
         BATCH_SECONDS.labels(self.stage.name).observe(computed - began)
         return delivery
 
-    def _delivered(self, sent: float, delivery: asyncio.Future[None]) -> None:
-        if not delivery.cancelled() and (error := delivery.exception()):
+    def _delivered(self, sent: float, latencies: list[Latency], delivery: asyncio.Future[None]) -> None:
+        if delivery.cancelled():
+            return
+        if error := delivery.exception():
             self._failed(error)
+            return
+        now = time() * 1000
+        for histogram, written in latencies:
+            histogram.observe((now - written) / 1000)
         ACK_SECONDS.labels(self.stage.name).observe(perf_counter() - sent)
 
     async def _keep_up(self, ahead: int) -> None:
@@ -357,10 +388,10 @@ class Operator:
     # -- checkpoints ----------------------------------------------------------------------------------------------------------
 
     def _epoch_ended(self, partition: int) -> bool:
-        began, count = self._epochs[partition]
+        epoch = self._epochs[partition]
         if self._decider_outdated(partition):
             return True
-        return count > 0 and (count >= _EPOCH_RECORDS or monotonic() - began >= self._epoch_seconds)
+        return epoch.records > 0 and (epoch.records >= _EPOCH_RECORDS or monotonic() - epoch.began >= self._epoch_seconds)
 
     def _decider_outdated(self, partition: int) -> bool:
         """Return whether a newer decider should take over now. It waits until all records decided before a crash are replayed."""
@@ -398,7 +429,7 @@ class Operator:
 
     async def _checkpoint(self, partition: int, clean: bool = False, first: bool = False) -> None:
         renewed = not clean and not first and self._decider_outdated(partition)
-        if not clean and not first and not renewed and not self._epochs[partition][1]:
+        if not clean and not first and not renewed and not self._epochs[partition].records:
             return
         if partition in self._writes:  # 1
             await asyncio.shield(self._writes[partition])
@@ -417,7 +448,9 @@ class Operator:
             pan_key=self._pan_key,
             clean=clean and self._replay_finished(partition),  # not while records decided before a crash are being replayed
         )
-        self._epochs[partition] = (monotonic(), 0)
+        if (since := self._epochs[partition].first) is not None:
+            self._unwritten[partition] = since
+        self._epochs[partition] = Epoch(monotonic())
         self._writes[partition] = asyncio.create_task(self._write(partition, rows, checkpoint, tuple(self._deliveries)))
         if renewed:  # 5
             await asyncio.shield(self._writes[partition])
@@ -435,8 +468,7 @@ class Operator:
             return
         CHECKPOINT_SECONDS.labels(self.stage.name).observe(perf_counter() - began)
         CHECKPOINT_BYTES.labels(self.stage.name).inc(sum(len(row or b"") for _, row in rows))
-        KEYS.labels(self.stage.name).set(sum(state.keys for state in self.stage.states.values()))
-        STATE_BYTES.labels(self.stage.name).set(sum(state.nbytes for state in self.stage.states.values()))
+        self._unwritten.pop(partition, None)
 
     async def _written(self) -> None:
         await asyncio.gather(*self._writes.values())

@@ -7,6 +7,7 @@ import numpy as np
 from core.messages import Origin
 from models.features.engine import UNBOUNDED, EntityEngine
 from models.features.spec import Entity, FeatureSpec
+from models.features.state import NEVER
 
 LogRecord = tuple[bytes, bytes | None]
 KEY_BYTES = 9  # one byte for the engine's index, eight for the key's hash
@@ -24,6 +25,12 @@ class PartitionState:
     def keys(self) -> int:
         """Number of keys held."""
         return sum(engine.keys for engine in self.engines)
+
+    @property
+    def watermark(self) -> int | None:
+        """Newest event time, epoch ms; None before the first transaction."""
+        newest = max((engine.watermark for engine in self.engines), default=int(NEVER))
+        return None if newest <= NEVER else newest
 
     @property
     def digest(self) -> str:

@@ -1,5 +1,5 @@
 """
-Watchdog that ends the worker when the stream stalls.
+Watchdog that ends the worker when the stream stalls, and updates the gauges that need Kafka's end offsets.
 
 A Faust consumer can stop silently after a broker restart. No other check detects this: the event loop runs and the group is
 stable while records wait. The watchdog reads the topics' end offsets from Kafka, over its own connection.
@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from core.errors import StateError
-from core.metrics import LAG
+from streams.gauges import Gauges
 from streams.kafka.connection import Connection
 from streams.operator import Operator, Place
 
@@ -33,6 +33,7 @@ class Watchdog:
         stalled_seconds: float,
         failed: Callable[[BaseException], None],
         answered: Callable[[], None] = lambda: None,
+        gauges: Gauges | None = None,
     ) -> None:
         """
         ``failed`` is called when a partition has waiting records but has made no progress for ``stalled_seconds``. ``answered``
@@ -40,7 +41,7 @@ class Watchdog:
         """
         self._connection, self._operators = connection, operators
         self._stalled_seconds, self._failed = stalled_seconds, failed
-        self._answered = answered
+        self._answered, self._gauges = answered, gauges
         self._progress: dict[Place, tuple[int, float]] = {}
 
     async def run(self) -> None:
@@ -58,16 +59,13 @@ class Watchdog:
 
     async def _look(self, consumer: AIOKafkaConsumer) -> None:
         now, progress = monotonic(), {}
+        # query Kafka even without partitions, because ``run`` then records that Kafka has answered
+        asked = [place for one in self._operators for place in one.positions] or [(self._operators[0].stage.topics[0], 0)]
+        found = await consumer.end_offsets([TopicPartition(*place) for place in asked])
+        ends = {(place.topic, place.partition): end for place, end in found.items()}
         for operator in self._operators:
-            positions = operator.positions
-            places = positions or dict.fromkeys(
-                ((operator.stage.topics[0], 0),), 0
-            )  # query Kafka even without partitions, because ``run`` then records that Kafka has answered
-            ends = await consumer.end_offsets([TopicPartition(*place) for place in places])
-            lag = 0
-            for place, position in positions.items():
-                waiting = ends[TopicPartition(*place)] - position
-                lag += max(0, waiting)
+            for place, position in operator.positions.items():
+                waiting = ends.setdefault(place, position) - position  # a partition that was assigned meanwhile counts as read
                 before, since = self._progress.get(place, (-1, now))
                 progress[place] = (position, since if waiting > 0 and position == before else now)
                 if now - progress[place][1] >= self._stalled_seconds:
@@ -76,5 +74,6 @@ class Watchdog:
                             f"{waiting} records wait in {place[0]}/{place[1]} and none was processed for {self._stalled_seconds:.0f} s"
                         )
                     )
-            LAG.labels(operator.stage.name).set(lag)
         self._progress = progress
+        if self._gauges:
+            self._gauges.update(ends)

@@ -19,9 +19,12 @@ from typing import Any
 import faust
 from faust.serializers.schemas import Schema
 
+from core.clock import SystemClock
 from core.errors import BrokerError, WhyflagError
+from core.metrics import REBALANCES
 from core.settings import Settings
 from streams.checkpoints import CheckpointLog
+from streams.gauges import Gauges
 from streams.health import Health
 from streams.kafka.clients import check_timestamps, refuse_missing
 from streams.kafka.connection import connection_of
@@ -70,7 +73,14 @@ def build_app(
     log = (lambda topic, partition: CheckpointLog(connection, topic, partition)) if settings.checkpoints else None
     fingerprint = settings.privacy.fingerprint
     operators = [Operator(stage, publisher, log, settings.checkpoint_seconds, _exit_failed, fingerprint) for stage in stages]
-    watchdog = Watchdog(connection, operators, settings.stalled_seconds, _exit_failed, partial(health.answered, "Kafka"))
+    watchdog = Watchdog(
+        connection,
+        operators,
+        settings.stalled_seconds,
+        _exit_failed,
+        partial(health.answered, "Kafka"),
+        Gauges(operators, SystemClock()),
+    )
     running: list[asyncio.Task[None]] = []
 
     class App(faust.App):
@@ -105,6 +115,7 @@ def build_app(
                     await operator.open({place for place in assigned if place[0] in operator.stage.topics}, source)
             except BaseException as error:
                 _exit_failed(error)
+            REBALANCES.inc()
             health.ready = True
 
     app = App(

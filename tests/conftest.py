@@ -24,6 +24,7 @@ from hypothesis import settings
 
 from cli.supervisor import free_ports
 from core.messages import decode_alert
+from core.metrics import Program, registry_of
 from core.privacy.masking import Privacy
 from core.settings import Settings
 from models.bundles.bundle import Bundle, load_bundle
@@ -40,6 +41,7 @@ settings.load_profile("whyflag")
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 DAY = 86_400_000
+METRICS = registry_of(*Program)
 # WHYFLAG_* variables of this run, removed from the environment so that neither tests nor module fixtures see them.
 GIVEN = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("WHYFLAG_")}
 
@@ -267,3 +269,8 @@ def pgvector():
             yield url
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def metric(name, **labels):
+    """Return the value of a metric of this process; 0 if it has no sample."""
+    return METRICS.get_sample_value(name, labels) or 0.0

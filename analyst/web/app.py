@@ -21,6 +21,7 @@ from analyst.web import (
 from analyst.web.errors import add_handlers
 from analyst.web.guard import Shield, check_exposure
 from analyst.web.live import LiveUpdates
+from analyst.web.measuring import Measuring
 from analyst.web.rendering import HERE
 from analyst.web.services import Services
 
@@ -55,4 +56,5 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router)
     add_handlers(app)
     app.add_middleware(Shield, settings=services.settings)
+    app.add_middleware(Measuring)
     return app

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from analyst.statistics import Statistics
 from analyst.verdicts import Outbox
 from core import metrics
+from core.metrics import Program, registry_of
 
 
 def operations_app(
@@ -21,6 +22,7 @@ def operations_app(
     ``alive`` says whether the background work is running, ``publishing`` whether Kafka accepts verdicts. Verdicts that wait longer
     than ``late_seconds`` are mentioned by ``/ready``.
     """
+    registry = registry_of(Program.CONSOLE)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/live")
@@ -51,7 +53,7 @@ def operations_app(
                 metrics.OUTBOX_VERDICTS, metrics.OUTBOX_SECONDS, metrics.QUEUE_ALERTS, metrics.QUEUE_BREACHES, metrics.QUEUE_OLDEST_SECONDS,
             ):  # fmt: skip
                 gauge.clear()  # a gauge that cannot be measured is absent
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

@@ -66,7 +66,7 @@ def command() -> None:
 def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
     """Profile and score transactions; write decisions, alerts and dead letters."""
     from core.errors import SettingsError
-    from core.metrics import BUNDLE_INFO
+    from core.metrics import Program
     from core.settings import read_settings
     from models.bundles.bundle import check_key, load_bundle
     from models.bundles.signing import verifying_key
@@ -95,7 +95,6 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
         check_key(loaded, fingerprint)
         spec = loaded.spec
         deciders = SingleDecider(Decider(loaded, _rules(rules, spec)))
-    BUNDLE_INFO.labels(deciders.newest().version.partition("+")[0]).set(1)
     if settings.checkpoints and history is not None:
         raise SettingsError(
             "--history is only for in-memory state: with checkpoints, run `whyflag state rebuild --history` instead"
@@ -117,7 +116,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
             SCORE_GROUP,
             settings,
             [profile, scored],
-            Health(settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host),
+            Health(Program.SCORE, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host),
             before,
         )
     )
@@ -159,6 +158,7 @@ def _learner(
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 def explain(bundle: Path | None) -> None:
     """Explain alerts with evidence, similar cases and a narrative; write explanations to the queue and to Kafka."""
+    from core.metrics import Program
     from core.settings import read_settings
     from streams.health import Health
     from streams.kafka.acls import EXPLAIN_GROUP
@@ -168,7 +168,7 @@ def explain(bundle: Path | None) -> None:
     settings = read_settings()
     stage = explain_stage(settings, bundle or settings.bundle_dir)
     logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
-    health = Health(settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
+    health = Health(Program.EXPLAIN, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
     run(build_app(EXPLAIN_GROUP, settings, [stage], health, checks={"the database": stage.ping}))
 
 
@@ -178,7 +178,8 @@ def archive() -> None:
     from msgspec import structs
 
     from analyst.archive import Archive
-    from core.clock import SystemClock
+    from core.clock import MS_PER_DAY, SystemClock
+    from core.metrics import Program
     from core.settings import read_settings
     from streams.health import Health
     from streams.kafka.acls import ARCHIVE_GROUP
@@ -191,7 +192,7 @@ def archive() -> None:
     clock = SystemClock()
     store = Archive(settings.archive_url, clock, settings.archive_days)
     store.migrate()
-    stage = ArchiveStage(store, settings.privacy, clock)
+    stage = ArchiveStage(store, settings.privacy, clock, int(settings.label_delay_days * MS_PER_DAY))
     logger.info("archiving from Kafka at %s", settings.kafka_bootstrap)
-    health = Health(settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
+    health = Health(Program.ARCHIVE, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
     run(build_app(ARCHIVE_GROUP, settings, [stage], health, checks={"the database": stage.ping}))

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from core.errors import InvalidEvent
+from core.errors import InvalidEvent, Refusal
 from core.messages import Alert
 from models.attribution import contributions
 from models.bundles.bundle import Bundle
@@ -34,7 +34,7 @@ def attribute(alert: Alert, bundle: Bundle) -> Attribution:
     """
     names = bundle.spec.feature_names
     if alert.features.keys() != set(names):
-        raise InvalidEvent("the alert's features do not match the bundle that it names")
+        raise InvalidEvent("the alert's features do not match the bundle that it names", Refusal.NOT_EXPLAINABLE)
     values = (alert.features[name] for name in names)
     x = np.array([math.nan if value is None else value for value in values], np.float32)
     rows, biases = contributions(bundle.booster, x[None, :])

@@ -105,6 +105,11 @@ class EntityEngine:
         return int(self._state.meta[N_SLOTS])
 
     @property
+    def watermark(self) -> int:
+        """Newest event time of any transaction, epoch ms; ``NEVER`` before the first."""
+        return int(self._state.meta[WATERMARK])
+
+    @property
     def nbytes(self) -> int:
         """Memory used by the state, in bytes."""
         return sum(array.nbytes for array in self._state)

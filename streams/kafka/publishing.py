@@ -11,9 +11,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 from zlib import crc32
 
+import numpy as np
+import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from core.collectors import ArrayHistogram
 from core.errors import DeliveryError
 from streams.kafka.connection import Connection
 
@@ -24,13 +27,24 @@ _LARGEST_MESSAGE = 1 << 20
 _BATCH_BYTES = 512 << 10  # a topic's default limit is 1 MiB
 
 
+class Latency(NamedTuple):
+    """When the inputs of some outputs were written to Kafka (epoch ms), and the histogram for the time until acknowledgement."""
+
+    histogram: ArrayHistogram
+    written: npt.NDArray[np.int64]
+
+
 class Outputs(NamedTuple):
-    """Messages for one topic, in order. If ``partition`` is None, each message's key determines its partition."""
+    """
+    Messages for one topic, in order. If ``partition`` is None, each message's key determines its partition. ``latency`` says what to
+    measure when Kafka has acknowledged them.
+    """
 
     topic: str
     keys: list[bytes]
     values: list[bytes]
     partition: int | None = None
+    latency: Latency | None = None
 
 
 def partition_of(key: bytes, partitions: int) -> int:
@@ -183,7 +197,7 @@ class Publisher:
     async def send(self, outputs: Iterable[Outputs]) -> Delivery:
         """Queue messages for writing, and return their delivery."""
         delivery = Delivery()
-        for topic, keys, values, partition in outputs:
+        for topic, keys, values, partition, _ in outputs:
             if partition is not None:
                 self._writer(topic, partition).put(keys, values, delivery)
                 continue

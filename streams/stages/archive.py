@@ -1,24 +1,30 @@
 """The archive stage, outside the decision path: copies transactions, decisions and labels into the archive."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from analyst.archive import Archive, Source
-from core.clock import MS_PER_DAY, Clock
+from core.clock import MS_PER_DAY, MS_PER_MINUTE, Clock
 from core.decoding import decode_label, decode_transactions
-from core.errors import InvalidEvent, MissingKeyError
+from core.errors import DatabaseError, InvalidEvent, MissingKeyError
 from core.event_time import is_ahead, written_at
 from core.messages import Decision, Label, Transaction, decode_decision
-from core.metrics import ARCHIVE_SECONDS, ARCHIVED
+from core.metrics import ARCHIVE_LATENCY, ARCHIVE_SECONDS, ARCHIVED, MATURED, MATURED_PROBABILITY
 from core.privacy.masking import Privacy
 from core.topics import DECISIONS, LABELS, TRANSACTIONS
 from streams.kafka.publishing import Outputs, Publisher
 from streams.stages.stage import StageWithoutDecider, dead_letter
 from streams.state import PartitionState
+
+logger = logging.getLogger(__name__)
+
+_MEASURE_MS = 10 * MS_PER_MINUTE  # time between two counts of the outcomes, which read a day's decisions
 
 
 class ArchiveStage(StageWithoutDecider):
@@ -35,9 +41,12 @@ class ArchiveStage(StageWithoutDecider):
     topics = (TRANSACTIONS, DECISIONS, LABELS)
     checkpoints = version = ""  # no checkpoint log: the consumer group's offsets are the position
 
-    def __init__(self, archive: Archive, privacy: Privacy, clock: Clock) -> None:
+    def __init__(self, archive: Archive, privacy: Privacy, clock: Clock, label_delay_ms: int) -> None:
+        """A decision without a fraud label after ``label_delay_ms`` counts as legitimate in the metrics."""
         self._archive, self._privacy, self._clock = archive, privacy, clock
+        self._label_delay = label_delay_ms
         self._expired_day = -1
+        self._measured = 0  # epoch ms
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
@@ -64,7 +73,9 @@ class ArchiveStage(StageWithoutDecider):
         """
         began = perf_counter()
         await self._expire_daily()
+        await self._measure_outcomes()
         letters = await asyncio.to_thread(self._store, topic, records)
+        ARCHIVE_LATENCY.observe((self._clock.now_ms() - np.array([record.timestamp for record in records], np.int64)) / 1000)
         ARCHIVED.labels(topic).inc(len(records) - len(letters))
         ARCHIVE_SECONDS.observe(perf_counter() - began)
         return letters
@@ -74,6 +85,24 @@ class ArchiveStage(StageWithoutDecider):
         if today != self._expired_day:
             await asyncio.to_thread(self._archive.expire)
             self._expired_day = today
+
+    async def _measure_outcomes(self) -> None:
+        """Count alerts and frauds among the decisions of the last day that is older than the label delay."""
+        now = self._clock.now_ms()
+        if now - self._measured < min(_MEASURE_MS, self._label_delay):
+            return
+        self._measured, before = now, now - self._label_delay
+        try:
+            found = await asyncio.to_thread(self._archive.outcomes, before - MS_PER_DAY, before)
+        except DatabaseError as error:  # monitoring must not stop the copying
+            logger.warning("the outcomes of decisions could not be counted: %s", error)
+            return
+        MATURED.clear()
+        counts = {(one.alert, one.fraud): one.decisions for one in found}
+        for alert in (True, False) if found else ():
+            for fraud in (True, False):
+                MATURED.labels(str(alert).lower(), str(fraud).lower()).set(counts.get((alert, fraud), 0))
+        MATURED_PROBABILITY.set(sum(one.probability for one in found) if found else None)
 
     def _store(self, topic: str, records: list[Any]) -> list[Outputs]:
         """Store the valid records of a chunk and return the dead letters."""

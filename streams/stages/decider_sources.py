@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Protocol
 
 from core.errors import BundleError, WhyflagError
-from core.metrics import BUNDLE_FAILURES, BUNDLE_INFO
+from core.metrics import ALERT_BUDGET, BUNDLE_FAILURES, BUNDLE_INFO
 from models.bundles.bundle import Bundle, check_key
 from models.bundles.store import BundleStore
 from models.scorer import Decider
@@ -34,6 +34,7 @@ class SingleDecider:
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
+        _show(decider.bundle)
 
     def newest(self) -> Decider:
         """Return the single decider."""
@@ -71,6 +72,7 @@ class StoreDeciderSource:
         assert self._newest.bundle is not None
         check_key(self._newest.bundle, pan_key)
         self.spec = self._newest.bundle.spec
+        _show(self._newest.bundle)
         self._loaded = {self._newest.version: self._newest}
         self._refused: dict[str, float] = {}  # version -> time of the next attempt
         self._challenger: Bundle | None = None
@@ -107,7 +109,7 @@ class StoreDeciderSource:
             found = self.find(current.champions[-1].decider)
             if found is not None and found.bundle is not None:
                 logger.info("bundle %s replaces %s from the next epoch on", found.version, self._newest.version)
-                BUNDLE_INFO.labels(found.bundle.version).set(1)
+                _show(found.bundle)
                 self._newest = found
         self._look_at_challenger(current.challenger)
 
@@ -145,3 +147,10 @@ class StoreDeciderSource:
                 f"it needs feature spec {bundle.spec.version}, this worker's state has {self.spec.version}: stop the workers, "
                 "run `whyflag state rebuild`, and start them again"
             )
+
+
+def _show(bundle: Bundle | None) -> None:
+    """Show a bundle and its alert budget in the metrics."""
+    if bundle is not None:
+        BUNDLE_INFO.labels(bundle.version).set(1)
+        ALERT_BUDGET.set(bundle.metrics.budget or None)

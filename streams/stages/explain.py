@@ -17,7 +17,7 @@ from analyst.proposals import ApprovedSteps, Proposals
 from analyst.queue import Queue, refusals
 from core import metrics
 from core.clock import SystemClock
-from core.errors import BundleError, InvalidEvent
+from core.errors import BundleError, InvalidEvent, Refusal
 from core.messages import Alert, Explanation, Verdict, alert_id, decode_alert, decode_verdict, encode
 from core.privacy.masking import WITHOUT_KEY, Privacy
 from core.settings import Settings
@@ -92,6 +92,7 @@ class ExplainStage(StageWithoutDecider):
                 with refusals():
                     if topic == ALERTS:
                         outputs.append(await self._explained(_alert(record.value)))
+                        metrics.EXPLANATION_LATENCY.observe(self._queue.clock.now_ms() / 1000 - record.timestamp / 1000)
                     else:
                         await asyncio.to_thread(self._learn, _verdict(record.value, WITHOUT_KEY))
             except InvalidEvent as error:
@@ -106,7 +107,7 @@ class ExplainStage(StageWithoutDecider):
             raise
         except Exception as error:  # depends on the alert only: a retry would fail the same way
             logger.exception("the alert %s cannot be explained", alert.alert_id)
-            raise InvalidEvent(f"the alert cannot be explained: {error!r}") from None
+            raise InvalidEvent(f"the alert cannot be explained: {error!r}", Refusal.NOT_EXPLAINABLE) from None
         if narrated := await asyncio.to_thread(self._narrated_before, explainer, explanation):
             return _output(narrated)
         await asyncio.to_thread(self._queue.put, alert, explanation)

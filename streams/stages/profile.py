@@ -7,7 +7,7 @@ import numpy as np
 
 from core.clock import MS_PER_HOUR, Clock, SystemClock
 from core.decoding import decode_label, decode_transactions
-from core.errors import InvalidEvent
+from core.errors import InvalidEvent, Refusal
 from core.event_time import is_ahead, written_at
 from core.messages import Label, Origin, Profiled, Transaction, encode
 from core.metrics import DUPLICATES
@@ -22,10 +22,11 @@ from streams.state import PartitionState
 
 
 class Decoded(NamedTuple):
-    """Valid transactions, the offset of each, and dead letters for the other records."""
+    """Valid transactions, the offset and write time (epoch ms) of each, and dead letters for the other records."""
 
     transactions: list[Transaction]
     offsets: list[int]
+    written: list[int]
     letters: list[Outputs]
 
 
@@ -64,10 +65,10 @@ class ProfileStage(StageWithoutDecider):
         """Profile a chunk of transactions, or forward a chunk of labels."""
         if topic == LABELS:
             return self._labels(records)
-        transactions, offsets, outputs = self._decoded(records)
-        if transactions:
-            outputs.append(self._profiled(partition, transactions, offsets))
-        return outputs
+        decoded = self._decoded(records)
+        if decoded.transactions:
+            return [*decoded.letters, self._profiled(partition, decoded)]
+        return decoded.letters
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """Update the state without publishing. Labels are ignored: they affect only the merchant state of the next stage."""
@@ -76,7 +77,7 @@ class ProfileStage(StageWithoutDecider):
             engine.update(engine.columns(self._decoded(records).transactions))
 
     def _decoded(self, records: list[Any]) -> Decoded:
-        found = Decoded([], [], [])
+        found = Decoded([], [], [], [])
         for record, decoded in zip(
             records, decode_transactions([record.value for record in records], self._privacy), strict=True
         ):
@@ -87,6 +88,7 @@ class ProfileStage(StageWithoutDecider):
             else:
                 found.transactions.append(decoded)
                 found.offsets.append(record.offset)
+                found.written.append(record.timestamp)
         return found
 
     def _from_the_future(self, record: Any, field: str, time: int) -> InvalidEvent | None:
@@ -94,10 +96,11 @@ class ProfileStage(StageWithoutDecider):
         written = written_at(record.timestamp, record.timestamp_type, self._clock.now_ms())
         if not is_ahead(time, written):
             return None
-        return InvalidEvent(f"{field} is {(time - written) / MS_PER_HOUR:.1f} hours after the record was written")
+        hours = (time - written) / MS_PER_HOUR
+        return InvalidEvent(f"{field} is {hours:.1f} hours after the record was written", Refusal.FROM_THE_FUTURE)
 
-    def _profiled(self, partition: int, transactions: list[Transaction], offsets: list[int]) -> Outputs:
-        engine = self.engine(partition)
+    def _profiled(self, partition: int, decoded: Decoded) -> Outputs:
+        engine, transactions = self.engine(partition), decoded.transactions
         X, duplicate, marks, recent = engine.update(engine.columns(transactions), RECENT)
         features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
         earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
@@ -110,12 +113,13 @@ class ProfileStage(StageWithoutDecider):
             [
                 encode(
                     Profiled(
-                        origin=Origin(partition=partition, offset=offsets[i]),
+                        origin=Origin(partition=partition, offset=decoded.offsets[i]),
                         transaction=transactions[i],
                         features=features[i * width : (i + 1) * width],
                         recent=earlier[i * length : (i + 1) * length],
                         spec=self.version,
                         marks=int(marks[i]),
+                        written=max(0, decoded.written[i]),
                     )
                 )
                 for i in fresh

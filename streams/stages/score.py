@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from core import metrics
-from core.errors import InvalidEvent
+from core.errors import InvalidEvent, Refusal
 from core.messages import Disagreement, Label, Profiled, Transaction, decode_profiled, encode
 from core.topics import ALERTS, DECISIONS, DISAGREEMENTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
 from models.features.columns import Mark, TransactionColumns, label_columns, recent_transactions
@@ -24,9 +24,9 @@ from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Matrix, comp
 from models.features.spec import FeatureSpec
 from models.policy import APPROVE
 from models.scorer import DOUBT_CODES, OUTCOMES, Decider, Doubt, Scores, alert, decisions, score
-from streams.kafka.publishing import Outputs, Publisher
+from streams.kafka.publishing import Latency, Outputs, Publisher
 from streams.stages.decider_sources import DeciderSource
-from streams.stages.monitoring import DecisionMonitor
+from streams.stages.monitoring import DriftMonitor
 from streams.stages.stage import dead_letter
 from streams.state import PartitionState
 
@@ -52,7 +52,7 @@ class ScoreStage:
         self._card_features = len(spec.entities[0].features)
         self._columns = EntityEngine(spec, spec.entities[0]).columns
         self._deciders: dict[int, Decider] = {}
-        self._monitor: DecisionMonitor | None = None
+        self._monitor: DriftMonitor | None = None
         self._warned = -_WARN_SECONDS
         self.states: dict[int, PartitionState] = {}
 
@@ -162,7 +162,8 @@ class ScoreStage:
         if profiled.transaction is not None and spec is not None:
             if profiled.spec != spec:
                 raise InvalidEvent(
-                    f"profiled with feature spec {profiled.spec!r}, this worker scores with {spec!r}: run one spec at a time"
+                    f"profiled with feature spec {profiled.spec!r}, this worker scores with {spec!r}: run one spec at a time",
+                    Refusal.OTHER_SPEC,
                 )
             if len(profiled.features) != 4 * self._card_features or len(profiled.recent) != 24 * RECENT:
                 raise InvalidEvent("features or recent transactions have the wrong length")
@@ -177,8 +178,6 @@ class ScoreStage:
         columns_of_label = label_columns([label])
         for engine in state.engines:
             engine.apply_labels(columns_of_label)
-        if self._monitor is not None:
-            self._monitor.maturing.label(columns_of_label)
         metrics.LABELS.labels(str(label.fraud).lower()).inc()
 
     def _decide(self, partition: int, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
@@ -201,7 +200,12 @@ class ScoreStage:
             metrics.RULE_HITS.labels(rule).inc(hits)
         shadow = self._shadow(transactions, columns, X, scores)
         self._observe(decider, columns, X, scores)
-        made = Outputs(DECISIONS, [t.transaction_id.encode() for t in transactions], [encode(d) for d in decided])
+        made = Outputs(
+            DECISIONS,
+            [t.transaction_id.encode() for t in transactions],
+            [encode(d) for d in decided],
+            latency=Latency(metrics.DECISION_LATENCY, np.array([one.written for one in run if one.written], np.int64)),
+        )
         alerts = Outputs(ALERTS, [], [])
         for i in np.flatnonzero(scores.outcome != APPROVE).tolist():
             rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
@@ -263,15 +267,15 @@ class ScoreStage:
         return found
 
     def _observe(self, decider: Decider, columns: TransactionColumns, X: Matrix, scores: Scores) -> None:
-        """Update the drift and outcome metrics. They serve monitoring only and never influence a decision."""
+        """Update the drift metrics. They serve monitoring only and never influence a decision."""
         if decider.bundle is None:
             return
         try:
             if self._monitor is None or self._monitor.bundle.version != decider.bundle.version:
-                self._monitor = DecisionMonitor(decider.bundle, self._monitor.maturing if self._monitor else None)
+                self._monitor = DriftMonitor(decider.bundle)
             self._monitor.observe(columns, X, scores)
         except Exception:
-            logger.exception("drift and outcomes of a batch of %d transactions could not be counted", len(X))
+            logger.exception("the drift of a batch of %d transactions could not be measured", len(X))
 
 
 def _text(transactions: list[Transaction], name: str) -> list[str | None]:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import msgspec
 
 from core import metrics
-from core.errors import WhyflagError
+from core.errors import InvalidEvent
 from core.messages import MESSAGES, DeadLetter, encode
 from core.privacy.masking import mask_bytes, mask_start
 from core.topics import DEAD_LETTERS
@@ -89,16 +89,15 @@ class StageWithoutDecider:
         return True
 
 
-def dead_letter(stage: str, record: Any, error: WhyflagError) -> Outputs:
+def dead_letter(stage: str, record: Any, error: InvalidEvent) -> Outputs:
     """Return the dead letter of an unusable record, with its source, offset and reason."""
-    kind = type(error).__name__
-    metrics.DEAD_LETTERS.labels(stage, kind).inc()
+    metrics.DEAD_LETTERS.labels(stage, error.reason.value).inc()
     letter = DeadLetter(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         stage=stage,
-        error=kind,
+        error=type(error).__name__,
         message=mask_start(str(error), _MESSAGE_KEPT),
         raw=_kept(record.value or b""),
     )

@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+import tempfile
 from collections import Counter
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -27,11 +30,14 @@ from core.messages import (
     decode_dead_letter,
     encode,
 )
+from core.metrics import MATURED
 from core.privacy.masking import Privacy
 from core.topics import DECISIONS, LABELS, TRANSACTIONS
 from explain.facts.categories import category_name
 from explain.facts.history import Payment, card_history, habits_of, home_area, kilometres, last_payments
 from streams.stages.archive import ArchiveStage
+from tests.conftest import DAY, METRICS, metric
+from tests.strategies import examples
 from training.data.mapping import load_mapping
 from training.data.readers import TransactionFile, read_labels
 from training.replay import transactions_of
@@ -277,7 +283,7 @@ def test_an_unreachable_archive_raises_a_database_error(tmp_path):
 
 
 def processed(archive, topic, records, privacy=None):
-    stage = ArchiveStage(archive, privacy or Privacy(), FixedClock(NOW))
+    stage = ArchiveStage(archive, privacy or Privacy(), FixedClock(NOW), 7 * MS_PER_DAY)
     return asyncio.run(stage.process(topic, 0, records))
 
 
@@ -416,3 +422,49 @@ def test_files_fill_the_archive_and_the_same_rows_from_another_file_change_nothi
     filled = Archive(url, SystemClock(), days=100)
     assert len(rows(filled, archived_transactions)) == 100
     filled.close()
+
+
+# -- outcomes of decisions ----------------------------------------------------------------------------------------------------
+
+
+@examples(30)
+@given(
+    made=st.lists(st.tuples(st.integers(0, 6), st.sampled_from(Outcome), st.integers(0, 9)), max_size=12),
+    told=st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=12),
+)
+def test_outcomes_are_counted_as_in_plain_python(made, told):
+    """Each decision is written twice, as after a crash; the last label of a transaction wins."""
+    made = list({number: (number, outcome, hour) for number, outcome, hour in made}.values())
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Archive(f"sqlite:///{folder}/archive.db", FixedClock(NOW), days=100)
+        archive.migrate()
+        for again in range(2):
+            for at, (number, outcome, hour) in enumerate(made):
+                source = Source(NOW - hour * MS_PER_HOUR, 0, 100 * again + at)
+                archive.add_decisions([source], [decision(number, outcome=outcome, probability=0.25)])
+        for at, (number, fraud) in enumerate(told):
+            archive.add_labels([Source(NOW, 0, at)], [label(number, fraud=fraud, label_time=NOW + at)])
+        found = archive.outcomes(NOW - 6 * MS_PER_HOUR, NOW - MS_PER_HOUR)
+        archive.close()
+    frauds = dict(told)
+    expected = Counter((o is not Outcome.APPROVE, frauds.get(n, False)) for n, o, hour in made if 1 < hour <= 6)
+    assert {(one.alert, one.fraud): one.decisions for one in found} == expected
+    assert sum(one.probability for one in found) == pytest.approx(0.25 * expected.total())
+
+
+def test_outcomes_on_every_database(archive):
+    archive.add_decisions(sources(3), [decision(n, outcome=Outcome.DECLINE if n else Outcome.APPROVE) for n in range(3)])
+    archive.add_labels(sources(2), [label(1), label(2, fraud=False)])
+    found = {(one.alert, one.fraud): one.decisions for one in archive.outcomes(NOW, NOW + 1)}
+    assert found == {(False, False): 1, (True, True): 1, (True, False): 1}
+
+
+def test_the_stage_measures_outcomes_after_the_label_delay_and_again_after_a_restart(archive):
+    archive.add_decisions(sources(2, NOW - 8 * DAY), [decision(0), decision(1)])
+    archive.add_labels(sources(1), [label(1)])
+    for _ in range(2):
+        MATURED.clear()
+        processed(archive, TRANSACTIONS, [record(transaction(5), 9)])
+        assert metric("whyflag_matured_decisions", alert="true", fraud="true") == 1
+        assert metric("whyflag_matured_decisions", alert="true", fraud="false") == 1
+        assert METRICS.get_sample_value("whyflag_matured_decisions", {"alert": "false", "fraud": "true"}) == 0

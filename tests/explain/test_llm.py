@@ -7,7 +7,6 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from prometheus_client import REGISTRY
 
 from core.errors import LanguageModelError, SettingsError
 from core.messages import Part
@@ -18,14 +17,11 @@ from explain.narrators.choices import choice_schema, choices_in_words, parse_cho
 from explain.narrators.client import language_model
 from explain.narrators.prompting import facts_for_model, prompt
 from explain.narrators.service import NarratorService
+from tests.conftest import metric
 from tests.openai_server import FAULTS, OpenAIServer
 
 GOOD = '{"sentences": [{"part": "what_happened", "facts": ["T1.clause", "S1.clause"]}]}'
 FALSE = '{"sentences": [{"part": "what_happened", "facts": ["The card was stolen."]}]}'
-
-
-def _metric(name, **labels):
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def _no_sleep(seconds):
@@ -97,14 +93,13 @@ def test_a_rate_limited_request_waits_for_the_retry_after_header(bundle, caseboo
 
 
 def test_the_circuit_breaker_opens_after_consecutive_failures_and_stops_requests(bundle, casebook, alerts):
-    refused = {"result": "refused by the breaker"}
-    before = REGISTRY.get_sample_value("whyflag_llm_requests_total", refused) or 0.0
+    before = metric("whyflag_llm_requests_total", result="refused by the breaker")
     with narrating(bundle, casebook, ["500"]) as (server, narrated):
         _, after, _ = narrated(*alerts[:12])
     assert after == [None] * 12
-    assert REGISTRY.get_sample_value("whyflag_llm_requests_total", refused) > before
+    assert metric("whyflag_llm_requests_total", result="refused by the breaker") > before
     assert 5 <= len(server.requests) <= 9  # four requests may be in flight when it opens
-    assert _metric("whyflag_llm_breaker_open") == 1
+    assert metric("whyflag_llm_breaker_open") == 1
 
 
 def test_concurrent_requests_are_limited_by_the_settings(bundle, casebook, alerts):
@@ -139,7 +134,7 @@ def test_the_same_evidence_is_requested_and_paid_for_once(bundle, casebook, aler
     assert len(server.requests) == usage.requests == 1
     assert (usage.prompt_tokens, usage.answer_tokens) == (700, 90)
     assert usage.cost == pytest.approx((700 * 2 + 90 * 10) / 1e6)
-    assert _metric("whyflag_llm_tokens_total", kind="prompt") >= 700
+    assert metric("whyflag_llm_tokens_total", kind="prompt") >= 700
 
 
 def test_a_refused_sentence_is_replaced_by_the_templates(bundle, casebook, alerts):

@@ -13,7 +13,6 @@ from babel.numbers import get_decimal_symbol, get_group_symbol
 from fluent.syntax import FluentParser, ast
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
 from core.messages import (
     TYPOLOGIES,
@@ -36,6 +35,7 @@ from explain.facts.kinds import kind_of
 from explain.words import ENGLISH, LANGUAGES, UNTRANSLATED, writer
 from explain.words.writer import Writer
 from models.features.ops import OPERATIONS, Op, Theme
+from tests.conftest import metric
 from tests.strategies import examples
 
 LOCALES = {"en": "en_GB", "de": "de_DE", "es": "es_ES"}
@@ -269,7 +269,7 @@ def test_a_text_states_the_values_of_its_fact(kind, language):
 
 
 def missing(language):
-    return REGISTRY.get_sample_value("whyflag_words_missing_total", {"language": language}) or 0.0
+    return metric("whyflag_words_missing_total", language=language)
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))

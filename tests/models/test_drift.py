@@ -1,4 +1,4 @@
-"""Drift: the stability index on a worked example, detection of simulated drift, and counts of maturing decisions."""
+"""Drift: the stability index on a worked example, and detection of simulated drift."""
 
 import math
 
@@ -7,14 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
 from core.privacy.masking import Privacy
 from models.drift import BINS, SHIFTED, STABLE, DriftWindow, counted, distributions, stability
-from models.features.columns import LabelColumns, TransactionColumns
 from models.features.spec import default_spec
-from models.scorer import unscored
-from streams.stages.monitoring import MaturingDecisions
 from tests.conftest import DAY
 from training.data.dataset import features_of, load_dataset
 from training.data.mapping import load_mapping
@@ -81,84 +77,3 @@ def test_a_full_window_turns_and_halves_the_weight_of_past_counts():
     shift = [float(index[0]) for index in indices]
     assert shift == sorted(shift), "each turn must weigh past counts less"
     assert shift[-1] > SHIFTED > indices[-1][1]
-
-
-def _columns(time, transaction):
-    n = len(time)
-    zero = np.zeros(n, np.int64)
-    return TransactionColumns(
-        transaction=np.array(transaction, np.uint64), content=zero.astype(np.uint64), event_time=np.array(time, np.int64), card=zero.astype(np.uint64),
-        merchant=zero.astype(np.uint64), device=zero.astype(np.uint64), amount=zero, attributes=zero, lat=np.zeros(n), lon=np.zeros(n),
-    )  # fmt: skip
-
-
-def _label(transaction, label_time, fraud=True):
-    one = np.zeros(1, np.uint64)
-    return LabelColumns(
-        np.array([transaction], np.uint64), one, one, np.zeros(1, np.int64), np.array([label_time]), np.array([fraud])
-    )
-
-
-def _scores(probability, outcome):
-    from msgspec import structs
-
-    return structs.replace(
-        unscored(np.zeros(len(outcome), np.uint8)), probability=np.array(probability, float), outcome=np.array(outcome, np.int8)
-    )
-
-
-def _counts():
-    def of(alert, fraud):
-        return REGISTRY.get_sample_value("whyflag_matured_decisions_total", {"alert": alert, "fraud": fraud}) or 0.0
-
-    found = {(a, f): of(a, f) for a in ("true", "false") for f in ("true", "false")}
-    return found | {"p": REGISTRY.get_sample_value("whyflag_matured_probability_total") or 0.0}
-
-
-def test_decisions_are_counted_when_their_labels_are_due():
-    before = _counts()
-    maturing = MaturingDecisions(delay_ms=100)
-    maturing.observe(_columns([0, 10, 20, 30], [1, 2, 3, 4]), _scores([0.9, 0.2, 0.1, 0.05], [2, 1, 0, 0]))
-    maturing.label(_label(1, 50))
-    maturing.label(_label(3, 60))
-    maturing.label(_label(2, 60))
-    maturing.label(_label(2, 70, fraud=False))  # retracted
-    assert _counts() == before, "nothing is due yet"
-    maturing.observe(_columns([125], [5]), _scores([0.5], [1]))
-    after = _counts()
-    gained = {key: after[key] - before[key] for key in after}
-    # alert 1 was fraud, alert 2 was not, 3 was fraud and missed; 4 is not due
-    assert gained == {
-        ("true", "true"): 1, ("true", "false"): 1, ("false", "true"): 1, ("false", "false"): 0, "p": pytest.approx(1.2),
-    }  # fmt: skip
-
-
-def test_when_too_many_decisions_wait_a_sample_keeps_the_counts_right():
-    before = _counts()
-    rng = np.random.default_rng(1)
-    n = 40_000
-    ids = rng.integers(0, 2**63, n)
-    fraud = rng.random(n) < 0.05
-    maturing = MaturingDecisions(delay_ms=1000, room=5_000)
-    for begin in range(0, n, 1000):
-        rows = slice(begin, begin + 1000)
-        maturing.observe(_columns(np.zeros(1000), ids[rows]), _scores(np.full(1000, 0.05), np.zeros(1000)))
-    for transaction in ids[fraud]:
-        maturing.label(_label(transaction, 10))
-    maturing.observe(_columns([5000], [1]), _scores([0.5], [1]))
-    after = _counts()
-    missed, fine = (after["false", key] - before["false", key] for key in ("true", "false"))
-    assert missed + fine == pytest.approx(n, rel=0.1)
-    assert missed / (missed + fine) == pytest.approx(0.05, rel=0.25)
-    assert len(maturing) < 5_000
-
-
-def test_the_number_of_waiting_alerts_stays_bounded():
-    """A failing model sends every transaction to review; the waiting decisions stay bounded and nothing raises."""
-    maturing = MaturingDecisions(delay_ms=10**9, room=1_000)
-    rng = np.random.default_rng(2)
-    for begin in range(0, 200_000, 500):
-        maturing.observe(_columns(np.full(500, begin), rng.integers(0, 2**63, 500)), _scores(np.full(500, np.nan), np.ones(500)))
-    assert 0 < len(maturing) <= 1_000
-    maturing.observe(_columns(np.full(5_000, 10), rng.integers(0, 2**63, 5_000)), _scores(np.full(5_000, 0.1), np.zeros(5_000)))
-    assert len(maturing) <= 1_000

@@ -69,7 +69,7 @@ class Process:
 
     async def send(self, outputs) -> Delivery:
         self.step()
-        for topic, keys, values, partition in outputs:
+        for topic, keys, values, partition, _ in outputs:
             for key, value in zip(keys, values, strict=True):
                 self.kafka.append(topic, partition_of(key, self.kafka.partitions) if partition is None else partition, key, value)
         self.step()

@@ -17,6 +17,7 @@ from analyst.policy import QueuePolicy
 from analyst.queue import Queue
 from core.clock import SystemClock
 from core.messages import decode_alert, decode_dead_letter
+from core.metrics import Program, registry_of
 from core.settings import Settings
 from core.topics import LABELS, TOPICS, TRANSACTIONS, VERDICTS
 from streams.kafka.clients import Observer, Sender
@@ -113,7 +114,12 @@ def test_no_planted_secret_appears_in_any_output(bundle_dir, tmp_path):
                 pages = [lead.get("/").content, *(lead.get(f"/alerts/{alert.alert_id}").content for alert in alerts)]
             time.sleep(2)
             written = _everything(settings)
-            metrics = [score.get("metrics"), explain.get("metrics"), copying.get("metrics"), generate_latest().decode()]
+            metrics = [
+                score.get("metrics"),
+                explain.get("metrics"),
+                copying.get("metrics"),
+                generate_latest(registry_of(Program.CONSOLE)).decode(),
+            ]
             assert all(worker.get("live") == "live\n" for worker in (score, explain, copying))
             casebook = b"".join(path.read_bytes() for path in sorted(_casebook(explain).rglob("*")) if path.is_file())
             logs = [score.printed(), explain.printed(), copying.printed()]

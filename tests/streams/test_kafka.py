@@ -105,7 +105,6 @@ def test_disagreements_with_a_challenger_are_listed(apache, world, bundle_dir, o
     assert shown[0] == f"{len(found)} disagreements"
     assert len(shown) == min(3, len(found)) + 1
     assert 'whyflag_shadow_decisions_total{challenger="' in metrics
-    assert "whyflag_matured_decisions_total" in metrics
 
 
 def test_a_retraining_takes_labels_from_kafka(apache, world, tmp_path, monkeypatch):
