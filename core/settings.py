@@ -30,6 +30,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kafka_api_version: Annotated[
         str, Meta(pattern=r"^(\d+\.\d+)?$", description="protocol version for brokers that cannot negotiate; empty: negotiate")
     ] = ""
+    kafka_prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-zA-Z0-9._-]{0,64}$",
+            description="prefix of the names of all topics, consumer groups and transactional ids, such as staging-; several "
+            "installations can so share one Kafka",
+        ),
+    ] = ""
     kafka_security: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_SSL"],
         Meta(description="PLAINTEXT, SSL (with client certificates) or SASL_SSL (with a password)"),
@@ -201,6 +209,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bundle_signing_key: Annotated[
         str, Meta(description="PEM file of the Ed25519 private key that `bundles promote` signs with; empty: no signature")
     ] = ""
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="lowest level to log: debug, info, warning or error")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "plain"], Meta(description="json, plain, or auto: plain on a terminal, else JSON")
+    ] = "auto"
     max_poll_records: Annotated[int, Meta(ge=1, le=10_000, description="maximum number of records per fetch")] = 500
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ SCORE_CHECKPOINTS: Final = "score-checkpoints"
 _DAY_MS = 86_400_000
 TIMESTAMP_TYPE: Final = "message.timestamp.type"
 LOG_APPEND_TIME: Final = "LogAppendTime"
+MIN_INSYNC: Final = "min.insync.replicas"
 
 
 class Topic(Struct, frozen=True):

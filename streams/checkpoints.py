@@ -61,7 +61,8 @@ class CheckpointLog:
     """The log of one partition of a stage. Only its owner, the last caller of ``claim``, can write to it."""
 
     def __init__(self, connection: Connection, topic: str, partition: int) -> None:
-        self._connection, self._tp = connection, TopicPartition(topic, partition)
+        self._connection, self._tp = connection, TopicPartition(connection.name(topic), partition)
+        self._writer = connection.name(f"whyflag-{topic}-{partition}")
         self._name = f"{topic}/{partition}"
         self._producer: AIOKafkaProducer | None = None
         self._end = 0
@@ -78,7 +79,7 @@ class CheckpointLog:
         """
         self._producer = AIOKafkaProducer(
             **self._connection.aiokafka,
-            transactional_id=f"whyflag-{self._tp.topic}-{self._tp.partition}",
+            transactional_id=self._writer,
             transaction_timeout_ms=_TRANSACTION_MS,
             max_batch_size=_BATCH_BYTES,
             max_request_size=2 * _LARGEST_ROW,

@@ -314,7 +314,7 @@ class Operator:
             WhyflagError: if it could not be finished; the process must end.
         """
         async with self._turn:
-            place = (chunk.topic, chunk.partition)
+            place = (chunk.source, chunk.partition)
             position = self._positions.get(place)
             if chunk.partition not in self._owned or position is None:
                 return  # the partition's owner reads these records
@@ -345,12 +345,12 @@ class Operator:
 
     async def _process(self, chunk: RecordChunk, records: list[Any]) -> Delivery:
         began = perf_counter()
-        outputs = await self.stage.process(chunk.topic, chunk.partition, records)  # 2
+        outputs = await self.stage.process(chunk.source, chunk.partition, records)  # 2
         computed = perf_counter()
         delivery = await self._publisher.send(outputs)  # 3
         latencies = [output.latency for output in outputs if output.latency is not None]
         delivery.add_done_callback(partial(self._delivered, computed, latencies))
-        RECORDS.labels(self.stage.name, chunk.topic).inc(len(records))
+        RECORDS.labels(self.stage.name, chunk.source).inc(len(records))
         BATCH_SECONDS.labels(self.stage.name).observe(computed - began)
         return delivery
 

@@ -121,20 +121,22 @@ async def _of_another_spec(settings: Settings, score: ScoreStage, stopped: dict[
 
 
 async def _bounds(settings: Settings, topic: str, partition: int) -> tuple[int, int]:
-    place = TopicPartition(topic, partition)
-    async with AIOKafkaConsumer(**connection_of(settings).aiokafka, group_id=None) as consumer:
+    connection = connection_of(settings)
+    place = TopicPartition(connection.name(topic), partition)
+    async with AIOKafkaConsumer(**connection.aiokafka, group_id=None) as consumer:
         consumer.assign([place])
         return (await consumer.beginning_offsets([place]))[place], (await consumer.end_offsets([place]))[place]
 
 
 async def _records(settings: Settings, topic: str, partition: int, begin: int, upto: int | None) -> AsyncIterator[list[Any]]:
     """Yield the records of a partition that Kafka still holds, from ``begin`` to before ``upto`` (None: to the end)."""
-    place = TopicPartition(topic, partition)
+    connection = connection_of(settings)
+    place = TopicPartition(connection.name(topic), partition)
     first, end = await _bounds(settings, topic, partition)
     end = end if upto is None else min(upto, end)
     if max(begin, first) >= end:
         return
-    async with AIOKafkaConsumer(**connection_of(settings).aiokafka, group_id=None, max_poll_records=_AT_ONCE) as consumer:
+    async with AIOKafkaConsumer(**connection.aiokafka, group_id=None, max_poll_records=_AT_ONCE) as consumer:
         consumer.assign([place])
         consumer.seek(place, max(begin, first))
         while await consumer.position(place) < end:

@@ -61,8 +61,8 @@ class Watchdog:
         now, progress = monotonic(), {}
         # query Kafka even without partitions, because ``run`` then records that Kafka has answered
         asked = [place for one in self._operators for place in one.positions] or [(self._operators[0].stage.topics[0], 0)]
-        found = await consumer.end_offsets([TopicPartition(*place) for place in asked])
-        ends = {(place.topic, place.partition): end for place, end in found.items()}
+        names = {TopicPartition(self._connection.name(topic), partition): (topic, partition) for topic, partition in asked}
+        ends = {names[place]: end for place, end in (await consumer.end_offsets(list(names))).items()}
         for operator in self._operators:
             for place, position in operator.positions.items():
                 waiting = ends.setdefault(place, position) - position  # a partition that was assigned meanwhile counts as read

@@ -27,7 +27,7 @@ from streams.checkpoints import CheckpointLog
 from streams.gauges import Gauges
 from streams.health import Health
 from streams.kafka.clients import check_timestamps, refuse_missing
-from streams.kafka.connection import connection_of
+from streams.kafka.connection import Connection, connection_of
 from streams.kafka.publishing import Publisher
 from streams.operator import Operator, Place, Source
 from streams.stages.stage import Stage
@@ -84,6 +84,8 @@ def build_app(
     running: list[asyncio.Task[None]] = []
 
     class App(faust.App):
+        connection: Connection
+
         async def on_start(self) -> None:
             # runs before Faust's own start: partitions may be assigned as soon as its consumer runs
             try:
@@ -119,7 +121,7 @@ def build_app(
             health.ready = True
 
     app = App(
-        group,
+        connection.name(group),
         broker=[f"whyflag://{server}" for server in connection.servers],
         broker_credentials=connection.faust,
         store="memory://",
@@ -139,10 +141,14 @@ def build_app(
         origin=None,
     )
 
+    app.connection = connection
+
     def _operate(operator: Operator) -> None:
         # One agent per stage handles one chunk at a time, so that the stage's state changes in the order of each partition.
         # While one stage waits for acknowledgements, the other computes.
-        @app.agent(app.topic(*operator.stage.topics, schema=ChunkSchema()), name=f"{group}-{operator.stage.name}")
+        topics = [connection.name(topic) for topic in operator.stage.topics]
+
+        @app.agent(app.topic(*topics, schema=ChunkSchema()), name=f"{group}-{operator.stage.name}")
         async def operate(chunks: Any) -> None:
             async for chunk in chunks:
                 try:
@@ -168,6 +174,7 @@ def build_app(
     @app.on_before_shutdown.connect
     async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
+        logger.info("the worker stops after a signal to stop: it finishes its chunk and writes its last checkpoints")
         _exit_later(_STOP_SECONDS)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -183,6 +190,7 @@ def build_app(
         except BaseException as error:
             _exit_failed(error)
         await health.stop()
+        logger.info("the worker has stopped; nothing is unfinished")
 
     return app
 

@@ -11,7 +11,16 @@ from cli.supervisor import Child, free_ports, whyflag_environment
 from core.settings import Settings
 from streams.kafka.clients import Observer
 
-PASSED_ON = ("kafka_security", "kafka_ca", "kafka_certificate", "kafka_sasl", "kafka_user", "kafka_password", "pan_key")
+PASSED_ON = (
+    "kafka_prefix",
+    "kafka_security",
+    "kafka_ca",
+    "kafka_certificate",
+    "kafka_sasl",
+    "kafka_user",
+    "kafka_password",
+    "pan_key",
+)
 
 
 class Worker:

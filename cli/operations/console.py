@@ -30,11 +30,13 @@ def command() -> None:
     from analyst.web.operations import operations_app
     from analyst.web.services import make_services
     from core.clock import SystemClock
+    from core.logs import set_up_logs
+    from core.metrics import Program
     from core.settings import read_settings
     from streams.relay import Relay
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings, clock = read_settings(), SystemClock()
+    set_up_logs(Program.CONSOLE, settings)
     queue = Queue(settings.database, clock, policy_of(settings), settings.audit_key.encode())
     archive = Archive(settings.archive_url, clock, settings.archive_days)
     relay = Relay(queue, settings)
@@ -55,6 +57,7 @@ def command() -> None:
             asyncio.run(_serve(_server(console, settings), pages, _plain_server(operations), probes))
         finally:
             relay.stop()
+            logging.getLogger("whyflag").info("the console has stopped after a signal to stop")
     finally:
         queue.close()
         archive.close()
@@ -88,7 +91,7 @@ def _server(app: object, settings: "Settings") -> "uvicorn.Server":
 
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
-        log_level="warning",
+        log_config=None,  # its lines go to the handler of core.logs
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the address of a client is the one that connects, not one that a header claims
@@ -112,7 +115,7 @@ def _server(app: object, settings: "Settings") -> "uvicorn.Server":
 def _plain_server(app: object) -> "uvicorn.Server":
     import uvicorn
 
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))  # type: ignore[arg-type]
+    return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))  # type: ignore[arg-type]
 
 
 async def _serve(console: "uvicorn.Server", pages: socket.socket, operations: "uvicorn.Server", probes: socket.socket) -> None:

@@ -10,15 +10,26 @@ def command() -> None:
 
 @command.command()
 @click.option("--partitions", type=click.IntRange(1, 10_000), default=12, show_default=True, help="Partitions per topic.")
-@click.option("--replication", type=click.IntRange(1, 10), default=1, show_default=True, help="Use 3 in production.")
-def create(partitions: int, replication: int) -> None:
-    """Create missing topics. Existing topics are not changed."""
+@click.option(
+    "--replication",
+    type=click.IntRange(1, 10),
+    default=None,
+    help="Replicas per partition. [default: 3, or the number of brokers]",
+)
+def create(partitions: int, replication: int | None) -> None:
+    """
+    Create missing topics. Existing topics are not changed: the command lists how they differ.
+
+    With R replicas, a record counts as written once R-1 of them have it (min.insync.replicas).
+    """
     from core.settings import read_settings
     from streams.kafka.clients import create_topics
 
-    made, found = create_topics(read_settings(), partitions, replication)
-    click.echo(f"created: {', '.join(made) or 'none'}")
-    click.echo(f"already there, not changed: {', '.join(found) or 'none'}")
+    made = create_topics(read_settings(), partitions, replication)
+    click.echo(f"created: {', '.join(made.created) or 'none'}")
+    click.echo(f"already there, not changed: {', '.join(made.existing) or 'none'}")
+    for difference in made.differences:
+        click.echo(f"differs: {difference}")
 
 
 @command.command()
@@ -48,10 +59,12 @@ def acls(create: bool, only: str | None, principal: str) -> None:
     roles = [Role(only)] if only else list(Role)
     names = {role: principal.replace("{role}", role.value) for role in roles}
     if create:
-        create_acls(read_settings(), [entry for role in roles for entry in entries(role, names[role])])
+        settings = read_settings()
+        create_acls(settings, [entry for role in roles for entry in entries(role, names[role], settings.kafka_prefix)])
         click.echo(f"created the ACLs of {', '.join(names.values())}")
         return
+    prefix = read_settings().kafka_prefix
     for role in roles:
         click.echo(f"# {role.value}")
-        for line in commands(role, names[role]):
+        for line in commands(role, names[role], prefix):
             click.echo(line)

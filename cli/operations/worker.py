@@ -23,36 +23,9 @@ logger = logging.getLogger("whyflag")
 _ARCHIVE_CHUNK = 5_000  # records
 
 
-class RepeatedMessageFilter(logging.Filter):
-    """Pass each log message of aiokafka at most once in ten seconds, because it repeats messages while a broker is down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last_logged: dict[tuple[str, str], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a record passes."""
-        if not record.name.startswith("aiokafka"):
-            return True
-        what = (record.name, str(record.msg))
-        if record.created - self._last_logged.get(what, 0.0) < 10:
-            return False
-        self._last_logged[what] = record.created
-        return True
-
-
 @click.group()
 def command() -> None:
     """Run a worker: score, explain or archive."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logger.setLevel(logging.INFO)
-    for package in ("streams", "models"):
-        logging.getLogger(package).setLevel(logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(RepeatedMessageFilter())
-    # Faust and Mode would warn about our normal setup: no topic leader and no declared topics
-    logging.getLogger("faust").setLevel(logging.ERROR)
-    logging.getLogger("mode").setLevel(logging.ERROR)
 
 
 @command.command()
@@ -66,6 +39,7 @@ def command() -> None:
 def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
     """Profile and score transactions; write decisions, alerts and dead letters."""
     from core.errors import SettingsError
+    from core.logs import set_up_logs
     from core.metrics import Program
     from core.settings import read_settings
     from models.bundles.bundle import check_key, load_bundle
@@ -82,6 +56,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     from training.data.readers import TransactionFile
 
     settings = read_settings()
+    set_up_logs(Program.SCORE, settings)
     place, key = bundle or settings.bundle_dir, verifying_key(settings)
     fingerprint = settings.privacy.fingerprint
     deciders: DeciderSource
@@ -158,6 +133,7 @@ def _learner(
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 def explain(bundle: Path | None) -> None:
     """Explain alerts with evidence, similar cases and a narrative; write explanations to the queue and to Kafka."""
+    from core.logs import set_up_logs
     from core.metrics import Program
     from core.settings import read_settings
     from streams.health import Health
@@ -166,6 +142,7 @@ def explain(bundle: Path | None) -> None:
     from streams.worker import build_app, run
 
     settings = read_settings()
+    set_up_logs(Program.EXPLAIN, settings)
     stage = explain_stage(settings, bundle or settings.bundle_dir)
     logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
     health = Health(Program.EXPLAIN, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
@@ -179,6 +156,7 @@ def archive() -> None:
 
     from analyst.archive import Archive
     from core.clock import MS_PER_DAY, SystemClock
+    from core.logs import set_up_logs
     from core.metrics import Program
     from core.settings import read_settings
     from streams.health import Health
@@ -187,6 +165,7 @@ def archive() -> None:
     from streams.worker import build_app, run
 
     settings = read_settings()
+    set_up_logs(Program.ARCHIVE, settings)
     # a chunk is one database transaction: small chunks would cost a disk write each
     settings = structs.replace(settings, max_poll_records=max(settings.max_poll_records, _ARCHIVE_CHUNK))
     clock = SystemClock()

@@ -80,8 +80,8 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
 }
 
 
-def acls(role: Role, principal: str) -> list[ACL]:
-    """Return a role's permissions as Kafka ACL entries for a principal such as ``User:whyflag-score``."""
+def acls(role: Role, principal: str, prefix: str = "") -> list[ACL]:
+    """Return a role's permissions as Kafka ACL entries for a principal such as ``User:whyflag-score``. ``prefix`` as in the settings."""
     return [
         ACL(
             principal=principal,
@@ -89,14 +89,14 @@ def acls(role: Role, principal: str) -> list[ACL]:
             operation=right.operation,
             permission_type=ACLPermissionType.ALLOW,
             resource_pattern=ResourcePattern(
-                right.resource, right.name, PatternType.PREFIXED if right.prefix else PatternType.LITERAL
+                right.resource, prefix + right.name, PatternType.PREFIXED if right.prefix else PatternType.LITERAL
             ),
         )
         for right in RIGHTS[role]
     ]
 
 
-def commands(role: Role, principal: str) -> list[str]:
+def commands(role: Role, principal: str, prefix: str = "") -> list[str]:
     """Return a role's permissions as arguments of ``kafka-acls.sh``."""
     options = {
         ResourceType.TOPIC: "--topic",
@@ -105,7 +105,7 @@ def commands(role: Role, principal: str) -> list[str]:
     }
     return [
         f"--add --allow-principal {principal} --operation {right.operation.name.title().replace('_', '')} "
-        f"{options[right.resource]} {right.name}{' --resource-pattern-type prefixed' if right.prefix else ''}"
+        f"{options[right.resource]} {prefix}{right.name}{' --resource-pattern-type prefixed' if right.prefix else ''}"
         for right in RIGHTS[role]
     ]
 

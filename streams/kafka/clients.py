@@ -11,36 +11,73 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from core.errors import BrokerError, StateError
 from core.settings import Settings
-from core.topics import LOG_APPEND_TIME, TIMESTAMP_TYPE, TOPICS
-from streams.kafka.connection import connection_of
+from core.topics import LOG_APPEND_TIME, MIN_INSYNC, TIMESTAMP_TYPE, TOPICS, Topic
+from streams.kafka.connection import Connection, connection_of
+
+_REPLICAS = 3
 
 
 class TopicsCreated(NamedTuple):
-    """Names of the topics that were created, and of those that existed before."""
+    """Names of the topics that were created, names of those that existed before, and how the latter differ, in words."""
 
     created: list[str]
     existing: list[str]
+    differences: list[str]
 
 
-def create_topics(settings: Settings, partitions: int, replication: int) -> TopicsCreated:
+def create_topics(settings: Settings, partitions: int, replication: int | None = None) -> TopicsCreated:
     """
-    Create the topics that do not exist yet.
+    Create the topics that do not exist yet, and compare the others with what would have been created.
+
+    ``replication`` None means three replicas if there are at least three brokers, else one for each broker. With three replicas,
+    a write needs two (``min.insync.replicas``), so that one broker can fail and no acknowledged record is lost.
 
     Raises:
         BrokerError: if Kafka does not answer or refuses.
     """
-    result = TopicsCreated([], [])
+    result = TopicsCreated([], [], [])
+    connection = connection_of(settings)
     with admin_client(settings) as admin:
+        if replication is None:
+            replication = min(_REPLICAS, len(admin.describe_cluster()["brokers"]))
         for topic in TOPICS:
             wanted = NewTopic(
-                name=topic.name, num_partitions=partitions, replication_factor=replication, topic_configs=topic.config
+                name=connection.name(topic.name),
+                num_partitions=partitions,
+                replication_factor=replication,
+                topic_configs=_config(topic, replication),
             )
             try:
                 admin.create_topics([wanted])
-                result.created.append(topic.name)
+                result.created.append(wanted.name)
             except TopicAlreadyExistsError:
-                result.existing.append(topic.name)
+                result.existing.append(wanted.name)
+        if result.existing:
+            result.differences.extend(_differences(admin, connection, partitions, replication, result.existing))
     return result
+
+
+def _config(topic: Topic, replication: int) -> dict[str, str]:
+    return topic.config | {MIN_INSYNC: str(max(1, replication - 1))}
+
+
+def _differences(
+    admin: KafkaAdminClient, connection: Connection, partitions: int, replication: int, names: list[str]
+) -> Iterator[str]:
+    """Yield a line for each property of an existing topic that differs from what ``create_topics`` would have created."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    configs = admin.describe_configs(resources, config_filter="all").get("topic", {})
+    described = {topic["name"]: topic["partitions"] for topic in admin.describe_topics(names)}
+    for topic in TOPICS:
+        name = connection.name(topic.name)
+        if name not in described:
+            continue
+        found = {"partitions": str(len(described[name])), "replicas": str(len(described[name][0]["replica_nodes"]))}
+        found |= {key: str(value.get("value")) for key, value in configs.get(name, {}).items()}
+        expected = {"partitions": str(partitions), "replicas": str(replication)} | _config(topic, replication)
+        for key, value in expected.items():
+            if key in found and found[key] != value:
+                yield f"{name}: {key} is {found[key]}, not {value}"
 
 
 def refuse_missing(missing: Collection[str]) -> None:
@@ -63,7 +100,8 @@ def check_topics(settings: Settings, topics: Iterable[str]) -> None:
         BrokerError: if Kafka does not answer or refuses.
     """
     with admin_client(settings) as admin:
-        refuse_missing(sorted(set(topics) - set(admin.list_topics())))
+        found = set(admin.list_topics())
+        refuse_missing(sorted(name for topic in topics if (name := connection_of(settings).name(topic)) not in found))
 
 
 def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
@@ -74,7 +112,8 @@ def check_timestamps(settings: Settings, topics: Iterable[str]) -> None:
         StateError: if a topic has producer timestamps; the message names the topic and the command that fixes it.
         BrokerError: if Kafka does not answer or refuses.
     """
-    outsiders = {topic.name for topic in TOPICS if topic.outsiders}.intersection(topics)
+    connection = connection_of(settings)
+    outsiders = {connection.name(topic.name) for topic in TOPICS if topic.outsiders and topic.name in topics}
     if not outsiders:
         return
     with admin_client(settings) as admin:
@@ -122,7 +161,7 @@ class Sender:
         Raises:
             BrokerError: if Kafka does not answer.
         """
-        self._settings = settings
+        self._settings, self._connection = settings, connection_of(settings)
         self._rate = rate
         self._failed: Exception | None = None
         self._begin = 0.0
@@ -130,7 +169,7 @@ class Sender:
         # a producer with a fixed protocol version cannot be idempotent: one request in flight at a time keeps the order
         careful = {"enable_idempotence": False, "max_in_flight_requests_per_connection": 1} if settings.kafka_api_version else {}
         try:
-            self._producer = KafkaProducer(**connection_of(settings).kafka_python, acks="all", linger_ms=5, **careful)
+            self._producer = KafkaProducer(**self._connection.kafka_python, acks="all", linger_ms=5, **careful)
         except KafkaError as error:
             raise connection_of(settings).failed(error) from None
 
@@ -146,7 +185,7 @@ class Sender:
         elif self._rate > 0 and (ahead := self._begin + self.sent / self._rate - time.monotonic()) > 0:
             time.sleep(ahead)
         try:
-            self._producer.send(topic, key=key, value=value, partition=partition).add_errback(self._note)
+            self._producer.send(self._connection.name(topic), key=key, value=value, partition=partition).add_errback(self._note)
         except KafkaError as error:
             raise connection_of(self._settings).failed(error) from None
         self.sent += 1
@@ -184,23 +223,26 @@ class Observer:
         Raises:
             BrokerError: if Kafka does not answer, or a topic does not exist.
         """
+        self._connection = connection_of(settings)
         try:
-            self._consumer = KafkaConsumer(**connection_of(settings).kafka_python, enable_auto_commit=False, fetch_max_wait_ms=50)
+            self._consumer = KafkaConsumer(**self._connection.kafka_python, enable_auto_commit=False, fetch_max_wait_ms=50)
             places = []
             for topic in topics:
-                partitions = self._consumer.partitions_for_topic(topic)
+                name = self._connection.name(topic)
+                partitions = self._consumer.partitions_for_topic(name)
                 if not partitions:
-                    raise BrokerError(f"Kafka has no topic {topic}: run `whyflag topics create` first")
-                places += [TopicPartition(topic, partition) for partition in partitions]
+                    raise BrokerError(f"Kafka has no topic {name}: run `whyflag topics create` first")
+                places += [TopicPartition(name, partition) for partition in partitions]
             self._consumer.assign(places)
             self._consumer.seek_to_beginning()
         except KafkaError as error:
             raise connection_of(settings).failed(error) from None
 
     def poll(self, timeout_ms: int = 100) -> Iterator[Any]:
-        """Yield the records that have arrived since the last call, in no particular order across partitions."""
-        for records in self._consumer.poll(timeout_ms=timeout_ms, max_records=5000).values():
-            yield from records
+        """Yield the records that have arrived since the last call, in no particular order across partitions, with plain topic names."""
+        for place, records in self._consumer.poll(timeout_ms=timeout_ms, max_records=5000).items():
+            plain = self._connection.plain(place.topic)
+            yield from records if plain == place.topic else (record._replace(topic=plain) for record in records)
 
     def all(self) -> Iterator[Any]:
         """Yield the remaining records up to the present end of the topics."""

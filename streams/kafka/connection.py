@@ -51,6 +51,7 @@ class Connection(Struct, frozen=True):
     """Connection settings, converted to the arguments of each client library."""
 
     bootstrap: str
+    prefix: str = ""  # of the names of topics, groups and transactional ids
     protocol: Protocol = Protocol.PLAINTEXT
     tls: ssl.SSLContext | None = None
     mechanism: str = ""
@@ -60,6 +61,14 @@ class Connection(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Connection({self.bootstrap!r}, {self.protocol.value}, user={self.user!r})"
+
+    def name(self, plain: str) -> str:
+        """Return the name in Kafka of a topic, group or transactional id of ``core.topics`` or ``streams.kafka.acls``."""
+        return self.prefix + plain
+
+    def plain(self, name: str) -> str:
+        """Return the name without the prefix: the reverse of ``name``."""
+        return name.removeprefix(self.prefix)
 
     @property
     def servers(self) -> list[str]:
@@ -158,6 +167,7 @@ def connection_of(settings: Settings) -> Connection:
         raise SettingsError("WHYFLAG_KAFKA_CA is used with WHYFLAG_KAFKA_SECURITY=SSL or SASL_SSL only")
     return Connection(
         bootstrap=settings.kafka_bootstrap,
+        prefix=settings.kafka_prefix,
         protocol=protocol,
         tls=None if protocol is Protocol.PLAINTEXT else _tls(settings),
         mechanism=settings.kafka_sasl,

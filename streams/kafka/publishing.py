@@ -185,14 +185,14 @@ class Publisher:
         """Return the number of partitions of a topic."""
         if topic not in self._partitions:
             assert self._producer is not None
-            self._partitions[topic] = len(await self._producer.partitions_for(topic))
+            self._partitions[topic] = len(await self._producer.partitions_for(self._connection.name(topic)))
         return self._partitions[topic]
 
     async def counts(self, topics: Iterable[str]) -> dict[str, int]:
         """Return the current number of partitions of each topic; 0 for a topic that does not exist."""
         assert self._producer is not None
         cluster = await self._producer.client.fetch_all_metadata()
-        return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        return {topic: len(cluster.partitions_for_topic(self._connection.name(topic)) or ()) for topic in topics}
 
     async def send(self, outputs: Iterable[Outputs]) -> Delivery:
         """Queue messages for writing, and return their delivery."""
@@ -226,5 +226,5 @@ class Publisher:
         place = (topic, partition)
         if place not in self._writers:
             assert self._producer is not None
-            self._writers[place] = PartitionWriter(self._producer, topic, partition)
+            self._writers[place] = PartitionWriter(self._producer, self._connection.name(topic), partition)
         return self._writers[place]

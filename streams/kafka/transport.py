@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol, cast
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.kafka.connection import Connection
+
 # Longest time that a broker may hold a fetch that finds no records. A partition that was just read is not part of the pending
 # fetch, so its new records wait until that fetch ends. Fetching therefore adds at most this latency. An idle worker sends one
 # small request to each broker per interval.
@@ -40,9 +42,10 @@ class RecordChunk:
     checksum = None
     serialized_key_size = serialized_value_size = 0
 
-    def __init__(self, tp: TP, records: list[Any], begin: int) -> None:
+    def __init__(self, tp: TP, records: list[Any], begin: int, source: str | None = None) -> None:
+        """``source`` is the topic's name without the prefix of the settings."""
         last = records[-1]
-        self.begin = begin
+        self.begin, self.source = begin, tp.topic if source is None else source
         self.topic, self.partition, self.offset = tp.topic, tp.partition, last.offset
         self.timestamp, self.timestamp_type = last.timestamp, last.timestamp_type
         self.records = records
@@ -56,6 +59,8 @@ class RecordChunk:
 
 class Host(Protocol):
     """The part of the Faust app that this transport calls: it opens partitions and sets their read positions."""
+
+    connection: Connection
 
     async def open_partitions(self, assigned: set[tuple[str, int]], source: "Consumer") -> None:
         """Open the assigned partitions. Called after a rebalance, before the first fetch."""
@@ -95,28 +100,39 @@ class Consumer(driver.Consumer):
         chunks = {}
         for tp, records in fetched.items():
             if records and tp not in self._sought:
-                chunks[tp] = [RecordChunk(tp, records, self._next.get(tp, records[0].offset))]
+                begin = self._next.get(tp, records[0].offset)
+                chunks[tp] = [RecordChunk(tp, records, begin, self._host.connection.plain(tp.topic))]
                 self._next[tp] = records[-1].offset + 1
         return chunks
 
+    @property
+    def _host(self) -> Host:
+        return cast(Host, self.app)
+
+    def _tp(self, place: tuple[str, int]) -> TP:
+        return TP(self._host.connection.name(place[0]), place[1])
+
+    def _place(self, tp: TP) -> tuple[str, int]:
+        return self._host.connection.plain(tp.topic), tp.partition
+
     async def bounds(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], OffsetRange]:
         """Return the current first and next offset of each partition in Kafka."""
-        tps = [TP(*place) for place in places]
+        tps = [self._tp(place) for place in places]
         begins, ends = await self.earliest_offsets(*tps), await self.highwaters(*tps)
-        return {(tp.topic, tp.partition): OffsetRange(begins[tp], ends[tp]) for tp in tps}
+        return {self._place(tp): OffsetRange(begins[tp], ends[tp]) for tp in tps}
 
     async def committed(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Return the consumer group's committed offsets; partitions without one are left out."""
-        found = {(tp.topic, tp.partition): offset for tp, offset in (await super().seek_to_committed()).items()}
+        found = {self._place(tp): offset for tp, offset in (await super().seek_to_committed()).items()}
         return {place: offset for place in places if (offset := found.get(place)) is not None}
 
     def read_from(self, place: tuple[str, int], offset: int) -> None:
         """Continue reading a partition at this offset, and drop the records already fetched from it."""
-        self._sought[TP(*place)] = offset
+        self._sought[self._tp(place)] = offset
 
     def reached(self, place: tuple[str, int]) -> int:
         """Return the offset after the last chunk fetched from a partition."""
-        return self._next.get(TP(*place), -1)
+        return self._next.get(self._tp(place), -1)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget a pending opening of partitions, because a rebalance begins."""
@@ -131,7 +147,7 @@ class Consumer(driver.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def _open(self, assigned: set[TP]) -> None:
-        await cast(Host, self.app).open_partitions({(tp.topic, tp.partition) for tp in assigned}, self)
+        await self._host.open_partitions({self._place(tp) for tp in assigned}, self)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """

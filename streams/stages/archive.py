@@ -125,7 +125,7 @@ class ArchiveStage(StageWithoutDecider):
         letters, kept = [], []
         for record, message in zip(records, decoded, strict=True):
             if isinstance(message, InvalidEvent):
-                if isinstance(message, MissingKeyError) or record.topic == DECISIONS:
+                if isinstance(message, MissingKeyError) or add == self._archive.add_decisions:
                     letters.append(dead_letter(self.name, record, message))
                 continue
             written = written_at(record.timestamp, record.timestamp_type, now)

@@ -18,6 +18,7 @@ from analyst.queue import Queue, refusals
 from core import metrics
 from core.clock import SystemClock
 from core.errors import BundleError, InvalidEvent, Refusal
+from core.logs import bound
 from core.messages import Alert, Explanation, Verdict, alert_id, decode_alert, decode_verdict, encode
 from core.privacy.masking import WITHOUT_KEY, Privacy
 from core.settings import Settings
@@ -94,19 +95,23 @@ class ExplainStage(StageWithoutDecider):
                         outputs.append(await self._explained(_alert(record.value)))
                         metrics.EXPLANATION_LATENCY.observe(self._queue.clock.now_ms() / 1000 - record.timestamp / 1000)
                     else:
-                        await asyncio.to_thread(self._learn, _verdict(record.value, WITHOUT_KEY))
+                        await self._learned(_verdict(record.value, WITHOUT_KEY))
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
         return outputs
 
     async def _explained(self, alert: Alert) -> Outputs:
+        with bound(alert_id=alert.alert_id, transaction_id=alert.transaction.transaction_id):
+            return await self._explained_and_queued(alert)
+
+    async def _explained_and_queued(self, alert: Alert) -> Outputs:
         begin = perf_counter()
         try:
             explainer, explanation = await asyncio.to_thread(self._in_words, alert)
         except (InvalidEvent, SQLAlchemyError):  # if the casebook's database is unavailable, the alert must not be acknowledged
             raise
         except Exception as error:  # depends on the alert only: a retry would fail the same way
-            logger.exception("the alert %s cannot be explained", alert.alert_id)
+            logger.exception("the alert cannot be explained")
             raise InvalidEvent(f"the alert cannot be explained: {error!r}", Refusal.NOT_EXPLAINABLE) from None
         if narrated := await asyncio.to_thread(self._narrated_before, explainer, explanation):
             return _output(narrated)
@@ -145,7 +150,11 @@ class ExplainStage(StageWithoutDecider):
             await self._publisher.publish([_output(narrated)])
             metrics.EXPLANATIONS.labels("language-model").inc()
         except Exception:  # only the language model's wording is lost
-            logger.exception("the narrative of %s could not be saved", alert.alert_id)
+            logger.exception("the narrative could not be saved")
+
+    async def _learned(self, verdict: Verdict) -> None:
+        with bound(alert_id=verdict.alert_id, transaction_id=verdict.transaction_id):
+            await asyncio.to_thread(self._learn, verdict)
 
     def _learn(self, verdict: Verdict) -> None:
         """Add a verdict as a case, closed at the verdict's time, to the casebook of every bundle that this worker has loaded."""

@@ -23,6 +23,7 @@ from streams.kafka.acls import Role
 from tests.kafka.broker import KafkaCluster, Node, obtain_jars
 
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256")
+PREFIX = "staging-"  # of the topics: it must reach every client, group, transactional id and right
 
 
 class Authority:
@@ -134,6 +135,7 @@ class SecuredKafka:
         """Return settings for a user that logs in with a password."""
         values: dict[str, object] = {
             "kafka_bootstrap": f"127.0.0.1:{self._sasl}",
+            "kafka_prefix": PREFIX,
             "kafka_security": "SASL_SSL",
             "kafka_sasl": mechanism,
             "kafka_ca": str(self.authority.path),
@@ -146,6 +148,7 @@ class SecuredKafka:
         """Return settings for a client that presents a certificate; its Kafka principal is ``User:CN=name``."""
         return Settings(
             kafka_bootstrap=f"127.0.0.1:{self._tls}",
+            kafka_prefix=PREFIX,
             kafka_security="SSL",
             kafka_ca=str(self.authority.path),
             kafka_certificate=str(self.authority.issue(name)),

@@ -8,6 +8,7 @@ import sys
 import msgspec
 import pytest
 from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from cli.modelling.retrain import _with_topic
 from core.errors import DeliveryError, StateError
@@ -36,12 +37,19 @@ def test_topics_are_made_once_and_never_changed(apache):
     assert first.returncode == 0, first.stderr
     again = _whyflag(apache, "topics", "create", "--partitions", 5)
     assert "created: none" in again.stdout
+    assert "differs: transactions: partitions is 3, not 5" in again.stdout
     admin = KafkaAdminClient(bootstrap_servers=apache.kafka_bootstrap)
     try:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, LABELS, configs={"retention.ms": "1000"})])
         described = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([t.name for t in TOPICS])}
     finally:
         admin.close()
     assert described == {topic.name: 3 for topic in TOPICS}
+    told = [line for line in _whyflag(apache, "topics", "create", "--partitions", 3).stdout.splitlines() if "differs" in line]
+    assert told == [
+        "differs: labels: retention.ms is 1000, not -1",
+        "differs: labels: message.timestamp.type is CreateTime, not LogAppendTime",
+    ]
 
 
 def test_too_high_a_replication_is_refused_with_the_brokers_reason(apache):

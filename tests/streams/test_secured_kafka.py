@@ -18,6 +18,7 @@ from streams.kafka.clients import Observer, Sender, create_topics
 from streams.kafka.connection import connection_of
 from tests.analyst.conftest import ANN
 from tests.conftest import needs, transactions_file
+from tests.kafka.secured import PREFIX
 from tests.workers import Worker, collect
 from training.replay import transactions_of
 
@@ -40,8 +41,9 @@ def kafka(tmp_path_factory):
     with SecuredKafka(tmp_path_factory.mktemp("secured")) as broker:
         create_topics(broker.settings("admin"), partitions=2, replication=1)
         for role in Role:
-            create_acls(broker.settings("admin"), acls(role, f"User:{broker.user(role)}"))
-        create_acls(broker.settings("admin"), acls(Role.PRODUCER, "User:plain") + acls(Role.PRODUCER, "User:CN=certified"))
+            create_acls(broker.settings("admin"), acls(role, f"User:{broker.user(role)}", PREFIX))
+        for principal in ("User:plain", "User:CN=certified"):
+            create_acls(broker.settings("admin"), acls(Role.PRODUCER, principal, PREFIX))
         yield broker
 
 

@@ -1,0 +1,94 @@
+"""
+Logs of the long-running programs: one line per event, as JSON or, on a terminal, as plain text.
+
+All lines have the same form, also those of Faust, aiokafka and uvicorn. ``bound`` adds ids to every line that a block writes. Card
+numbers and personal data are masked in each line, and the fields of a message that may hold them are removed.
+"""
+
+import logging
+import logging.config
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+
+from core.metrics import VERSION, Program
+from core.privacy.masking import OUTSIDER_FIELDS
+from core.privacy.sensitive import mask
+from core.settings import Settings
+
+OWN_PACKAGES: Final = ("core", "models", "explain", "analyst", "training", "streams", "cli", "whyflag")
+# Faust and Mode warn about whyflag's normal setup: no topic leader and no declared topics
+_QUIET: Final = ("faust", "mode")
+_REPEATED_SECONDS = 10
+_IDS: Final = ("transaction_id", "alert_id")  # opaque ids, by which the lines of one event are found
+_PRIVATE: Final = frozenset(OUTSIDER_FIELDS).difference(_IDS) | {"note", "typology"}
+
+_Event = MutableMapping[str, Any]
+
+
+class RepeatedMessageFilter(logging.Filter):
+    """Pass each message of a Kafka client at most once in ten seconds, because clients repeat messages while a broker is down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_logged: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record passes."""
+        if not record.name.startswith(("aiokafka", "kafka")):
+            return True
+        what = (record.name, str(record.msg))
+        if record.created - self._last_logged.get(what, 0.0) < _REPEATED_SECONDS:
+            return False
+        self._last_logged[what] = record.created
+        return True
+
+
+def remove_private(_: Any, __: str, event: _Event) -> _Event:
+    """Remove the fields that may hold personal data, and mask such data in all texts. A structlog processor."""
+    return {name: mask(value) if isinstance(value, str) else value for name, value in event.items() if name not in _PRIVATE}
+
+
+def set_up_logs(program: Program, settings: Settings) -> None:
+    """
+    Send the logs of this process to standard error, and write a first line with the program's version.
+
+    ``log_level`` is the level of whyflag's own packages. Libraries write warnings and errors only, unless it is ``debug``.
+    """
+    level = settings.log_level.upper()
+    terminal = sys.stderr.isatty()
+    plain = terminal if settings.log_format == "auto" else settings.log_format == "plain"
+    renderer = structlog.dev.ConsoleRenderer(colors=terminal) if plain else structlog.processors.JSONRenderer(ensure_ascii=False)
+    every_line: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        remove_private,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),  # after the masking: its digits may look like a card number
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=every_line, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    handler.addFilter(RepeatedMessageFilter())
+    logging.basicConfig(level=level if level == "DEBUG" else "WARNING", handlers=[handler], force=True)
+    for package in OWN_PACKAGES:
+        logging.getLogger(package).setLevel(level)
+    for package in _QUIET:
+        logging.getLogger(package).setLevel(level if level == "DEBUG" else "ERROR")
+    structlog.contextvars.bind_contextvars(program=program.value)
+    logging.getLogger("whyflag").info("whyflag %s started: %s", VERSION, program.value)
+
+
+@contextmanager
+def bound(**ids: str) -> Iterator[None]:
+    """Add ids, such as ``alert_id``, to every line that is logged inside the block, also from threads that it starts."""
+    with structlog.contextvars.bound_contextvars(**ids):
+        yield
