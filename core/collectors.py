@@ -19,8 +19,8 @@ class ArrayHistogram(Collector):
         self._sum = 0.0
 
     def observe(self, values: npt.ArrayLike) -> None:
-        """Add values, float64 [n]."""
-        array = np.asarray(values, np.float64)
+        """Add one value, or values, float64 [n]."""
+        array = np.atleast_1d(np.asarray(values, np.float64))
         self._counts += np.bincount(np.searchsorted(self._bounds, array), minlength=len(self._counts))
         self._sum += float(array.sum())
 

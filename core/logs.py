@@ -58,12 +58,18 @@ def set_up_logs(program: Program, settings: Settings) -> None:
 
     ``log_level`` is the level of whyflag's own packages. Libraries write warnings and errors only, unless it is ``debug``.
     """
+
+    def program_added(_: Any, __: str, event: _Event) -> _Event:
+        event["program"] = program.value  # not a bound value: threads of libraries log, too
+        return event
+
     level = settings.log_level.upper()
     terminal = sys.stderr.isatty()
     plain = terminal if settings.log_format == "auto" else settings.log_format == "plain"
     renderer = structlog.dev.ConsoleRenderer(colors=terminal) if plain else structlog.processors.JSONRenderer(ensure_ascii=False)
     every_line: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        program_added,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -83,7 +89,6 @@ def set_up_logs(program: Program, settings: Settings) -> None:
         logging.getLogger(package).setLevel(level)
     for package in _QUIET:
         logging.getLogger(package).setLevel(level if level == "DEBUG" else "ERROR")
-    structlog.contextvars.bind_contextvars(program=program.value)
     logging.getLogger("whyflag").info("whyflag %s started: %s", VERSION, program.value)
 
 

@@ -141,7 +141,8 @@ class Profiled(Message, frozen=True):
     ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``. ``recent``
     holds the card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``marks``
     holds the bits of ``models.features.columns.Mark`` that the profile stage has set. ``written`` is the time at which the
-    transaction arrived in Kafka (epoch ms), from which the latency of its decision is measured.
+    transaction arrived in Kafka (epoch ms), from which the latency of its decision is measured. ``trace`` is the W3C traceparent of
+    the span that profiled it; few transactions are traced.
     """
 
     origin: Origin
@@ -151,6 +152,7 @@ class Profiled(Message, frozen=True):
     spec: str = ""
     marks: Count = 0
     written: Count = 0
+    trace: str = ""
     label: Label | None = None
     v: Version = 1
 

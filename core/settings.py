@@ -209,6 +209,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bundle_signing_key: Annotated[
         str, Meta(description="PEM file of the Ed25519 private key that `bundles promote` signs with; empty: no signature")
     ] = ""
+    trace_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://\S+)?$",
+            description="OTLP/HTTP address for traces, such as http://collector:4318/v1/traces; needs the tracing extra; empty: no traces",
+        ),
+    ] = ""
+    trace_share: Annotated[
+        float, Meta(ge=0, le=1, description="share of the transactions that are traced, unless their producer has chosen")
+    ] = 0.001
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="lowest level to log: debug, info, warning or error")
     ] = "info"

@@ -84,6 +84,7 @@ def build_app(
     running: list[asyncio.Task[None]] = []
 
     class App(faust.App):
+        mundane_level = "debug"  # of Mode's lines about starting and stopping services
         connection: Connection
 
         async def on_start(self) -> None:
@@ -241,4 +242,5 @@ def _exit_failed(error: BaseException, what: str = "the worker stops without ack
 def run(app: faust.App) -> None:
     """Run a worker until SIGTERM or Ctrl-C. Ends the process."""
     worker = faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, override_logging=False, quiet=True)
+    worker.spinner = None  # it would write escapes into log files
     worker.execute_from_commandline()

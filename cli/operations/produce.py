@@ -19,11 +19,13 @@ def command(
 ) -> None:  # fmt: skip
     """Send a file of transactions to Kafka in file order, keyed by card."""
     from collections import deque
+    from time import time
 
     from core.messages import encode
     from core.settings import read_settings
     from core.topics import LABELS, TRANSACTIONS
     from streams.kafka.clients import Sender, check_topics
+    from streams.tracing import tracing_of
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile, read_labels
     from training.replay import transactions_of
@@ -32,6 +34,7 @@ def command(
     source = TransactionFile(transactions, load_mapping(mapping), settings.privacy, rejects)
     waiting = deque(read_labels(labels, settings.privacy) if labels else ())
     check_topics(settings, (TRANSACTIONS, LABELS) if labels else (TRANSACTIONS,))
+    tracing = tracing_of(settings, "produce")
     sender, at_once = Sender(settings, rate), Sender(settings, 0)
     try:
         with stages() as progress:
@@ -42,7 +45,9 @@ def command(
                 while waiting and waiting[0].label_time <= transaction.event_time:
                     label = waiting.popleft()
                     at_once.send(LABELS, label.card_id.encode(), encode(label))
-                sender.send(TRANSACTIONS, transaction.card_id.encode(), encode(transaction))
+                ids = {"transaction_id": transaction.transaction_id}
+                trace = tracing.span("produce", "", time(), ids) if tracing.chosen() else ""
+                sender.send(TRANSACTIONS, transaction.card_id.encode(), encode(transaction), trace=trace)
                 progress.advance(1)
             if limit is None:
                 for label in waiting:

@@ -51,6 +51,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     from streams.stages.decider_sources import DeciderSource, SingleDecider, StoreDeciderSource
     from streams.stages.profile import ProfileStage
     from streams.stages.score import ScoreStage
+    from streams.tracing import tracing_of
     from streams.worker import build_app, run
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
@@ -79,8 +80,9 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
             "state is held in memory only: after a restart, the worker knows no cards or merchants%s",
             "" if history is None else f", except those in {history}",
         )
-    profile = ProfileStage(spec, settings.privacy, ceiling=settings.state_keys)
-    scored = ScoreStage(spec, deciders, ceiling=settings.state_keys)
+    tracing = tracing_of(settings, "score")
+    profile = ProfileStage(spec, settings.privacy, ceiling=settings.state_keys, tracing=tracing)
+    scored = ScoreStage(spec, deciders, ceiling=settings.state_keys, tracing=tracing)
     before = None
     if history is not None:
         source = TransactionFile(history, load_mapping(mapping), settings.privacy)

@@ -13,6 +13,7 @@ from core.errors import BrokerError, StateError
 from core.settings import Settings
 from core.topics import LOG_APPEND_TIME, MIN_INSYNC, TIMESTAMP_TYPE, TOPICS, Topic
 from streams.kafka.connection import Connection, connection_of
+from streams.tracing import headers_of
 
 _REPLICAS = 3
 
@@ -173,9 +174,9 @@ class Sender:
         except KafkaError as error:
             raise connection_of(settings).failed(error) from None
 
-    def send(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> None:
+    def send(self, topic: str, key: bytes, value: bytes, partition: int | None = None, trace: str = "") -> None:
         """
-        Send one message, after waiting as long as the rate requires.
+        Send one message, after waiting as long as the rate requires. ``trace`` is the traceparent of the span that sends it.
 
         Raises:
             BrokerError: if Kafka stopped answering.
@@ -185,7 +186,9 @@ class Sender:
         elif self._rate > 0 and (ahead := self._begin + self.sent / self._rate - time.monotonic()) > 0:
             time.sleep(ahead)
         try:
-            self._producer.send(self._connection.name(topic), key=key, value=value, partition=partition).add_errback(self._note)
+            self._producer.send(
+                self._connection.name(topic), key=key, value=value, partition=partition, headers=headers_of(trace)
+            ).add_errback(self._note)
         except KafkaError as error:
             raise connection_of(self._settings).failed(error) from None
         self.sent += 1

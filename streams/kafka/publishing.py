@@ -7,7 +7,7 @@ aiokafka's ``send`` costs 14 µs per message; a batch built here costs 1 µs per
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from core.collectors import ArrayHistogram
 from core.errors import DeliveryError
 from streams.kafka.connection import Connection
+from streams.tracing import headers_of
 
 # An acknowledgement takes milliseconds. If the broker is unavailable, the worker waits this long, as Kafka's own producers do
 # by default. Then it exits, and its successor continues from the last checkpoint.
@@ -37,7 +38,8 @@ class Latency(NamedTuple):
 class Outputs(NamedTuple):
     """
     Messages for one topic, in order. If ``partition`` is None, each message's key determines its partition. ``latency`` says what to
-    measure when Kafka has acknowledged them.
+    measure when Kafka has acknowledged them. ``traces`` holds the traceparent of each message, empty if it has none; an empty list
+    means that no message has one.
     """
 
     topic: str
@@ -45,6 +47,15 @@ class Outputs(NamedTuple):
     values: list[bytes]
     partition: int | None = None
     latency: Latency | None = None
+    traces: Sequence[str] = ()
+
+
+class Messages(NamedTuple):
+    """Messages of one partition, in order, with the traceparent of each or of none."""
+
+    keys: list[bytes]
+    values: list[bytes]
+    traces: list[str]
 
 
 def partition_of(key: bytes, partitions: int) -> int:
@@ -92,15 +103,15 @@ class PartitionWriter:
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
         self._producer, self._topic, self._partition = producer, topic, partition
-        self._waiting: deque[tuple[list[bytes], list[bytes], Delivery]] = deque()
+        self._waiting: deque[tuple[Messages, Delivery]] = deque()
         self._first = 0  # number of messages of the first waiting entry that are already in a batch
         self._run: asyncio.Task[None] | None = None
         self._error: DeliveryError | None = None
 
-    def put(self, keys: list[bytes], values: list[bytes], delivery: Delivery) -> None:
+    def put(self, messages: Messages, delivery: Delivery) -> None:
         """Queue messages behind all earlier ones."""
         delivery.expect()
-        self._waiting.append((keys, values, delivery))
+        self._waiting.append((messages, delivery))
         if self._run is None or self._run.done():
             self._run = asyncio.create_task(self._write())
 
@@ -118,7 +129,7 @@ class PartitionWriter:
             self._error = DeliveryError(f"Kafka did not acknowledge an output for {self._topic}: {error!r}")
             self._error.__cause__ = error
         finally:
-            unfinished = [*complete, *(delivery for _, _, delivery in self._waiting)]
+            unfinished = [*complete, *(delivery for _, delivery in self._waiting)]
             if unfinished and self._error is None:
                 self._error = DeliveryError(f"the writer of {self._topic} was closed before all outputs were written")
             for delivery in unfinished:
@@ -130,9 +141,11 @@ class PartitionWriter:
         batch = self._producer.create_batch()
         complete: list[Delivery] = []
         while self._waiting:
-            keys, values, delivery = self._waiting[0]
+            (keys, values, traces), delivery = self._waiting[0]
             for at in range(self._first, len(keys)):
-                if batch.append(key=keys[at], value=values[at], timestamp=None) is None:  # full; an empty batch accepts any size
+                headers = headers_of(traces[at]) if traces else []
+                # None: the batch is full; an empty batch accepts any size
+                if batch.append(key=keys[at], value=values[at], timestamp=None, headers=headers) is None:
                     self._first = at
                     return batch, complete
             self._waiting.popleft()
@@ -197,19 +210,22 @@ class Publisher:
     async def send(self, outputs: Iterable[Outputs]) -> Delivery:
         """Queue messages for writing, and return their delivery."""
         delivery = Delivery()
-        for topic, keys, values, partition, _ in outputs:
-            if partition is not None:
-                self._writer(topic, partition).put(keys, values, delivery)
+        for output in outputs:
+            if output.partition is not None:
+                messages = Messages(output.keys, output.values, list(output.traces))
+                self._writer(output.topic, output.partition).put(messages, delivery)
                 continue
-            count = await self.partitions(topic)
-            by_partition: list[tuple[list[bytes], list[bytes]]] = [([], []) for _ in range(count)]
-            for key, value in zip(keys, values, strict=True):
-                own_keys, own_values = by_partition[partition_of(key, count)]
-                own_keys.append(key)
-                own_values.append(value)
-            for own, (own_keys, own_values) in enumerate(by_partition):
-                if own_keys:
-                    self._writer(topic, own).put(own_keys, own_values, delivery)
+            count = await self.partitions(output.topic)
+            by_partition = [Messages([], [], []) for _ in range(count)]
+            for at, (key, value) in enumerate(zip(output.keys, output.values, strict=True)):
+                own = by_partition[partition_of(key, count)]
+                own.keys.append(key)
+                own.values.append(value)
+                if output.traces:
+                    own.traces.append(output.traces[at])
+            for partition, messages in enumerate(by_partition):
+                if messages.keys:
+                    self._writer(output.topic, partition).put(messages, delivery)
         delivery.arrived()
         return delivery
 

@@ -69,6 +69,8 @@ class Host(Protocol):
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread with a shorter wait for data."""
 
+    mundane_level = "debug"
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # Faust hard-codes 1500; the value is read when the consumer starts
@@ -77,6 +79,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
 class Consumer(driver.Consumer):
     """Faust's aiokafka consumer, changed to deliver chunks and to acknowledge only those that the operator finished."""
+
+    mundane_level = "debug"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

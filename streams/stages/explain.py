@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +26,7 @@ from core.topics import ALERTS, EXPLANATIONS, VERDICTS
 from streams.kafka.publishing import Outputs, Publisher
 from streams.stages.stage import StageWithoutDecider, dead_letter
 from streams.state import PartitionState
+from streams.tracing import NO_TRACING, Tracing, parent_of, tracing_of
 
 if TYPE_CHECKING:
     from analyst.archive import Archive
@@ -52,11 +53,12 @@ class ExplainStage(StageWithoutDecider):
         cases: Cases,
         another: Callable[[str], "Explainer | None"] = lambda version: None,
         archive: "Archive | None" = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """``another`` returns the explainer of another bundle, or None if that is not available; ``stop`` closes ``archive``."""
         self._explainers: dict[str, Explainer | None] = {explainer.bundle.version: explainer}
         self._explainer, self._queue, self._cases, self._another = explainer, queue, cases, another
-        self._archive = archive
+        self._archive, self._tracing = archive, tracing
         self.states: dict[int, PartitionState] = {}
         self._narrating: set[asyncio.Task[None]] = set()
         self._publisher: Publisher | None = None
@@ -92,7 +94,7 @@ class ExplainStage(StageWithoutDecider):
             try:
                 with refusals():
                     if topic == ALERTS:
-                        outputs.append(await self._explained(_alert(record.value)))
+                        outputs.append(await self._explained(_alert(record.value), record))
                         metrics.EXPLANATION_LATENCY.observe(self._queue.clock.now_ms() / 1000 - record.timestamp / 1000)
                     else:
                         await self._learned(_verdict(record.value, WITHOUT_KEY))
@@ -100,9 +102,13 @@ class ExplainStage(StageWithoutDecider):
                 outputs.append(dead_letter(self.name, record, error))
         return outputs
 
-    async def _explained(self, alert: Alert) -> Outputs:
-        with bound(alert_id=alert.alert_id, transaction_id=alert.transaction.transaction_id):
-            return await self._explained_and_queued(alert)
+    async def _explained(self, alert: Alert, record: Any) -> Outputs:
+        began, ids = time(), {"alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id}
+        with bound(**ids):
+            output = await self._explained_and_queued(alert)
+        if not self._tracing.enabled or not (parent := parent_of(record)):
+            return output
+        return output._replace(traces=[self._tracing.span("explain", parent, began, ids)])
 
     async def _explained_and_queued(self, alert: Alert) -> Outputs:
         begin = perf_counter()
@@ -272,4 +278,5 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
             logger.error("bundle %s cannot be used, so its alerts are explained without its model: %s", version, error)
             return None
 
-    return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another, archive)
+    tracing = tracing_of(settings, "explain")
+    return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another, archive, tracing)

@@ -1,6 +1,7 @@
 """The first stage: adds card features. Owns the card state, one engine per partition of ``transactions``."""
 
 import asyncio
+from time import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +20,16 @@ from models.features.spec import FeatureSpec
 from streams.kafka.publishing import Outputs, Publisher
 from streams.stages.stage import StageWithoutDecider, dead_letter
 from streams.state import PartitionState
+from streams.tracing import NO_TRACING, Tracing, parent_of
 
 
 class Decoded(NamedTuple):
-    """Valid transactions, the offset and write time (epoch ms) of each, and dead letters for the other records."""
+    """Valid transactions; the offset, write time (epoch ms) and traceparent of each; and dead letters for the other records."""
 
     transactions: list[Transaction]
     offsets: list[int]
     written: list[int]
+    traces: list[str]
     letters: list[Outputs]
 
 
@@ -37,9 +40,16 @@ class ProfileStage(StageWithoutDecider):
     topics = (TRANSACTIONS, LABELS)
     checkpoints = PROFILE_CHECKPOINTS
 
-    def __init__(self, spec: FeatureSpec, privacy: Privacy, clock: Clock | None = None, ceiling: int = UNBOUNDED) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        privacy: Privacy,
+        clock: Clock | None = None,
+        ceiling: int = UNBOUNDED,
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
         """``clock`` caps record times that the broker did not set; ``ceiling`` is the maximum number of cards per partition."""
-        self.spec, self.version = spec, spec.version
+        self.spec, self.version, self._tracing = spec, spec.version, tracing
         self._privacy, self._clock, self._ceiling = privacy, clock or SystemClock(), ceiling
         self.states: dict[int, PartitionState] = {}
 
@@ -77,7 +87,7 @@ class ProfileStage(StageWithoutDecider):
             engine.update(engine.columns(self._decoded(records).transactions))
 
     def _decoded(self, records: list[Any]) -> Decoded:
-        found = Decoded([], [], [], [])
+        found = Decoded([], [], [], [], [])
         for record, decoded in zip(
             records, decode_transactions([record.value for record in records], self._privacy), strict=True
         ):
@@ -89,6 +99,7 @@ class ProfileStage(StageWithoutDecider):
                 found.transactions.append(decoded)
                 found.offsets.append(record.offset)
                 found.written.append(record.timestamp)
+                found.traces.append(parent_of(record) if self._tracing.enabled else "")
         return found
 
     def _from_the_future(self, record: Any, field: str, time: int) -> InvalidEvent | None:
@@ -100,7 +111,7 @@ class ProfileStage(StageWithoutDecider):
         return InvalidEvent(f"{field} is {hours:.1f} hours after the record was written", Refusal.FROM_THE_FUTURE)
 
     def _profiled(self, partition: int, decoded: Decoded) -> Outputs:
-        engine, transactions = self.engine(partition), decoded.transactions
+        began, engine, transactions = time(), self.engine(partition), decoded.transactions
         X, duplicate, marks, recent = engine.update(engine.columns(transactions), RECENT)
         features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
         earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
@@ -120,11 +131,17 @@ class ProfileStage(StageWithoutDecider):
                         spec=self.version,
                         marks=int(marks[i]),
                         written=max(0, decoded.written[i]),
+                        trace=self._trace(decoded.traces[i], began, transactions[i]),
                     )
                 )
                 for i in fresh
             ],
         )
+
+    def _trace(self, parent: str, began: float, transaction: Transaction) -> str:
+        if not parent and not self._tracing.chosen():
+            return ""
+        return self._tracing.span("profile", parent, began, {"transaction_id": transaction.transaction_id})
 
     def _labels(self, records: list[Any]) -> list[Outputs]:
         outputs, forwarded = [], Outputs(PROFILED, [], [])

@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Iterator
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 
 from core import metrics
 from core.errors import InvalidEvent, Refusal
-from core.messages import Disagreement, Label, Profiled, Transaction, decode_profiled, encode
+from core.messages import Decision, Disagreement, Label, Profiled, Transaction, decode_profiled, encode
 from core.topics import ALERTS, DECISIONS, DISAGREEMENTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
 from models.features.columns import Mark, TransactionColumns, label_columns, recent_transactions
 from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Matrix, compile_kernels
@@ -29,6 +29,7 @@ from streams.stages.decider_sources import DeciderSource
 from streams.stages.monitoring import DriftMonitor
 from streams.stages.stage import dead_letter
 from streams.state import PartitionState
+from streams.tracing import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +43,13 @@ class ScoreStage:
     topics = (PROFILED,)
     checkpoints = SCORE_CHECKPOINTS
 
-    def __init__(self, spec: FeatureSpec, source: DeciderSource, ceiling: int = UNBOUNDED) -> None:
+    def __init__(self, spec: FeatureSpec, source: DeciderSource, ceiling: int = UNBOUNDED, tracing: Tracing = NO_TRACING) -> None:
         """
         A decider without a bundle sends every transaction to review, so that none is approved without a score. ``ceiling`` is
         the maximum number of merchants per partition.
         """
         self.spec, self.version, self._source, self._ceiling = spec, spec.version, source, ceiling
-        self._names = spec.feature_names
+        self._names, self._tracing = spec.feature_names, tracing
         self._card_features = len(spec.entities[0].features)
         self._columns = EntityEngine(spec, spec.entities[0]).columns
         self._deciders: dict[int, Decider] = {}
@@ -183,6 +184,7 @@ class ScoreStage:
     def _decide(self, partition: int, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
         if not run:
             return []
+        began = time()
         transactions = [profiled.transaction for profiled in run if profiled.transaction is not None]
         columns = self._columns_of(run)
         card = np.frombuffer(b"".join(profiled.features for profiled in run), "<f4").reshape(len(run), -1)
@@ -204,16 +206,32 @@ class ScoreStage:
             DECISIONS,
             [t.transaction_id.encode() for t in transactions],
             [encode(d) for d in decided],
+            traces=(traces := self._traces(run, decided, began)),
             latency=Latency(metrics.DECISION_LATENCY, np.array([one.written for one in run if one.written], np.int64)),
         )
-        alerts = Outputs(ALERTS, [], [])
+        raised_traces: list[str] = []
+        alerts = Outputs(ALERTS, [], [], traces=raised_traces)
         for i in np.flatnonzero(scores.outcome != APPROVE).tolist():
             rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
             recent = recent_transactions(rows, int(columns.merchant[i]))
             raised = alert(transactions[i], decided[i], self._names, X[i], self.spec, recent)
             alerts.keys.append(raised.alert_id.encode())
             alerts.values.append(encode(raised))
+            raised_traces.extend(traces[i : i + 1])
         return [outputs for outputs in (made, alerts, shadow) if outputs.keys]
+
+    def _traces(self, run: list[Profiled], decided: list[Decision], began: float) -> list[str]:
+        """Record the spans of the traced transactions; return the traceparent of every transaction, or nothing if none is traced."""
+        if not any(profiled.trace for profiled in run):
+            return []
+        return [
+            self._tracing.span(
+                "score", profiled.trace, began, {"transaction_id": one.transaction_id, "outcome": one.outcome.value}
+            )
+            if profiled.trace
+            else ""
+            for profiled, one in zip(run, decided, strict=True)
+        ]
 
     def _warn_of_currency(self) -> None:
         if monotonic() - self._warned >= _WARN_SECONDS:

@@ -1,5 +1,6 @@
 """Logs: one JSON line per event, bound ids, masked data, and plain text on a terminal."""
 
+import functools
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ from tests.conftest import ROOT
 from tests.hostile import EMAIL, PAN, SSN
 
 PROGRAM = """
-import asyncio, logging, sys
+import asyncio, logging, sys, threading
 from core.logs import bound, set_up_logs
 from core.metrics import Program
 from core.settings import read_settings
@@ -31,6 +32,10 @@ library.info("not shown")
 def work():
     own.warning("inside")
 
+thread = threading.Thread(target=own.info, args=["from a thread"])
+thread.start()
+thread.join()
+
 async def explain():
     with bound(alert_id="a1", transaction_id="t1"):
         await asyncio.to_thread(work)
@@ -45,6 +50,7 @@ own.warning("after")
 """
 
 
+@functools.cache
 def logged(text="nothing", **settings):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} | {f"WHYFLAG_{name.upper()}": value for name, value in settings.items()}
     done = subprocess.run([sys.executable, "-c", PROGRAM, text], capture_output=True, text=True, env=environment, check=True)

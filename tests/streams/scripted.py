@@ -69,9 +69,10 @@ class Process:
 
     async def send(self, outputs) -> Delivery:
         self.step()
-        for topic, keys, values, partition, _ in outputs:
-            for key, value in zip(keys, values, strict=True):
-                self.kafka.append(topic, partition_of(key, self.kafka.partitions) if partition is None else partition, key, value)
+        for output in outputs:
+            for key, value in zip(output.keys, output.values, strict=True):
+                partition = partition_of(key, self.kafka.partitions) if output.partition is None else output.partition
+                self.kafka.append(output.topic, partition, key, value)
         self.step()
         delivery = Delivery()
         delivery.arrived()

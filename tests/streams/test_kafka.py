@@ -48,7 +48,6 @@ def test_topics_are_made_once_and_never_changed(apache):
     told = [line for line in _whyflag(apache, "topics", "create", "--partitions", 3).stdout.splitlines() if "differs" in line]
     assert told == [
         "differs: labels: retention.ms is 1000, not -1",
-        "differs: labels: message.timestamp.type is CreateTime, not LogAppendTime",
     ]
 
 

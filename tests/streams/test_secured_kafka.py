@@ -3,11 +3,13 @@
 import gc
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import msgspec
 import pytest
 from kafka.errors import TopicAuthorizationFailedError
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from core.errors import BrokerError, SettingsError
 from core.messages import Finding, Opinion, decode_alert, decode_decision, encode
@@ -16,9 +18,11 @@ from core.topics import ALERTS, AUDIT_ANCHORS, DEAD_LETTERS, DECISIONS, EXPLANAT
 from streams.kafka.acls import RIGHTS, Role, acls, commands, create_acls
 from streams.kafka.clients import Observer, Sender, create_topics
 from streams.kafka.connection import connection_of
+from streams.tracing import NO_TRACING, traced
 from tests.analyst.conftest import ANN
 from tests.conftest import needs, transactions_file
 from tests.kafka.secured import PREFIX
+from tests.streams.collector import Collector
 from tests.workers import Worker, collect
 from training.replay import transactions_of
 
@@ -47,11 +51,15 @@ def kafka(tmp_path_factory):
         yield broker
 
 
-def _produced(settings, transactions):
-    sender = Sender(settings, 0)
+def _produced(settings, transactions, tracing=NO_TRACING):
+    """Send transactions, and return the traceparent of each."""
+    sender, traces = Sender(settings, 0), {}
     for transaction in transactions:
-        sender.send(TRANSACTIONS, transaction.card_id.encode(), encode(transaction))
+        ids = {"transaction_id": transaction.transaction_id}
+        traces[transaction.transaction_id] = trace = tracing.span("produce", "", time.time(), ids)
+        sender.send(TRANSACTIONS, transaction.card_id.encode(), encode(transaction), trace=trace)
     sender.close()
+    return traces
 
 
 def _written(settings, topic):
@@ -74,11 +82,14 @@ def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tm
     database = f"sqlite:///{tmp_path}/queue.db"
     reader = kafka.settings("reader")
     with (
-        Worker("score", kafka.settings("score"), bundle=bundle_dir) as score,
-        Worker("explain", kafka.settings("explain"), bundle=bundle_dir, database=database) as explain,
+        Collector() as collector,
+        Worker("score", kafka.settings("score"), bundle=bundle_dir, environment=collector.settings) as score,
+        Worker(
+            "explain", kafka.settings("explain"), bundle=bundle_dir, database=database, environment=collector.settings
+        ) as explain,
         Worker("archive", kafka.settings("archive"), database=database) as archive,
     ):
-        _produced(kafka.settings("producer"), some[:1_000])
+        traces = _produced(kafka.settings("producer"), some[:1_000], traced(SimpleSpanProcessor(collector.own), "produce", 1.0))
         _produced(kafka.settings("producer", "SCRAM-SHA-256"), some[1_000:1_500])
         _produced(kafka.settings("plain", "PLAIN"), some[1_500:2_000])
         _produced(kafka.with_certificate("certified"), some[2_000:])
@@ -94,6 +105,15 @@ def test_the_whole_chain_runs_with_the_least_rights(kafka, world, bundle_dir, tm
         relay.stop()
         queue.close()
         assert "AuthorizationFailed" not in score.stop() + explain.stop() + archive.stop()
+        alerted = [alert.transaction.transaction_id for alert in alerts if alert.transaction.transaction_id in traces]
+        assert alerted
+        for transaction_id in alerted:
+            chain = collector.chain(traces[transaction_id])
+            assert [(span.service, span.name) for span in chain] == [
+                ("whyflag-produce", "produce"), ("whyflag-score", "profile"), ("whyflag-score", "score"), ("whyflag-explain", "explain"),
+            ]  # fmt: skip
+            assert {span.attributes["transaction_id"] for span in chain} == {transaction_id}
+        assert len(collector.roots()) == 1_000, "the workers' own share is 0: nothing else is traced"
     store = Archive(database, SystemClock(), days=100)
     assert all(store.contains(transaction) for transaction in some)
     store.close()
