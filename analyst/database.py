@@ -85,6 +85,21 @@ def migrate(engine: Engine, setting: str) -> None:
         raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
 
 
+def revise(engine: Engine, setting: str, revision: str | None) -> str:
+    """
+    Change a database to the schema of a revision, forward or back; None: the newest. Return the revision.
+
+    Programs that need another revision must not run.
+
+    Raises:
+        DatabaseError: if the database cannot be opened, or there is no such revision.
+    """
+    try:
+        return _migrate(engine, revision)
+    except (SQLAlchemyError, OSError) as error:
+        raise DatabaseError(f"the database cannot be migrated: {error.__class__.__name__}; check {setting}") from None
+
+
 def lock(connection: Connection, number: int = _QUEUE_LOCK) -> None:
     """
     Take a PostgreSQL advisory lock until the end of the transaction. The default lock protects the schema, the audit chain and
@@ -122,7 +137,7 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def _migrate(engine: Engine) -> None:
+def _migrate(engine: Engine, revision: str | None = None) -> str:
     from alembic import command
     from alembic.config import Config
     from alembic.migration import MigrationContext
@@ -130,9 +145,20 @@ def _migrate(engine: Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    head = ScriptDirectory.from_config(config).get_current_head()
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]  # newest first
+    wanted = revision or known[0]
+    if wanted not in known:
+        raise DatabaseError(f"there is no revision {wanted}: this version knows {', '.join(reversed(known))}")
     with engine.begin() as connection:
         lock(connection)
-        if MigrationContext.configure(connection).get_current_revision() != head:
+        present = MigrationContext.configure(connection).get_current_revision()
+        if present is not None and present not in known:
+            raise DatabaseError(
+                f"the database has revision {present}, which this version does not know (its newest is {known[0]}): install the newer "
+                f"version, or go back with it: `whyflag database migrate --revision {known[0]}`"
+            )
+        if present != wanted:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            forward = present is None or known.index(present) > known.index(wanted)
+            (command.upgrade if forward else command.downgrade)(config, wanted)
+    return wanted

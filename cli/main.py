@@ -43,6 +43,7 @@ COMMANDS = {
     "users": Command("cli.operations.users", "Add and invite users of the console, change their roles."),
     "lists": Command("cli.operations.lists", "Apply the approved block and allow lists to the rules of a bundle store."),
     "audit": Command("cli.operations.audit", "Verify the audit trail, and show how an alert was decided and judged."),
+    "database": Command("cli.operations.database", "Migrate the SQL databases, forward or back."),
     "purge": Command("cli.operations.purge", "Delete closed alerts that are older than the retention."),
     "schemas": Command("cli.operations.schemas", "Write the JSON Schemas of the messages."),
 }

@@ -8,9 +8,6 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss, log_loss
 
 Floats = npt.NDArray[np.float64]
 _SMOOTH = 1e-3
@@ -97,6 +94,8 @@ def fit_calibration(
         slope, intercept = _sigmoid(margin.astype(np.float64), fraud, known)
         plain = Calibration(max(slope, 1e-6), intercept, method=method)
     if method is CalibrationMethod.ISOTONIC:
+        from sklearn.isotonic import IsotonicRegression  # only training needs scikit-learn
+
         steps = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(margin.astype(np.float64), fraud)
         heights = np.minimum(steps.y_thresholds_ / known, 1.0)
         plain = structs.replace(plain, knots=tuple(zip(steps.X_thresholds_.tolist(), heights.tolist(), strict=True)))
@@ -109,6 +108,8 @@ def _sigmoid(margin: Floats, fraud: npt.NDArray[np.bool_], known: float) -> tupl
 
     The sigmoid is p, the probability of fraud. A transaction is known as fraud with probability ``known`` times p.
     """
+    from sklearn.linear_model import LogisticRegression
+
     # C is the inverse of the penalty; this value practically disables the penalty for a single coefficient
     fitted = LogisticRegression(C=1e6).fit(margin[:, None], fraud)
     begin = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
@@ -133,6 +134,8 @@ def compare_calibrations(
     They are the Brier score, the log loss and the expected calibration error (mean distance between predicted and observed
     share over the bins of ``reliability``). Without enough frauds in each half, the result is empty.
     """
+    from sklearn.metrics import brier_score_loss, log_loss
+
     half = len(margin) // 2
     if min(*(one.sum() for part in (fraud[:half], fraud[half:]) for one in (part, ~part))) < _FRAUDS_TO_COMPARE:
         return {}

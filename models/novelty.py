@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from sklearn.ensemble import IsolationForest
 
 from core.errors import BundleError
 
@@ -45,6 +44,8 @@ def _average_path(n: npt.NDArray[Any]) -> Floats:
 
 def fit_forest(X: Matrix, seed: int) -> Forest:
     """Fit a forest to X, float32 [n, F]. NaN is replaced with the feature's median."""
+    from sklearn.ensemble import IsolationForest  # only training needs scikit-learn
+
     with np.errstate(all="ignore"):
         median = np.nan_to_num(np.nanmedian(np.where(np.isnan(X).all(axis=0), 0, X), axis=0)).astype(np.float32)
     filled = np.where(np.isnan(X), median, X)

@@ -6,11 +6,10 @@ engines. Each row goes to the engine of the partition that its key has in Kafka.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from aiokafka.partitioner import DefaultPartitioner
 
 from core.messages import Label
@@ -20,18 +19,21 @@ from streams.kafka.publishing import Publisher, partition_of
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
 
+if TYPE_CHECKING:
+    import pyarrow as pa  # only those who load a history need it
+
 _murmur2 = DefaultPartitioner()
 
 
 class HistoryChunk(NamedTuple):
     """A chunk of past transactions, in order: the ids that determine their partitions, and their columns."""
 
-    card_ids: pa.Array
-    merchant_ids: pa.Array
+    card_ids: "pa.Array"
+    merchant_ids: "pa.Array"
     columns: TransactionColumns
 
 
-def _by_partition(keys: pa.Array, partition: Callable[[bytes], int]) -> npt.NDArray[np.int64]:
+def _by_partition(keys: "pa.Array", partition: Callable[[bytes], int]) -> npt.NDArray[np.int64]:
     encoded = keys.dictionary_encode()
     of_key = np.array([partition(key.encode()) for key in encoded.dictionary.to_pylist()], np.int64)
     rows: npt.NDArray[np.int64] = of_key[encoded.indices.to_numpy()]

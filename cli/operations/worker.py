@@ -53,8 +53,6 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     from streams.stages.score import ScoreStage
     from streams.tracing import tracing_of
     from streams.worker import build_app, run
-    from training.data.mapping import load_mapping
-    from training.data.readers import TransactionFile
 
     settings = read_settings()
     set_up_logs(Program.SCORE, settings)
@@ -85,6 +83,9 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     scored = ScoreStage(spec, deciders, ceiling=settings.state_keys, tracing=tracing)
     before = None
     if history is not None:
+        from training.data.mapping import load_mapping
+        from training.data.readers import TransactionFile
+
         source = TransactionFile(history, load_mapping(mapping), settings.privacy)
         before = _learner(source, labels, profile, scored, settings.privacy)
     logger.info("scoring with bundle %s, reading from Kafka at %s", deciders.newest().version, settings.kafka_bootstrap)

@@ -8,14 +8,16 @@ hash.
 
 from collections.abc import Iterable, Sequence
 from enum import IntFlag
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from numba import njit
 
 from core.messages import LARGEST_AMOUNT, Channel, Label, RecentTransaction, Transaction
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # only those who read files need it
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -137,16 +139,16 @@ def hash_strings(values: Sequence[str | None]) -> UInt64s:
     return out
 
 
-def string_buffers(values: pa.Array) -> tuple[npt.NDArray[np.uint8], Int64s]:
+def string_buffers(values: "pa.Array") -> tuple[npt.NDArray[np.uint8], Int64s]:
     """Return the UTF-8 bytes and the offsets, int64 [n + 1], of an Arrow string array. A null is an empty string."""
-    values = values.cast(pa.large_string())
+    values = values.cast("large_string")
     _, offset_buffer, data = values.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[values.offset : values.offset + len(values) + 1]
     raw = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
     return raw, offsets
 
 
-def hash_arrow(values: pa.Array) -> UInt64s:
+def hash_arrow(values: "pa.Array") -> UInt64s:
     """Return 64-bit hashes of an Arrow string array, uint64 [n], as ``hash_strings`` does. Null becomes 0."""
     out = np.empty(len(values), np.uint64)
     _hash_bytes(*string_buffers(values), out)
@@ -246,7 +248,7 @@ def converted(amount: int, currency: str, rates: dict[str, float]) -> int:
 
 
 def table_columns(
-    table: pa.Table, currency: str, rates: dict[str, float], low_amount: int, night_until: int
+    table: "pa.Table", currency: str, rates: dict[str, float], low_amount: int, night_until: int
 ) -> TransactionColumns:
     """
     Return the columns of a table of validated transactions, which has the fields of ``Transaction`` as columns and nulls for

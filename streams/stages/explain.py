@@ -254,7 +254,7 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     from explain.facts.next_step import load_next_steps
     from explain.narrators.client import language_model
     from explain.narrators.service import NarratorService
-    from models.bundles.bundle import Bundle, check_key
+    from models.bundles.bundle import Bundle
     from models.bundles.signing import verifying_key
     from models.bundles.store import BundleStore, open_bundle
 
@@ -266,7 +266,6 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     cases, narrators = Cases(queue), NarratorService(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
-        check_key(bundle, settings.privacy.fingerprint)
         return Explainer(bundle, casebook_of(bundle, cases, settings.casebook), narrators, steps.current, archive)
 
     def another(version: str) -> Explainer | None:
