@@ -70,6 +70,7 @@ lint: setup ## Check formatting, lint rules, types and package layers.
 
 reference: setup ## Generate the pages of docs/reference that are derived from the code.
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m k8s.generate
 
 docs: reference ## Build the documentation in site/ and check its links; open site/index.html.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

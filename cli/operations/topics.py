@@ -37,7 +37,7 @@ def create(partitions: int, replication: int | None) -> None:
 @click.option(
     "--role",
     "only",
-    type=click.Choice(["producer", "score", "explain", "archive", "console", "auditor", "reader"]),
+    type=click.Choice(["producer", "score", "explain", "archive", "console", "auditor", "retrain", "scaler", "reader"]),
     help="Limit the output to one role.",
 )
 @click.option(

@@ -37,6 +37,8 @@ class Role(StrEnum):
     ARCHIVE = "archive"  # `whyflag worker archive`
     CONSOLE = "console"  # `whyflag console`, which publishes verdicts and heads of the audit trail
     AUDITOR = "auditor"  # `whyflag audit verify`, which reads the heads of the audit trail
+    RETRAIN = "retrain"  # `whyflag retrain --kafka-labels`, which reads the labels
+    SCALER = "scaler"  # KEDA, which asks how many records wait for the workers
     READER = "reader"  # systems that act on decisions: read decisions, explanations, disagreements and dead letters
 
 
@@ -76,6 +78,12 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
     ),
     Role.CONSOLE: _topics(_WRITE, VERDICTS, LABELS, AUDIT_ANCHORS),
     Role.AUDITOR: _topics(_READ, AUDIT_ANCHORS),
+    Role.RETRAIN: _topics(_READ, LABELS),
+    Role.SCALER: (
+        *_topics(ACLOperation.DESCRIBE, TRANSACTIONS, ALERTS),
+        Right(ResourceType.GROUP, SCORE_GROUP, ACLOperation.DESCRIBE),
+        Right(ResourceType.GROUP, EXPLAIN_GROUP, ACLOperation.DESCRIBE),
+    ),
     Role.READER: _topics(_READ, DECISIONS, EXPLANATIONS, DISAGREEMENTS, DEAD_LETTERS),
 }
 
