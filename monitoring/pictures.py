@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 
 import click
 import httpx
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from msgspec import Struct
@@ -37,17 +36,17 @@ class Source(Struct, frozen=True):
 
     def lines(self, panel: Panel) -> list[Line]:
         """Return the series of a panel; a query without data has none."""
-        return [line for query in panel.queries for line in self._lines(query.expression, query.legend)]
+        return [self._line(series, query.legend) for query in panel.queries for series in self._series(query.expression)]
 
-    def _lines(self, expression: str, legend: str) -> list[Line]:
+    def _series(self, expression: str) -> list[dict[str, Any]]:
         asked = {
             "query": expression.replace(INTERVAL, self.interval),
             "start": f"{self.end - self.seconds:.3f}",
             "end": f"{self.end:.3f}",
             "step": f"{max(1.0, self.seconds / _STEPS):.3f}",
         }
-        answer = httpx.get(f"{self.url}/api/v1/query_range", params=asked, timeout=30).raise_for_status().json()
-        return [self._line(series, legend) for series in answer["data"]["result"]]
+        answer = httpx.get(f"{self.url}/api/v1/query_range", params=asked, timeout=30).raise_for_status()
+        return answer.json()["data"]["result"]  # type: ignore[no-any-return]
 
     def _line(self, series: dict[str, Any], legend: str) -> Line:
         for name in re.findall(r"{{(\w+)}}", legend):
@@ -65,22 +64,22 @@ def draw(dashboard: Dashboard, source: Source) -> Figure:
         _draw_panel(next(axes), panel, source.lines(panel), source.seconds / 60)
     for unused in axes:
         unused.set_axis_off()
-    figure.suptitle(dashboard.title)
+    figure.suptitle(f"{dashboard.title}, last {source.seconds / 60:g} minutes")
     return figure
 
 
 def _draw_panel(axes: Axes, panel: Panel, lines: list[Line], minutes: float) -> None:
     axes.set_title(panel.title, fontsize=10, loc="left")
-    axes.tick_params(labelsize=7)
     axes.set_xlim(-minutes, 0)
     axes.set_ylabel("" if panel.unit is Unit.NONE else panel.unit.name.lower().replace("_", " "), fontsize=7)
     for line in lines:
         axes.plot(line.minutes, line.values, linewidth=1.2, label=line.legend)
-    if not any(np.isfinite(line.values).any() for line in lines):
+    finite = [value for line in lines for value in line.values if math.isfinite(value)]
+    axes.set_ylim(0, 1.1 * max(finite, default=0) or 1)
+    if not finite:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color="grey")
     elif panel.kind is Kind.NUMBER:
-        axes.text(0.02, 0.85, "  ".join(f"{line.values[-1]:.4g}" for line in lines), transform=axes.transAxes, fontsize=14)
-    axes.set_ylim(bottom=0)
+        axes.text(0.5, 0.45, "  ".join(f"{line.values[-1]:.4g}" for line in lines), transform=axes.transAxes, fontsize=14)
     if len(lines) > 1:
         axes.legend(fontsize=6, loc="upper left", framealpha=0.6)
 
