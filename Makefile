@@ -68,8 +68,9 @@ lint: setup ## Check formatting, lint rules, types and package layers.
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
-reference: setup ## Generate the pages of docs/reference that are derived from the code.
+reference: setup ## Generate the pages of docs/reference, alerting rules and dashboards from the code.
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m monitoring.generate
 	$(BIN)/python -m k8s.generate
 
 docs: reference ## Build the documentation in site/ and check its links; open site/index.html.

@@ -50,7 +50,8 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_that_a_page_names_exists(path):
     named = re.findall(
-        r"`((?:core|models|explain|analyst|training|streams|cli|tests|docs|k8s|compose)/[\w./-]+\.\w+)`", path.read_text()
+        r"`((?:core|models|explain|analyst|training|streams|cli|monitoring|tests|docs|k8s|compose)/[\w./-]+\.\w+)`",
+        path.read_text(),
     )
     missing = [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
     assert missing == []

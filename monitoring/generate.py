@@ -1,0 +1,45 @@
+"""Write the rule file, its tests and the dashboards. Run by ``make reference``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from monitoring.dashboards import DASHBOARDS, dashboard_json
+from monitoring.rules import DOCS_URL, rule_file
+from monitoring.scenarios import promtool_tests
+
+HERE = Path(__file__).parent
+NOTE = "# Made by `make reference` from the code; do not edit.\n"
+
+
+def files(docs_url: str = DOCS_URL) -> dict[Path, str]:
+    """Return the content of each generated file."""
+    return {
+        HERE / "rules.yaml": _yaml(rule_file(docs_url)),
+        **{HERE / f"rules_test_{step}.yaml": _yaml(content) for step, content in promtool_tests(docs_url).items()},
+        **{
+            HERE / "dashboards" / f"{dashboard.name}.json": json.dumps(dashboard_json(dashboard), indent=2, ensure_ascii=False)
+            + "\n"
+            for dashboard in DASHBOARDS
+        },
+    }
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    return NOTE + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+
+
+@click.command()
+@click.option("--docs-url", default=DOCS_URL, show_default=True, help="Address of the folder docs, for links to runbooks.")
+def main(docs_url: str) -> None:
+    """Write the rule file, its tests and the dashboards."""
+    for path, content in files(docs_url).items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+
+
+if __name__ == "__main__":
+    main()
