@@ -9,12 +9,14 @@ import importlib.metadata
 import platform
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import product
 from typing import Final, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 from prometheus_client.registry import Collector
 
 from core.collectors import ArrayHistogram, LateGauge
+from core.errors import Refusal
 
 VERSION: Final = importlib.metadata.version("whyflag")
 _M = TypeVar("_M", bound=Collector)
@@ -40,6 +42,7 @@ class Entry(NamedTuple):
 CATALOGUE: Final[list[Entry]] = []
 SCORE, EXPLAIN, ARCHIVE, CONSOLE = Program
 WORKERS: Final = (SCORE, EXPLAIN, ARCHIVE)
+_STAGES: Final = {SCORE: ("profile", "score"), EXPLAIN: ("explain",), ARCHIVE: ("archive",)}
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
@@ -79,6 +82,9 @@ def registry_of(*programs: Program) -> CollectorRegistry:
         if set(programs).intersection(entry.programs):
             registry.register(entry.collector)
     for program in programs:
+        # counters begin at 0: Prometheus cannot see an increase from nothing to 1
+        for stage, reason in product(_STAGES.get(program, ()), Refusal):
+            DEAD_LETTERS.labels(stage, reason.value)
         BUILD_INFO.labels(program.value, VERSION, platform.python_version()).set(1)
     return registry
 

@@ -1,5 +1,6 @@
 """
-Write the manifests that follow from the code: Strimzi's topics and users, and the external secrets. Run by ``make reference``.
+Write the manifests that follow from the code: Strimzi's topics and users, external secrets, alert rules and dashboards. Run by
+``make reference``.
 
 The folder ``rendered`` shows what kustomize makes of each overlay: ``python -m k8s.generate --render`` writes it and needs kubectl.
 """
@@ -13,6 +14,8 @@ import yaml
 from kafka.admin import ACLOperation, ResourceType
 
 from core.topics import MIN_INSYNC, TOPICS
+from monitoring.generate import dashboard_texts
+from monitoring.rules import rule_file
 from streams.kafka.acls import RIGHTS, Right, Role
 
 HERE = Path(__file__).parent
@@ -103,11 +106,38 @@ def secrets() -> list[dict[str, Any]]:
     ]
 
 
+def rules() -> dict[str, Any]:
+    """Return the alert rules as a resource of the Prometheus operator."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "whyflag"},
+        "spec": rule_file(),
+    }
+
+
+def dashboards() -> dict[str, Any]:
+    """Return the dashboards as a config map, which Grafana's sidecar finds by its label."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "whyflag-dashboards", "labels": {"grafana_dashboard": "1"}},
+        "data": {f"{name}.json": text for name, text in dashboard_texts().items()},
+    }
+
+
 def manifests() -> dict[Path, str]:
     """Return the content of each generated manifest."""
-    found = {"strimzi/topics.yaml": topics(), "strimzi/users.yaml": users(), "external-secrets/secrets.yaml": secrets()}
+    found = {
+        "strimzi/topics.yaml": topics(),
+        "strimzi/users.yaml": users(),
+        "external-secrets/secrets.yaml": secrets(),
+        "monitoring/rules.yaml": [rules()],
+        "monitoring/dashboards.yaml": [dashboards()],
+    }
     return {
-        HERE / "components" / name: NOTE + yaml.safe_dump_all(documents, sort_keys=False) for name, documents in found.items()
+        HERE / "components" / name: NOTE + yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=1000)
+        for name, documents in found.items()
     }
 
 

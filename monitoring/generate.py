@@ -20,12 +20,13 @@ def files(docs_url: str = DOCS_URL) -> dict[Path, str]:
     return {
         HERE / "rules.yaml": _yaml(rule_file(docs_url)),
         **{HERE / f"rules_test_{step}.yaml": _yaml(content) for step, content in promtool_tests(docs_url).items()},
-        **{
-            HERE / "dashboards" / f"{dashboard.name}.json": json.dumps(dashboard_json(dashboard), indent=2, ensure_ascii=False)
-            + "\n"
-            for dashboard in DASHBOARDS
-        },
+        **{HERE / "dashboards" / f"{name}.json": text for name, text in dashboard_texts().items()},
     }
+
+
+def dashboard_texts() -> dict[str, str]:
+    """Return the JSON of each dashboard by its name."""
+    return {one.name: json.dumps(dashboard_json(one), indent=2, ensure_ascii=False) + "\n" for one in DASHBOARDS}
 
 
 def _yaml(content: dict[str, Any]) -> str:
