@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from models.features.engine import FeatureEngine
 from models.features.spec import default_spec
+from training.data.conform import SCHEMA
 from training.data.dataset import columns_of
-from training.data.readers import FIELDS, SCHEMA
+from training.data.mapping import FIELDS
 from training.simulator import SimulationSpec, simulate
 
 

@@ -1,5 +1,6 @@
 """Checks of the Dockerfile and the Compose file, without a container engine."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ def test_the_dockerfile_passes_hadolint_and_does_not_run_as_root():
     text = (ROOT / "Dockerfile").read_text()
     assert text.count("\nFROM ") + text.startswith("FROM ") == 2
     assert "\nUSER 10001\n" in text
+    assert re.search(r"^ARG BASE=[a-z0-9:.-]+@sha256:[0-9a-f]{64}$", text, re.M), "the base is not fixed by its digest"
 
 
 # -- Docker Compose ---------------------------------------------------------------------------------------------------------------
@@ -33,7 +35,7 @@ def _services():
 def test_compose_uses_settings_and_commands_that_exist():
     known = {f"WHYFLAG_{name.upper()}" for name in Settings.__struct_fields__}
     services = _services()
-    ours = {name: service for name, service in services.items() if service["image"] == "whyflag"}
+    ours = {name: service for name, service in services.items() if service["image"].startswith("whyflag-")}
     assert {"score", "explain", "archive", "console", "topics", "bundle", "traffic"} <= ours.keys()
     for name, service in ours.items():
         assert service.get("environment", {}).keys() <= known, name
@@ -45,7 +47,10 @@ def test_compose_uses_settings_and_commands_that_exist():
             assert all(option in done.stdout for option in options), name
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), f"{name} is open to the network"
-        assert ":" in service["image"] or service["image"] == "whyflag", f"{name} has no version"
+        assert ":" in service["image"] or service["image"].startswith("whyflag-"), f"{name} has no version"
+    for service in services.values():
+        for source in (volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith("./")):
+            assert (ROOT / source).exists(), f"{source} is not there"
     targets = yaml.safe_load((ROOT / "compose" / "prometheus.yaml").read_text())["scrape_configs"][0]["static_configs"][0]
     assert {target.split(":")[0] for target in targets["targets"]} <= services.keys()
 
