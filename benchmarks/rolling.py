@@ -35,7 +35,7 @@ class Load(threading.Thread):
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         super().__init__()
-        self._settings, self._folder, self.stopping, self.sent = settings, world, threading.Event(), 0
+        self._settings, self._folder, self.stopping, self.sent = settings, folder, threading.Event(), 0
 
     def run(self) -> None:
         sender = Sender(self._settings, RATE)
