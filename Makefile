@@ -90,6 +90,7 @@ bench: setup ## Measure speed and print the figures with the machine's descripti
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.restore
+	$(BIN)/python -m benchmarks.rolling
 	$(BIN)/python -m benchmarks.console
 
 clean: ## Remove .venv, caches and build output.
