@@ -29,8 +29,11 @@ _PRIVATE: Final = frozenset(OUTSIDER_FIELDS).difference(_IDS) | {"note", "typolo
 _Event = MutableMapping[str, Any]
 
 
-class RepeatedMessageFilter(logging.Filter):
-    """Pass each message of a Kafka client at most once in ten seconds, because clients repeat messages while a broker is down."""
+class NoiseFilter(logging.Filter):
+    """
+    Pass each message of a Kafka client at most once in ten seconds, because clients repeat messages while a broker is down. Mode's
+    lines about its services, such as ``[^-App]: Flush producer buffer...``, pass only if they are warnings.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,6 +41,8 @@ class RepeatedMessageFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a record passes."""
+        if str(record.msg).startswith("[^") and record.levelno < logging.WARNING:
+            return False
         if not record.name.startswith(("aiokafka", "kafka")):
             return True
         what = (record.name, str(record.msg))
@@ -83,7 +88,7 @@ def set_up_logs(program: Program, settings: Settings) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    handler.addFilter(RepeatedMessageFilter())
+    handler.addFilter(NoiseFilter())
     logging.basicConfig(level=level if level == "DEBUG" else "WARNING", handlers=[handler], force=True)
     for package in OWN_PACKAGES:
         logging.getLogger(package).setLevel(level)

@@ -7,13 +7,17 @@ Faust finds the transport by the entry point ``whyflag`` in the group ``faust.tr
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.kafka.connection import Connection
+
+logger = logging.getLogger(__name__)
 
 # Longest time that a broker may hold a fetch that finds no records. A partition that was just read is not part of the pending
 # fetch, so its new records wait until that fetch ends. Fetching therefore adds at most this latency. An idle worker sends one
@@ -75,6 +79,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # Faust hard-codes 1500; the value is read when the consumer starts
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """
+        Close the consumer. While Kafka is away, aiokafka cancels its own fetch and raises; nothing is lost then, because what is
+        not committed is read again.
+        """
+        try:
+            await super().on_thread_stop()
+        except (asyncio.CancelledError, KafkaError) as error:
+            logger.warning("Kafka does not answer, so the consumer has not left its group: %r", error)
 
 
 class Consumer(driver.Consumer):

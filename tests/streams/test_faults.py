@@ -631,7 +631,8 @@ def test_sigterm_while_the_broker_is_away_ends_the_worker_and_loses_nothing(own_
     check(kafka, bundle)
 
 
-def test_an_explainer_without_kafka_is_not_ready_and_exits_in_time(own_kafka, bundle_dir, tmp_path):
+@pytest.mark.parametrize("outage", ["pause", "kill"])
+def test_an_explainer_without_kafka_is_not_ready_and_exits_in_time(own_kafka, bundle_dir, tmp_path, outage):
     """Kubernetes sends it no traffic and need not kill it, because it exits on SIGTERM."""
     cluster, kafka = own_kafka
     with Worker(
@@ -641,7 +642,7 @@ def test_an_explainer_without_kafka_is_not_ready_and_exits_in_time(own_kafka, bu
         database=f"sqlite:///{tmp_path}/queue.db",
         environment={"WHYFLAG_BROKER_SILENCE_SECONDS": "2"},
     ) as worker:
-        cluster.nodes[0].pause()
+        getattr(cluster.nodes[0], outage)()
         deadline, answer = time.monotonic() + 20, ""
         while time.monotonic() < deadline and "Kafka" not in answer:
             time.sleep(0.2)
@@ -654,7 +655,8 @@ def test_an_explainer_without_kafka_is_not_ready_and_exits_in_time(own_kafka, bu
         began = time.monotonic()
         worker.process.terminate()
         status, output = worker.ended(25)
-        cluster.nodes[0].resume()
+        if outage == "pause":
+            cluster.nodes[0].resume()
     assert time.monotonic() - began < 25
     assert status in (0, 70)
     assert "Traceback" not in output
