@@ -28,7 +28,7 @@ from models.bundles.bundle import load_bundle
 from models.bundles.store import BundleStore
 from streams.stages.decider_sources import StoreDeciderSource
 from tests.analyst.conftest import decide, ids_of
-from tests.conftest import needs
+from tests.conftest import DAY, needs
 
 KEY = "a key of the audit trail"
 OPERATOR = Actor("ops", Role.ADMIN)
@@ -265,3 +265,43 @@ def test_a_token_that_was_revoked_or_whose_owner_was_changed_no_longer_works(exp
     with pytest.raises(SignInError):
         tokens.find(secret)
     queue.close()
+
+
+@pytest.mark.system
+def test_a_second_database_role_acts_as_the_owner_of_the_tables(postgres, own_database, explained, bundle, monkeypatch):
+    url = make_url(own_database("rotated"))
+    admin = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    statements = [
+        "CREATE ROLE owner_1 LOGIN PASSWORD 'one'",
+        "ALTER DATABASE rotated OWNER TO owner_1",
+        "CREATE ROLE owner_2 LOGIN PASSWORD 'two' IN ROLE owner_1",
+        "ALTER ROLE owner_2 SET role = owner_1",
+    ]
+    with admin.connect() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    first, second = (url.set(username=name).render_as_string(hide_password=False) for name in ("owner_1", "owner_2"))
+    try:
+        filled(first, explained, bundle)
+        with admin.connect() as connection:
+            connection.exec_driver_sql("ALTER ROLE owner_1 NOLOGIN")
+        archive = Archive(second, SystemClock(), 100)
+        past = SystemClock().now_ms() - 5 * DAY
+        archive.add_transactions([Source(past, 1, 1)], [explained[-1][0].transaction])  # creates the partition of another day
+        archive.close()
+        monkeypatch.setenv("WHYFLAG_DATABASE", second)
+        monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+        run("database", "migrate")
+        assert "intact" in run("audit", "verify", "--without-kafka")
+        engine = create_engine(second)
+        with engine.connect() as connection:
+            owners = connection.exec_driver_sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
+            assert owners.scalars().all() == ["owner_1"]
+        engine.dispose()
+    finally:
+        with admin.connect() as connection:
+            connection.exec_driver_sql("DROP DATABASE rotated WITH (FORCE)")
+            connection.exec_driver_sql("DROP ROLE owner_2")
+            connection.exec_driver_sql("DROP ROLE owner_1")
+            connection.exec_driver_sql("CREATE DATABASE rotated")  # the fixture drops it
+        admin.dispose()
