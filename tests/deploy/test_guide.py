@@ -26,7 +26,7 @@ pages = pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
 
 def blocks(text):
     """Return the code blocks of a page, without continuation lines."""
-    return [block.replace("\\\n", " ") for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    return [block.replace("\\\n", " ") for block in re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)]
 
 
 @pages
