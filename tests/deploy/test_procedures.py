@@ -1,0 +1,307 @@
+"""The procedures of the deployment guide: backup and restore, migration back and forward, rotation of keys."""
+
+import sqlite3
+import subprocess
+from contextlib import closing
+
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import create_engine, func, inspect, make_url, select, text
+
+from analyst.access.accounts import Accounts
+from analyst.access.roles import Actor, Permission, Role
+from analyst.access.sessions import Tokens
+from analyst.access.throttle import Throttle
+from analyst.archive import Archive, Source
+from analyst.cases import Cases
+from analyst.policy import QueuePolicy
+from analyst.queue import Queue
+from analyst.verification import verify
+from cli.main import whyflag
+from core.clock import SystemClock
+from core.errors import BundleError, SignInError
+from core.messages import AuditAnchor, Finding
+from core.privacy.masking import Privacy
+from models.bundles.bundle import load_bundle
+from models.bundles.store import BundleStore
+from streams.stages.decider_sources import StoreDeciderSource
+from tests.analyst.conftest import decide, ids_of
+from tests.conftest import DAY, needs
+
+KEY = "a key of the audit trail"
+OPERATOR = Actor("ops", Role.ADMIN)
+
+
+def run(*arguments, status=0):
+    done = CliRunner().invoke(whyflag, [str(one) for one in arguments])
+    assert done.exit_code == status, (done.output, done.exception)
+    return done.output
+
+
+def opened(url, key=KEY):
+    return Queue(url, SystemClock(), QueuePolicy(), key.encode())
+
+
+def filled(url, explained, bundle):
+    """Fill a queue and an archive as a running system does: alerts, verdicts, a user, cases, archived transactions."""
+    queue = opened(url)
+    for alert, explanation in explained[-8:]:
+        queue.put(alert, explanation)
+    Accounts(queue.database, queue.clock, Throttle(queue.database, queue.clock)).add(OPERATOR, "carol", Role.LEAD)
+    for alert_id, finding in zip(ids_of(queue)[:3], (Finding.FRAUD, Finding.LEGITIMATE, Finding.FRAUD), strict=True):
+        decide(queue, alert_id, finding)
+    Cases(queue).fill(bundle)
+    archive = Archive(url, queue.clock, 100)
+    archive.migrate()
+    messages = [alert.transaction for alert, _ in explained[-8:]]
+    archive.add_transactions([Source(queue.clock.now_ms(), 0, offset) for offset in range(len(messages))], messages)
+    archive.close()
+    queue.close()
+
+
+def counts(url):
+    """Return the number of rows of each table."""
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            names = [name for name in inspect(connection).get_table_names() if not name[-1].isdigit()]
+            return {
+                name: connection.execute(select(func.count()).select_from(text(f'"{name}"'))).scalar_one()
+                for name in sorted(names)
+            }
+    finally:
+        engine.dispose()
+
+
+def check_restored(url, original, bundle, tmp_path, monkeypatch):
+    """The restored database has the same rows, an intact trail and the same cases, and the index follows from them."""
+    assert counts(url) == original
+    assert original["archived_transactions"] == 8
+    monkeypatch.setenv("WHYFLAG_DATABASE", url)
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+    monkeypatch.setenv("WHYFLAG_CASEBOOK", str(tmp_path / "index"))
+    assert "revision" in run("database", "migrate")
+    assert "intact" in run("audit", "verify", "--without-kafka")
+    assert "carol" in run("users", "list")
+    queue = opened(url)
+    expected = Cases(queue).count(bundle.version)
+    queue.close()
+    return expected
+
+
+# -- backup and restore ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_database(postgres):
+    """Yield a function that creates an empty database on the server and returns its URL."""
+    server, made = make_url(postgres), []
+    engine = create_engine(postgres, isolation_level="AUTOCOMMIT")
+
+    def create(name):
+        made.append(name)
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        return server.set(database=name).render_as_string(hide_password=False)
+
+    yield create
+    with engine.connect() as connection:
+        for name in made:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
+
+
+@pytest.mark.system
+def test_queue_and_archive_are_restored_by_pg_restore_and_the_casebook_from_sql(
+    own_database, explained, bundle, bundle_dir, tmp_path, monkeypatch
+):
+    source, target = own_database("source"), own_database("target")
+    filled(source, explained, bundle)
+    original = counts(source)
+    plain = [url.replace("postgresql+psycopg", "postgresql") for url in (source, target)]
+    dump = tmp_path / "whyflag.dump"
+    subprocess.run([needs("pg_dump"), "--format=custom", f"--file={dump}", plain[0]], check=True)
+    restore = [needs("pg_restore"), "--exit-on-error", "--no-owner", "--no-privileges", f"--dbname={plain[1]}", dump]
+    subprocess.run(restore, check=True)
+    expected = check_restored(target, original, bundle, tmp_path, monkeypatch)
+    assert f"{expected:,} cases" in run("cases", "rebuild", "--bundle", bundle_dir)
+
+
+def test_a_sqlite_queue_is_copied_while_it_is_in_use_and_the_casebook_follows_from_sql(
+    explained, bundle, bundle_dir, tmp_path, monkeypatch
+):
+    source, target = tmp_path / "whyflag.db", tmp_path / "restored.db"
+    filled(f"sqlite:///{source}", explained, bundle)
+    in_use = opened(f"sqlite:///{source}")
+    with closing(sqlite3.connect(source)) as connection:
+        connection.execute(f"VACUUM INTO '{target}'")
+    in_use.close()
+    expected = check_restored(f"sqlite:///{target}", counts(f"sqlite:///{source}"), bundle, tmp_path, monkeypatch)
+    assert f"{expected:,} cases" in run("cases", "rebuild", "--bundle", bundle_dir)
+
+
+def test_a_restore_of_an_older_backup_contradicts_the_anchors_from_the_first_lost_entry_on(explained, bundle, tmp_path):
+    url = f"sqlite:///{tmp_path}/whyflag.db"
+    filled(url, explained, bundle)
+    with closing(sqlite3.connect(tmp_path / "whyflag.db")) as connection:
+        connection.execute(f"VACUUM INTO '{tmp_path}/backup.db'")
+    queue = opened(url)
+    kept = verify(queue, None).entries
+    decide(queue, ids_of(queue)[0], Finding.FRAUD)
+    with queue.reading() as connection:
+        lost = connection.execute(text("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")).one()
+    queue.close()
+    anchors = [AuditAnchor(number=lost.number, hash=lost.hash, at=0)]
+    queue = opened(f"sqlite:///{tmp_path}/backup.db")
+    assert verify(queue, None).intact
+    assert verify(queue, anchors).first_broken == kept + 1
+    for alert_id in ids_of(queue)[:2]:  # the trail grows again, beyond the anchor
+        decide(queue, alert_id, Finding.LEGITIMATE)
+    assert verify(queue, None).intact
+    assert verify(queue, anchors).first_broken == lost.number
+    queue.close()
+
+
+# -- upgrade and rollback -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", ["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
+def test_a_database_goes_back_and_forward_by_the_command_and_keeps_alerts_verdicts_and_trail(
+    server, request, explained, bundle, tmp_path, monkeypatch
+):
+    url = f"sqlite:///{tmp_path}/q.db" if server == "sqlite" else request.getfixturevalue("own_database")("migrated")
+    filled(url, explained, bundle)
+    monkeypatch.setenv("WHYFLAG_DATABASE", url)
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+    before = counts(url)
+    assert run("database", "migrate", "--revision", "0003") == "WHYFLAG_DATABASE: revision 0003\n"
+    older = counts(url)
+    assert "users" not in older
+    run("database", "migrate")
+    after = counts(url)
+    kept = ("alerts", "alert_documents", "verdicts", "audit", "cases", "archived_transactions")
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert after["users"] == 0
+    assert "intact" in run("audit", "verify", "--without-kafka")
+    assert "/invitation/" in run("users", "invite", "carol", "--role", "lead")
+
+
+def test_a_revision_that_does_not_exist_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WHYFLAG_DATABASE", f"sqlite:///{tmp_path}/q.db")
+    done = CliRunner().invoke(whyflag, ["database", "migrate", "--revision", "9999"])
+    assert done.exit_code != 0
+    assert "this version knows 0001" in str(done.exception)
+
+
+# -- rotation of keys -----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_signed_with_another_audit_key_breaks_the_trail_for_both_keys(explained, bundle, tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/q.db"
+    filled(url, explained, bundle)
+    monkeypatch.setenv("WHYFLAG_DATABASE", url)
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+    assert "intact" in run("audit", "verify", "--without-kafka")
+    queue = opened(url)
+    entries = verify(queue, None).entries
+    queue.close()
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", "another key of the audit trail")
+    run("users", "add", "dave")
+    assert "BROKEN: entry 1 " in run("audit", "verify", "--without-kafka", status=1)
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+    assert f"BROKEN: entry {entries + 1} " in run("audit", "verify", "--without-kafka", status=1)
+
+
+def _pem(path, key, private=False):
+    if private:
+        form = serialization.PrivateFormat.PKCS8
+        path.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    else:
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        path.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, form))
+    return str(path)
+
+
+def test_the_signing_key_is_rotated_by_promoting_another_bundle_and_then_the_champion_again(
+    world, bundle_dir, other_bundle_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WHYFLAG_DATABASE", f"sqlite:///{tmp_path}/q.db")
+    old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    root, fingerprint = tmp_path / "store", Privacy().fingerprint
+    champion, other = load_bundle(bundle_dir).version, load_bundle(other_bundle_dir).version
+    store = BundleStore(root)
+    store.add(bundle_dir)
+    store.add(other_bundle_dir)
+    store.promote(champion, "", "ops", "first", old)
+    running = StoreDeciderSource(BundleStore(root, old.public_key()), fingerprint)
+    assert running.newest().version == champion
+    monkeypatch.setenv("WHYFLAG_BUNDLE_SIGNING_KEY", _pem(tmp_path / "new.pem", new, private=True))
+    files = ("--transactions", world / "transactions.parquet", "--labels", world / "labels.parquet", "--store", root)
+    options = ("--despite-gates", "--why", "rotation of the signing key")
+    run("bundles", "promote", other, *files, *options)
+    running._looked = float("-inf")
+    assert running.newest().version == champion, "a worker with the old public key refuses the other bundle"
+    run("bundles", "promote", champion, *files, *options)
+    running._looked = float("-inf")
+    assert running.newest().version == champion
+    assert StoreDeciderSource(BundleStore(root, new.public_key()), fingerprint).newest().version == champion
+    with pytest.raises(BundleError, match="does not match"):
+        BundleStore(root, old.public_key()).load(champion)
+
+
+def test_a_token_that_was_revoked_or_whose_owner_was_changed_no_longer_works(explained, bundle, tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/q.db"
+    filled(url, explained, bundle)
+    queue = opened(url)
+    tokens = Tokens(queue.database, queue.clock)
+    owner = Actor("carol", Role.LEAD)
+    secret = tokens.create(owner, "script", (Permission.READ,), 30)
+    assert tokens.find(secret).name == "carol"
+    monkeypatch.setenv("WHYFLAG_DATABASE", url)
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+    run("users", "change", "carol", "--role", "lead")
+    with pytest.raises(SignInError):
+        tokens.find(secret)
+    queue.close()
+
+
+@pytest.mark.system
+def test_a_second_database_role_acts_as_the_owner_of_the_tables(postgres, own_database, explained, bundle, monkeypatch):
+    url = make_url(own_database("rotated"))
+    admin = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    statements = [
+        "CREATE ROLE owner_1 LOGIN PASSWORD 'one'",
+        "ALTER DATABASE rotated OWNER TO owner_1",
+        "CREATE ROLE owner_2 LOGIN PASSWORD 'two' IN ROLE owner_1",
+        "ALTER ROLE owner_2 SET role = owner_1",
+    ]
+    with admin.connect() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    first, second = (url.set(username=name).render_as_string(hide_password=False) for name in ("owner_1", "owner_2"))
+    try:
+        filled(first, explained, bundle)
+        with admin.connect() as connection:
+            connection.exec_driver_sql("ALTER ROLE owner_1 NOLOGIN")
+        archive = Archive(second, SystemClock(), 100)
+        past = SystemClock().now_ms() - 5 * DAY
+        archive.add_transactions([Source(past, 1, 1)], [explained[-1][0].transaction])  # creates the partition of another day
+        archive.close()
+        monkeypatch.setenv("WHYFLAG_DATABASE", second)
+        monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+        run("database", "migrate")
+        assert "intact" in run("audit", "verify", "--without-kafka")
+        engine = create_engine(second)
+        with engine.connect() as connection:
+            owners = connection.exec_driver_sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
+            assert owners.scalars().all() == ["owner_1"]
+        engine.dispose()
+    finally:
+        with admin.connect() as connection:
+            connection.exec_driver_sql("DROP DATABASE rotated WITH (FORCE)")
+            connection.exec_driver_sql("DROP ROLE owner_2")
+            connection.exec_driver_sql("DROP ROLE owner_1")
+            connection.exec_driver_sql("CREATE DATABASE rotated")  # the fixture drops it
+        admin.dispose()
