@@ -191,8 +191,12 @@ def _users(connection: Connection) -> list[str]:
         role = row.detail.partition(",")[0]
         disabled = row.action == "user changed" and row.detail.endswith("disabled")
         wanted[row.subject] = (role, disabled)
-    return [
-        f"user {row.name} is {row.role}{', disabled' if row.disabled else ''}, which was not recorded"
-        for row in connection.execute(select(users.c.name, users.c.role, users.c.disabled))
-        if wanted.get(row.name) != (row.role, row.disabled)
+    found = {
+        row.name: (row.role, row.disabled) for row in connection.execute(select(users.c.name, users.c.role, users.c.disabled))
+    }
+    changed = [
+        f"user {name} is {role}{', disabled' if disabled else ''}, which was not recorded"
+        for name, (role, disabled) in found.items()
+        if wanted.get(name) != (role, disabled)
     ]
+    return changed + [f"user {name} is missing, and nobody recorded a removal" for name in sorted(wanted.keys() - found.keys())]

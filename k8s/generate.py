@@ -32,6 +32,7 @@ SECRETS: Final = {
     "console": (*_KAFKA, "WHYFLAG_DATABASE", "WHYFLAG_AUDIT_KEY", "WHYFLAG_OIDC_CLIENT_SECRET", "WHYFLAG_LLM_KEY"),
     "database": ("WHYFLAG_DATABASE",),
     "retrain": (*_KAFKA, "WHYFLAG_DATABASE", "WHYFLAG_AUDIT_KEY", "WHYFLAG_PAN_KEY"),
+    "housekeeping": (*_KAFKA, "WHYFLAG_DATABASE", "WHYFLAG_AUDIT_KEY"),
     "keda": ("sasl", "username", "password", "tls", "ca"),
 }
 _TYPES: Final = {ResourceType.TOPIC: "topic", ResourceType.GROUP: "group", ResourceType.TRANSACTIONAL_ID: "transactionalId"}
@@ -42,6 +43,7 @@ _OWN_SECRET: Final = {
     Role.ARCHIVE: "archive",
     Role.CONSOLE: "console",
     Role.RETRAIN: "retrain",
+    Role.AUDITOR: "housekeeping",
 }
 
 
@@ -146,7 +148,7 @@ def rendered(kubectl: str = "kubectl") -> dict[Path, str]:
     return {
         HERE / "rendered" / f"{overlay.name}.yaml": NOTE
         + subprocess.run([kubectl, "kustomize", overlay], capture_output=True, text=True, check=True).stdout
-        for overlay in sorted((HERE / "overlays").iterdir())
+        for overlay in (HERE / "overlays" / "dev", HERE / "overlays" / "prod")
     }
 
 

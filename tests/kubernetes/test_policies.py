@@ -31,6 +31,10 @@ def _named(found, kind, name=None):
     return next(one for one in of_kind(found, kind) if name in (None, one["metadata"]["name"]))
 
 
+def _settings(found):
+    return next(one for one in of_kind(found, "ConfigMap") if "dashboards" not in one["metadata"]["name"])
+
+
 SEEDED = {
     "root user": (policies.restricted, lambda found: _pod(found)[0]["securityContext"].update(runAsNonRoot=False)),
     "writable root": (policies.restricted, lambda found: _pod(found)[1]["securityContext"].update(readOnlyRootFilesystem=False)),
@@ -50,7 +54,7 @@ SEEDED = {
         policies.secrets, lambda found: _pod(found)[1]["envFrom"].append({"secretRef": {"name": "whyflag-console"}}),
     ),
     "misspelt variable": (policies.secrets, lambda found: _pod(found)[1]["env"].append({"name": "WHYFLAG_BUNDEL", "value": "x"})),
-    "misspelt setting": (policies.settings, lambda found: _named(found, "ConfigMap")["data"].update(WHYFLAG_COLOUR="red")),
+    "misspelt setting": (policies.settings, lambda found: _settings(found)["data"].update(WHYFLAG_COLOUR="red")),
     "missing config map": (policies.references, lambda found: _pod(found)[1]["envFrom"][0]["configMapRef"].update(name="other")),
     "missing secret": (policies.references, lambda found: found.remove(_named(found, "ExternalSecret", "whyflag-score"))),
     "image without tag": (policies.images, lambda found: _pod(found)[1].update(image="registry.example.org/whyflag-score")),
@@ -103,14 +107,14 @@ def test_every_program_runs_a_valid_command():
         assert all(option in done.stdout for option in options), name
 
 
-def test_the_retraining_job_is_restricted_like_all_others():
+def test_regular_jobs_are_restricted_like_all_others():
     found = OVERLAYS["prod"]
-    (first, pod), (second, other) = (
-        (_pod(found, name)[1]["securityContext"], _pod(found, name)[0]) for name in ("whyflag-score", "whyflag-retrain")
-    )
-    assert first == second
-    for field in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
-        assert pod[field] == other[field]
+    pod, container = _pod(found)
+    for job in of_kind(found, "CronJob"):
+        other, own = _pod(found, job["metadata"]["name"])
+        assert own["securityContext"] == container["securityContext"]
+        for field in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
+            assert pod[field] == other[field]
 
 
 def test_generated_manifests_are_fresh():
