@@ -85,6 +85,8 @@ def registry_of(*programs: Program) -> CollectorRegistry:
         # counters begin at 0: Prometheus cannot see an increase from nothing to 1
         for stage, reason in product(_STAGES.get(program, ()), Refusal):
             DEAD_LETTERS.labels(stage, reason.value)
+        if program is SCORE:
+            DUPLICATES.labels("profile")
         BUILD_INFO.labels(program.value, VERSION, platform.python_version()).set(1)
     return registry
 

@@ -78,6 +78,7 @@ class NarratorService:
         self._breaker = CircuitBreaker(
             fail_max=_FAILURES, reset_timeout=_OPEN_SECONDS, listeners=[_BreakerMetric()], throw_new_error_on_trip=False
         )
+        LLM_BREAKER.set(0)
         self._answers: LRUCache[str, list[Proposed | None]] = LRUCache(_CACHED)
         self._format = self._first_format(llm, settings)
         self._not_before = 0.0  # monotonic time before which the server wants no request

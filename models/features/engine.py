@@ -69,6 +69,8 @@ class EntityEngine:
         """
         check_spec(spec)
         self.spec, self.entity = spec, entity
+        for reason in ("stale", "ceiling"):
+            EVICTED.labels(entity.name, reason)  # begins at 0
         lengths = [window.length for window in entity.windows]
         self._windows = np.array([duration_ms(length) for length in lengths], np.int64)
         self._ops = np.array([op_of(feature) for feature in entity.features], np.int64)

@@ -158,7 +158,9 @@ def _verdict_record(offset, **changes):
         "alert_id": "al_1", "transaction_id": "t", "card_id": "c", "merchant_id": "m", "event_time": 1_750_000_000_000,
         "verdict_time": 1_750_000_000_001, "finding": "fraud", "analyst": "ann",
     }  # fmt: skip
-    return SimpleNamespace(topic=VERDICTS, partition=0, offset=offset, key=b"k", value=json.dumps(values | changes).encode())
+    return SimpleNamespace(
+        topic=VERDICTS, partition=0, timestamp=0, offset=offset, key=b"k", value=json.dumps(values | changes).encode()
+    )
 
 
 def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_handled(queue, pairs, bundle):
@@ -189,7 +191,7 @@ def test_an_alert_with_an_integer_too_large_for_any_store_is_a_dead_letter(queue
     stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue))
     value = encode(alert).replace(b'"expected_loss":%d' % alert.decision.expected_loss, b'"expected_loss":%d' % 2**63)
     records = [
-        SimpleNamespace(topic=ALERTS, partition=0, offset=offset, key=b"k", value=one)
+        SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=offset, key=b"k", value=one)
         for offset, one in enumerate((value, encode(alert)))
     ]
     outputs = asyncio.run(stage.process(ALERTS, 0, records))
@@ -200,7 +202,7 @@ def test_an_alert_whose_id_does_not_match_its_transaction_is_a_dead_letter(queue
     """Otherwise its evidence would appear on another alert's page."""
     stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue))
     forged = msgspec.structs.replace(pairs[0][0], alert_id=pairs[1][0].alert_id)
-    record = SimpleNamespace(topic=ALERTS, partition=0, offset=0, key=b"k", value=encode(forged))
+    record = SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=0, key=b"k", value=encode(forged))
     (output,) = asyncio.run(stage.process(ALERTS, 0, [record]))
     assert output.topic == DEAD_LETTERS
 

@@ -184,7 +184,9 @@ def test_a_database_goes_back_and_forward_by_the_command_and_keeps_alerts_verdic
     kept = ("alerts", "alert_documents", "verdicts", "audit", "cases", "archived_transactions")
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert after["users"] == 0
-    assert "intact" in run("audit", "verify", "--without-kafka")
+    verified = CliRunner().invoke(whyflag, ["audit", "verify", "--without-kafka"])
+    assert verified.output.count("CONTRADICTION") == 1
+    assert "user carol is missing" in verified.output, "revision 0003 has no users"
     assert "/invitation/" in run("users", "invite", "carol", "--role", "lead")
 
 

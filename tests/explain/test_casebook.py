@@ -169,7 +169,10 @@ def test_a_verdict_from_the_stream_updates_the_casebook_at_once(alerts, bundle, 
     stage = ExplainStage(explainer, queue, cases)
 
     def sent(topic, *values):
-        records = [SimpleNamespace(topic=topic, partition=0, offset=i, key=b"k", value=encode(v)) for i, v in enumerate(values)]
+        records = [
+            SimpleNamespace(topic=topic, partition=0, timestamp=0, offset=i, key=b"k", value=encode(v))
+            for i, v in enumerate(values)
+        ]
         asyncio.run(stage.process(topic, 0, records))
 
     sent(ALERTS, alerts[0])
@@ -189,7 +192,7 @@ def test_a_redelivered_verdict_neither_undoes_a_correction_nor_restores_a_delete
     verdict = decide(queue, alerts[0].alert_id, Finding.FRAUD)
 
     def sent_again():
-        records = [SimpleNamespace(topic=VERDICTS, partition=0, offset=0, key=b"k", value=encode(verdict))]
+        records = [SimpleNamespace(topic=VERDICTS, partition=0, timestamp=0, offset=0, key=b"k", value=encode(verdict))]
         asyncio.run(stage.process(VERDICTS, 0, records))
         return [case.outcome for _, case in cases.find(alerts[0].alert_id)]
 

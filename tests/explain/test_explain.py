@@ -266,7 +266,9 @@ def test_an_alert_that_cannot_be_explained_becomes_a_dead_letter_and_does_not_st
     queue = Queue(f"sqlite:///{tmp_path}/queue.db", SystemClock())
     stage = ExplainStage(explainer, queue, Cases(queue))
     values = [encode(_damaged(alerts[0], kind)), encode(alerts[1]), b"\xff", b'{"alert_id": 1}', encode(alerts[2])[:-9]]
-    records = [SimpleNamespace(topic=ALERTS, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
+    records = [
+        SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)
+    ]
     outputs = asyncio.run(stage.process(ALERTS, 0, records))
     assert [output.topic for output in outputs].count(EXPLANATIONS) == 1
     letters = [decode_dead_letter(value) for output in outputs if output.topic == DEAD_LETTERS for value in output.values]
@@ -280,7 +282,10 @@ def test_an_alert_that_cannot_be_explained_becomes_a_dead_letter_and_does_not_st
 def test_the_explain_stage_turns_any_bytes_into_dead_letters(explainer, values):
     stage = ExplainStage(explainer, None, None)
     for topic in (ALERTS, VERDICTS):
-        records = [SimpleNamespace(topic=topic, partition=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)]
+        records = [
+            SimpleNamespace(topic=topic, partition=0, timestamp=0, offset=i, key=b"k", value=value)
+            for i, value in enumerate(values)
+        ]
         outputs = asyncio.run(stage.process(topic, 0, records))
         assert [output.topic for output in outputs] == [DEAD_LETTERS] * len(values)
 
@@ -294,7 +299,7 @@ def test_without_the_casebooks_database_nothing_is_acknowledged(explainer, alert
         raise OperationalError("SELECT", {}, Exception("gone"))
 
     monkeypatch.setattr(explainer.casebook, "similar", gone)
-    record = SimpleNamespace(topic=ALERTS, partition=0, offset=0, key=b"k", value=encode(alerts[0]))
+    record = SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=0, key=b"k", value=encode(alerts[0]))
     with pytest.raises(OperationalError):
         asyncio.run(stage.process(ALERTS, 0, [record]))
     queue.close()

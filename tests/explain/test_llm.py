@@ -62,10 +62,10 @@ def test_any_openai_compatible_server_can_word_the_facts(bundle, casebook, alert
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_template_narrative_stands_after_any_server_fault(bundle, casebook, alerts, fault):
-    with narrating(bundle, casebook, [fault], llm_timeout=1.5) as (server, narrated):
+    with narrating(bundle, casebook, [fault], llm_timeout=3.0) as (server, narrated):
         begin = time.monotonic()
         (explanation,), (after,), _ = narrated(alerts[0])
-        assert time.monotonic() - begin < 8
+        assert time.monotonic() - begin < 20, "the timeout does not end the request"
     assert after is None
     assert explanation.narrator == TEMPLATE
     assert server.requests

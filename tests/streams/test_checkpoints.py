@@ -28,6 +28,9 @@ def topic(monkeypatch):
 class NoConnection:
     aiokafka = CONNECTION
 
+    def name(self, plain):
+        return plain
+
 
 def log():
     return CheckpointLog(NoConnection(), "log", 3)

@@ -70,9 +70,9 @@ async def _chain(profile, score, explain, values):
 
     def keep(outputs):
         own = {}
-        for topic, keys, written, _ in outputs:
-            made[topic] += zip(keys, written, strict=True)
-            own.setdefault(topic, []).extend(written)
+        for one in outputs:
+            made[one.topic] += zip(one.keys, one.values, strict=True)
+            own.setdefault(one.topic, []).extend(one.values)
         return own
 
     for begin in range(0, len(values), CHUNK):
