@@ -1,6 +1,7 @@
 """Gauges of a worker that are measured every few seconds: lag, watermarks, checkpoint age and state."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from time import monotonic
 
 from core.clock import Clock
@@ -22,6 +23,9 @@ class Gauges:
     def __init__(self, operators: Sequence[Operator], clock: Clock) -> None:
         self._operators, self._clock = operators, clock
         self._caught_up: dict[Place, int] = {}  # when no record of the partition was waiting, epoch ms
+        for operator in operators:
+            if operator.has_log:  # measured at each scrape, so that it grows while Kafka is away
+                CHECKPOINT_AGE.labels(operator.stage.name).set_function(partial(_checkpoint_age, operator))
 
     def update(self, ends: Mapping[Place, int]) -> None:
         """Set all gauges. ``ends`` holds the end offsets of the owned partitions in Kafka."""
@@ -49,7 +53,10 @@ class Gauges:
         name, states = operator.stage.name, operator.stage.states
         KEYS.labels(name).set(sum(state.keys for state in states.values()))
         STATE_BYTES.labels(name).set(sum(state.nbytes for state in states.values()))
-        CHECKPOINT_AGE.labels(name).set(operator.checkpoint_age(monotonic()))
         for partition, state in states.items():
             if (newest := state.watermark) is not None:
                 WATERMARK_DELAY.labels(name, str(partition)).set((now - newest) / 1000)
+
+
+def _checkpoint_age(operator: Operator) -> float:
+    return operator.checkpoint_age(monotonic())

@@ -1,0 +1,281 @@
+"""
+A real Prometheus scrapes a real run: Apache Kafka, the three workers and the console. Metrics are clean, no panel is empty, and alerts
+are provoked by their faults.
+
+The rules run in fast motion: windows are divided by 300, and so are the thresholds that are waiting times, by 100.
+"""
+
+import shutil
+import sqlite3
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, suppress
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from analyst.policy import QueuePolicy
+from analyst.queue import Queue
+from analyst.verdicts import Verdicts
+from cli.supervisor import Child, free_ports
+from core.clock import SystemClock
+from core.messages import Finding, Label, LabelSource, Opinion, decode_alert, encode
+from core.settings import Settings
+from core.topics import ALERTS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
+from models.bundles.store import BundleStore
+from monitoring.dashboards import panels
+from monitoring.rules import alerts
+from streams.kafka.clients import Sender, admin_client, create_topics
+from tests.analyst.conftest import LEA
+from tests.conftest import needs, transactions_file
+from tests.explain.test_llm import GOOD
+from tests.kafka import KafkaCluster
+from tests.monitoring.prometheus import Prometheus
+from tests.openai_server import OpenAIServer
+from tests.workers import Worker, collect
+from training.replay import transactions_of
+
+pytestmark = pytest.mark.system
+
+RULES = """
+[[rules]]
+id = "large"
+owner = "tests"
+expires = 2099-01-01
+when = "amount > 1"
+outcome = "review"
+words = "A test."
+"""
+NOT_PROVOKED = {
+    "WhyflagScoringFailures": "a bundle that cannot score is refused when it is loaded",
+    "WhyflagRuleDisabled": "a rule that can fail is refused when it is loaded",
+    "WhyflagScoreDrift": "a window needs 160,000 transactions",
+    "WhyflagFeatureDrift": "a window needs 160,000 transactions",
+    "WhyflagPrecisionHalved": "compares 7 days with 28",
+    "WhyflagRebalances": "seven rebalances do not fit into 12 seconds",
+}
+EMPTY = {  # panels without data in a short run
+    "whyflag_score_stability_index": "a window needs 160,000 transactions",
+    "whyflag_feature_stability_index": "a window needs 160,000 transactions",
+    "whyflag_rule_failures_total": "appears with the first failure",
+    "whyflag_words_missing_total": "appears with the first missing message",
+    "whyflag_narrative_sentences_total": "depends on the model's answers",
+}
+
+
+class Run:
+    """The programs of one installation, their databases and their Kafka."""
+
+    def __init__(self, folder: Path, world: Path, bundle_dir: Path, other: Path, stack: ExitStack) -> None:
+        self.folder, self.world = folder, world
+        self.cluster = stack.enter_context(KafkaCluster(folder / "kafka"))
+        self.settings = Settings(kafka_bootstrap=self.cluster.bootstrap, session_seconds=6, checkpoint_seconds=0.5)
+        create_topics(self.settings, 2, 1)
+        self.model = stack.enter_context(OpenAIServer([GOOD]))
+        self.store = self._store(bundle_dir, other)
+        self.queue_file, self.archive_file = folder / "queue.db", folder / "archive.db"
+        self.database = f"sqlite:///{self.queue_file}"
+        Queue(self.database, SystemClock()).close()  # made before its users race for it
+        common = {
+            "WHYFLAG_ARCHIVE": f"sqlite:///{self.archive_file}",
+            "WHYFLAG_SEVERITY_DEADLINES": "1s,1s,1s",
+            "WHYFLAG_SEVERITY_LOSSES": "1,0",
+        }
+        self.score = stack.enter_context(
+            Worker("score", self.settings, bundle=self.store.root, environment={"WHYFLAG_STATE_KEYS": "1000"})
+        )
+        self.archive = stack.enter_context(
+            Worker("archive", self.settings, database=self.database, environment=common | {"WHYFLAG_LABEL_DELAY_DAYS": "0.00002"})
+        )
+        model = {"WHYFLAG_LLM_URL": self.model.url, "WHYFLAG_LLM_MODEL": "test", "WHYFLAG_LLM_PROMPT_PRICE": "1"}
+        self.explain = stack.enter_context(
+            Worker("explain", self.settings, bundle=self.store.root, database=self.database, environment=common | model)
+        )
+        self.console = self._console(common)
+        self.transactions = cycle(islice(transactions_of(transactions_file(world)), 3_000))
+        self.made = 0
+
+    def _store(self, bundle_dir: Path, other: Path) -> BundleStore:
+        store = BundleStore(self.folder / "store")
+        (self.folder / "rules.toml").write_text(RULES)
+        bundle = store.add(bundle_dir)
+        from models.bundles.bundle import load_bundle
+
+        rules = store.add_rules(self.folder / "rules.toml", load_bundle(bundle_dir).spec.feature_names)
+        store.promote(bundle, rules, "test", "first")
+        store.challenge(store.add(other))
+        return store
+
+    def _console(self, common: dict[str, str]) -> Child:
+        pages, probes = free_ports(2)
+        environment = self.explain.environment | common | {
+            "WHYFLAG_CONSOLE_PORT": str(pages), "WHYFLAG_METRICS_PORT": str(probes), "WHYFLAG_DATABASE": self.database, "WHYFLAG_LLM_URL": "",
+        }  # fmt: skip
+        self.pages = pages
+        console = Child(["console"], environment, probes, self.folder / "console.log")
+        console.start()
+        console.wait_ready()
+        return console
+
+    def logs(self) -> dict[str, str]:
+        workers = {"score": self.score, "archive": self.archive, "explain": self.explain}
+        return {name: worker.printed() for name, worker in workers.items()} | {"console": self.console.output()}
+
+    @property
+    def ports(self) -> list[int]:
+        return [self.score.port, self.archive.port, self.explain.port, self.console.port]
+
+    def produce(self, count: int, new_cards: bool = False) -> None:
+        sender = Sender(self.settings, 0)
+        for one in islice(self.transactions, count):
+            card = f"card-{self.made}" if new_cards else one.card_id
+            one = structs.replace(one, transaction_id=f"t-{self.made}", card_id=card)
+            sender.send(TRANSACTIONS, one.card_id.encode(), encode(one))
+            self.made += 1
+        sender.close()
+
+    def send(self, topic: str, values: list[bytes]) -> None:
+        sender = Sender(self.settings, 0)
+        for value in values:
+            sender.send(topic, b"key", value)
+        sender.close()
+
+    def open_page(self, path: str, data: bytes | None = None) -> None:
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://127.0.0.1:{self.pages}{path}", data, timeout=10).close()
+
+    def judge(self, count: int) -> None:
+        """Give verdicts as an analyst does, and wait for no grace period."""
+        queue = Queue(self.database, SystemClock(), QueuePolicy(grace_ms=0))
+        for queued in queue.open_alerts(count):
+            Verdicts(queue).give(queued.alert.alert_id, Opinion(Finding.FRAUD), LEA, queued.version)
+        queue.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, world, bundle_dir, other_bundle_dir):
+    needs("java"), needs("mvn")
+    with ExitStack() as stack:
+        made = Run(tmp_path_factory.mktemp("live"), world, bundle_dir, other_bundle_dir, stack)
+        yield made
+        for name, log in made.logs().items():
+            print(f"-- {name}\n{log[-3_000:]}")  # shown if a test fails
+        if made.console.running:
+            made.console.stop()
+
+
+@pytest.fixture(scope="module")
+def prometheus(run, tmp_path_factory):
+    with Prometheus(needs("prometheus"), tmp_path_factory.mktemp("prometheus"), run.ports) as started:
+        run.produce(3_000)
+        raised = collect(run.settings, {DECISIONS: 3_000, ALERTS: 20}, 90)[ALERTS]
+        alert = decode_alert(raised[0].value)
+        label = Label(
+            transaction_id=alert.transaction.transaction_id, card_id=alert.transaction.card_id, merchant_id=alert.transaction.merchant_id,
+            event_time=alert.transaction.event_time, label_time=SystemClock().now_ms(), fraud=True, source=LabelSource.CHARGEBACK,
+        )  # fmt: skip
+        run.send(LABELS, [encode(label)])
+        run.send(TRANSACTIONS, [b"no transaction"] * 20)
+        run.send(PROFILED, [b"no record"] * 20)
+        run.judge(3)
+        for _ in range(5):
+            run.open_page("/")
+            run.produce(200)
+            time.sleep(1)
+        yield started
+
+
+def test_the_metrics_of_each_program_are_clean(run, prometheus):
+    promtool = needs("promtool")
+    for program in (run.score, run.archive, run.explain, run.console):
+        checked = subprocess.run([promtool, "check", "metrics"], input=program.get("metrics"), capture_output=True, text=True)
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_no_panel_is_empty(prometheus):
+    deadline = time.monotonic() + 60
+    missing = {one.expression: one for one in panels("30s") if not any(name in one.expression for name in EMPTY)}
+    while missing and time.monotonic() < deadline:
+        missing = {expression: one for expression, one in missing.items() if not prometheus.value(expression)}
+        time.sleep(1)
+    assert not missing, "\n".join(f"{one.dashboard}, {one.panel}: {one.expression}" for one in missing.values())
+
+
+class Locked:
+    """Holds the write lock of a SQLite database, as a stuck maintenance job would."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=10)
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.execute("ROLLBACK")
+        self._connection.close()
+
+
+def test_alerts_fire_for_their_faults(run, prometheus):
+    seen: set[str] = set()
+    wait = prometheus.wait_for
+    # garbage, and many alerts that nobody judges in a second
+    run.send(TRANSACTIONS, [b"no transaction"] * 20)
+    run.send(PROFILED, [b"no record"] * 20)
+    wait({"WhyflagDeadLetters", "WhyflagDecisionCompletenessBurnFast", "WhyflagDecisionCompletenessBurnSlow"}, 30, seen)
+    wait({"WhyflagAlertRateHigh", "WhyflagCriticalBreaches", "WhyflagQueueAgeBurnFast", "WhyflagQueueAgeBurnSlow"}, 30, seen)
+    run.produce(2_500, new_cards=True)
+    wait({"WhyflagStateCeiling"}, 60, seen)
+
+    damaged = shutil.copytree(run.store.folder(run.store.current.challenger), run.folder / "damaged")
+    assert damaged.is_dir()
+    broken = run.store.folder(run.store.current.challenger)
+    run.store.challenge("")
+    time.sleep(2)
+    for path in broken.iterdir():
+        path.write_bytes(b"damaged")
+    with suppress(Exception):
+        run.store.challenge(broken.name)
+    wait({"WhyflagBundleRejected"}, 30, seen)
+
+    run.model.script = ["500"]
+    run.produce(500)
+    wait({"WhyflagLanguageModelDown"}, 60, seen)
+
+    with Locked(run.queue_file), Locked(run.archive_file):
+        run.produce(1_000)
+        wait({"WhyflagStandstill", "WhyflagLagHigh", "WhyflagArchiveDelayed"}, 18, seen)
+
+    run.produce(2_000)
+    run.cluster.nodes[0].pause()
+    try:
+        wait({"WhyflagCheckpointOld"}, 30, seen)
+    finally:
+        run.cluster.nodes[0].resume()
+    wait({"WhyflagDecisionLatencyBurnFast", "WhyflagDecisionLatencyBurnSlow"}, 60, seen)
+
+    run.explain.pause()
+    run.produce(300)
+    wait({"WhyflagTargetDown", "WhyflagProgramAbsent"}, 30, seen)
+    time.sleep(30)  # an explanation is late after 30 s, a bound of the histogram
+    run.explain.resume()
+    wait({"WhyflagExplanationTimelinessBurnFast", "WhyflagExplanationTimelinessBurnSlow"}, 60, seen)
+
+    with sqlite3.connect(run.queue_file) as connection:
+        connection.execute("ALTER TABLE users RENAME TO hidden")
+    for _ in range(8):
+        run.open_page("/sign-in", b"name=ann&password=wrong")
+        time.sleep(0.5)
+    wait({"WhyflagConsoleAvailabilityBurnFast", "WhyflagConsoleAvailabilityBurnSlow"}, 30, seen)
+    with sqlite3.connect(run.queue_file) as connection:
+        connection.execute("ALTER TABLE hidden RENAME TO users")
+
+    with admin_client(run.settings) as admin:
+        admin.delete_topics(["verdicts"])
+    run.judge(2)
+    wait({"WhyflagOutboxDelayed"}, 60, seen)
+    assert {alert.name for alert in alerts()} - seen == set(NOT_PROVOKED)
