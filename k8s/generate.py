@@ -61,8 +61,14 @@ def topics() -> list[dict[str, Any]]:
 
 
 def users() -> list[dict[str, Any]]:
-    """Return a KafkaUser with the rights of each role."""
-    return [_user(role) for role in Role]
+    """Return a KafkaUser with the rights of each role, and an administrator, whose rights are in ``cluster.yaml``."""
+    administrator = {
+        "apiVersion": "kafka.strimzi.io/v1",
+        "kind": "KafkaUser",
+        "metadata": {"name": "kafka-admin", "labels": CLUSTER},
+        "spec": {"authentication": {"type": "scram-sha-512"}},
+    }
+    return [*(_user(role) for role in Role), administrator]
 
 
 def _user(role: Role) -> dict[str, Any]:

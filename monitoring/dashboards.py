@@ -137,7 +137,7 @@ PIPELINE: Final = Dashboard(
         Panel("Acknowledgement time", "99th percentile of the time until Kafka acknowledged a batch's outputs.", SECONDS,
               (_p99("whyflag_ack_seconds", "stage"),)),
         Panel("Dead letters by reason", "Records per second that could not be processed.", PER_SECOND,
-              (_rate("whyflag_dead_letters_total", "stage", "reason"),)),
+              (_rate("whyflag_dead_letters_total", "reason"),)),
         Panel("Repeated records", "Duplicate transactions, and records read again after a restart.", PER_SECOND,
               (_total_rate("whyflag_duplicates_total", "duplicates"), _total_rate("whyflag_replayed_total", "replayed"))),
         Panel("Partitions and rebalances", "Partitions in work by stage, and times that workers were given partitions in an hour.", NONE,
