@@ -21,7 +21,7 @@ WRONG = {
     "Kafka": lambda spec: spec["kafka"]["listeners"][0].update(type="external"),
     "KafkaNodePool": lambda spec: spec.update(roles=["zookeeper"]),
     "KafkaTopic": lambda spec: spec.update(partitions="many"),
-    "KafkaUser": lambda spec: spec["authorization"]["acls"][0].update(operation="Read"),
+    "KafkaUser": lambda spec: spec["authentication"].update(type="scram-sha-256"),
 }
 
 
