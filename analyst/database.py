@@ -72,32 +72,17 @@ def database_at(url: str, setting: str) -> Engine:
         raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
 
 
-def migrate(engine: Engine, setting: str) -> None:
+def migrate(engine: Engine, setting: str, revision: str | None = None) -> str:
     """
-    Migrate a database to the newest schema. Two processes may do this at the same time.
+    Migrate a database forward or back to a revision, None: the newest, and return it. Two processes may do this at the same time.
 
     Raises:
-        DatabaseError: if the database cannot be opened or migrated.
-    """
-    try:
-        _migrate(engine)
-    except (SQLAlchemyError, OSError) as error:
-        raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
-
-
-def revise(engine: Engine, setting: str, revision: str | None) -> str:
-    """
-    Change a database to the schema of a revision, forward or back; None: the newest. Return the revision.
-
-    Programs that need another revision must not run.
-
-    Raises:
-        DatabaseError: if the database cannot be opened, or there is no such revision.
+        DatabaseError: if the database cannot be opened or migrated, or this version does not know its revision or the wanted one.
     """
     try:
         return _migrate(engine, revision)
     except (SQLAlchemyError, OSError) as error:
-        raise DatabaseError(f"the database cannot be migrated: {error.__class__.__name__}; check {setting}") from None
+        raise DatabaseError(f"the database cannot be opened: {error.__class__.__name__}; check {setting}") from None
 
 
 def lock(connection: Connection, number: int = _QUEUE_LOCK) -> None:
@@ -137,7 +122,7 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def _migrate(engine: Engine, revision: str | None = None) -> str:
+def _migrate(engine: Engine, revision: str | None) -> str:
     from alembic import command
     from alembic.config import Config
     from alembic.migration import MigrationContext
@@ -159,6 +144,9 @@ def _migrate(engine: Engine, revision: str | None = None) -> str:
             )
         if present != wanted:
             config.attributes["connection"] = connection
-            forward = present is None or known.index(present) > known.index(wanted)
-            (command.upgrade if forward else command.downgrade)(config, wanted)
+            is_older = present is None or known.index(present) > known.index(wanted)
+            if is_older:
+                command.upgrade(config, wanted)
+            else:
+                command.downgrade(config, wanted)
     return wanted

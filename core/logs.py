@@ -6,7 +6,6 @@ numbers and personal data are masked in each line, and the fields of a message t
 """
 
 import logging
-import logging.config
 import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, Final
 import structlog
 
 from core.metrics import VERSION, Program
-from core.privacy.masking import OUTSIDER_FIELDS
+from core.privacy.masking import FIELD_KINDS
 from core.privacy.sensitive import mask
 from core.settings import Settings
 
@@ -23,8 +22,7 @@ OWN_PACKAGES: Final = ("core", "models", "explain", "analyst", "training", "stre
 # Faust and Mode warn about whyflag's normal setup: no topic leader and no declared topics
 _QUIET: Final = ("faust", "mode")
 _REPEATED_SECONDS = 10
-_IDS: Final = ("transaction_id", "alert_id")  # opaque ids, by which the lines of one event are found
-_PRIVATE: Final = frozenset(OUTSIDER_FIELDS).difference(_IDS) | {"note", "typology"}
+_PRIVATE: Final = frozenset(FIELD_KINDS) - {"transaction_id"}  # by this id, which is opaque, the lines of one event are found
 
 _Event = MutableMapping[str, Any]
 

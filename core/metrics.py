@@ -128,7 +128,7 @@ CHECKPOINT_SECONDS = _duration("checkpoint_seconds", "Time to write a checkpoint
 CHECKPOINT_BYTES = _counter("checkpoint_bytes", "State written to checkpoint logs.", [SCORE], ["stage"])
 CHECKPOINT_AGE = _gauge(
     "checkpoint_age_seconds",
-    "Age of the oldest processed record that no checkpoint holds yet; 0 if there is none.",
+    "Age of the oldest processed record that is in no checkpoint; 0 if every record is in a checkpoint.",
     [SCORE],
     ["stage"],
 )

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from kafka.admin import ACLOperation, ResourceType
+from kafka.admin import ResourceType
 
 from core.topics import MIN_INSYNC, TOPICS
-from monitoring.generate import dashboard_texts
+from monitoring.generate import NOTE, dashboard_texts
 from monitoring.rules import rule_file
 from streams.kafka.acls import RIGHTS, Right, Role
 
 HERE = Path(__file__).parent
-NOTE: Final = "# Made by `make reference` from the code; do not edit.\n"
 CLUSTER: Final = {"strimzi.io/cluster": "whyflag-kafka"}
 PARTITIONS, REPLICAS = 12, 3
 
@@ -36,14 +35,15 @@ SECRETS: Final = {
     "keda": ("sasl", "username", "password", "tls", "ca"),
 }
 _TYPES: Final = {ResourceType.TOPIC: "topic", ResourceType.GROUP: "group", ResourceType.TRANSACTIONAL_ID: "transactionalId"}
-# the roles whose passwords are in the secret of a program; Strimzi makes up the passwords of the others
-_OWN_SECRET: Final = {
-    Role.SCORE: "score",
-    Role.EXPLAIN: "explain",
-    Role.ARCHIVE: "archive",
-    Role.CONSOLE: "console",
-    Role.RETRAIN: "retrain",
-    Role.AUDITOR: "housekeeping",
+# the program's secret, and the key in it, that hold a role's password; Strimzi makes up the passwords of the others
+_PASSWORDS: Final = {
+    Role.SCORE: ("score", "WHYFLAG_KAFKA_PASSWORD"),
+    Role.EXPLAIN: ("explain", "WHYFLAG_KAFKA_PASSWORD"),
+    Role.ARCHIVE: ("archive", "WHYFLAG_KAFKA_PASSWORD"),
+    Role.CONSOLE: ("console", "WHYFLAG_KAFKA_PASSWORD"),
+    Role.RETRAIN: ("retrain", "WHYFLAG_KAFKA_PASSWORD"),
+    Role.AUDITOR: ("housekeeping", "WHYFLAG_KAFKA_PASSWORD"),
+    Role.SCALER: ("keda", "password"),
 }
 
 
@@ -73,8 +73,8 @@ def users() -> list[dict[str, Any]]:
 
 def _user(role: Role) -> dict[str, Any]:
     authentication: dict[str, Any] = {"type": "scram-sha-512"}
-    if secret := _OWN_SECRET.get(role) or ("keda" if role is Role.SCALER else None):
-        key = "password" if role is Role.SCALER else "WHYFLAG_KAFKA_PASSWORD"
+    if role in _PASSWORDS:
+        secret, key = _PASSWORDS[role]
         authentication["password"] = {"valueFrom": {"secretKeyRef": {"name": f"whyflag-{secret}", "key": key}}}
     return {
         "apiVersion": "kafka.strimzi.io/v1",
@@ -89,10 +89,9 @@ def _user(role: Role) -> dict[str, Any]:
 
 
 def _acl(right: Right) -> dict[str, Any]:
-    operations = {ACLOperation.DESCRIBE_CONFIGS: "DescribeConfigs"}
     return {
         "resource": {"type": _TYPES[right.resource], "name": right.name, "patternType": "prefix" if right.prefix else "literal"},
-        "operations": [operations.get(right.operation, right.operation.name.title())],
+        "operations": [right.operation_name],
     }
 
 

@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from core.errors import SettingsError
 from core.metrics import Program, registry_of
+from core.settings import Settings
 
 
 class Health:
@@ -27,6 +28,11 @@ class Health:
         self._host, self._port, self._silence_seconds = host, port, silence_seconds
         self._answered: dict[str, float] = {}
         self._runner: web.AppRunner | None = None
+
+    @classmethod
+    def of(cls, program: Program, settings: Settings) -> "Health":
+        """Return the server of a program, on the address of the settings."""
+        return cls(program, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
 
     def answered(self, dependency: str) -> None:
         """Record that a dependency (Kafka, the database) has just answered."""

@@ -57,7 +57,7 @@ def command() -> None:
             asyncio.run(_serve(_server(console, settings), pages, _plain_server(operations), probes))
         finally:
             relay.stop()
-            logging.getLogger("whyflag").info("the console has stopped after a signal to stop")
+        logging.getLogger("whyflag").info("the console has stopped after a signal to stop")
     finally:
         queue.close()
         archive.close()

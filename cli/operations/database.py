@@ -20,7 +20,8 @@ def migrate(revision: str | None) -> None:
     version to the revision that the older one needs; CHANGELOG.md names it. Back up the database first: going back drops what the
     older tables cannot hold.
     """
-    from analyst.database import database_at, revise
+    from analyst.database import database_at
+    from analyst.database import migrate as migrate_to
     from core.settings import read_settings
 
     settings = read_settings()
@@ -29,7 +30,7 @@ def migrate(revision: str | None) -> None:
             continue
         engine = database_at(url, setting)
         try:
-            found = revise(engine, setting, revision)
+            found = migrate_to(engine, setting, revision)
         finally:
             engine.dispose()
         click.echo(f"{setting}: revision {found}")

@@ -45,8 +45,9 @@ def command(
                 while waiting and waiting[0].label_time <= transaction.event_time:
                     label = waiting.popleft()
                     at_once.send(LABELS, label.card_id.encode(), encode(label))
-                ids = {"transaction_id": transaction.transaction_id}
-                trace = tracing.span("produce", "", time(), ids) if tracing.chosen() else ""
+                trace = ""
+                if tracing.chosen():
+                    trace = tracing.span("produce", "", time(), {"transaction_id": transaction.transaction_id})
                 sender.send(TRANSACTIONS, transaction.card_id.encode(), encode(transaction), trace=trace)
                 progress.advance(1)
             if limit is None:

@@ -94,7 +94,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
             SCORE_GROUP,
             settings,
             [profile, scored],
-            Health(Program.SCORE, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host),
+            Health.of(Program.SCORE, settings),
             before,
         )
     )
@@ -148,7 +148,7 @@ def explain(bundle: Path | None) -> None:
     set_up_logs(Program.EXPLAIN, settings)
     stage = explain_stage(settings, bundle or settings.bundle_dir)
     logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
-    health = Health(Program.EXPLAIN, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
+    health = Health.of(Program.EXPLAIN, settings)
     run(build_app(EXPLAIN_GROUP, settings, [stage], health, checks={"the database": stage.ping}))
 
 
@@ -176,5 +176,5 @@ def archive() -> None:
     store.migrate()
     stage = ArchiveStage(store, settings.privacy, clock, int(settings.label_delay_days * MS_PER_DAY))
     logger.info("archiving from Kafka at %s", settings.kafka_bootstrap)
-    health = Health(Program.ARCHIVE, settings.metrics_port, settings.broker_silence_seconds, settings.metrics_host)
+    health = Health.of(Program.ARCHIVE, settings)
     run(build_app(ARCHIVE_GROUP, settings, [stage], health, checks={"the database": stage.ping}))

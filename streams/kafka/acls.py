@@ -50,6 +50,11 @@ class Right(Struct, frozen=True):
     operation: ACLOperation
     prefix: bool = False
 
+    @property
+    def operation_name(self) -> str:
+        """The operation as ``kafka-acls.sh`` and Strimzi spell it, such as ``DescribeConfigs``."""
+        return str(self.operation.name.title().replace("_", ""))
+
 
 def _topics(operation: ACLOperation, *names: str) -> tuple[Right, ...]:
     return tuple(Right(ResourceType.TOPIC, name, operation) for name in names)
@@ -112,7 +117,7 @@ def commands(role: Role, principal: str, prefix: str = "") -> list[str]:
         ResourceType.TRANSACTIONAL_ID: "--transactional-id",
     }
     return [
-        f"--add --allow-principal {principal} --operation {right.operation.name.title().replace('_', '')} "
+        f"--add --allow-principal {principal} --operation {right.operation_name} "
         f"{options[right.resource]} {prefix}{right.name}{' --resource-pattern-type prefixed' if right.prefix else ''}"
         for right in RIGHTS[role]
     ]

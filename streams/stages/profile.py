@@ -111,7 +111,8 @@ class ProfileStage(StageWithoutDecider):
         return InvalidEvent(f"{field} is {hours:.1f} hours after the record was written", Refusal.FROM_THE_FUTURE)
 
     def _profiled(self, partition: int, decoded: Decoded) -> Outputs:
-        began, engine, transactions = time(), self.engine(partition), decoded.transactions
+        began, traced = time(), self._tracing.enabled
+        engine, transactions = self.engine(partition), decoded.transactions
         X, duplicate, marks, recent = engine.update(engine.columns(transactions), RECENT)
         features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
         earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
@@ -131,7 +132,7 @@ class ProfileStage(StageWithoutDecider):
                         spec=self.version,
                         marks=int(marks[i]),
                         written=max(0, decoded.written[i]),
-                        trace=self._trace(decoded.traces[i], began, transactions[i]),
+                        trace=self._trace(decoded.traces[i], began, transactions[i]) if traced else "",
                     )
                 )
                 for i in fresh

@@ -5,7 +5,6 @@ are provoked by their faults.
 The rules run in fast motion: windows are divided by 300, and so are the thresholds that are waiting times, by 100.
 """
 
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -26,6 +25,7 @@ from core.clock import SystemClock
 from core.messages import Finding, Label, LabelSource, Opinion, decode_alert, encode
 from core.settings import Settings
 from core.topics import ALERTS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
+from models.bundles.bundle import load_bundle
 from models.bundles.store import BundleStore
 from monitoring.dashboards import panels
 from monitoring.rules import alerts
@@ -103,8 +103,6 @@ class Run:
         store = BundleStore(self.folder / "store")
         (self.folder / "rules.toml").write_text(RULES)
         bundle = store.add(bundle_dir)
-        from models.bundles.bundle import load_bundle
-
         rules = store.add_rules(self.folder / "rules.toml", load_bundle(bundle_dir).spec.feature_names)
         store.promote(bundle, rules, "test", "first")
         store.challenge(store.add(other))
@@ -231,15 +229,12 @@ def test_alerts_fire_for_their_faults(run, prometheus):
     run.produce(2_500, new_cards=True)
     wait({"WhyflagStateCeiling"}, 60, seen)
 
-    damaged = shutil.copytree(run.store.folder(run.store.current.challenger), run.folder / "damaged")
-    assert damaged.is_dir()
     broken = run.store.folder(run.store.current.challenger)
     run.store.challenge("")
     time.sleep(2)
     for path in broken.iterdir():
         path.write_bytes(b"damaged")
-    with suppress(Exception):
-        run.store.challenge(broken.name)
+    run.store.challenge(broken.name)
     wait({"WhyflagBundleRejected"}, 30, seen)
 
     run.model.script = ["500"]
