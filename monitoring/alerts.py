@@ -26,6 +26,11 @@ class Alert(Struct, frozen=True):
     description: str
     runbook: str = ""
 
+    @property
+    def page(self) -> str:
+        """Name of the alert's runbook, without suffix."""
+        return self.runbook or self.name
+
 
 PAGE, TICKET = Severity
 

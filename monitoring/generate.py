@@ -8,18 +8,18 @@ import click
 import yaml
 
 from monitoring.dashboards import DASHBOARDS, dashboard_json
-from monitoring.rules import DOCS_URL, rule_file
+from monitoring.rules import RUNBOOK_URL, rule_file
 from monitoring.scenarios import promtool_tests
 
 HERE = Path(__file__).parent
 NOTE = "# Made by `make reference` from the code; do not edit.\n"
 
 
-def files(docs_url: str = DOCS_URL) -> dict[Path, str]:
+def files(runbook_url: str = RUNBOOK_URL) -> dict[Path, str]:
     """Return the content of each generated file."""
     return {
-        HERE / "rules.yaml": _yaml(rule_file(docs_url)),
-        **{HERE / f"rules_test_{step}.yaml": _yaml(content) for step, content in promtool_tests(docs_url).items()},
+        HERE / "rules.yaml": _yaml(rule_file(runbook_url)),
+        **{HERE / f"rules_test_{step}.yaml": _yaml(content) for step, content in promtool_tests(runbook_url).items()},
         **{HERE / "dashboards" / f"{name}.json": text for name, text in dashboard_texts().items()},
     }
 
@@ -34,10 +34,10 @@ def _yaml(content: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--docs-url", default=DOCS_URL, show_default=True, help="Address of the folder docs, for links to runbooks.")
-def main(docs_url: str) -> None:
+@click.option("--runbook-url", default=RUNBOOK_URL, show_default=True, help="Address of a runbook; {page} stands for its name.")
+def main(runbook_url: str) -> None:
     """Write the rule file, its tests and the dashboards."""
-    for path, content in files(docs_url).items():
+    for path, content in files(runbook_url).items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
 

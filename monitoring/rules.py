@@ -7,7 +7,7 @@ from msgspec import Struct
 from monitoring.alerts import ALERTS, Alert
 from monitoring.objectives import OBJECTIVES, Objective, Severity
 
-DOCS_URL: Final = "https://whyflag.example.org/docs/"  # replace it with `python -m monitoring.generate --docs-url`
+RUNBOOK_URL: Final = "https://whyflag.example.org/docs/runbooks/{page}.html"  # replace it with `python -m monitoring.generate --runbook-url`
 WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 
 
@@ -67,16 +67,11 @@ def alerts() -> list[Alert]:
     ]
 
 
-def rule_file(docs_url: str = DOCS_URL) -> dict[str, Any]:
-    """Return the content of the rule file. Runbooks are read at ``docs_url``, the address of the folder docs."""
+def rule_file(runbook_url: str = RUNBOOK_URL) -> dict[str, Any]:
+    """Return the content of the rule file. ``runbook_url`` is the address of a runbook, in which ``{page}`` stands for its name."""
     # one group, because Prometheus evaluates the rules of a group in order: alerts read the recordings of the same evaluation
-    rules = [*map(_recording_rule, recordings()), *(_alerting_rule(alert, docs_url) for alert in alerts())]
+    rules = [*map(_recording_rule, recordings()), *(_alerting_rule(alert, runbook_url) for alert in alerts())]
     return {"groups": [{"name": "whyflag", "rules": rules}]}
-
-
-def runbook_of(alert: Alert) -> str:
-    """Return the path of an alert's runbook in the folder docs."""
-    return f"runbooks/{alert.runbook or alert.name}.md"
 
 
 def _errors(objective: Objective, window: str) -> Recording:
@@ -112,7 +107,7 @@ def _recording_rule(recording: Recording) -> dict[str, Any]:
     return rule | ({"labels": recording.labels} if recording.labels else {})
 
 
-def _alerting_rule(alert: Alert, docs_url: str) -> dict[str, Any]:
+def _alerting_rule(alert: Alert, runbook_url: str) -> dict[str, Any]:
     return {
         "alert": alert.name,
         "expr": alert.expression,
@@ -121,6 +116,6 @@ def _alerting_rule(alert: Alert, docs_url: str) -> dict[str, Any]:
         "annotations": {
             "summary": alert.summary,
             "description": alert.description,
-            "runbook_url": docs_url + runbook_of(alert),
+            "runbook_url": runbook_url.format(page=alert.page),
         },
     }

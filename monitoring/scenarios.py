@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from core.metrics import Program
 from monitoring.objectives import OBJECTIVES, Objective
-from monitoring.rules import DOCS_URL, alerts, runbook_of
+from monitoring.rules import RUNBOOK_URL, alerts
 
 _MINUTES: Final = {"1m": 1, "2m": 2, "5m": 5, "30m": 30, "6h": 360}
 Phases = tuple[float, float, float]
@@ -316,16 +316,16 @@ _HEALTHY: Final[Series] = {
 }
 
 
-def promtool_tests(docs_url: str = DOCS_URL) -> dict[str, dict[str, Any]]:
+def promtool_tests(runbook_url: str = RUNBOOK_URL) -> dict[str, dict[str, Any]]:
     """
-    Return the content of each test file by its scenarios' step, for the rule file that has the same ``docs_url``.
+    Return the content of each test file by its scenarios' step, for the rule file that has the same ``runbook_url``.
 
     promtool evaluates all rules at one interval a file: a scenario of weeks would take many minutes at the step of the others.
     """
     scenarios = [*(scenario for objective in OBJECTIVES for scenario in _burning(objective)), *SCENARIOS]
     tests: dict[str, list[dict[str, Any]]] = {step: [] for step in _MINUTES}
     for scenario in scenarios:
-        tests[scenario.step].append(_group(scenario, docs_url))
+        tests[scenario.step].append(_group(scenario, runbook_url))
     tests["1m"] += [
         _quiet_group("Nothing fires in normal operation", _HEALTHY),
         _quiet_group("Nothing fires when programs run but nothing has been measured", _RUNNING),
@@ -333,7 +333,7 @@ def promtool_tests(docs_url: str = DOCS_URL) -> dict[str, dict[str, Any]]:
     return {step: {"rule_files": ["rules.yaml"], "evaluation_interval": step, "tests": groups} for step, groups in tests.items()}
 
 
-def _group(scenario: Scenario, docs_url: str) -> dict[str, Any]:
+def _group(scenario: Scenario, runbook_url: str) -> dict[str, Any]:
     minutes = _MINUTES[scenario.step]
     before, during, after = scenario.lengths
     normal, fault, recovered = (minutes * (end - 1) for end in (before, before + during, before + during + after))
@@ -344,7 +344,7 @@ def _group(scenario: Scenario, docs_url: str) -> dict[str, Any]:
         scenario.lengths,
         [
             _assertion(scenario.alert, normal, []),
-            _assertion(scenario.alert, fault, [_firing(scenario, docs_url)]),
+            _assertion(scenario.alert, fault, [_firing(scenario, runbook_url)]),
             _assertion(scenario.alert, recovered, []),
             *(_assertion(other, fault, []) for other in scenario.quiet),
         ],
@@ -364,13 +364,13 @@ def _assertion(alert: str, minute: int, firing: Sequence[dict[str, Any]]) -> dic
     return {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": firing}
 
 
-def _firing(scenario: Scenario, docs_url: str) -> dict[str, Any]:
+def _firing(scenario: Scenario, runbook_url: str) -> dict[str, Any]:
     alert = next(one for one in alerts() if one.name == scenario.alert)
     return {
         "exp_labels": {"severity": alert.severity.value, **scenario.labels},
         "exp_annotations": {
             "summary": alert.summary,
             "description": scenario.description,
-            "runbook_url": docs_url + runbook_of(alert),
+            "runbook_url": runbook_url.format(page=alert.page),
         },
     }

@@ -82,6 +82,7 @@ def build_app(
         Gauges(operators, SystemClock()),
     )
     running: list[asyncio.Task[None]] = []
+    stopping = asyncio.Event()
 
     class App(faust.App):
         mundane_level = "debug"  # of Mode's lines about starting and stopping services
@@ -113,10 +114,15 @@ def build_app(
             await super().on_start()
 
         async def open_partitions(self, assigned: set[Place], source: Source) -> None:
+            if stopping.is_set():
+                return  # a rebalance that ends during the stop: a worker that opened partitions now would fence their next owner
             try:
                 for operator in operators:
                     await operator.open({place for place in assigned if place[0] in operator.stage.topics}, source)
             except BaseException as error:
+                if stopping.is_set():  # the consumer has been closed; nothing was acknowledged
+                    logger.warning("the partitions of the last rebalance were not opened, because the worker stops: %r", error)
+                    return
                 _exit_failed(error)
             REBALANCES.inc()
             health.ready = True
@@ -175,6 +181,7 @@ def build_app(
     @app.on_before_shutdown.connect
     async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
+        stopping.set()
         logger.info("the worker stops after a signal to stop: it finishes its chunk and writes its last checkpoints")
         _exit_later(_STOP_SECONDS)
         try:

@@ -17,11 +17,13 @@ from tests.conftest import ROOT, needs
 from tests.kubernetes.policies import images, of_kind, pods, resources, restricted, settings
 
 GUIDE = sorted((ROOT / "docs" / "deploy").glob("*.md"))
+RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 INDEX = (ROOT / "docs" / "deploy" / "index.md").read_text()
 SHELL = ROOT / "docs" / "deploy" / "shell.yaml"
 RENDERED = {path.stem: list(yaml.safe_load_all(path.read_text())) for path in (ROOT / "k8s" / "rendered").glob("*.yaml")}
 PROGRAMS = ("score", "explain", "archive", "console")
 pages = pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
+pages_and_runbooks = pytest.mark.parametrize("page", [*GUIDE, *RUNBOOKS], ids=lambda path: path.stem)
 
 
 def blocks(text):
@@ -29,7 +31,7 @@ def blocks(text):
     return [block.replace("\\\n", " ") for block in re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)]
 
 
-@pages
+@pages_and_runbooks
 def test_every_cited_test_is_in_the_file_that_is_named(page):
     cited = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page.read_text())
     missing = [
@@ -49,7 +51,7 @@ def test_every_procedure_names_its_test_or_says_that_there_is_none(page):
             assert "::test_" in section or "Not tested: " in section, section.splitlines()[0]
 
 
-@pages
+@pages_and_runbooks
 def test_every_command_and_option_exists(page):
     lines = [line for block in blocks(page.read_text()) for line in block.splitlines()]
     inline = re.findall(r"`(whyflag [^`\n]+)`", page.read_text())
@@ -70,7 +72,7 @@ def _check(words, line):
     assert {word for word in rest if word.startswith("--")} <= known, line
 
 
-@pages
+@pages_and_runbooks
 def test_every_resource_of_a_kubectl_line_is_in_the_manifests(page):
     known = {(one["kind"].lower(), one["metadata"]["name"]) for found in RENDERED.values() for one in found}
     known |= {("deployment", "whyflag-shell")}
@@ -170,4 +172,4 @@ def test_the_shell_fits_into_the_prod_overlay(overlays):
     }
     for variable in container["env"]:
         if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
-            assert reference["key"] in given[reference["name"]]
+            assert reference.get("optional") or reference["key"] in given[reference["name"]]

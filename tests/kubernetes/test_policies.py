@@ -115,6 +115,10 @@ def test_regular_jobs_are_restricted_like_all_others():
         assert own["securityContext"] == container["securityContext"]
         for field in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
             assert pod[field] == other[field]
+        for field in ("volumeMounts", "volumes"):
+            shared = [one for one in (container | pod)[field] if one["name"] in ("tmp", "files")]
+            assert len(shared) == 2
+            assert all(one in (own | other)[field] for one in shared)
 
 
 def test_generated_manifests_are_fresh():

@@ -1,6 +1,7 @@
 """A real Prometheus on loopback that scrapes programs of a test, with whyflag's rules in fast motion."""
 
 import json
+import math
 import re
 import subprocess
 import time
@@ -35,7 +36,11 @@ def in_fast_motion(expression: str) -> str:
 
 
 def _shorter(found: re.Match[str]) -> int:
-    return max(SHORTEST, int(found[1]) * _UNITS[found[2]] // FASTER)
+    return max(SHORTEST, _seconds(found[1] + found[2]) // FASTER)
+
+
+def _seconds(duration: str) -> int:
+    return int(duration[:-1]) * _UNITS[duration[-1]]
 
 
 def rules_in_fast_motion() -> dict[str, Any]:
@@ -44,7 +49,7 @@ def rules_in_fast_motion() -> dict[str, Any]:
         for rule in group["rules"]:
             rule["expr"] = in_fast_motion(rule["expr"])
             if "for" in rule:
-                rule["for"] = "1s" if rule["for"] != "0m" else "0s"
+                rule["for"] = f"{_seconds(rule['for']) // FASTER}s"
     return content
 
 
@@ -81,16 +86,17 @@ class Prometheus:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.load(answer)["data"]
 
-    def value(self, expression: str) -> list[Any]:
-        return self.get("query", query=expression)["result"]
+    def numbers(self, expression: str) -> list[float]:
+        """Return the values of an expression now; a division of nothing by nothing is no number."""
+        values = [float(series["value"][1]) for series in self.get("query", query=expression)["result"]]
+        return [value for value in values if not math.isnan(value)]
 
     def firing(self) -> set[str]:
         return {one["labels"]["alertname"] for one in self.get("alerts")["alerts"] if one["state"] == "firing"}
 
-    def wait_for(self, wanted: set[str], seconds: float, seen: set[str]) -> None:
-        """Wait until each wanted alert has been seen firing; add what fires to ``seen``."""
-        deadline = time.monotonic() + seconds
-        while not wanted <= seen:
+    def wait_for(self, wanted: set[str], seconds: float) -> None:
+        """Wait until each wanted alert has been firing, not necessarily all at once."""
+        deadline, seen = time.monotonic() + seconds, set()
+        while not wanted <= (seen := seen | self.firing()):
             assert time.monotonic() < deadline, f"not firing: {sorted(wanted - seen)}; seen: {sorted(seen)}"
             time.sleep(0.5)
-            seen |= self.firing()
