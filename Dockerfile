@@ -6,12 +6,13 @@ ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028
 FROM ${BASE} AS build
 ARG PROGRAM
 WORKDIR /src
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
-COPY images/build.lock images/${PROGRAM}.lock images/
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 UV_NO_CACHE=1 UV_LINK_MODE=copy UV_SYSTEM_CERTS=1
+COPY bootstrap.lock images/build.lock images/${PROGRAM}.lock images/
 RUN python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --quiet --no-deps --require-hashes -r images/build.lock \
+    && /opt/build/bin/pip install --quiet --no-deps --require-hashes -r images/bootstrap.lock \
+    && /opt/build/bin/uv pip install --quiet --python /opt/build/bin/python --no-deps --require-hashes -r images/build.lock \
     && python3 -m venv --without-pip /opt/whyflag \
-    && /opt/build/bin/pip --python /opt/whyflag/bin/python install --quiet --no-compile --no-deps --require-hashes -r images/${PROGRAM}.lock
+    && /opt/build/bin/uv pip install --quiet --python /opt/whyflag/bin/python --no-deps --require-hashes -r images/${PROGRAM}.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY models models

@@ -79,9 +79,13 @@ def _draw_panel(axes: Axes, panel: Panel, lines: list[Line], minutes: float) -> 
     if not finite:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color="grey")
     elif panel.kind is Kind.NUMBER:
-        axes.text(0.5, 0.45, "  ".join(f"{line.values[-1]:.4g}" for line in lines), transform=axes.transAxes, fontsize=14)
+        axes.text(0.5, 0.45, "  ".join(_shown(line.values[-1]) for line in lines), transform=axes.transAxes, fontsize=14)
     if len(lines) > 1:
         axes.legend(fontsize=6, loc="upper left", framealpha=0.6)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @click.command()

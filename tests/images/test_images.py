@@ -22,7 +22,7 @@ from training.replay import transactions_of
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="building a root file system needs root")]
 
-# every image takes about two minutes; jobs contains the groups of all others
+# every image takes two to three minutes; jobs contains the groups of all others
 PROGRAMS = tuple(os.environ.get("WHYFLAG_TEST_IMAGES", "score jobs").split())
 FOREIGN = {
     "score": ("fastapi", "llama_index", "faiss", "sqlalchemy"),
