@@ -7,7 +7,9 @@ from msgspec import Struct
 from monitoring.alerts import ALERTS, Alert
 from monitoring.objectives import OBJECTIVES, Objective, Severity
 
-RUNBOOK_URL: Final = "https://whyflag.example.org/docs/runbooks/{page}.html"  # replace it with `python -m monitoring.generate --runbook-url`
+RUNBOOK_URL: Final = (
+    "https://whyflag.example.org/docs/runbooks/{page}.html"  # replace it with `python -m monitoring.generate --runbook-url`
+)
 WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 
 
