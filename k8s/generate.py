@@ -14,8 +14,8 @@ import yaml
 from kafka.admin import ResourceType
 
 from core.topics import MIN_INSYNC, TOPICS
+from monitoring.generate import HERE as MONITORING
 from monitoring.generate import NOTE, dashboard_texts
-from monitoring.rules import rule_file
 from streams.kafka.acls import RIGHTS, Right, Role
 
 HERE = Path(__file__).parent
@@ -114,12 +114,12 @@ def secrets() -> list[dict[str, Any]]:
 
 
 def rules() -> dict[str, Any]:
-    """Return the alert rules as a resource of the Prometheus operator."""
+    """Return the alert rules of ``monitoring/rules.yaml`` as a resource of the Prometheus operator."""
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
         "metadata": {"name": "whyflag"},
-        "spec": rule_file(),
+        "spec": yaml.safe_load((MONITORING / "rules.yaml").read_text()),
     }
 
 

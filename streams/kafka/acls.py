@@ -25,6 +25,7 @@ from streams.kafka.clients import admin_client
 from streams.kafka.connection import connection_of
 
 SCORE_GROUP, EXPLAIN_GROUP, ARCHIVE_GROUP = "whyflag-score", "whyflag-explain", "whyflag-archive"
+READER_GROUPS = "whyflag-reader"  # the groups of other systems begin with this
 TRANSACTIONAL_PREFIX = "whyflag-"
 
 
@@ -89,7 +90,10 @@ RIGHTS: dict[Role, tuple[Right, ...]] = {
         Right(ResourceType.GROUP, SCORE_GROUP, ACLOperation.DESCRIBE),
         Right(ResourceType.GROUP, EXPLAIN_GROUP, ACLOperation.DESCRIBE),
     ),
-    Role.READER: _topics(_READ, DECISIONS, EXPLANATIONS, DISAGREEMENTS, DEAD_LETTERS),
+    Role.READER: (
+        *_topics(_READ, DECISIONS, EXPLANATIONS, DISAGREEMENTS, DEAD_LETTERS),
+        Right(ResourceType.GROUP, READER_GROUPS, _READ, prefix=True),
+    ),
 }
 
 
