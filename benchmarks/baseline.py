@@ -23,7 +23,7 @@ from msgspec import structs
 from core.messages import Channel, Transaction, decode_transaction_struct, encode
 from models.bundles.bundle import Bundle, load_bundle
 from models.features.spec import FeatureSpec
-from models.scorer import decisions, score
+from models.scorer import decisions, payments, score
 
 HOUR, DAY = 3_600_000, 86_400_000
 LENGTHS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
@@ -181,7 +181,7 @@ def decide(bundle: Bundle, cards: dict, merchants: dict, now: Transaction) -> by
     x = [*card_features(bundle.spec, past, now), *merchant_features(bundle.spec, buckets, now)]
     cards[now.card_id] = encode([*past, judged(bundle.spec, past, now)]).decode()
     merchants[now.merchant_id] = remember(bundle.spec, buckets, now)
-    (decided,) = decisions([now], score(bundle, np.array([x], np.float32), np.zeros(1, np.uint8)))
+    (decided,) = decisions(payments([now]), score(bundle, np.array([x], np.float32), np.zeros(1, np.uint8)))
     return encode(decided)
 
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from benchmarks.setting import trained_world, transactions_in
 from core.decoding import decode_transactions
-from core.messages import Origin, Profiled, decode_profiled, encode
+from core.messages import encode
 from core.privacy.masking import Privacy
 from models.bundles.bundle import load_bundle
 from models.features.columns import TransactionColumns
 from models.features.engine import RECENT, EntityEngine, FeatureEngine
 from models.novelty import novelty
-from models.scorer import decisions, score
+from models.scorer import decisions, payments, score
+from streams.profiled import decode_profiled, encode_rows, joined, profiled_rows
 
 N, BATCH = 20_000, 1_000
 
@@ -55,33 +56,24 @@ def main() -> None:
     columns = [engine.columns(batch) for batch in batches]
     priced = np.zeros(BATCH, np.uint8)
     X = [engine.update(column)[0] for column in columns]
-    width, card = (
-        4 * len(spec.entities[0].features),
-        np.ascontiguousarray(X[0][:, : len(spec.entities[0].features)], "<f4").tobytes(),
-    )
+    card = EntityEngine(spec, spec.entities[0])
     profiled = [
-        Profiled(
-            origin=Origin(partition=0, offset=i),
-            transaction=t,
-            features=card[:width],
-            recent=bytes(24 * RECENT),
-            spec=spec.version,
-        )
-        for i, t in enumerate(every)
+        profiled_rows(spec.version, 0, batch, range(len(batch)), range(len(batch)), column, card.update(column, RECENT))
+        for batch, column in zip(batches, columns, strict=True)
     ]
-    between = [encode(message) for message in profiled]
+    between = [list(encode_rows(rows)) for rows in profiled]
     scores = [score(bundle, x, priced) for x in X]
-    decided = [decision for batch, s in zip(batches, scores, strict=True) for decision in decisions(batch, s)]
+    decided = [decision for batch, s in zip(batches, scores, strict=True) for decision in decisions(payments(batch), s)]
 
     timed("decode, check and make private", lambda: [decode_transactions(raw, Privacy()) for raw in raws])
     timed("convert messages to columns", lambda: [engine.columns(batch) for batch in batches])
     for entity in spec.entities:
         timed(f"features of the {entity.name}", lambda entity=entity: computed(EntityEngine(spec, entity), columns))
-    timed("encode the record between stages", lambda: [encode(message) for message in profiled])
-    timed("decode the record between stages", lambda: [decode_profiled(raw) for raw in between])
+    timed("encode the record between stages", lambda: [list(encode_rows(rows)) for rows in profiled])
+    timed("decode the record between stages", lambda: [joined([decode_profiled(raw) for raw in raws]) for raws in between])
     timed("score: XGBoost, calibration, novelty, policy", lambda: [score(bundle, x, priced) for x in X])
     timed("  of which novelty", lambda: [novelty(bundle.forest, x) for x in X])
-    timed("decision messages", lambda: [decisions(batch, s) for batch, s in zip(batches, scores, strict=True)])
+    timed("decision messages", lambda: [decisions(payments(batch), s) for batch, s in zip(batches, scores, strict=True)])
     timed("encode decisions", lambda: [encode(decision) for decision in decided])
 
 

@@ -57,6 +57,7 @@ class Refusal(StrEnum):
     FROM_THE_FUTURE = "from_the_future"
     NO_PAN_KEY = "no_pan_key"
     OTHER_SPEC = "other_spec"  # profiled with another feature spec than the worker's
+    OTHER_FORMAT = "other_format"  # written to an internal topic by another version of whyflag
     DATABASE = "database"  # the database rejects a value
     NOT_EXPLAINABLE = "not_explainable"
 

@@ -126,37 +126,6 @@ class Label(Message, frozen=True):
     v: Version = 1
 
 
-class Origin(Message, frozen=True):
-    """Position of a record in its source topic."""
-
-    partition: Count
-    offset: Count
-
-
-class Profiled(Message, frozen=True):
-    """
-    Either a transaction with its card features, or a label, which the score stage adds to the merchant's state. Topic
-    ``profiled``, key ``merchant_id``.
-
-    ``features`` holds the card features as little-endian float32, in the order of the spec named by ``spec``. ``recent``
-    holds the card's last transactions as little-endian int64 rows (time, amount, packed attributes), oldest first. ``marks``
-    holds the bits of ``models.features.columns.Mark`` that the profile stage has set. ``written`` is the time at which the
-    transaction arrived in Kafka (epoch ms), from which the latency of its decision is measured. ``trace`` is the W3C traceparent of
-    the span that profiled it; few transactions are traced.
-    """
-
-    origin: Origin
-    transaction: Transaction | None = None
-    features: bytes = b""
-    recent: bytes = b""
-    spec: str = ""
-    marks: Count = 0
-    written: Count = 0
-    trace: str = ""
-    label: Label | None = None
-    v: Version = 1
-
-
 class Decision(Message, frozen=True):
     """The pipeline's decision on one transaction. Topic ``decisions``, key ``transaction_id``."""
 
@@ -523,13 +492,12 @@ class AuditAnchor(Message, frozen=True):
 
 
 MESSAGES: tuple[type[Message], ...] = (
-    Transaction, Label, Profiled, Decision, Disagreement, Alert, Explanation, Verdict, DeadLetter, AuditAnchor,
+    Transaction, Label, Decision, Disagreement, Alert, Explanation, Verdict, DeadLetter, AuditAnchor,
 )  # fmt: skip
 
 encode = msgspec.json.Encoder().encode
 decode_transaction_struct = msgspec.json.Decoder(Transaction).decode
 decode_label_struct = msgspec.json.Decoder(Label).decode
-decode_profiled = msgspec.json.Decoder(Profiled).decode
 decode_decision = msgspec.json.Decoder(Decision).decode
 decode_alert = msgspec.json.Decoder(Alert).decode
 decode_explanation = msgspec.json.Decoder(Explanation).decode

@@ -98,6 +98,8 @@ def messages_page() -> str:
         + "# Messages\n\n"
         + "Messages are JSON. Times are epoch milliseconds UTC, money is in minor units (cents) with an ISO 4217 code, probabilities are in\n"
         + "[0, 1]. Fields that are not required may be left out.\n\n"
+        + "The topic `profiled` lies between the two stages of a scoring worker. Its records are MessagePack with columns, described in\n"
+        + "`streams/profiled.py`; only workers of the same version read and write them.\n\n"
         + "\n".join(_message(message) for message in MESSAGES)
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import IntFlag
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,7 @@ def doubts_of(columns: TransactionColumns) -> npt.NDArray[np.uint8]:
 
 def score(bundle: Bundle, X: Matrix, doubts: npt.NDArray[np.uint8]) -> Scores:
     """Score X, float32 [n, F]. Transactions with ``doubts`` (uint8 [n], bits of ``Doubt``) are at least reviewed."""
-    margin = np.atleast_1d(bundle.booster.inplace_predict(X, predict_type="margin", validate_features=False))
-    probability = bundle.calibration.probability(margin)
+    probability = bundle.calibration.probability(bundle.margins(X))
     unusual = novelty(bundle.forest, X)
     outcome = bundle.policy.outcomes(probability, unusual)
     outcome = np.where((doubts > 0) & (outcome == APPROVE), REVIEW, outcome).astype(np.int8)
@@ -197,22 +196,39 @@ def expected_losses(probability: Floats, amount: Sequence[int]) -> npt.NDArray[n
     return np.where(np.isnan(probability), amount, np.rint(probability * amount)).astype(np.int64)
 
 
-def decisions(transactions: Sequence[Transaction], scores: Scores) -> list[Decision]:
+class Payments(NamedTuple):
+    """What a decision repeats of n transactions: ids, currency, event time (epoch ms) and amount (minor units), n of each."""
+
+    transaction_id: Sequence[str]
+    card_id: Sequence[str]
+    merchant_id: Sequence[str]
+    currency: Sequence[str]
+    event_time: Sequence[int]
+    amount: Sequence[int]
+
+
+def payments(transactions: Sequence[Transaction]) -> Payments:
+    """Return the payments of some messages."""
+    return Payments(*([getattr(one, name) for one in transactions] for name in Payments._fields))
+
+
+def decisions(paid: Payments, scores: Scores) -> list[Decision]:
     """Return the decision messages of n transactions."""
-    codes: list[tuple[str, ...]] = [()] * len(transactions)
-    hits: list[tuple[str, ...]] = [()] * len(transactions)
+    n = len(paid.transaction_id)
+    codes: list[tuple[str, ...]] = [()] * n
+    hits: list[tuple[str, ...]] = [()] * n
     for i in np.flatnonzero((scores.outcome != APPROVE) | scores.novel | scores.held.any(axis=1)):
         codes[i], hits[i] = reason_codes(scores, int(i)), scores.hits(int(i))
-    losses = expected_losses(scores.probability, [transaction.amount for transaction in transactions]).tolist()
+    losses = expected_losses(scores.probability, paid.amount).tolist()
     columns = (scores.outcome.tolist(), scores.probability.tolist(), scores.novelty.round(6).tolist(), losses, codes, hits)
     return [
         Decision(
-            transaction_id=transaction.transaction_id,
-            card_id=transaction.card_id,
-            merchant_id=transaction.merchant_id,
-            event_time=transaction.event_time,
-            amount=transaction.amount,
-            currency=transaction.currency,
+            transaction_id=transaction_id,
+            card_id=card_id,
+            merchant_id=merchant_id,
+            event_time=event_time,
+            amount=amount,
+            currency=currency,
             outcome=OUTCOMES[outcome],
             probability=probability if probability == probability else None,  # NaN: the model could not score
             bundle=scores.bundle,
@@ -221,7 +237,9 @@ def decisions(transactions: Sequence[Transaction], scores: Scores) -> list[Decis
             expected_loss=loss,
             novelty=novelty if novelty == novelty else None,
         )
-        for transaction, outcome, probability, novelty, loss, reasons, held in zip(transactions, *columns, strict=True)
+        for transaction_id, card_id, merchant_id, currency, event_time, amount, outcome, probability, novelty, loss, reasons, held in zip(
+            *paid, *columns, strict=True
+        )
     ]
 
 

@@ -7,20 +7,19 @@ A stage without a checkpoint has decided nothing yet and starts at the beginning
 
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from core.errors import StateError
-from core.messages import Label, decode_profiled
+from core.errors import InvalidEvent, Refusal, StateError
+from core.messages import Label
 from core.settings import Settings
 from core.topics import PROFILED, TRANSACTIONS
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.history import HistoryChunk, load_history
 from streams.kafka.connection import connection_of
 from streams.kafka.publishing import Publisher
+from streams.profiled import ProfiledRows, decode_profiled
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
 
@@ -65,8 +64,8 @@ async def rebuild(
         waiting = await _of_another_spec(settings, score, {p: logs[score.name, p][1] for p in chosen})
         if waiting:
             raise StateError(
-                f"{waiting} records in {PROFILED} have another feature spec and are not scored yet: run a worker with that "
-                "spec's bundle until whyflag_lag_records is 0, then rebuild"
+                f"{waiting} records in {PROFILED} have another feature spec or format and are not scored yet: run the worker that "
+                "wrote them, with its bundle, until whyflag_lag_records is 0, then rebuild"
             )
         progress("history", await load_history(history, labels, profile, score, publisher))
         for stage in (profile, score):
@@ -114,9 +113,11 @@ async def _of_another_spec(settings: Settings, score: ScoreStage, stopped: dict[
         begin = checkpoint.positions.get(PROFILED, 0) if checkpoint else 0
         async for records in _records(settings, PROFILED, partition, begin, None):
             for record in records:
-                with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                    profiled = decode_profiled(record.value or b"")
-                    found += profiled.transaction is not None and profiled.spec != score.version
+                try:
+                    profiled = decode_profiled(record.value)
+                    found += isinstance(profiled, ProfiledRows) and profiled.spec != score.version
+                except InvalidEvent as error:
+                    found += error.reason is Refusal.OTHER_FORMAT
     return found
 
 

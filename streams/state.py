@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from core.messages import Origin
 from models.features.engine import UNBOUNDED, EntityEngine
 from models.features.spec import Entity, FeatureSpec
 from models.features.state import NEVER
@@ -37,13 +37,17 @@ class PartitionState:
         """Digest of the rows last written or loaded, 16 hexadecimal digits per entity."""
         return "".join(f"{engine.digest:016x}" for engine in self.engines)
 
-    def is_new(self, topic: str, origin: Origin) -> bool:
-        """Return whether a record's origin is new, and remember it. The offsets of an origin partition must arrive in order."""
-        place = f"{topic}/{origin.partition}"
-        if origin.offset <= self.origins.get(place, -1):
-            return False
-        self.origins[place] = origin.offset
-        return True
+    def new(self, topic: str, partition: int, offsets: npt.NDArray[np.int64]) -> int:
+        """
+        Return how many of a record's offsets in its source topic are new, and remember them.
+
+        ``offsets`` int64 [n] ascend, and so do those of one source partition from record to record: the new ones are the last.
+        """
+        place = f"{topic}/{partition}"
+        new = len(offsets) - int(np.searchsorted(offsets, self.origins.get(place, -1), side="right"))
+        if new:
+            self.origins[place] = int(offsets[-1])
+        return new
 
     def changed(self) -> list[LogRecord]:
         """Return log records of the keys that changed since the last call: the key's row, or None for a removed key."""

@@ -88,16 +88,6 @@ alerts = st.builds(
     spec=identifiers,
     recent=st.lists(recents, max_size=3).map(tuple),
 )
-origins = st.builds(m.Origin, partition=st.integers(0, 99), offset=st.integers(0, 2**53))
-profiled = st.builds(
-    m.Profiled,
-    origin=origins,
-    transaction=maybe() | transactions,
-    features=st.binary(max_size=40),
-    recent=st.binary(max_size=48),
-    spec=identifiers,
-    label=maybe() | labels,
-)
 values = st.builds(
     m.Value,
     unit=st.sampled_from(m.Unit),
@@ -176,5 +166,5 @@ dead_letters = st.builds(
     raw=st.binary(max_size=60),
 )
 every_message = st.one_of(
-    transactions, labels, profiled, decisions, alerts, explanations, verdicts, dead_letters
+    transactions, labels, decisions, alerts, explanations, verdicts, dead_letters
 )  # fmt: skip

@@ -21,7 +21,7 @@ from models.bundles.metrics import Measures
 from models.features.columns import label_columns, recent_transactions
 from models.features.engine import RECENT, FeatureEngine
 from models.policy import APPROVE, DECLINE, REVIEW
-from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, reason_codes
+from models.scorer import OUTCOMES, Decider, Scores, alert, decisions, expected_losses, payments, reason_codes
 from training.data.checks import check_file_suits_bundle
 from training.data.conform import SCHEMA
 from training.data.dataset import LabelledReplay, column_labels, columns_of, known_labels, priced
@@ -115,7 +115,7 @@ class _Writer:
         """Write the decisions on ``rows`` of a table. ``scores`` has one entry for each of these rows, in the same order."""
         if self._form == "jsonl":
             transactions = list(messages_of(table.take(pa.array(rows))))
-            self._lines.writelines(encode(decided) + b"\n" for decided in decisions(transactions, scores))
+            self._lines.writelines(encode(decided) + b"\n" for decided in decisions(payments(transactions), scores))
             return
         taken = table if len(rows) == len(table) else table.take(pa.array(rows))
         amounts = taken["amount"].to_numpy()
@@ -216,7 +216,9 @@ def replay(
                 writer.decisions(chunk.table, scores, rows)
                 places = np.flatnonzero(scores.outcome != APPROVE)
                 raised = list(messages_of(chunk.table.take(pa.array(rows[places]))))
-                for row, transaction, decided in zip(rows[places], raised, decisions(raised, scores.rows(places)), strict=True):
+                for row, transaction, decided in zip(
+                    rows[places], raised, decisions(payments(raised), scores.rows(places)), strict=True
+                ):
                     earlier = recent_transactions(recent[row].tolist(), int(columns.merchant[row]))
                     writer.alert(alert(transaction, decided, names, X[row], spec, earlier))
                 for code in counts:

@@ -25,6 +25,7 @@ from models.calibration import Calibration
 from models.features.spec import FeatureSpec, decode_spec, encode_spec
 from models.novelty import Forest, check_forest
 from models.policy import Policy
+from models.trees import Trees, trees_of
 
 FORMAT = 2
 MANIFEST, SIGNATURE = "manifest.json", "signature"
@@ -70,6 +71,13 @@ class Bundle(Struct, frozen=True):
     forest: Forest
     reference: Reference
     metrics: BundleMetrics
+    trees: Trees | None = None  # the booster's trees for the kernel; None: only XGBoost can score it
+
+    def margins(self, X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the booster's margins of X, float32 [n, F]; float32 [n]. Kernel and XGBoost give the same bits."""
+        if self.trees is not None:
+            return self.trees.margins(X)
+        return np.atleast_1d(self.booster.inplace_predict(X, predict_type="margin", validate_features=False))
 
 
 def check_empty(folder: Path) -> None:
@@ -150,6 +158,7 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
             forest=Forest(**_read_arrays(files[FOREST])),
             reference=Reference(**_read_arrays(files[REFERENCE])),
             metrics=msgspec.json.decode(files[METRICS], type=BundleMetrics),
+            trees=trees_of(booster),
         )
         check_forest(bundle.forest, len(spec.feature_names))
     except (

@@ -10,14 +10,15 @@ from core.clock import MS_PER_HOUR, Clock, SystemClock
 from core.decoding import decode_label, decode_transactions
 from core.errors import InvalidEvent, Refusal
 from core.event_time import is_ahead, written_at
-from core.messages import Label, Origin, Profiled, Transaction, encode
+from core.messages import Label, Transaction
 from core.metrics import DUPLICATES
 from core.privacy.masking import Privacy
 from core.privacy.sensitive import prepare
 from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
-from models.features.engine import RECENT, UNBOUNDED, EntityEngine, compile_kernels
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Mask, compile_kernels
 from models.features.spec import FeatureSpec
-from streams.kafka.publishing import Outputs, Publisher
+from streams.kafka.publishing import Outputs, Publisher, partition_of
+from streams.profiled import ForwardedLabel, encode_label, encode_rows, profiled_rows
 from streams.stages.stage import StageWithoutDecider, dead_letter
 from streams.state import PartitionState
 from streams.tracing import NO_TRACING, Tracing, parent_of
@@ -51,10 +52,12 @@ class ProfileStage(StageWithoutDecider):
         """``clock`` caps record times that the broker did not set; ``ceiling`` is the maximum number of cards per partition."""
         self.spec, self.version, self._tracing = spec, spec.version, tracing
         self._privacy, self._clock, self._ceiling = privacy, clock or SystemClock(), ceiling
+        self._destinations = 1  # partitions of ``profiled``
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
-        """Compile the kernels, so that the first chunk does not wait for them."""
+        """Ask for the number of partitions, and compile the kernels, so that the first chunk does not wait for them."""
+        self._destinations = await publisher.partitions(PROFILED)
         await asyncio.to_thread(prepare)
         await asyncio.to_thread(compile_kernels, self.spec)
 
@@ -76,9 +79,7 @@ class ProfileStage(StageWithoutDecider):
         if topic == LABELS:
             return self._labels(records)
         decoded = self._decoded(records)
-        if decoded.transactions:
-            return [*decoded.letters, self._profiled(partition, decoded)]
-        return decoded.letters
+        return [*decoded.letters, *self._profiled(partition, decoded)] if decoded.transactions else decoded.letters
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """Update the state without publishing. Labels are ignored: they affect only the merchant state of the next stage."""
@@ -110,39 +111,37 @@ class ProfileStage(StageWithoutDecider):
         hours = (time - written) / MS_PER_HOUR
         return InvalidEvent(f"{field} is {hours:.1f} hours after the record was written", Refusal.FROM_THE_FUTURE)
 
-    def _profiled(self, partition: int, decoded: Decoded) -> Outputs:
-        began, traced = time(), self._tracing.enabled
-        engine, transactions = self.engine(partition), decoded.transactions
-        X, duplicate, marks, recent = engine.update(engine.columns(transactions), RECENT)
-        features, width = np.ascontiguousarray(X, "<f4").tobytes(), 4 * X.shape[1]
-        earlier, length = np.ascontiguousarray(recent, "<i8").tobytes(), 24 * RECENT
-        fresh = np.flatnonzero(~duplicate).tolist()
+    def _profiled(self, partition: int, decoded: Decoded) -> list[Outputs]:
+        """Return the records of the transactions that are no duplicates, one or more for each partition of their merchants."""
+        began, transactions = time(), decoded.transactions
+        engine = self.engine(partition)
+        columns = engine.columns(transactions)
+        update = engine.update(columns, RECENT)
+        fresh = np.flatnonzero(~update.duplicate)
         if len(fresh) < len(transactions):
             DUPLICATES.labels(self.name).inc(len(transactions) - len(fresh))
-        return Outputs(
-            PROFILED,
-            [transactions[i].merchant_id.encode() for i in fresh],
-            [
-                encode(
-                    Profiled(
-                        origin=Origin(partition=partition, offset=decoded.offsets[i]),
-                        transaction=transactions[i],
-                        features=features[i * width : (i + 1) * width],
-                        recent=earlier[i * length : (i + 1) * length],
-                        spec=self.version,
-                        marks=int(marks[i]),
-                        written=max(0, decoded.written[i]),
-                        trace=self._trace(decoded.traces[i], began, transactions[i]) if traced else "",
-                    )
-                )
-                for i in fresh
-            ],
-        )
+        traces = self._traces(decoded, began, update.duplicate)
+        rows = profiled_rows(
+            self.version, partition, transactions, decoded.offsets, decoded.written, columns, update, traces
+        ).rows(fresh)
+        keys = [merchant.encode() for merchant in rows.text("merchant_id") if merchant is not None]
+        own = np.array([partition_of(key, self._destinations) for key in keys], np.int64)
+        outputs = []
+        for destination in np.unique(own).tolist():
+            records = list(encode_rows(rows.rows(np.flatnonzero(own == destination))))
+            outputs.append(Outputs(PROFILED, [b""] * len(records), records, destination))
+        return outputs
 
-    def _trace(self, parent: str, began: float, transaction: Transaction) -> str:
-        if not parent and not self._tracing.chosen():
-            return ""
-        return self._tracing.span("profile", parent, began, {"transaction_id": transaction.transaction_id})
+    def _traces(self, decoded: Decoded, began: float, duplicate: Mask) -> list[str]:
+        """Record the spans of the traced transactions. Return the traceparent of each transaction, or nothing if none is traced."""
+        if not self._tracing.enabled:
+            return []
+        return [
+            self._tracing.span("profile", parent, began, {"transaction_id": transaction.transaction_id})
+            if not repeated and (parent or self._tracing.chosen())
+            else ""
+            for transaction, parent, repeated in zip(decoded.transactions, decoded.traces, duplicate.tolist(), strict=True)
+        ]
 
     def _labels(self, records: list[Any]) -> list[Outputs]:
         outputs, forwarded = [], Outputs(PROFILED, [], [])
@@ -154,7 +153,6 @@ class ProfileStage(StageWithoutDecider):
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
                 continue
-            origin = Origin(partition=record.partition, offset=record.offset)
             forwarded.keys.append(label.merchant_id.encode())
-            forwarded.values.append(encode(Profiled(origin=origin, label=label)))
+            forwarded.values.append(encode_label(ForwardedLabel(record.partition, record.offset, label)))
         return [*outputs, forwarded]

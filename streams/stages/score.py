@@ -8,23 +8,23 @@ import logging
 import math
 import sys
 from collections.abc import Iterator
-from functools import partial
 from time import monotonic, time
-from typing import Any
+from typing import Any, cast
 
-import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from core import metrics
 from core.errors import InvalidEvent, Refusal
-from core.messages import Decision, Disagreement, Label, Profiled, Transaction, decode_profiled, encode
+from core.messages import Decision, Disagreement, Label, encode
 from core.topics import ALERTS, DECISIONS, DISAGREEMENTS, LABELS, PROFILED, SCORE_CHECKPOINTS, TRANSACTIONS
 from models.features.columns import Mark, TransactionColumns, label_columns, recent_transactions
-from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Matrix, compile_kernels
+from models.features.engine import UNBOUNDED, EntityEngine, Matrix, compile_kernels
 from models.features.spec import FeatureSpec
 from models.policy import APPROVE
-from models.scorer import DOUBT_CODES, OUTCOMES, Decider, Doubt, Scores, alert, decisions, score
+from models.scorer import DOUBT_CODES, OUTCOMES, Decider, Doubt, Payments, Scores, alert, decisions, score
 from streams.kafka.publishing import Latency, Outputs, Publisher
+from streams.profiled import REQUIRED, TEXTS, ForwardedLabel, ProfiledRows, decode_profiled, joined
 from streams.stages.decider_sources import DeciderSource
 from streams.stages.monitoring import DriftMonitor
 from streams.stages.stage import dead_letter
@@ -107,12 +107,13 @@ class ScoreStage:
         """
         Decide a chunk of records, and apply its labels.
 
-        A chunk is split at each label, so that a label affects exactly the records after it in the log, whatever the chunk size.
+        A chunk is split at each label, so that a label affects exactly the rows after it in the log, whatever the chunk size.
         """
         outputs: list[Outputs] = []
         state = self.state(partition)
-        for run, label in self._runs(state, records, outputs, self.version):
-            outputs += self._decide(partition, state, run)
+        for rows, label in self._runs(state, records, outputs, self.version):
+            if rows is not None:
+                outputs += self._decide(partition, state, rows)
             if label:
                 self._apply(state, label)
         return outputs
@@ -125,9 +126,9 @@ class ScoreStage:
         count as a fraud with a usual amount.
         """
         state = self.state(partition)
-        for run, label in self._runs(state, records, [], None):
-            if run:
-                columns = self._columns_of(run, known=False)
+        for rows, label in self._runs(state, records, [], None):
+            if rows is not None:
+                columns = rows.columns if rows.spec == self.version else self._columns_of_another_spec(rows)
                 for engine in state.engines:
                     engine.update(columns)
             if label:
@@ -135,45 +136,50 @@ class ScoreStage:
 
     def _runs(
         self, state: PartitionState, records: list[Any], letters: list[Outputs], spec: str | None
-    ) -> Iterator[tuple[list[Profiled], Label | None]]:
-        """Yield the new records as runs of transactions, each with the label that ends it. Unusable records go to ``letters``."""
-        run: list[Profiled] = []
+    ) -> Iterator[tuple[ProfiledRows | None, Label | None]]:
+        """Yield the new transactions of one spec as runs, each with the label that ends it. Unusable records go to ``letters``."""
+        run: list[ProfiledRows] = []
         for record in records:
             try:
-                profiled = self._decoded(record.value, spec)
+                found = self._decoded(record.value, spec)
             except InvalidEvent as error:
                 letters.append(dead_letter(self.name, record, error))
                 continue
-            if not state.is_new(LABELS if profiled.label else TRANSACTIONS, profiled.origin):
-                metrics.REPLAYED.inc()
-            elif profiled.label is None:
-                run.append(profiled)
-            else:
-                yield run, profiled.label
+            if isinstance(found, ForwardedLabel):
+                if self._new(state, LABELS, found.partition, np.array([found.offset])):
+                    yield joined(run) if run else None, found.label
+                    run = []
+                continue
+            new = self._new(state, TRANSACTIONS, found.partition, found.offsets)
+            if run and run[0].spec != found.spec:  # only while the state is rebuilt
+                yield joined(run), None
                 run = []
-        yield run, None
+            if new:
+                run.append(found.rows(np.arange(found.count - new, found.count)))
+        yield joined(run) if run else None, None
 
-    def _decoded(self, raw: bytes | None, spec: str | None) -> Profiled:
-        try:
-            profiled = decode_profiled(raw or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidEvent(str(error)) from None
-        if (profiled.transaction is None) == (profiled.label is None):
-            raise InvalidEvent("a profiled record must hold either a transaction or a label")
-        if profiled.transaction is not None and spec is not None:
-            if profiled.spec != spec:
+    @staticmethod
+    def _new(state: PartitionState, topic: str, partition: int, offsets: npt.NDArray[np.int64]) -> int:
+        """Return how many of the offsets are new, the last ones; the others are replays."""
+        new = state.new(topic, partition, offsets)
+        metrics.REPLAYED.inc(len(offsets) - new)
+        return new
+
+    def _decoded(self, raw: bytes | None, spec: str | None) -> ProfiledRows | ForwardedLabel:
+        found = decode_profiled(raw)
+        if isinstance(found, ProfiledRows) and spec is not None:
+            if found.spec != spec:
                 raise InvalidEvent(
-                    f"profiled with feature spec {profiled.spec!r}, this worker scores with {spec!r}: run one spec at a time",
+                    f"profiled with feature spec {found.spec!r}, this worker scores with {spec!r}: run one spec at a time",
                     Refusal.OTHER_SPEC,
                 )
-            if len(profiled.features) != 4 * self._card_features or len(profiled.recent) != 24 * RECENT:
-                raise InvalidEvent("features or recent transactions have the wrong length")
-        return profiled
+            if found.features.shape[1] != self._card_features:
+                raise InvalidEvent("the rows have another number of features than the spec")
+        return found
 
-    def _columns_of(self, run: list[Profiled], known: bool = True) -> TransactionColumns:
-        columns = self._columns([profiled.transaction for profiled in run if profiled.transaction is not None])
-        marks = [profiled.marks if known or profiled.spec == self.version else int(Mark.UNUSUAL) for profiled in run]
-        return columns.marked(np.array(marks, np.int64))
+    def _columns_of_another_spec(self, rows: ProfiledRows) -> TransactionColumns:
+        columns = self._columns([rows.transaction(i) for i in range(rows.count)])
+        return columns.marked(np.full(rows.count, int(Mark.UNUSUAL), np.int64))
 
     def _apply(self, state: PartitionState, label: Label) -> None:
         columns_of_label = label_columns([label])
@@ -181,56 +187,60 @@ class ScoreStage:
             engine.apply_labels(columns_of_label)
         metrics.LABELS.labels(str(label.fraud).lower()).inc()
 
-    def _decide(self, partition: int, state: PartitionState, run: list[Profiled]) -> list[Outputs]:
-        if not run:
-            return []
-        began = time()
-        transactions = [profiled.transaction for profiled in run if profiled.transaction is not None]
-        columns = self._columns_of(run)
-        card = np.frombuffer(b"".join(profiled.features for profiled in run), "<f4").reshape(len(run), -1)
-        X = np.hstack([card, *(engine.update(columns)[0] for engine in state.engines)])
+    def _decide(self, partition: int, state: PartitionState, rows: ProfiledRows) -> list[Outputs]:
+        began, columns = time(), rows.columns
+        X = np.hstack([rows.features, *(engine.update(columns)[0] for engine in state.engines)])
         decider = self._decider_of(partition)
-        scores = decider.decide(X, columns, self._names, partial(_text, transactions), self._failed)
-        decided = decisions(transactions, scores)
+        scores = decider.decide(X, columns, self._names, rows.text, self._failed)
+        decided = decisions(_payments(rows), scores)
+        self._count(scores)
+        shadow = self._shadow(rows, columns, X, scores)
+        self._observe(decider, columns, X, scores)
+        traces = self._traces(rows, decided, began)
+        made = Outputs(
+            DECISIONS,
+            [one.transaction_id.encode() for one in decided],
+            [encode(one) for one in decided],
+            traces=traces,
+            latency=Latency(metrics.DECISION_LATENCY, rows.written[rows.written > 0]),
+        )
+        alerts = self._alerts(rows, columns, X, scores, decided, traces)
+        return [outputs for outputs in (made, alerts, shadow) if outputs.keys]
+
+    def _count(self, scores: Scores) -> None:
         for code, outcome in OUTCOMES.items():
             metrics.DECISIONS.labels(outcome.value).inc(int((scores.outcome == code).sum()))
         for doubt, reason in DOUBT_CODES.items():
             metrics.DOUBTS.labels(reason).inc(int(np.count_nonzero(scores.doubts & doubt)))
-        if np.count_nonzero(scores.doubts & Doubt.UNPRICED) > len(run) / 2:
+        if np.count_nonzero(scores.doubts & Doubt.UNPRICED) > len(scores.doubts) / 2:
             self._warn_of_currency()
         for rule, hits in zip(scores.rules, scores.held.sum(axis=0).tolist(), strict=True):
             metrics.RULE_HITS.labels(rule).inc(hits)
-        shadow = self._shadow(transactions, columns, X, scores)
-        self._observe(decider, columns, X, scores)
-        made = Outputs(
-            DECISIONS,
-            [t.transaction_id.encode() for t in transactions],
-            [encode(d) for d in decided],
-            traces=(traces := self._traces(run, decided, began)),
-            latency=Latency(metrics.DECISION_LATENCY, np.array([one.written for one in run if one.written], np.int64)),
-        )
-        raised_traces: list[str] = []
-        alerts = Outputs(ALERTS, [], [], traces=raised_traces)
-        for i in np.flatnonzero(scores.outcome != APPROVE).tolist():
-            rows = np.frombuffer(run[i].recent, "<i8").reshape(-1, 3).tolist()
-            recent = recent_transactions(rows, int(columns.merchant[i]))
-            raised = alert(transactions[i], decided[i], self._names, X[i], self.spec, recent)
-            alerts.keys.append(raised.alert_id.encode())
-            alerts.values.append(encode(raised))
-            raised_traces.extend(traces[i : i + 1])
-        return [outputs for outputs in (made, alerts, shadow) if outputs.keys]
 
-    def _traces(self, run: list[Profiled], decided: list[Decision], began: float) -> list[str]:
+    def _alerts(
+        self,
+        rows: ProfiledRows,
+        columns: TransactionColumns,
+        X: Matrix,
+        scores: Scores,
+        decided: list[Decision],
+        traces: list[str],
+    ) -> Outputs:
+        raised = np.flatnonzero(scores.outcome != APPROVE).tolist()
+        alerts = []
+        for i in raised:
+            recent = recent_transactions(rows.recent[i].reshape(-1, 3).tolist(), int(columns.merchant[i]))
+            alerts.append(alert(rows.transaction(i), decided[i], self._names, X[i], self.spec, recent))
+        own = [traces[i] for i in raised] if traces else []
+        return Outputs(ALERTS, [one.alert_id.encode() for one in alerts], [encode(one) for one in alerts], traces=own)
+
+    def _traces(self, rows: ProfiledRows, decided: list[Decision], began: float) -> list[str]:
         """Record the spans of the traced transactions; return the traceparent of every transaction, or nothing if none is traced."""
-        if not any(profiled.trace for profiled in run):
-            return []
         return [
-            self._tracing.span(
-                "score", profiled.trace, began, {"transaction_id": one.transaction_id, "outcome": one.outcome.value}
-            )
-            if profiled.trace
+            self._tracing.span("score", parent, began, {"transaction_id": one.transaction_id, "outcome": one.outcome.value})
+            if parent
             else ""
-            for profiled, one in zip(run, decided, strict=True)
+            for parent, one in zip(rows.traces or (), decided, strict=bool(rows.traces))
         ]
 
     def _warn_of_currency(self) -> None:
@@ -248,7 +258,7 @@ class ScoreStage:
             logger.exception("the model could not score a batch of %d transactions; all of them go to review", n)
         metrics.SCORING_FAILURES.inc(n)
 
-    def _shadow(self, transactions: list[Transaction], columns: TransactionColumns, X: Matrix, scores: Scores) -> Outputs:
+    def _shadow(self, rows: ProfiledRows, columns: TransactionColumns, X: Matrix, scores: Scores) -> Outputs:
         """Return the transactions that the challenger would have decided differently. Its failures do not affect decisions."""
         found = Outputs(DISAGREEMENTS, [], [])
         challenger = self._source.challenger()
@@ -266,7 +276,7 @@ class ScoreStage:
                     int(((scores.outcome == ours) & (other.outcome == theirs)).sum())
                 )
         for i in np.flatnonzero(scores.outcome != other.outcome).tolist():
-            transaction, probability = transactions[i], float(scores.probability[i])
+            transaction, probability = rows.transaction(i), float(scores.probability[i])
             disagreement = Disagreement(
                 transaction_id=transaction.transaction_id,
                 card_id=transaction.card_id,
@@ -296,5 +306,6 @@ class ScoreStage:
             logger.exception("the drift of a batch of %d transactions could not be measured", len(X))
 
 
-def _text(transactions: list[Transaction], name: str) -> list[str | None]:
-    return [getattr(transaction, name) for transaction in transactions]
+def _payments(rows: ProfiledRows) -> Payments:
+    transaction_id, card_id, merchant_id, currency = (cast("list[str]", rows.text(name)) for name in TEXTS[:REQUIRED])
+    return Payments(transaction_id, card_id, merchant_id, currency, rows.event_time.tolist(), rows.amount.tolist())

@@ -15,7 +15,7 @@ from models.features.ops import StateKind
 from models.features.spec import Entity, Feature, FeatureSpec, Window, decode_spec, default_spec, encode_spec, handbook_spec
 from models.novelty import fit_forest, novelty
 from models.policy import APPROVE
-from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, decisions, reason_codes, score, unscored
+from models.scorer import CURRENCY_UNKNOWN, MODEL_UNAVAILABLE, decisions, payments, reason_codes, score, unscored
 from tests.conftest import transactions_file
 from training.data.dataset import features_of, load_dataset
 
@@ -107,7 +107,7 @@ def test_without_a_model_everything_is_reviewed_with_a_reason_code(world, bundle
     from training.replay import transactions_of
 
     scores = unscored(np.zeros(1, np.uint8))
-    (decided,) = decisions([next(transactions_of(transactions_file(world)))], scores)
+    (decided,) = decisions(payments([next(transactions_of(transactions_file(world)))]), scores)
     assert decided.outcome is Outcome.REVIEW
     assert decided.reason_codes == (MODEL_UNAVAILABLE,)
     assert decided.probability is None

@@ -67,6 +67,9 @@ class Process:
     async def counts(self, topics) -> dict[str, int]:
         return dict.fromkeys(topics, self.kafka.partitions)
 
+    async def partitions(self, topic: str) -> int:
+        return self.kafka.partitions
+
     async def send(self, outputs) -> Delivery:
         self.step()
         for output in outputs:

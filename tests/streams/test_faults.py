@@ -29,7 +29,7 @@ from cli.supervisor import free_ports
 from core.decoding import decode_label, decode_transaction, decode_transactions
 from core.errors import InvalidEvent
 from core.event_time import is_ahead
-from core.messages import Transaction, decode_decision, decode_profiled, encode
+from core.messages import Transaction, decode_decision, encode
 from core.privacy.masking import Privacy
 from core.settings import Settings
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TOPICS, TRANSACTIONS
@@ -40,6 +40,7 @@ from models.scorer import Decider
 from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.kafka.clients import Sender, create_topics
 from streams.kafka.connection import Connection
+from streams.profiled import ProfiledRows, decode_profiled
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
@@ -47,6 +48,7 @@ from streams.state import PartitionState
 from tests.conftest import DAY, GIVEN, needs, transactions_file
 from tests.kafka import KafkaCluster, Node
 from tests.kafka.proxy import Proxy
+from tests.streams.rows import single_rows
 from tests.streams.test_kafka import _whyflag
 from tests.workers import Worker, collect
 from training.data.mapping import load_mapping
@@ -274,10 +276,10 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
                 for partition, records in logs[topic].items():
                     for begin in range(0, len(records), 1000):
                         for output in await stage.process(topic, partition, records[begin : begin + 1000]):
-                            expected[output.topic] += output.values
+                            expected[output.topic] += _units(output.topic, output.values)
         twice = {}
         for topic, values in expected.items():
-            made = [record.value for partition in logs[topic].values() for record in partition]
+            made = _units(topic, [record.value for partition in logs[topic].values() for record in partition])
             lost, extra = set(values) - set(made), set(made) - set(values)
             assert not lost, f"{len(lost)} of {len(values)} {topic} are missing: {sorted(lost)[:2]}"
             assert not extra, f"{len(extra)} unexpected {topic}: {sorted(extra)[:2]}"
@@ -301,10 +303,15 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
     return asyncio.run(compare())
 
 
+def _units(topic: str, values: list[bytes]) -> list[bytes]:
+    """Return what must be equal however often workers restarted: a record of ``profiled`` holds the rows of whatever chunk it came from."""
+    return [row for value in values for row in single_rows(value)] if topic == PROFILED else values
+
+
 def _only_the_forgotten_come_again(ids: set[str], profiled: dict[int, list], bundle: Bundle) -> None:
     """Assert that a transaction is decided twice only if its card has ``history`` newer ones, so that the state dropped it."""
     profiles = (decode_profiled(record.value) for records in profiled.values() for record in records)
-    made = [profile.transaction for profile in profiles if profile.transaction]
+    made = [rows.transaction(i) for rows in profiles if isinstance(rows, ProfiledRows) for i in range(rows.count)]
     for again in (transaction for transaction in made if transaction.transaction_id in ids):
         newer = {t.transaction_id for t in made if t.card_id == again.card_id and t.event_time > again.event_time}
         assert len(newer) >= bundle.spec.entity("card").history, f"{again.transaction_id} was decided twice"

@@ -25,6 +25,7 @@ from streams.stages.score import ScoreStage
 from streams.worker import freeze_garbage_collector
 from tests.conftest import GIVEN
 from tests.hostile import EMAIL, NAME, PAN_FORMS, SSN, records, valid
+from tests.streams.scripted import Kafka, Process
 
 NOW = 1_750_000_000_000
 COUNT = int(GIVEN.get("WHYFLAG_FUZZ_RECORDS", "3000"))
@@ -93,7 +94,7 @@ def test_hostile_records_are_decided_or_dead_letters_and_nothing_leaks_or_stalls
     profile = ProfileStage(bundle.spec, Privacy(b"a key of enough length"), FixedClock(NOW), ceiling=5_000)
     score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)), ceiling=5_000)
     explain = ExplainStage(explainer, queue, Cases(queue))
-    asyncio.run(profile.start(None))
+    asyncio.run(profile.start(Process(Kafka(partitions=1))))
     asyncio.run(_chain(profile, score, explain, _valid_values(-50)))
     for state in score.states.values():
         state.origins.clear()  # the records below start again at offset 0
@@ -144,7 +145,7 @@ def test_five_hundred_heavy_memos_do_not_stall_the_loop(bundle, slowest):
     import json
 
     profile = ProfileStage(bundle.spec, Privacy(b"a key of enough length"), FixedClock(NOW))
-    asyncio.run(profile.start(None))
+    asyncio.run(profile.start(Process(Kafka(partitions=1))))
     for memo in ("1 " * 256, "\uff11 " * 256, "4111111111111111 " * 30, "a@b.cd " * 73, "4" * 512):
         values = [json.dumps(valid(i, NOW, memo=memo, merchant_name=memo)).encode() for i in range(CHUNK)]
         asyncio.run(profile.process(TRANSACTIONS, 0, _chunk(TRANSACTIONS, values, 0)))

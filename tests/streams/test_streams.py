@@ -21,7 +21,6 @@ from core.messages import (
     decode_alert,
     decode_dead_letter,
     decode_decision,
-    decode_profiled,
     decode_transaction_struct,
     encode,
 )  # fmt: skip
@@ -38,6 +37,7 @@ from streams.kafka.embedded import API_VERSION, EmbeddedBroker
 from streams.kafka.publishing import Outputs, Publisher, partition_of
 from streams.kafka.transport import Consumer, RecordChunk
 from streams.operator import Operator
+from streams.profiled import decode_profiled
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
@@ -211,7 +211,7 @@ def test_every_record_is_profiled_or_a_dead_letter_or_a_duplicate(values, rng: r
         damaged.append(value)
     stage = ProfileStage(default_spec(), Privacy(b"a key of enough length"))
     outputs = _by_topic(_process(stage, TRANSACTIONS, [_record(value, i) for i, value in enumerate(damaged)]))
-    offsets = [decode_profiled(o.value).origin.offset for o in outputs[PROFILED]]
+    offsets = [offset for o in outputs[PROFILED] for offset in decode_profiled(o.value).offsets.tolist()]
     letters = [decode_dead_letter(o.value) for o in outputs[DEAD_LETTERS]]
     dead = [letter.offset for letter in letters]
     assert len(set(offsets + dead)) == len(offsets + dead)

@@ -1,0 +1,284 @@
+"""
+Records of the topic ``profiled``: what the first stage hands to the second. A record holds rows of transactions in columns, or a label.
+
+A record is MessagePack. Numbers are matrices of little-endian values, which numpy reads without a loop; texts are lists. The rows
+that a chunk has for one partition form one record, or several if a record would exceed ``LARGEST`` bytes. Only workers read and write
+this topic. ``docs/decisions/0033-columns-between-the-stages.md`` compares the format with Arrow.
+"""
+
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta, Struct
+
+from core.errors import InvalidEvent, Refusal
+from core.messages import Channel, Count, Label, Transaction
+from models.features.columns import TransactionColumns
+from models.features.engine import RECENT, Update
+
+FORMAT: Final = 2  # format 1, of version 0.1, was a JSON object for each transaction
+LARGEST: Final = 256 << 10
+TEXTS: Final = (
+    "transaction_id", "card_id", "merchant_id", "currency", "mcc", "merchant_name", "country", "channel", "device_id", "ip", "memo",
+)  # fmt: skip
+REQUIRED: Final = 4  # texts that every transaction has, the first ones of TEXTS
+_OFFSET, _WRITTEN, _AMOUNT, _LAT, _LON, _COLUMNS = range(6)
+_NUMBERS: Final = _COLUMNS + len(TransactionColumns._fields)
+_EARLIER: Final = 3 * RECENT  # numbers of the recent transactions of a row
+
+Int64s = npt.NDArray[np.int64]
+Texts = tuple[list[str | None], ...]
+
+
+class _Rows(Struct, frozen=True, array_like=True, tag="rows"):
+    """The record of some rows. Changing a field needs another ``FORMAT``."""
+
+    format: int
+    spec: str
+    partition: Count
+    texts: Annotated[list[list[str | None]], Meta(min_length=len(TEXTS), max_length=len(TEXTS))]
+    numbers: bytes
+    features: bytes
+    recent: bytes
+    traces: list[str]
+
+
+class _Label(Struct, frozen=True, array_like=True, tag="label"):
+    """The record of a label."""
+
+    format: int
+    partition: Count
+    offset: Count
+    label: Label
+
+
+class ForwardedLabel(Struct, frozen=True):
+    """A label, and the place in ``labels`` from which it comes."""
+
+    partition: int
+    offset: int
+    label: Label
+
+
+class ProfiledRows(Struct, frozen=True):
+    """
+    n transactions of one partition of ``transactions``, in its order, with their card features.
+
+    ``texts`` holds a list of n for each name in TEXTS; the list of a text that no transaction has may be empty. ``numbers`` int64
+    [15, n] holds the offset, the write time (epoch ms), the amount (minor units), latitude and longitude (the bits of float64, NaN if
+    absent) and the ten columns of ``TransactionColumns`` (their bits). ``features`` float32 [n, F] are those of the card. ``recent`` int64
+    [n, 24] holds the card's last eight transactions as in ``Update``. ``traces`` holds the traceparent of each transaction, or
+    nothing if none is traced.
+    """
+
+    spec: str
+    partition: int
+    texts: Texts
+    numbers: Int64s
+    features: npt.NDArray[np.float32]
+    recent: Int64s
+    traces: Sequence[str] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of transactions."""
+        return len(self.features)
+
+    @property
+    def offsets(self) -> Int64s:
+        """Offsets in the partition of ``transactions``, ascending, int64 [n]."""
+        return self._row(_OFFSET)
+
+    @property
+    def written(self) -> Int64s:
+        """When each transaction arrived in Kafka, epoch ms, int64 [n]; 0 if unknown."""
+        return self._row(_WRITTEN)
+
+    @property
+    def event_time(self) -> Int64s:
+        """Event times, epoch ms, int64 [n]."""
+        return self._row(_COLUMNS + TransactionColumns._fields.index("event_time"))
+
+    @property
+    def amount(self) -> Int64s:
+        """Amounts in minor units of each transaction's own currency, int64 [n]."""
+        return self._row(_AMOUNT)
+
+    def _row(self, at: int) -> Int64s:
+        row: Int64s = self.numbers[at]
+        return row
+
+    @property
+    def columns(self) -> TransactionColumns:
+        """The columns that the kernels read, with the marks of the first stage."""
+        own = self.numbers[_COLUMNS:]
+        return TransactionColumns(*(row.view(kind) for row, kind in zip(own, _KINDS, strict=True)))
+
+    def text(self, name: str) -> list[str | None]:
+        """Return a text of all transactions: one of TEXTS."""
+        return self.texts[TEXTS.index(name)] or [None] * self.count
+
+    def transaction(self, i: int) -> Transaction:
+        """Return transaction i as a message, equal to the one that the first stage decoded."""
+        lat, lon = self.numbers[_LAT : _LON + 1, i].view(np.float64).tolist()
+        given: dict[str, Any] = {name: own[i] for name, own in zip(TEXTS, self.texts, strict=True) if own}
+        if given.get("channel") is not None:
+            given["channel"] = Channel(given["channel"])
+        return Transaction(
+            event_time=int(self.event_time[i]),
+            amount=int(self.amount[i]),
+            lat=lat if lat == lat else None,
+            lon=lon if lon == lon else None,
+            **given,
+        )
+
+    def rows(self, index: Int64s) -> "ProfiledRows":
+        """Return some of the rows, selected by their places, int64 [m]."""
+        if len(index) == self.count:
+            return self
+        places = index.tolist()
+        return ProfiledRows(
+            self.spec,
+            self.partition,
+            tuple(_taken(own, places) for own in self.texts),
+            np.take(self.numbers, index, axis=1),
+            np.take(self.features, index, axis=0),
+            np.take(self.recent, index, axis=0),
+            _taken(self.traces, places),
+        )
+
+
+_KINDS: Final = [np.dtype(kind) for kind in ("u8", "u8", "i8", "u8", "u8", "u8", "i8", "i8", "f8", "f8")]  # of TransactionColumns
+
+
+def _taken(values: Sequence[Any], places: list[int]) -> list[Any]:
+    if not values or not places:
+        return []
+    taken = itemgetter(*places)(values)
+    return list(taken) if len(places) > 1 else [taken]
+
+
+def profiled_rows(
+    spec: str, partition: int, transactions: Sequence[Transaction], offsets: Sequence[int], written: Sequence[int],
+    columns: TransactionColumns, update: Update, traces: Sequence[str] = (),
+) -> ProfiledRows:  # fmt: skip
+    """Return the rows of n transactions whose card state has been updated. All sequences have n entries, ``traces`` n or none."""
+    n = len(transactions)
+    numbers = np.empty((_NUMBERS, n), np.int64)
+    numbers[_OFFSET] = offsets
+    numbers[_WRITTEN] = np.maximum(np.array(written, np.int64), 0)
+    numbers[_AMOUNT] = [one.amount for one in transactions]
+    places = numbers[_LAT : _LON + 1].view(np.float64)
+    places[0] = [np.nan if one.lat is None else one.lat for one in transactions]
+    places[1] = [np.nan if one.lon is None else one.lon for one in transactions]
+    for row, column in zip(numbers[_COLUMNS:], columns.marked(update.marks), strict=True):
+        row[:] = column.view(np.int64)
+    texts = tuple([getattr(one, name) for one in transactions] for name in TEXTS)
+    earlier = update.recent.reshape(n, _EARLIER)
+    return ProfiledRows(spec, partition, texts, numbers, update.X, earlier, traces)
+
+
+def encode_rows(rows: ProfiledRows) -> Iterator[bytes]:
+    """Yield the records of some rows, each at most ``LARGEST`` bytes unless it holds a single row."""
+    record = _encode(
+        _Rows(
+            FORMAT,
+            rows.spec,
+            rows.partition,
+            [own if any(value is not None for value in own) else [] for own in rows.texts],
+            np.ascontiguousarray(rows.numbers, "<i8").tobytes(),
+            np.ascontiguousarray(rows.features, "<f4").tobytes(),
+            np.ascontiguousarray(rows.recent, "<i8").tobytes(),
+            list(rows.traces),
+        )
+    )
+    if len(record) <= LARGEST or rows.count == 1:
+        yield record
+        return
+    half = rows.count // 2
+    every = np.arange(rows.count)
+    yield from encode_rows(rows.rows(every[:half]))
+    yield from encode_rows(rows.rows(every[half:]))
+
+
+def encode_label(label: ForwardedLabel) -> bytes:
+    """Return the record of a label."""
+    return _encode(_Label(FORMAT, label.partition, label.offset, label.label))
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder: Final[msgspec.msgpack.Decoder[_Rows | _Label]] = msgspec.msgpack.Decoder(_Rows | _Label)
+
+
+def decode_profiled(record: bytes | None) -> ProfiledRows | ForwardedLabel:
+    """
+    Decode a record. The arrays of its rows are read-only.
+
+    Raises:
+        InvalidEvent: if it is malformed or has another format.
+    """
+    found = _decoded(record or b"")
+    if found.format != FORMAT:
+        raise _other_format(str(found.format))
+    if isinstance(found, _Label):
+        return ForwardedLabel(found.partition, found.offset, found.label)
+    n = len(found.texts[0])
+    sizes = (len(found.numbers), len(found.recent), len(found.features) % max(4 * n, 1))
+    if n == 0 or sizes != (8 * _NUMBERS * n, 8 * _EARLIER * n, 0):
+        raise InvalidEvent("the columns of a profiled record have different lengths")
+    allowed = [{n}] * REQUIRED + [{0, n}] * (len(TEXTS) - REQUIRED)
+    if any(len(own) not in lengths for own, lengths in zip(found.texts, allowed, strict=True)) or len(found.traces) not in (0, n):
+        raise InvalidEvent("the texts of a profiled record have different lengths")
+    if any(None in own for own in found.texts[:REQUIRED]):
+        raise InvalidEvent("a required text of a profiled record is missing")
+    rows = ProfiledRows(
+        found.spec,
+        found.partition,
+        tuple(found.texts),
+        np.frombuffer(found.numbers, "<i8").reshape(_NUMBERS, n),
+        np.frombuffer(found.features, "<f4").reshape(n, -1),
+        np.frombuffer(found.recent, "<i8").reshape(n, _EARLIER),
+        found.traces,
+    )
+    if (np.diff(rows.offsets) <= 0).any():
+        raise InvalidEvent("the offsets of a profiled record are not in order")
+    return rows
+
+
+def _decoded(record: bytes) -> _Rows | _Label:
+    try:
+        return _decoder.decode(record)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if record.startswith(b"{"):
+            raise _other_format("1, of whyflag 0.1") from None
+        raise InvalidEvent(str(error)) from None
+
+
+def _other_format(found: str) -> InvalidEvent:
+    return InvalidEvent(
+        f"the record has format {found}; this worker reads format {FORMAT}: before an upgrade, let the old workers decide everything "
+        "(docs/deploy/upgrade.md)",
+        Refusal.OTHER_FORMAT,
+    )
+
+
+def joined(parts: Sequence[ProfiledRows]) -> ProfiledRows:
+    """Return the rows of one or more records one after the other, with writable arrays. ``partition`` is that of the first."""
+    texts = tuple(
+        [value for part in parts for value in part.text(name)] if any(part.texts[at] for part in parts) else []
+        for at, name in enumerate(TEXTS)
+    )
+    traced = any(part.traces for part in parts)
+    return ProfiledRows(
+        parts[0].spec,
+        parts[0].partition,
+        texts,
+        np.concatenate([part.numbers for part in parts], axis=1),
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.recent for part in parts]),
+        [trace for part in parts for trace in (part.traces or [""] * part.count)] if traced else (),
+    )

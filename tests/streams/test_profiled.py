@@ -1,0 +1,192 @@
+"""Records between the stages: every row comes back bit for bit, however rows are grouped, and damaged records are refused."""
+
+import asyncio
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.clock import FixedClock
+from core.decoding import decode_transactions
+from core.errors import InvalidEvent, Refusal
+from core.messages import LATEST, Label, Transaction, decode_decision, encode
+from core.privacy.masking import Privacy
+from core.topics import DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
+from models.features.columns import Mark
+from models.features.engine import RECENT, EntityEngine
+from models.features.spec import default_spec
+from models.scorer import Decider
+from streams.profiled import (
+    FORMAT,
+    LARGEST,
+    ForwardedLabel,
+    ProfiledRows,
+    decode_profiled,
+    encode_label,
+    encode_rows,
+    joined,
+    profiled_rows,
+)  # fmt: skip
+from streams.stages.decider_sources import SingleDecider
+from streams.stages.profile import ProfileStage
+from streams.stages.score import ScoreStage
+from tests.conftest import transactions_file
+from tests.strategies import examples, labels, transactions
+from tests.streams.scripted import Kafka, Process
+from training.replay import transactions_of
+
+SPEC = default_spec()
+
+
+def made(messages: list[Transaction], first: int = 0, traces=()) -> ProfiledRows:
+    engine = EntityEngine(SPEC, SPEC.entities[0])
+    columns = engine.columns(messages)
+    update = engine.update(columns, RECENT)
+    offsets = list(range(first, first + len(messages)))
+    return profiled_rows(SPEC.version, 3, messages, offsets, [1_000 + one for one in offsets], columns, update, traces)
+
+
+def same(one: ProfiledRows, other: ProfiledRows) -> None:
+    assert (one.spec, one.partition, list(one.traces)) == (other.spec, other.partition, list(other.traces))
+    assert [one.transaction(i) for i in range(one.count)] == [other.transaction(i) for i in range(other.count)]
+    for field in ("numbers", "features", "recent"):
+        assert getattr(one, field).tobytes() == getattr(other, field).tobytes(), field
+
+
+@given(st.lists(transactions, min_size=1, max_size=12), st.randoms())
+@examples(80)
+def test_rows_come_back_bit_for_bit_however_they_are_grouped(messages, rng):
+    rows = made(messages, traces=[f"00-{i}" for i in range(len(messages))] if rng.random() < 0.5 else ())
+    (record,) = encode_rows(rows)
+    found = decode_profiled(record)
+    same(found, rows)
+    assert [found.transaction(i) for i in range(found.count)] == messages
+    for own, column in zip(found.columns, rows.columns, strict=True):
+        assert own.dtype == column.dtype
+        assert own.tobytes() == column.tobytes()
+    cut = rng.randrange(len(messages) + 1)
+    every = np.arange(len(messages))
+    parts = [
+        decode_profiled(record)
+        for places in (every[:cut], every[cut:])
+        if len(places)
+        for record in encode_rows(rows.rows(places))
+    ]
+    same(joined(parts), rows)
+
+
+@given(labels, st.integers(0, 99), st.integers(0, 2**53))
+@examples(30)
+def test_a_label_comes_back(label, partition, offset):
+    forwarded = ForwardedLabel(partition, offset, label)
+    assert decode_profiled(encode_label(forwarded)) == forwarded
+
+
+def test_the_marks_of_the_first_stage_reach_the_second(world):
+    some = list(transactions_of(transactions_file(world)))[:2]
+    again = msgspec.structs.replace(some[0], amount=some[0].amount + 1)  # the same id for another payment
+    (record,) = encode_rows(made([*some, again]))
+    assert decode_profiled(record).columns.has(Mark.REUSED).tolist() == [False, False, True]
+
+
+def test_large_records_are_split(world):
+    one = next(transactions_of(transactions_file(world)))
+    long = [msgspec.structs.replace(one, transaction_id=f"t{i}", memo="ж" * 400) for i in range(1_000)]
+    records = list(encode_rows(made(long)))
+    assert len(records) > 3
+    assert max(map(len, records)) <= LARGEST
+    assert [row for record in records for row in decode_profiled(record).offsets.tolist()] == list(range(1_000))
+
+
+@given(st.data())
+@examples(150)
+def test_damaged_records_are_refused_or_hold_whole_rows(data):
+    """No damage makes the second stage fail in another way than by refusing the record."""
+    rows = made([Transaction(transaction_id=f"t{i}", event_time=1_700_000_000_000 + i, card_id="c", merchant_id="m", amount=1, currency="EUR") for i in range(3)])  # fmt: skip
+    (record,) = encode_rows(rows)
+    at = data.draw(st.integers(0, len(record) - 1))
+    damaged = record[:at] + data.draw(st.binary(max_size=3)) + record[at + data.draw(st.integers(0, 40)) :]
+    stage = ScoreStage(SPEC, SingleDecider(Decider(None)))
+    outputs = asyncio.run(stage.process(PROFILED, 0, records(PROFILED, [damaged])))
+    decided = sum(len(output.keys) for output in outputs if output.topic == DECISIONS)
+    assert decided in (1, 2, 3) or [output.topic for output in outputs] == [DEAD_LETTERS] or outputs == []
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (b'{"origin":{"partition":0,"offset":1}}', "format 1, of whyflag 0.1"),
+        (msgspec.msgpack.encode(["label", FORMAT + 1, 0, 0, None, "new"]), "Expected"),
+        (msgspec.msgpack.encode(["rows", FORMAT + 1, "s", 0, [[]] * 11, b"", b"", b"", [], "new"]), f"format {FORMAT + 1}"),
+        (msgspec.msgpack.encode(["rows", FORMAT, "s", 0, [[]] * 11, b"", b"", b"", []]), "different lengths"),
+        (msgspec.msgpack.encode(["other", FORMAT]), "other"),
+        (b"", "truncated"),
+    ],
+)
+def test_another_format_is_refused_with_a_reason(record, message):
+    with pytest.raises(InvalidEvent, match=message) as caught:
+        decode_profiled(record)
+    assert (caught.value.reason is Refusal.OTHER_FORMAT) == ("format" in message)
+
+
+def records(topic, values, first=0):
+    return [
+        SimpleNamespace(topic=topic, partition=0, offset=first + i, key=b"", value=value, timestamp=LATEST, timestamp_type=1)
+        for i, value in enumerate(values)
+    ]
+
+
+def run(bundle, log, destinations: int, size: int) -> dict[str, bytes]:
+    """Both stages, in chunks of ``size`` transactions, with so many partitions between them. Return the decisions by id."""
+    profile = ProfileStage(bundle.spec, Privacy(), FixedClock(LATEST))
+    asyncio.run(profile.start(Process(Kafka(destinations))))
+    score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
+    found: dict[str, bytes] = {}
+    for begin in range(0, len(log), size):
+        for output in asyncio.run(profile.process(TRANSACTIONS, 0, records(TRANSACTIONS, log[begin : begin + size], begin))):
+            assert output.topic == PROFILED
+            for decided in asyncio.run(score.process(PROFILED, output.partition, records(PROFILED, output.values))):
+                if decided.topic == DECISIONS:
+                    found |= {decode_decision(value).transaction_id: value for value in decided.values}
+    return found
+
+
+def test_decisions_do_not_depend_on_the_size_of_chunks_or_the_number_of_partitions(bundle, world):
+    log = [encode(one) for one in list(transactions_of(transactions_file(world)))[:400]]
+    whole = run(bundle, log, 1, 400)
+    assert len(whole) == 400
+    for destinations, size in ((1, 1), (1, 7), (3, 50), (12, 400)):
+        assert run(bundle, log, destinations, size) == whole, (destinations, size)
+
+
+def test_rows_that_were_decided_before_are_dropped_when_records_overlap(bundle, world):
+    """After a crash, the first stage forms other records from the same rows."""
+    log = [encode(one) for one in list(transactions_of(transactions_file(world)))[:60]]
+    decoded = decode_transactions(log, Privacy())
+    engine = EntityEngine(bundle.spec, bundle.spec.entities[0])
+    columns = engine.columns(decoded)
+    rows = profiled_rows(bundle.spec.version, 0, decoded, list(range(60)), [1] * 60, columns, engine.update(columns, RECENT))
+    every = np.arange(60)
+    (first,), (second,), (whole,) = (list(encode_rows(rows.rows(places))) for places in (every[:40], every[20:50], every))
+    score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
+    counts = []
+    for record in (first, second, whole, whole):
+        outputs = asyncio.run(score.process(PROFILED, 0, records(PROFILED, [record])))
+        counts.append(sum(len(output.keys) for output in outputs if output.topic == DECISIONS))
+    assert counts == [40, 10, 10, 0]
+    assert score.states[0].origins == {f"{TRANSACTIONS}/0": 59}
+
+
+def test_a_label_is_applied_once(bundle):
+    label = ForwardedLabel(0, 5, msgspec.convert(
+        {"transaction_id": "t", "card_id": "c", "merchant_id": "m", "event_time": 1_700_000_000_000, "label_time": 1_700_000_000_000, "fraud": True, "source": "customer"},
+        type=Label,
+    ))  # fmt: skip
+    score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
+    for _ in range(2):
+        assert asyncio.run(score.process(PROFILED, 0, records(PROFILED, [encode_label(label)]))) == []
+        score.states[0].changed()
+    assert score.states[0].origins == {f"{LABELS}/0": 5}
