@@ -23,6 +23,7 @@ from core.privacy.masking import Privacy
 from core.topics import TRANSACTIONS
 from explain.facts.history import card_history
 from streams.stages.archive import ArchiveStage
+from streams.stages.stage import Chunk
 from tests.conftest import postgres_server
 
 PAST, COUNT, CHUNK = 100_000, int(os.environ.get("COUNT", "500000")), 5_000
@@ -55,7 +56,7 @@ async def store(stage: ArchiveStage, made: list[Any]) -> float:
     """Store records in chunks and return the seconds it took."""
     began = time.perf_counter()
     for begin in range(0, len(made), CHUNK):
-        await stage.process(TRANSACTIONS, 0, made[begin : begin + CHUNK])
+        await stage.process([Chunk(TRANSACTIONS, 0, made[begin : begin + CHUNK])])
     return time.perf_counter() - began
 
 

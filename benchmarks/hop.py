@@ -41,7 +41,7 @@ def read_arrow(record: bytes) -> ProfiledRows:
     columns, texts = batch.columns, len(TEXTS)
     blocks = [one.flatten().to_numpy().reshape(batch.num_rows, -1) for one in columns[-2:]]
     numbers = np.stack([one.to_numpy() for one in columns[texts:-2]])
-    return ProfiledRows("", 0, tuple(one.to_pylist() for one in columns[:texts]), numbers, *blocks)
+    return ProfiledRows("", tuple(one.to_pylist() for one in columns[:texts]), numbers, *blocks)
 
 
 def best(laps: list[Callable[[], object]]) -> list[float]:
@@ -63,7 +63,7 @@ def main() -> None:
         every = list(islice(transactions_in(Path(name)), N))
     engine = EntityEngine(spec, spec.entities[0])
     columns = engine.columns(every)
-    rows = profiled_rows(spec.version, 0, every, range(N), range(N), columns, engine.update(columns, RECENT))
+    rows = profiled_rows(spec.version, every, [0] * N, range(N), range(N), columns, engine.update(columns, RECENT))
     print(f"{'rows in a record':>16} {'format':>12} {'write µs':>9} {'read µs':>9} {'bytes':>7}")
     for size in (5, 50, 500):
         parts = [rows.rows(np.arange(at, at + size)) for at in range(0, N, size)]

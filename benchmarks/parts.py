@@ -58,7 +58,9 @@ def main() -> None:
     X = [engine.update(column)[0] for column in columns]
     card = EntityEngine(spec, spec.entities[0])
     profiled = [
-        profiled_rows(spec.version, 0, batch, range(len(batch)), range(len(batch)), column, card.update(column, RECENT))
+        profiled_rows(
+            spec.version, batch, [0] * len(batch), range(len(batch)), range(len(batch)), column, card.update(column, RECENT)
+        )
         for batch, column in zip(batches, columns, strict=True)
     ]
     between = [list(encode_rows(rows)) for rows in profiled]

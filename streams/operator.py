@@ -1,14 +1,14 @@
 """
 The operator runs one stage over its chunks and writes its checkpoints. A worker has one operator per stage.
 
-Steps of a chunk, numbered in ``handle`` and ``_process``:
+The chunks that were fetched together form a batch. Its steps, numbered in ``handle``, ``_unprocessed`` and ``_process``:
 
-1. compare the chunk with the partition's position: drop replayed records, and read again from the position if records are
+1. compare each chunk with its partition's position: drop replayed records, and read again from the position if records are
    missing;
-2. let the stage compute the outputs and update its state;
-3. queue the outputs for Kafka; only a few chunks may have unacknowledged outputs at once;
-4. advance the position;
-5. if the epoch is over, start a checkpoint.
+2. let the stage compute the outputs of all chunks and update its state;
+3. queue the outputs for Kafka; only a few batches may have unacknowledged outputs at once;
+4. advance the positions;
+5. start a checkpoint of each partition whose epoch is over.
 
 Steps of a checkpoint, numbered in ``_checkpoint`` and ``_write``:
 
@@ -29,7 +29,7 @@ time, and produce the same outputs with the same ids.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic, perf_counter, time
 from typing import Any, Protocol
@@ -49,7 +49,7 @@ from streams.checkpoints import Checkpoint, CheckpointLog
 from streams.kafka.clients import refuse_missing
 from streams.kafka.publishing import Delivery, Latency, Publisher
 from streams.kafka.transport import OffsetRange, RecordChunk
-from streams.stages.stage import Stage
+from streams.stages.stage import Chunk, Stage
 from streams.state import LogRecord
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ _EPOCH_RECORDS = 100_000
 # twice, and the second copy is dropped as a replay.
 _LOST_SECONDS = 2.0
 _TICK_SECONDS = 0.1  # longest delay of a checkpoint when no more records arrive
-# Chunks whose outputs may await acknowledgement. One would leave the CPU idle while Kafka writes; many would only use memory.
-_CHUNKS_AHEAD = 4
+# Batches whose outputs may await acknowledgement. One would leave the CPU idle while Kafka writes; many would only use memory.
+_BATCHES_AHEAD = 4
 _RESTORES_AT_ONCE = 4  # each uses a connection and some megabytes for the log
 
 Place = tuple[str, int]  # topic, partition
@@ -119,7 +119,7 @@ class Operator:
         self._owned: set[int] = set()
         self._logs: dict[int, CheckpointLog] = {}
         self._writes: dict[int, asyncio.Task[None]] = {}
-        self._deliveries: deque[Delivery] = deque()  # of the latest chunks, in order
+        self._deliveries: deque[Delivery] = deque()  # of the latest batches, in order
         self._replays: dict[Place, int] = {}  # the offsets up to which a previous owner may have decided
         self._epochs: dict[int, Epoch] = {}
         self._unwritten: dict[int, float] = {}  # first record of the checkpoint that is being written, monotonic seconds
@@ -308,49 +308,72 @@ class Operator:
 
     async def handle(self, chunk: RecordChunk) -> None:
         """
-        Process a chunk.
+        Process a chunk together with the others of its group. The others are done when their turn comes.
 
         Raises:
             WhyflagError: if it could not be finished; the process must end.
         """
         async with self._turn:
-            place = (chunk.source, chunk.partition)
-            position = self._positions.get(place)
-            if chunk.partition not in self._owned or position is None:
-                return  # the partition's owner reads these records
-            records = chunk.records
-            if chunk.begin > position:  # 1
-                assert self._source is not None
-                self._source.read_from(place, position)
+            batch: list[Chunk] = []
+            taken: list[RecordChunk] = []
+            for one in chunk.group:
+                if not one.done and one.source in self.stage.topics and (records := await self._unprocessed(one)) is not None:
+                    taken.append(one)
+                    batch.append(Chunk(one.source, one.partition, records))
+            if not taken:
                 return
-            if records[0].offset < position:
-                records = [record for record in records if record.offset >= position]
-            elif records[0].offset > position:
-                await self._check_gap(place, position)
-            if records:
-                self._deliveries.append(await self._process(chunk, records))
-            self._positions[place] = max(position, chunk.offset + 1)  # 4
-            self.written[place] = chunk.timestamp
-            await self._keep_up(0 if self._make_log is None else _CHUNKS_AHEAD)
-            chunk.done = True
+            if any(one.records for one in batch):
+                self._deliveries.append(await self._process([one for one in batch if one.records]))
+            for one in taken:  # 4
+                place = (one.source, one.partition)
+                self._positions[place] = max(self._positions[place], one.offset + 1)
+                self.written[place] = one.timestamp
+            await self._keep_up(0 if self._make_log is None else _BATCHES_AHEAD)
+            for one in taken:
+                one.done = True
+            await self._end_epochs(batch)  # 5
+
+    async def _unprocessed(self, chunk: RecordChunk) -> list[Any] | None:
+        """Return the records of a chunk from the partition's position on; None if this worker cannot take the chunk."""
+        place = (chunk.source, chunk.partition)
+        position = self._positions.get(place)
+        if chunk.partition not in self._owned or position is None:
+            return None  # the partition's owner reads these records
+        records = chunk.records
+        if chunk.begin > position:  # 1
+            assert self._source is not None
+            self._source.read_from(place, position)
+            return None
+        if records[0].offset < position:
+            return [record for record in records if record.offset >= position]
+        if records[0].offset > position:
+            await self._check_gap(place, position)
+        return records
+
+    async def _end_epochs(self, batch: Sequence[Chunk]) -> None:
+        """Count the records of a batch, and start a checkpoint of each partition whose epoch is over."""
+        for chunk in batch:
             if self._make_log is None:
                 if self.stage.has_newer_decider(chunk.partition):
                     self.stage.use_newest_decider(chunk.partition)
             else:
                 epoch = self._epochs[chunk.partition]
-                epoch.records += len(records)
+                epoch.records += len(chunk.records)
                 epoch.first = epoch.first or monotonic()
-                if self._epoch_ended(chunk.partition):
-                    await self._checkpoint(chunk.partition)  # 5
+        if self._make_log is not None:
+            for partition in sorted({chunk.partition for chunk in batch}):
+                if self._epoch_ended(partition):
+                    await self._checkpoint(partition)
 
-    async def _process(self, chunk: RecordChunk, records: list[Any]) -> Delivery:
+    async def _process(self, batch: Sequence[Chunk]) -> Delivery:
         began = perf_counter()
-        outputs = await self.stage.process(chunk.source, chunk.partition, records)  # 2
+        outputs = await self.stage.process(batch)  # 2
         computed = perf_counter()
         delivery = await self._publisher.send(outputs)  # 3
         latencies = [output.latency for output in outputs if output.latency is not None]
         delivery.add_done_callback(partial(self._delivered, computed, latencies))
-        RECORDS.labels(self.stage.name, chunk.source).inc(len(records))
+        for chunk in batch:
+            RECORDS.labels(self.stage.name, chunk.topic).inc(len(chunk.records))
         BATCH_SECONDS.labels(self.stage.name).observe(computed - began)
         return delivery
 
@@ -366,7 +389,7 @@ class Operator:
         ACK_SECONDS.labels(self.stage.name).observe(perf_counter() - sent)
 
     async def _keep_up(self, ahead: int) -> None:
-        """Wait until at most ``ahead`` chunks have unacknowledged outputs."""
+        """Wait until at most ``ahead`` batches have unacknowledged outputs."""
         while self._deliveries and (len(self._deliveries) > ahead or self._deliveries[0].done()):
             await asyncio.shield(self._deliveries[0])
             self._deliveries.popleft()

@@ -2,7 +2,7 @@
 Records of the topic ``profiled``: what the first stage hands to the second. A record holds rows of transactions in columns, or a label.
 
 A record is MessagePack. Numbers are matrices of little-endian values, which numpy reads without a loop; texts are lists. The rows
-that a chunk has for one partition form one record, or several if a record would exceed ``LARGEST`` bytes. Only workers read and write
+that a batch has for one partition form one record, or several if a record would exceed ``LARGEST`` bytes. Only workers read and write
 this topic. ``docs/decisions/0033-columns-between-the-stages.md`` compares the format with Arrow.
 """
 
@@ -26,7 +26,7 @@ TEXTS: Final = (
     "transaction_id", "card_id", "merchant_id", "currency", "mcc", "merchant_name", "country", "channel", "device_id", "ip", "memo",
 )  # fmt: skip
 REQUIRED: Final = 4  # texts that every transaction has, the first ones of TEXTS
-_OFFSET, _WRITTEN, _AMOUNT, _LAT, _LON, _COLUMNS = range(6)
+_PARTITION, _OFFSET, _WRITTEN, _AMOUNT, _LAT, _LON, _COLUMNS = range(7)
 _NUMBERS: Final = _COLUMNS + len(TransactionColumns._fields)
 _EARLIER: Final = 3 * RECENT  # numbers of the recent transactions of a row
 
@@ -39,7 +39,6 @@ class _Rows(Struct, frozen=True, array_like=True, tag="rows"):
 
     format: int
     spec: str
-    partition: Count
     texts: Annotated[list[list[str | None]], Meta(min_length=len(TEXTS), max_length=len(TEXTS))]
     numbers: bytes
     features: bytes
@@ -66,17 +65,16 @@ class ForwardedLabel(Struct, frozen=True):
 
 class ProfiledRows(Struct, frozen=True):
     """
-    n transactions of one partition of ``transactions``, in its order, with their card features.
+    n transactions with their card features, by partition of ``transactions`` and in its order.
 
     ``texts`` holds a list of n for each name in TEXTS; the list of a text that no transaction has may be empty. ``numbers`` int64
-    [15, n] holds the offset, the write time (epoch ms), the amount (minor units), latitude and longitude (the bits of float64, NaN if
-    absent) and the ten columns of ``TransactionColumns`` (their bits). ``features`` float32 [n, F] are those of the card. ``recent`` int64
+    [16, n] holds the partition and the offset in ``transactions``, the write time (epoch ms), the amount (minor units), latitude and
+    longitude (the bits of float64, NaN if absent) and the ten columns of ``TransactionColumns`` (their bits). ``features`` float32 [n, F] are those of the card. ``recent`` int64
     [n, 24] holds the card's last eight transactions as in ``Update``. ``traces`` holds the traceparent of each transaction, or
     nothing if none is traced.
     """
 
     spec: str
-    partition: int
     texts: Texts
     numbers: Int64s
     features: npt.NDArray[np.float32]
@@ -89,8 +87,13 @@ class ProfiledRows(Struct, frozen=True):
         return len(self.features)
 
     @property
+    def partitions(self) -> Int64s:
+        """Partitions of ``transactions``, int64 [n]; in a record, those of equal value follow each other."""
+        return self._row(_PARTITION)
+
+    @property
     def offsets(self) -> Int64s:
-        """Offsets in the partition of ``transactions``, ascending, int64 [n]."""
+        """Offsets in the partitions of ``transactions``, int64 [n]; in a record, ascending within a partition."""
         return self._row(_OFFSET)
 
     @property
@@ -143,7 +146,6 @@ class ProfiledRows(Struct, frozen=True):
         places = index.tolist()
         return ProfiledRows(
             self.spec,
-            self.partition,
             tuple(_taken(own, places) for own in self.texts),
             np.take(self.numbers, index, axis=1),
             np.take(self.features, index, axis=0),
@@ -163,12 +165,13 @@ def _taken(values: Sequence[Any], places: list[int]) -> list[Any]:
 
 
 def profiled_rows(
-    spec: str, partition: int, transactions: Sequence[Transaction], offsets: Sequence[int], written: Sequence[int],
+    spec: str, transactions: Sequence[Transaction], partitions: Sequence[int], offsets: Sequence[int], written: Sequence[int],
     columns: TransactionColumns, update: Update, traces: Sequence[str] = (),
 ) -> ProfiledRows:  # fmt: skip
     """Return the rows of n transactions whose card state has been updated. All sequences have n entries, ``traces`` n or none."""
     n = len(transactions)
     numbers = np.empty((_NUMBERS, n), np.int64)
+    numbers[_PARTITION] = partitions
     numbers[_OFFSET] = offsets
     numbers[_WRITTEN] = np.maximum(np.array(written, np.int64), 0)
     numbers[_AMOUNT] = [one.amount for one in transactions]
@@ -179,7 +182,7 @@ def profiled_rows(
         row[:] = column.view(np.int64)
     texts = tuple([getattr(one, name) for one in transactions] for name in TEXTS)
     earlier = update.recent.reshape(n, _EARLIER)
-    return ProfiledRows(spec, partition, texts, numbers, update.X, earlier, traces)
+    return ProfiledRows(spec, texts, numbers, update.X, earlier, traces)
 
 
 def encode_rows(rows: ProfiledRows) -> Iterator[bytes]:
@@ -188,7 +191,6 @@ def encode_rows(rows: ProfiledRows) -> Iterator[bytes]:
         _Rows(
             FORMAT,
             rows.spec,
-            rows.partition,
             [own if any(value is not None for value in own) else [] for own in rows.texts],
             np.ascontiguousarray(rows.numbers, "<i8").tobytes(),
             np.ascontiguousarray(rows.features, "<f4").tobytes(),
@@ -237,15 +239,15 @@ def decode_profiled(record: bytes | None) -> ProfiledRows | ForwardedLabel:
         raise InvalidEvent("a required text of a profiled record is missing")
     rows = ProfiledRows(
         found.spec,
-        found.partition,
         tuple(found.texts),
         np.frombuffer(found.numbers, "<i8").reshape(_NUMBERS, n),
         np.frombuffer(found.features, "<f4").reshape(n, -1),
         np.frombuffer(found.recent, "<i8").reshape(n, _EARLIER),
         found.traces,
     )
-    if (np.diff(rows.offsets) <= 0).any():
-        raise InvalidEvent("the offsets of a profiled record are not in order")
+    before, after = np.diff(rows.partitions), np.diff(rows.offsets)
+    if rows.partitions[0] < 0 or (before < 0).any() or (after[before == 0] <= 0).any():
+        raise InvalidEvent("the partitions or offsets of a profiled record are not in order")
     return rows
 
 
@@ -267,7 +269,7 @@ def _other_format(found: str) -> InvalidEvent:
 
 
 def joined(parts: Sequence[ProfiledRows]) -> ProfiledRows:
-    """Return the rows of one or more records one after the other, with writable arrays. ``partition`` is that of the first."""
+    """Return the rows of one or more records of a spec one after the other, with writable arrays."""
     texts = tuple(
         [value for part in parts for value in part.text(name)] if any(part.texts[at] for part in parts) else []
         for at, name in enumerate(TEXTS)
@@ -275,7 +277,6 @@ def joined(parts: Sequence[ProfiledRows]) -> ProfiledRows:
     traced = any(part.traces for part in parts)
     return ProfiledRows(
         parts[0].spec,
-        parts[0].partition,
         texts,
         np.concatenate([part.numbers for part in parts], axis=1),
         np.concatenate([part.features for part in parts]),

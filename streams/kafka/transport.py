@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 # fetch, so its new records wait until that fetch ends. Fetching therefore adds at most this latency. An idle worker sends one
 # small request to each broker per interval.
 _FETCH_WAIT_MS = 20
+_GROUP_BYTES = 1 << 20  # of record values in a group; the records of one partition are never divided
 
 
 class OffsetRange(NamedTuple):
@@ -37,7 +38,8 @@ class RecordChunk:
     Records of one partition, in order and without omissions from offset ``begin`` to the last one.
 
     ``done`` means that the operator has taken responsibility for them: Kafka has acknowledged their outputs or, with a
-    checkpoint log, the next checkpoint waits for those acknowledgements.
+    checkpoint log, the next checkpoint waits for those acknowledgements. ``group`` holds the chunks that were fetched together, this one
+    included: the operator processes them in one batch.
     """
 
     # record attributes that Faust and aiokafka read
@@ -54,11 +56,24 @@ class RecordChunk:
         self.timestamp, self.timestamp_type = last.timestamp, last.timestamp_type
         self.records = records
         self.done = False
+        self.group: list[RecordChunk] = [self]
 
     @property
     def value(self) -> "RecordChunk":
         """Return the chunk itself, as the value of its Faust message."""
         return self
+
+
+def group_chunks(chunks: Sequence[RecordChunk]) -> None:
+    """Form groups of about ``_GROUP_BYTES``: larger ones would keep the event loop busy for too long."""
+    group: list[RecordChunk] = []
+    size = 0
+    for chunk in chunks:
+        group.append(chunk)
+        chunk.group = group
+        size += sum(len(record.value or b"") for record in chunk.records)
+        if size >= _GROUP_BYTES:
+            group, size = [], 0
 
 
 class Host(Protocol):
@@ -121,6 +136,7 @@ class Consumer(driver.Consumer):
                 begin = self._next.get(tp, records[0].offset)
                 chunks[tp] = [RecordChunk(tp, records, begin, self._host.connection.plain(tp.topic))]
                 self._next[tp] = records[-1].offset + 1
+        group_chunks([chunk for own in chunks.values() for chunk in own])
         return chunks
 
     @property

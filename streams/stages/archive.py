@@ -19,7 +19,7 @@ from core.metrics import ARCHIVE_LATENCY, ARCHIVE_SECONDS, ARCHIVED, MATURED, MA
 from core.privacy.masking import Privacy
 from core.topics import DECISIONS, LABELS, TRANSACTIONS
 from streams.kafka.publishing import Outputs, Publisher
-from streams.stages.stage import StageWithoutDecider, dead_letter
+from streams.stages.stage import Chunk, StageWithoutDecider, dead_letter
 from streams.state import PartitionState
 
 logger = logging.getLogger(__name__)
@@ -64,16 +64,19 @@ class ArchiveStage(StageWithoutDecider):
         """Return when the archive's database has answered."""
         self._archive.ping()
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
+    async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
         """
-        Store a chunk and return dead letters for the records that cannot be stored.
+        Store chunks and return dead letters for the records that cannot be stored.
 
         Raises:
             DatabaseError: if the database does not answer; the chunk is read again.
         """
-        began = perf_counter()
         await self._expire_daily()
         await self._measure_outcomes()
+        return [letter for chunk in chunks for letter in await self._stored(chunk.topic, chunk.records)]
+
+    async def _stored(self, topic: str, records: list[Any]) -> list[Outputs]:
+        began = perf_counter()
         letters = await asyncio.to_thread(self._store, topic, records)
         ARCHIVE_LATENCY.observe((self._clock.now_ms() - np.array([record.timestamp for record in records], np.int64)) / 1000)
         ARCHIVED.labels(topic).inc(len(records) - len(letters))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from core.privacy.masking import WITHOUT_KEY, Privacy
 from core.settings import Settings
 from core.topics import ALERTS, EXPLANATIONS, VERDICTS
 from streams.kafka.publishing import Outputs, Publisher
-from streams.stages.stage import StageWithoutDecider, dead_letter
+from streams.stages.stage import Chunk, StageWithoutDecider, dead_letter
 from streams.state import PartitionState
 from streams.tracing import NO_TRACING, Tracing, parent_of, tracing_of
 
@@ -87,10 +87,10 @@ class ExplainStage(StageWithoutDecider):
         """Return when the queue's database has answered."""
         self._queue.ping()
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
-        """Explain a chunk of alerts, or learn from a chunk of verdicts."""
+    async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
+        """Explain alerts, and learn from verdicts."""
         outputs: list[Outputs] = []
-        for record in records:
+        for topic, record in ((chunk.topic, record) for chunk in chunks for record in chunk.records):
             try:
                 with refusals():
                     if topic == ALERTS:

@@ -1,10 +1,12 @@
 """The first stage: adds card features. Owns the card state, one engine per partition of ``transactions``."""
 
 import asyncio
+from collections.abc import Sequence
 from time import time
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from core.clock import MS_PER_HOUR, Clock, SystemClock
 from core.decoding import decode_label, decode_transactions
@@ -15,19 +17,21 @@ from core.metrics import DUPLICATES
 from core.privacy.masking import Privacy
 from core.privacy.sensitive import prepare
 from core.topics import LABELS, PROFILE_CHECKPOINTS, PROFILED, TRANSACTIONS
-from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Mask, compile_kernels
+from models.features.columns import TransactionColumns
+from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Mask, Update, compile_kernels
 from models.features.spec import FeatureSpec
 from streams.kafka.publishing import Outputs, Publisher, partition_of
 from streams.profiled import ForwardedLabel, encode_label, encode_rows, profiled_rows
-from streams.stages.stage import StageWithoutDecider, dead_letter
+from streams.stages.stage import Chunk, StageWithoutDecider, dead_letter
 from streams.state import PartitionState
 from streams.tracing import NO_TRACING, Tracing, parent_of
 
 
 class Decoded(NamedTuple):
-    """Valid transactions; the offset, write time (epoch ms) and traceparent of each; and dead letters for the other records."""
+    """Valid transactions; partition, offset, write time (epoch ms) and traceparent of each; and dead letters for the other records."""
 
     transactions: list[Transaction]
+    partitions: list[int]
     offsets: list[int]
     written: list[int]
     traces: list[str]
@@ -53,6 +57,7 @@ class ProfileStage(StageWithoutDecider):
         self.spec, self.version, self._tracing = spec, spec.version, tracing
         self._privacy, self._clock, self._ceiling = privacy, clock or SystemClock(), ceiling
         self._destinations = 1  # partitions of ``profiled``
+        self._columns = EntityEngine(spec, spec.entities[0]).columns
         self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
@@ -74,30 +79,31 @@ class ProfileStage(StageWithoutDecider):
             self.states[partition] = self.new_state()
         return self.states[partition].engines[0]
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
-        """Profile a chunk of transactions, or forward a chunk of labels."""
-        if topic == LABELS:
-            return self._labels(records)
-        decoded = self._decoded(records)
-        return [*decoded.letters, *self._profiled(partition, decoded)] if decoded.transactions else decoded.letters
+    async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
+        """Profile transactions, and forward labels."""
+        outputs = [output for chunk in chunks if chunk.topic == LABELS for output in self._labels(chunk)]
+        decoded = self._decoded([chunk for chunk in chunks if chunk.topic == TRANSACTIONS])
+        outputs += decoded.letters
+        return [*outputs, *self._profiled(decoded)] if decoded.transactions else outputs
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
         """Update the state without publishing. Labels are ignored: they affect only the merchant state of the next stage."""
         if topic == TRANSACTIONS:
-            engine = self.engine(partition)
-            engine.update(engine.columns(self._decoded(records).transactions))
+            decoded = self._decoded([Chunk(topic, partition, records)])
+            self.engine(partition).update(self._columns(decoded.transactions))
 
-    def _decoded(self, records: list[Any]) -> Decoded:
-        found = Decoded([], [], [], [], [])
-        for record, decoded in zip(
-            records, decode_transactions([record.value for record in records], self._privacy), strict=True
-        ):
+    def _decoded(self, chunks: Sequence[Chunk]) -> Decoded:
+        found = Decoded([], [], [], [], [], [])
+        records = [(chunk.partition, record) for chunk in chunks for record in chunk.records]
+        messages = decode_transactions([record.value for _, record in records], self._privacy)
+        for (partition, record), decoded in zip(records, messages, strict=True):
             if isinstance(decoded, InvalidEvent):
                 found.letters.append(dead_letter(self.name, record, decoded))
             elif error := self._from_the_future(record, "event_time", decoded.event_time):
                 found.letters.append(dead_letter(self.name, record, error))
             else:
                 found.transactions.append(decoded)
+                found.partitions.append(partition)
                 found.offsets.append(record.offset)
                 found.written.append(record.timestamp)
                 found.traces.append(parent_of(record) if self._tracing.enabled else "")
@@ -111,18 +117,17 @@ class ProfileStage(StageWithoutDecider):
         hours = (time - written) / MS_PER_HOUR
         return InvalidEvent(f"{field} is {hours:.1f} hours after the record was written", Refusal.FROM_THE_FUTURE)
 
-    def _profiled(self, partition: int, decoded: Decoded) -> list[Outputs]:
+    def _profiled(self, decoded: Decoded) -> list[Outputs]:
         """Return the records of the transactions that are no duplicates, one or more for each partition of their merchants."""
         began, transactions = time(), decoded.transactions
-        engine = self.engine(partition)
-        columns = engine.columns(transactions)
-        update = engine.update(columns, RECENT)
+        columns = self._columns(transactions)
+        update = self._updated(columns, np.array(decoded.partitions, np.int64))
         fresh = np.flatnonzero(~update.duplicate)
         if len(fresh) < len(transactions):
             DUPLICATES.labels(self.name).inc(len(transactions) - len(fresh))
         traces = self._traces(decoded, began, update.duplicate)
         rows = profiled_rows(
-            self.version, partition, transactions, decoded.offsets, decoded.written, columns, update, traces
+            self.version, transactions, decoded.partitions, decoded.offsets, decoded.written, columns, update, traces
         ).rows(fresh)
         keys = [merchant.encode() for merchant in rows.text("merchant_id") if merchant is not None]
         own = np.array([partition_of(key, self._destinations) for key in keys], np.int64)
@@ -131,6 +136,14 @@ class ProfileStage(StageWithoutDecider):
             records = list(encode_rows(rows.rows(np.flatnonzero(own == destination))))
             outputs.append(Outputs(PROFILED, [b""] * len(records), records, destination))
         return outputs
+
+    def _updated(self, columns: TransactionColumns, partitions: npt.NDArray[np.int64]) -> Update:
+        """Update the engine of each partition with its transactions; return the results in the order of the columns."""
+        parts = [
+            self.engine(int(partition)).update(columns.rows(partitions == partition), RECENT)
+            for partition in partitions[_begins(partitions)]
+        ]
+        return parts[0] if len(parts) == 1 else Update(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
     def _traces(self, decoded: Decoded, began: float, duplicate: Mask) -> list[str]:
         """Record the spans of the traced transactions. Return the traceparent of each transaction, or nothing if none is traced."""
@@ -143,9 +156,9 @@ class ProfileStage(StageWithoutDecider):
             for transaction, parent, repeated in zip(decoded.transactions, decoded.traces, duplicate.tolist(), strict=True)
         ]
 
-    def _labels(self, records: list[Any]) -> list[Outputs]:
+    def _labels(self, chunk: Chunk) -> list[Outputs]:
         outputs, forwarded = [], Outputs(PROFILED, [], [])
-        for record in records:
+        for record in chunk.records:
             try:
                 label: Label = decode_label(record.value, self._privacy)
                 if error := self._from_the_future(record, "label_time", label.label_time):
@@ -154,5 +167,10 @@ class ProfileStage(StageWithoutDecider):
                 outputs.append(dead_letter(self.name, record, error))
                 continue
             forwarded.keys.append(label.merchant_id.encode())
-            forwarded.values.append(encode_label(ForwardedLabel(record.partition, record.offset, label)))
+            forwarded.values.append(encode_label(ForwardedLabel(chunk.partition, record.offset, label)))
         return [*outputs, forwarded]
+
+
+def _begins(partitions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return where each run of equal partitions begins."""
+    return np.flatnonzero(np.diff(partitions, prepend=-1) != 0)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic, time
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from streams.kafka.publishing import Latency, Outputs, Publisher
 from streams.profiled import REQUIRED, TEXTS, ForwardedLabel, ProfiledRows, decode_profiled, joined
 from streams.stages.decider_sources import DeciderSource
 from streams.stages.monitoring import DriftMonitor
-from streams.stages.stage import dead_letter
+from streams.stages.stage import Chunk, dead_letter
 from streams.state import PartitionState
 from streams.tracing import NO_TRACING, Tracing
 
@@ -103,19 +103,30 @@ class ScoreStage:
             self.states[partition] = self.new_state()
         return self.states[partition]
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
+    async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
         """
-        Decide a chunk of records, and apply its labels.
+        Decide transactions, and apply labels.
 
-        A chunk is split at each label, so that a label affects exactly the rows after it in the log, whatever the chunk size.
+        A chunk is split at each label, so that a label affects exactly the rows after it in the log. Scores do not depend on the state:
+        the rows of all chunks are scored together.
         """
         outputs: list[Outputs] = []
-        state = self.state(partition)
-        for rows, label in self._runs(state, records, outputs, self.version):
-            if rows is not None:
-                outputs += self._decide(partition, state, rows)
-            if label:
-                self._apply(state, label)
+        scored: dict[str, list[ProfiledRows]] = {}
+        features: dict[str, list[Matrix]] = {}
+        deciders: dict[str, Decider] = {}
+        for chunk in chunks:
+            state, decider = self.state(chunk.partition), self._decider_of(chunk.partition)
+            deciders[decider.version] = decider
+            for rows, label in self._runs(state, chunk.records, outputs, self.version):
+                if rows is not None:
+                    columns = rows.columns
+                    X = np.hstack([rows.features, *(engine.update(columns)[0] for engine in state.engines)])
+                    scored.setdefault(decider.version, []).append(rows)
+                    features.setdefault(decider.version, []).append(X)
+                if label:
+                    self._apply(state, label)
+        for version, parts in scored.items():
+            outputs += self._decide(deciders[version], joined(parts), np.concatenate(features[version]))
         return outputs
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:
@@ -150,13 +161,23 @@ class ScoreStage:
                     yield joined(run) if run else None, found.label
                     run = []
                 continue
-            new = self._new(state, TRANSACTIONS, found.partition, found.offsets)
+            new = self._new_rows(state, found)
             if run and run[0].spec != found.spec:  # only while the state is rebuilt
                 yield joined(run), None
                 run = []
-            if new:
-                run.append(found.rows(np.arange(found.count - new, found.count)))
+            if len(new):
+                run.append(found.rows(new))
         yield joined(run) if run else None, None
+
+    def _new_rows(self, state: PartitionState, rows: ProfiledRows) -> npt.NDArray[np.int64]:
+        """Return the places of the rows that are no replays."""
+        ends = [*np.flatnonzero(np.diff(rows.partitions)) + 1, rows.count]
+        places, begin = [], 0
+        for end in ends:
+            new = self._new(state, TRANSACTIONS, int(rows.partitions[begin]), rows.offsets[begin:end])
+            places.append(np.arange(end - new, end))
+            begin = end
+        return np.concatenate(places)
 
     @staticmethod
     def _new(state: PartitionState, topic: str, partition: int, offsets: npt.NDArray[np.int64]) -> int:
@@ -187,10 +208,8 @@ class ScoreStage:
             engine.apply_labels(columns_of_label)
         metrics.LABELS.labels(str(label.fraud).lower()).inc()
 
-    def _decide(self, partition: int, state: PartitionState, rows: ProfiledRows) -> list[Outputs]:
+    def _decide(self, decider: Decider, rows: ProfiledRows, X: Matrix) -> list[Outputs]:
         began, columns = time(), rows.columns
-        X = np.hstack([rows.features, *(engine.update(columns)[0] for engine in state.engines)])
-        decider = self._decider_of(partition)
         scores = decider.decide(X, columns, self._names, rows.text, self._failed)
         decided = decisions(_payments(rows), scores)
         self._count(scores)

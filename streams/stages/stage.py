@@ -1,6 +1,7 @@
 """The stage interface that the operator runs: records in, outputs out, and a state per partition."""
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,8 +19,16 @@ _MESSAGE_KEPT = 1_000
 _FIELDS = frozenset(field for message in MESSAGES for field in message.__struct_fields__)
 
 
+class Chunk(NamedTuple):
+    """New records of one partition of a topic, in order."""
+
+    topic: str
+    partition: int
+    records: list[Any]
+
+
 class Stage(Protocol):
-    """One processing step. ``process`` receives the chunks of its topics one at a time, in order within each partition."""
+    """One processing step. ``process`` receives chunks of its topics, in order within each partition."""
 
     @property
     def name(self) -> str:
@@ -63,8 +72,12 @@ class Stage(Protocol):
     async def start(self, publisher: Publisher) -> None:
         """Prepare the stage. Called once, before the first chunk."""
 
-    async def process(self, topic: str, partition: int, records: list[Any]) -> list[Outputs]:
-        """Return the outputs of some records. An exception stops the worker without acknowledging the records."""
+    async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
+        """
+        Return the outputs of some chunks; those of each partition do not depend on which chunks come together.
+
+        An exception stops the worker without acknowledging the records.
+        """
 
     async def stop(self) -> None:
         """Release resources. Called once, after the last chunk."""

@@ -36,6 +36,7 @@ from core.topics import DECISIONS, LABELS, TRANSACTIONS
 from explain.facts.categories import category_name
 from explain.facts.history import Payment, card_history, habits_of, home_area, kilometres, last_payments
 from streams.stages.archive import ArchiveStage
+from streams.stages.stage import Chunk
 from tests.conftest import DAY, METRICS, metric
 from tests.strategies import examples
 from training.data.mapping import load_mapping
@@ -284,7 +285,7 @@ def test_an_unreachable_archive_raises_a_database_error(tmp_path):
 
 def processed(archive, topic, records, privacy=None):
     stage = ArchiveStage(archive, privacy or Privacy(), FixedClock(NOW), 7 * MS_PER_DAY)
-    return asyncio.run(stage.process(topic, 0, records))
+    return asyncio.run(stage.process([Chunk(topic, 0, records)]))
 
 
 def test_the_stage_stores_only_records_that_the_scoring_worker_accepts(archive):

@@ -25,6 +25,7 @@ from core.topics import ALERTS, DEAD_LETTERS, EXPLANATIONS, VERDICTS
 from explain.casebook import Casebook, CasesInMemory
 from explain.explainer import Explainer
 from streams.stages.explain import ExplainStage
+from streams.stages.stage import Chunk
 
 ANN = Actor("ann", Role.ANALYST)
 
@@ -176,7 +177,9 @@ def test_a_record_that_the_store_refuses_is_a_dead_letter_and_the_next_one_is_ha
         _verdict_record(2, verdict_time=2**63),
     ]
     letters = [
-        decode_dead_letter(value) for output in asyncio.run(stage.process(VERDICTS, 0, records)) for value in output.values
+        decode_dead_letter(value)
+        for output in asyncio.run(stage.process([Chunk(VERDICTS, 0, records)]))
+        for value in output.values
     ]
     assert [letter.offset for letter in letters if letter.offset != 0] == [2]
     if queue.engine.dialect.name == "postgresql":
@@ -194,7 +197,7 @@ def test_an_alert_with_an_integer_too_large_for_any_store_is_a_dead_letter(queue
         SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=offset, key=b"k", value=one)
         for offset, one in enumerate((value, encode(alert)))
     ]
-    outputs = asyncio.run(stage.process(ALERTS, 0, records))
+    outputs = asyncio.run(stage.process([Chunk(ALERTS, 0, records)]))
     assert [output.topic for output in outputs] == [DEAD_LETTERS, EXPLANATIONS]
 
 
@@ -203,7 +206,7 @@ def test_an_alert_whose_id_does_not_match_its_transaction_is_a_dead_letter(queue
     stage = ExplainStage(Explainer(bundle, Casebook(bundle, CasesInMemory())), queue, Cases(queue))
     forged = msgspec.structs.replace(pairs[0][0], alert_id=pairs[1][0].alert_id)
     record = SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=0, key=b"k", value=encode(forged))
-    (output,) = asyncio.run(stage.process(ALERTS, 0, [record]))
+    (output,) = asyncio.run(stage.process([Chunk(ALERTS, 0, [record])]))
     assert output.topic == DEAD_LETTERS
 
 

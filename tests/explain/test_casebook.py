@@ -23,6 +23,7 @@ from explain.facts.attribution import attribute
 from explain.typology import Typologies, fit_typologies
 from explain.vectors import FaissCases, PostgresCases
 from streams.stages.explain import ExplainStage, casebook_of
+from streams.stages.stage import Chunk
 from tests.analyst.conftest import decide
 
 NEVER = 1 << 60
@@ -173,7 +174,7 @@ def test_a_verdict_from_the_stream_updates_the_casebook_at_once(alerts, bundle, 
             SimpleNamespace(topic=topic, partition=0, timestamp=0, offset=i, key=b"k", value=encode(v))
             for i, v in enumerate(values)
         ]
-        asyncio.run(stage.process(topic, 0, records))
+        asyncio.run(stage.process([Chunk(topic, 0, records)]))
 
     sent(ALERTS, alerts[0])
     for finding, expected in (
@@ -193,7 +194,7 @@ def test_a_redelivered_verdict_neither_undoes_a_correction_nor_restores_a_delete
 
     def sent_again():
         records = [SimpleNamespace(topic=VERDICTS, partition=0, timestamp=0, offset=0, key=b"k", value=encode(verdict))]
-        asyncio.run(stage.process(VERDICTS, 0, records))
+        asyncio.run(stage.process([Chunk(VERDICTS, 0, records)]))
         return [case.outcome for _, case in cases.find(alerts[0].alert_id)]
 
     assert sent_again() == [Finding.FRAUD]

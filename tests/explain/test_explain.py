@@ -22,6 +22,7 @@ from explain.facts.history import DeviceHistory, MerchantHistory, Payment
 from explain.facts.kinds import usual_of
 from models.scorer import CURRENCY_UNKNOWN, EVENT_LATE, ID_REUSED, NOVEL
 from streams.stages.explain import ExplainStage
+from streams.stages.stage import Chunk
 from tests.strategies import examples
 
 
@@ -269,7 +270,7 @@ def test_an_alert_that_cannot_be_explained_becomes_a_dead_letter_and_does_not_st
     records = [
         SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=i, key=b"k", value=value) for i, value in enumerate(values)
     ]
-    outputs = asyncio.run(stage.process(ALERTS, 0, records))
+    outputs = asyncio.run(stage.process([Chunk(ALERTS, 0, records)]))
     assert [output.topic for output in outputs].count(EXPLANATIONS) == 1
     letters = [decode_dead_letter(value) for output in outputs if output.topic == DEAD_LETTERS for value in output.values]
     assert [letter.offset for letter in letters] == [0, 2, 3, 4]
@@ -286,7 +287,7 @@ def test_the_explain_stage_turns_any_bytes_into_dead_letters(explainer, values):
             SimpleNamespace(topic=topic, partition=0, timestamp=0, offset=i, key=b"k", value=value)
             for i, value in enumerate(values)
         ]
-        outputs = asyncio.run(stage.process(topic, 0, records))
+        outputs = asyncio.run(stage.process([Chunk(topic, 0, records)]))
         assert [output.topic for output in outputs] == [DEAD_LETTERS] * len(values)
 
 
@@ -301,5 +302,5 @@ def test_without_the_casebooks_database_nothing_is_acknowledged(explainer, alert
     monkeypatch.setattr(explainer.casebook, "similar", gone)
     record = SimpleNamespace(topic=ALERTS, partition=0, timestamp=0, offset=0, key=b"k", value=encode(alerts[0]))
     with pytest.raises(OperationalError):
-        asyncio.run(stage.process(ALERTS, 0, [record]))
+        asyncio.run(stage.process([Chunk(ALERTS, 0, [record])]))
     queue.close()

@@ -19,6 +19,7 @@ from streams.operator import Operator
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
+from streams.stages.stage import Chunk
 from tests.conftest import DAY, transactions_file
 from training.data.mapping import load_mapping
 from training.data.readers import TransactionFile
@@ -50,8 +51,8 @@ def _streamed(bundle, transactions):
     records = _chunk(TRANSACTIONS, map(encode, transactions))
     for record in records:
         record.timestamp = now
-    profiled = [value for output in asyncio.run(profile.process(TRANSACTIONS, 0, records)) for value in output.values]
-    outputs = asyncio.run(score.process(PROFILED, 0, _chunk(PROFILED, profiled)))
+    profiled = [value for output in asyncio.run(profile.process([Chunk(TRANSACTIONS, 0, records)])) for value in output.values]
+    outputs = asyncio.run(score.process([Chunk(PROFILED, 0, _chunk(PROFILED, profiled))]))
     return (
         [decode_decision(value) for output in outputs if output.topic == DECISIONS for value in output.values],
         [decode_alert(value) for output in outputs if output.topic == ALERTS for value in output.values],

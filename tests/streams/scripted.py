@@ -13,7 +13,7 @@ from faust.types import TP
 from core.errors import DeliveryError
 from streams.checkpoints import Checkpoint
 from streams.kafka.publishing import Delivery, partition_of
-from streams.kafka.transport import RecordChunk
+from streams.kafka.transport import RecordChunk, group_chunks
 
 WRITTEN_AT = 4_000_000_000_000  # later than any event
 
@@ -117,11 +117,12 @@ class Log:
 
 
 class Source:
-    """A consumer of some topics: hands out chunks of at most ``size`` records from where the operator asked to read."""
+    """A consumer of some topics: fetches chunks of at most ``size`` records from where the operator asked to read."""
 
     def __init__(self, kafka: Kafka, topics: tuple[str, ...], size: int) -> None:
         self._kafka, self._topics, self._size = kafka, topics, size
         self._positions: dict[tuple[str, int], int] = {}
+        self._fetched: list[RecordChunk] = []
 
     async def bounds(self, places):
         return {place: (0, len(self._kafka.topics[place])) for place in places}
@@ -131,17 +132,20 @@ class Source:
 
     def read_from(self, place, offset) -> None:
         self._positions[place] = offset
+        self._fetched = [chunk for chunk in self._fetched if (chunk.topic, chunk.partition) != place]
 
     def reached(self, place) -> int:
         return self._positions[place]
 
     def next_chunk(self) -> RecordChunk | None:
-        """Return the next chunk of the partition that is furthest behind, None when all is read."""
-        waiting = {place: len(self._kafka.topics[place]) - at for place, at in self._positions.items()}
-        place = max(waiting, key=lambda one: waiting[one], default=None)
-        if place is None or not waiting[place]:
-            return None
+        """Return the next chunk of the last fetch, or of a new one; None when all is read."""
+        if not self._fetched:
+            self._fetched = [chunk for place in sorted(self._positions) if (chunk := self._fetch(place))]
+            group_chunks(self._fetched)
+        return self._fetched.pop(0) if self._fetched else None
+
+    def _fetch(self, place) -> RecordChunk | None:
         begin = self._positions[place]
         records = self._kafka.topics[place][begin : begin + self._size]
         self._positions[place] = begin + len(records)
-        return RecordChunk(TP(*place), records, begin)
+        return RecordChunk(TP(*place), records, begin) if records else None

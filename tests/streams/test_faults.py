@@ -44,6 +44,7 @@ from streams.profiled import ProfiledRows, decode_profiled
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
+from streams.stages.stage import Chunk
 from streams.state import PartitionState
 from tests.conftest import DAY, GIVEN, needs, transactions_file
 from tests.kafka import KafkaCluster, Node
@@ -275,7 +276,7 @@ def check(kafka: Settings, bundle: Bundle) -> dict[str, int]:
             for topic in stage.topics:
                 for partition, records in logs[topic].items():
                     for begin in range(0, len(records), 1000):
-                        for output in await stage.process(topic, partition, records[begin : begin + 1000]):
+                        for output in await stage.process([Chunk(topic, partition, records[begin : begin + 1000])]):
                             expected[output.topic] += _units(output.topic, output.values)
         twice = {}
         for topic, values in expected.items():
@@ -339,7 +340,7 @@ async def _decided_by(bundle: Bundle, profiled: dict[int, list]) -> dict[int, li
     return {
         partition: [
             value
-            for output in await stage.process(PROFILED, partition, records)
+            for output in await stage.process([Chunk(PROFILED, partition, records)])
             if output.topic == DECISIONS
             for value in output.values
         ]
@@ -388,7 +389,7 @@ def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_d
         assert not made
         stage = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
         for partition, records in logs[PROFILED].items():
-            await stage.process(PROFILED, partition, records)
+            await stage.process([Chunk(PROFILED, partition, records)])
             stage.states[partition].changed()
             checkpoint, state = (await _restored(kafka, stage))[partition]
             assert checkpoint.bundle == versions[1]

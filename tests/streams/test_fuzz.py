@@ -22,6 +22,7 @@ from streams.stages.decider_sources import SingleDecider
 from streams.stages.explain import ExplainStage
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
+from streams.stages.stage import Chunk
 from streams.worker import freeze_garbage_collector
 from tests.conftest import GIVEN
 from tests.hostile import EMAIL, NAME, PAN_FORMS, SSN, records, valid
@@ -78,14 +79,14 @@ async def _chain(profile, score, explain, values):
 
     for begin in range(0, len(values), CHUNK):
         chunk = values[begin : begin + CHUNK]
-        profiled = keep(await profile.process(TRANSACTIONS, 0, _chunk(TRANSACTIONS, chunk, begin))).get(PROFILED, [])
+        profiled = keep(await profile.process([Chunk(TRANSACTIONS, 0, _chunk(TRANSACTIONS, chunk, begin))])).get(PROFILED, [])
         await asyncio.sleep(0)
-        scored = keep(await score.process(PROFILED, 0, _chunk(PROFILED, profiled, begin)))
+        scored = keep(await score.process([Chunk(PROFILED, 0, _chunk(PROFILED, profiled, begin))]))
         await asyncio.sleep(0)
-        keep(await explain.process(ALERTS, 0, _chunk(ALERTS, scored.get(ALERTS, []), begin)))
-        keep(await profile.process(LABELS, 0, _chunk(LABELS, chunk[:50], begin)))
+        keep(await explain.process([Chunk(ALERTS, 0, _chunk(ALERTS, scored.get(ALERTS, []), begin))]))
+        keep(await profile.process([Chunk(LABELS, 0, _chunk(LABELS, chunk[:50], begin))]))
         await asyncio.sleep(0)
-        keep(await explain.process(VERDICTS, 0, _chunk(VERDICTS, chunk[:20], begin)))
+        keep(await explain.process([Chunk(VERDICTS, 0, _chunk(VERDICTS, chunk[:20], begin))]))
     return made
 
 
@@ -148,7 +149,7 @@ def test_five_hundred_heavy_memos_do_not_stall_the_loop(bundle, slowest):
     asyncio.run(profile.start(Process(Kafka(partitions=1))))
     for memo in ("1 " * 256, "\uff11 " * 256, "4111111111111111 " * 30, "a@b.cd " * 73, "4" * 512):
         values = [json.dumps(valid(i, NOW, memo=memo, merchant_name=memo)).encode() for i in range(CHUNK)]
-        asyncio.run(profile.process(TRANSACTIONS, 0, _chunk(TRANSACTIONS, values, 0)))
+        asyncio.run(profile.process([Chunk(TRANSACTIONS, 0, _chunk(TRANSACTIONS, values, 0))]))
     for raw in (b"1 " * 32_768, b"4111111111111111 " * 3_900, b"\xff" * 65_536, b"[" * 65_536, ("\uff11 " * 20_000).encode()):
-        asyncio.run(profile.process(TRANSACTIONS, 0, _chunk(TRANSACTIONS, [raw] * CHUNK, 0)))
+        asyncio.run(profile.process([Chunk(TRANSACTIONS, 0, _chunk(TRANSACTIONS, [raw] * CHUNK, 0))]))
     assert [(taken, what) for taken, what in slowest if taken > STALL_SECONDS] == []

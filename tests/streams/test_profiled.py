@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from models.features.columns import Mark
 from models.features.engine import RECENT, EntityEngine
 from models.features.spec import default_spec
 from models.scorer import Decider
+from streams.kafka.transport import RecordChunk, group_chunks
 from streams.profiled import (
     FORMAT,
     LARGEST,
@@ -33,8 +35,10 @@ from streams.profiled import (
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
+from streams.stages.stage import Chunk
 from tests.conftest import transactions_file
 from tests.strategies import examples, labels, transactions
+from tests.streams.rows import single_rows
 from tests.streams.scripted import Kafka, Process
 from training.replay import transactions_of
 
@@ -45,12 +49,14 @@ def made(messages: list[Transaction], first: int = 0, traces=()) -> ProfiledRows
     engine = EntityEngine(SPEC, SPEC.entities[0])
     columns = engine.columns(messages)
     update = engine.update(columns, RECENT)
-    offsets = list(range(first, first + len(messages)))
-    return profiled_rows(SPEC.version, 3, messages, offsets, [1_000 + one for one in offsets], columns, update, traces)
+    n = len(messages)
+    partitions = [3] * (n // 2) + [5] * (n - n // 2)
+    offsets = list(range(first, first + n))
+    return profiled_rows(SPEC.version, messages, partitions, offsets, [1_000 + one for one in offsets], columns, update, traces)
 
 
 def same(one: ProfiledRows, other: ProfiledRows) -> None:
-    assert (one.spec, one.partition, list(one.traces)) == (other.spec, other.partition, list(other.traces))
+    assert (one.spec, list(one.traces)) == (other.spec, list(other.traces))
     assert [one.transaction(i) for i in range(one.count)] == [other.transaction(i) for i in range(other.count)]
     for field in ("numbers", "features", "recent"):
         assert getattr(one, field).tobytes() == getattr(other, field).tobytes(), field
@@ -110,7 +116,7 @@ def test_damaged_records_are_refused_or_hold_whole_rows(data):
     at = data.draw(st.integers(0, len(record) - 1))
     damaged = record[:at] + data.draw(st.binary(max_size=3)) + record[at + data.draw(st.integers(0, 40)) :]
     stage = ScoreStage(SPEC, SingleDecider(Decider(None)))
-    outputs = asyncio.run(stage.process(PROFILED, 0, records(PROFILED, [damaged])))
+    outputs = asyncio.run(stage.process([Chunk(PROFILED, 0, records(PROFILED, [damaged]))]))
     decided = sum(len(output.keys) for output in outputs if output.topic == DECISIONS)
     assert decided in (1, 2, 3) or [output.topic for output in outputs] == [DEAD_LETTERS] or outputs == []
 
@@ -120,8 +126,8 @@ def test_damaged_records_are_refused_or_hold_whole_rows(data):
     [
         (b'{"origin":{"partition":0,"offset":1}}', "format 1, of whyflag 0.1"),
         (msgspec.msgpack.encode(["label", FORMAT + 1, 0, 0, None, "new"]), "Expected"),
-        (msgspec.msgpack.encode(["rows", FORMAT + 1, "s", 0, [[]] * 11, b"", b"", b"", [], "new"]), f"format {FORMAT + 1}"),
-        (msgspec.msgpack.encode(["rows", FORMAT, "s", 0, [[]] * 11, b"", b"", b"", []]), "different lengths"),
+        (msgspec.msgpack.encode(["rows", FORMAT + 1, "s", [[]] * 11, b"", b"", b"", [], "new"]), f"format {FORMAT + 1}"),
+        (msgspec.msgpack.encode(["rows", FORMAT, "s", [[]] * 11, b"", b"", b"", []]), "different lengths"),
         (msgspec.msgpack.encode(["other", FORMAT]), "other"),
         (b"", "truncated"),
     ],
@@ -139,16 +145,22 @@ def records(topic, values, first=0):
     ]
 
 
-def run(bundle, log, destinations: int, size: int) -> dict[str, bytes]:
-    """Both stages, in chunks of ``size`` transactions, with so many partitions between them. Return the decisions by id."""
+def run(bundle, log, destinations: int, size: int, together: bool = False) -> dict[str, bytes]:
+    """
+    Both stages, in chunks of ``size`` transactions, with so many partitions between them. Return the decisions by id.
+
+    If ``together``, the second stage gets the chunks of all partitions in one batch.
+    """
     profile = ProfileStage(bundle.spec, Privacy(), FixedClock(LATEST))
     asyncio.run(profile.start(Process(Kafka(destinations))))
     score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
     found: dict[str, bytes] = {}
     for begin in range(0, len(log), size):
-        for output in asyncio.run(profile.process(TRANSACTIONS, 0, records(TRANSACTIONS, log[begin : begin + size], begin))):
-            assert output.topic == PROFILED
-            for decided in asyncio.run(score.process(PROFILED, output.partition, records(PROFILED, output.values))):
+        made = asyncio.run(profile.process([Chunk(TRANSACTIONS, 0, records(TRANSACTIONS, log[begin : begin + size], begin))]))
+        assert {output.topic for output in made} == {PROFILED}
+        chunks = [Chunk(PROFILED, output.partition, records(PROFILED, output.values)) for output in made]
+        for batch in [chunks] if together else [[chunk] for chunk in chunks]:
+            for decided in asyncio.run(score.process(batch)):
                 if decided.topic == DECISIONS:
                     found |= {decode_decision(value).transaction_id: value for value in decided.values}
     return found
@@ -159,7 +171,8 @@ def test_decisions_do_not_depend_on_the_size_of_chunks_or_the_number_of_partitio
     whole = run(bundle, log, 1, 400)
     assert len(whole) == 400
     for destinations, size in ((1, 1), (1, 7), (3, 50), (12, 400)):
-        assert run(bundle, log, destinations, size) == whole, (destinations, size)
+        for together in (False, True):
+            assert run(bundle, log, destinations, size, together) == whole, (destinations, size, together)
 
 
 def test_rows_that_were_decided_before_are_dropped_when_records_overlap(bundle, world):
@@ -168,13 +181,13 @@ def test_rows_that_were_decided_before_are_dropped_when_records_overlap(bundle, 
     decoded = decode_transactions(log, Privacy())
     engine = EntityEngine(bundle.spec, bundle.spec.entities[0])
     columns = engine.columns(decoded)
-    rows = profiled_rows(bundle.spec.version, 0, decoded, list(range(60)), [1] * 60, columns, engine.update(columns, RECENT))
+    rows = profiled_rows(bundle.spec.version, decoded, [0] * 60, range(60), [1] * 60, columns, engine.update(columns, RECENT))
     every = np.arange(60)
     (first,), (second,), (whole,) = (list(encode_rows(rows.rows(places))) for places in (every[:40], every[20:50], every))
     score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
     counts = []
     for record in (first, second, whole, whole):
-        outputs = asyncio.run(score.process(PROFILED, 0, records(PROFILED, [record])))
+        outputs = asyncio.run(score.process([Chunk(PROFILED, 0, records(PROFILED, [record]))]))
         counts.append(sum(len(output.keys) for output in outputs if output.topic == DECISIONS))
     assert counts == [40, 10, 10, 0]
     assert score.states[0].origins == {f"{TRANSACTIONS}/0": 59}
@@ -187,6 +200,52 @@ def test_a_label_is_applied_once(bundle):
     ))  # fmt: skip
     score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
     for _ in range(2):
-        assert asyncio.run(score.process(PROFILED, 0, records(PROFILED, [encode_label(label)]))) == []
+        assert asyncio.run(score.process([Chunk(PROFILED, 0, records(PROFILED, [encode_label(label)]))])) == []
         score.states[0].changed()
     assert score.states[0].origins == {f"{LABELS}/0": 5}
+
+
+def test_partitions_that_are_processed_together_give_what_each_gives_alone(bundle, world):
+    """Transactions of three partitions, some twice, with a garbage record: rows, duplicates and dead letters are the same."""
+    some = list(transactions_of(transactions_file(world)))[:90]
+    logs: dict[int, list[bytes]] = {
+        partition: [encode(one) for one in some if int.from_bytes(one.card_id.encode()) % 3 == partition]
+        for partition in range(3)
+    }
+    logs[1].insert(2, b"garbage")
+    logs[2] += logs[2][:4]
+    chunks = [
+        Chunk(
+            TRANSACTIONS,
+            partition,
+            [SimpleNamespace(**vars(record) | {"partition": partition}) for record in records(TRANSACTIONS, log)],
+        )
+        for partition, log in logs.items()
+    ]
+    alone, together = (ProfileStage(bundle.spec, Privacy(), FixedClock(LATEST)) for _ in range(2))
+    apart = [output for chunk in chunks for output in asyncio.run(alone.process([chunk]))]
+    at_once = asyncio.run(together.process(chunks))
+
+    def rows(outputs) -> set[bytes]:
+        return {row for output in outputs if output.topic == PROFILED for value in output.values for row in single_rows(value)}
+
+    def letters(outputs) -> list[bytes]:
+        return [value for output in outputs if output.topic == DEAD_LETTERS for value in output.values]
+
+    assert len(rows(apart)) == 90
+    assert rows(at_once) == rows(apart)
+    assert letters(at_once) == letters(apart)
+    for partition, state in alone.states.items():
+        state.changed()
+        together.states[partition].changed()
+        assert together.states[partition].digest == state.digest
+
+
+def test_chunks_that_were_fetched_together_form_groups_of_bounded_size():
+    def chunk(partition: int, size: int) -> RecordChunk:
+        record = SimpleNamespace(offset=7, timestamp=1, timestamp_type=0, value=b"x" * size)
+        return RecordChunk(TP(PROFILED, partition), [record, record], 7)
+
+    chunks = [chunk(0, 10), chunk(1, 600_000), chunk(2, 10), chunk(3, 10)]
+    group_chunks(chunks)
+    assert [[one.partition for one in own.group] for own in chunks] == [[0, 1], [0, 1], [2, 3], [2, 3]]

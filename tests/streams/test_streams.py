@@ -41,6 +41,7 @@ from streams.profiled import decode_profiled
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
+from streams.stages.stage import Chunk
 from streams.watchdog import Watchdog
 from tests.conftest import DAY, transactions_file
 from tests.strategies import examples, transactions
@@ -191,7 +192,7 @@ def _process(stage, topic, records, partition=0):
     """Return the messages that a stage makes of some records."""
     return [
         Output(made.topic, key, value)
-        for made in asyncio.run(stage.process(topic, partition, records))
+        for made in asyncio.run(stage.process([Chunk(topic, partition, records)]))
         for key, value in zip(made.keys, made.values, strict=True)
     ]
 
