@@ -8,6 +8,7 @@ finds something.
 
 import re
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -37,8 +38,8 @@ _FORMS = {
     "country": (re.compile(COUNTRY_FORM), "an ISO 3166-1 country code: two capital letters"),
 }
 _ERROR_KEPT = 1_000
-_IDENTIFIERS = ("transaction_id", "card_id", "merchant_id", "device_id", "ip")
-_TEXTS = ("merchant_name", "memo")
+_IDENTIFIERS = attrgetter("transaction_id", "card_id", "merchant_id", "device_id", "ip")
+_TEXTS = attrgetter("merchant_name", "memo")
 _VALUE_JOINT = "x"  # a letter joins the values, so that no number spans two of them
 
 
@@ -108,8 +109,8 @@ def _needs_no_change(transactions: list[Transaction]) -> bool:
 
     False means only that each message must be checked separately.
     """
-    identifiers = [value for t in transactions for field in _IDENTIFIERS if (value := getattr(t, field)) is not None]
-    texts = [value for t in transactions for field in _TEXTS if (value := getattr(t, field)) is not None]
+    identifiers = [value for values in map(_IDENTIFIERS, transactions) for value in values if value is not None]
+    texts = [value for values in map(_TEXTS, transactions) for value in values if value is not None]
     plain, free = _VALUE_JOINT.join(identifiers), _VALUE_JOINT.join(texts)
     return (
         plain.isascii()

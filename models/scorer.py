@@ -252,7 +252,7 @@ def alert(
         alert_id=alert_id(transaction),
         transaction=transaction,
         decision=decided,
-        features={name: None if np.isnan(value) else float(value) for name, value in zip(names, x, strict=True)},
+        features={name: value if value == value else None for name, value in zip(names, x.tolist(), strict=True)},
         spec=spec.version,
         recent=recent,
         currency=spec.currency,

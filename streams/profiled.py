@@ -7,7 +7,7 @@ this topic. ``docs/decisions/0033-columns-between-the-stages.md`` compares the f
 """
 
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ LARGEST: Final = 256 << 10
 TEXTS: Final = (
     "transaction_id", "card_id", "merchant_id", "currency", "mcc", "merchant_name", "country", "channel", "device_id", "ip", "memo",
 )  # fmt: skip
+_FIELDS: Final = attrgetter(*TEXTS, "amount", "lat", "lon")
 REQUIRED: Final = 4  # texts that every transaction has, the first ones of TEXTS
 _PARTITION, _OFFSET, _WRITTEN, _AMOUNT, _LAT, _LON, _COLUMNS = range(7)
 _NUMBERS: Final = _COLUMNS + len(TransactionColumns._fields)
@@ -65,7 +66,7 @@ class ForwardedLabel(Struct, frozen=True):
 
 class ProfiledRows(Struct, frozen=True):
     """
-    n transactions with their card features, by partition of ``transactions`` and in its order.
+    n transactions with their card features. Those of a partition of ``transactions`` follow each other, in its order.
 
     ``texts`` holds a list of n for each name in TEXTS; the list of a text that no transaction has may be empty. ``numbers`` int64
     [16, n] holds the partition and the offset in ``transactions``, the write time (epoch ms), the amount (minor units), latitude and
@@ -88,12 +89,12 @@ class ProfiledRows(Struct, frozen=True):
 
     @property
     def partitions(self) -> Int64s:
-        """Partitions of ``transactions``, int64 [n]; in a record, those of equal value follow each other."""
+        """Partitions of ``transactions``, int64 [n]."""
         return self._row(_PARTITION)
 
     @property
     def offsets(self) -> Int64s:
-        """Offsets in the partitions of ``transactions``, int64 [n]; in a record, ascending within a partition."""
+        """Offsets in the partitions of ``transactions``, int64 [n]."""
         return self._row(_OFFSET)
 
     @property
@@ -120,6 +121,11 @@ class ProfiledRows(Struct, frozen=True):
         """The columns that the kernels read, with the marks of the first stage."""
         own = self.numbers[_COLUMNS:]
         return TransactionColumns(*(row.view(kind) for row, kind in zip(own, _KINDS, strict=True)))
+
+    def bounds(self) -> list[int]:
+        """Return where the rows of each partition begin, and n at the end."""
+        own = self.partitions
+        return [0, *(np.flatnonzero(own[1:] != own[:-1]) + 1).tolist(), self.count]
 
     def text(self, name: str) -> list[str | None]:
         """Return a text of all transactions: one of TEXTS."""
@@ -174,15 +180,14 @@ def profiled_rows(
     numbers[_PARTITION] = partitions
     numbers[_OFFSET] = offsets
     numbers[_WRITTEN] = np.maximum(np.array(written, np.int64), 0)
-    numbers[_AMOUNT] = [one.amount for one in transactions]
-    places = numbers[_LAT : _LON + 1].view(np.float64)
-    places[0] = [np.nan if one.lat is None else one.lat for one in transactions]
-    places[1] = [np.nan if one.lon is None else one.lon for one in transactions]
+    *texts, amounts, lats, lons = zip(*map(_FIELDS, transactions), strict=True)
+    numbers[_AMOUNT] = amounts
+    numbers[_LAT] = np.array(lats, np.float64).view(np.int64)  # None becomes NaN
+    numbers[_LON] = np.array(lons, np.float64).view(np.int64)
     for row, column in zip(numbers[_COLUMNS:], columns.marked(update.marks), strict=True):
         row[:] = column.view(np.int64)
-    texts = tuple([getattr(one, name) for one in transactions] for name in TEXTS)
     earlier = update.recent.reshape(n, _EARLIER)
-    return ProfiledRows(spec, texts, numbers, update.X, earlier, traces)
+    return ProfiledRows(spec, tuple(map(list, texts)), numbers, update.X, earlier, traces)
 
 
 def encode_rows(rows: ProfiledRows) -> Iterator[bytes]:
@@ -218,7 +223,7 @@ _decoder: Final[msgspec.msgpack.Decoder[_Rows | _Label]] = msgspec.msgpack.Decod
 
 def decode_profiled(record: bytes | None) -> ProfiledRows | ForwardedLabel:
     """
-    Decode a record. The arrays of its rows are read-only.
+    Decode a record. Features and recent transactions are read-only.
 
     Raises:
         InvalidEvent: if it is malformed or has another format.
@@ -240,14 +245,18 @@ def decode_profiled(record: bytes | None) -> ProfiledRows | ForwardedLabel:
     rows = ProfiledRows(
         found.spec,
         tuple(found.texts),
-        np.frombuffer(found.numbers, "<i8").reshape(_NUMBERS, n),
+        np.frombuffer(found.numbers, "<i8").reshape(_NUMBERS, n).copy(),  # the kernels are compiled for writable arrays
         np.frombuffer(found.features, "<f4").reshape(n, -1),
         np.frombuffer(found.recent, "<i8").reshape(n, _EARLIER),
         found.traces,
     )
-    before, after = np.diff(rows.partitions), np.diff(rows.offsets)
-    if rows.partitions[0] < 0 or (before < 0).any() or (after[before == 0] <= 0).any():
-        raise InvalidEvent("the partitions or offsets of a profiled record are not in order")
+    bounds = rows.bounds()
+    owners = rows.partitions[bounds[:-1]].tolist()
+    descends = rows.offsets[1:] <= rows.offsets[:-1]
+    if len(set(owners)) < len(owners) or np.count_nonzero(descends) > np.count_nonzero(
+        descends[np.array(bounds[1:-1], np.int64) - 1]
+    ):
+        raise InvalidEvent("the offsets of a profiled record are not in order")
     return rows
 
 
@@ -269,7 +278,9 @@ def _other_format(found: str) -> InvalidEvent:
 
 
 def joined(parts: Sequence[ProfiledRows]) -> ProfiledRows:
-    """Return the rows of one or more records of a spec one after the other, with writable arrays."""
+    """Return the rows of one or more records of a spec one after the other."""
+    if len(parts) == 1:
+        return parts[0]
     texts = tuple(
         [value for part in parts for value in part.text(name)] if any(part.texts[at] for part in parts) else []
         for at, name in enumerate(TEXTS)

@@ -6,8 +6,9 @@ share a hash is below 10^-5. The hash function is implemented here, so that ever
 hash.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntFlag
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,9 @@ class Mark(IntFlag):
 
 UNUSUAL_BIT = Mark.UNUSUAL << MARK_SHIFT
 CHANNEL_PRESENT, CHANNEL_ONLINE = 1, 2
+_FIELDS = attrgetter(
+    "transaction_id", "card_id", "merchant_id", "device_id", "event_time", "amount", "currency", "mcc", "country", "channel", "lat", "lon"
+)  # fmt: skip
 _CHANNELS = {None: 0, Channel.CARD_PRESENT: CHANNEL_PRESENT, Channel.ONLINE: CHANNEL_ONLINE}
 
 
@@ -200,30 +204,29 @@ def transaction_columns(
     transactions: Sequence[Transaction], currency: str, rates: dict[str, float], low_amount: int, night_until: int
 ) -> TransactionColumns:
     """Return the columns of a batch of messages. The last four arguments come from the feature spec."""
-    n = len(transactions)
-    card, merchant = hash_strings([t.card_id for t in transactions]), hash_strings([t.merchant_id for t in transactions])
-    device = hash_strings([t.device_id for t in transactions])
-    transaction = combined(card, hash_strings([t.transaction_id for t in transactions]))
-    event_time = np.fromiter((t.event_time for t in transactions), np.int64, n)
-    paid = np.fromiter((t.amount for t in transactions), np.int64, n)
+    fields = list(zip(*map(_FIELDS, transactions), strict=True)) or [()] * 12
+    ids, cards, merchants, devices, times, amounts, currencies, mccs, countries, channels, lats, lons = fields
+    card, merchant, device = hash_strings(cards), hash_strings(merchants), hash_strings(devices)
+    transaction = combined(card, hash_strings(ids))
+    event_time, paid = np.array(times, np.int64), np.array(amounts, np.int64)
     amount = paid.copy()
-    for i, t in enumerate(transactions):
-        if t.currency != currency:
-            amount[i] = converted(t.amount, t.currency, rates)
-    nan = float("nan")
-    lat = np.fromiter((nan if t.lat is None or t.lon is None else t.lat for t in transactions), np.float64, n)
-    lon = np.fromiter((nan if t.lat is None or t.lon is None else t.lon for t in transactions), np.float64, n)
+    for i, own in enumerate(currencies):
+        if own != currency:
+            amount[i] = converted(amounts[i], own, rates)
+    lat, lon = np.array(lats, np.float64), np.array(lons, np.float64)  # None becomes NaN
+    nowhere = np.isnan(lat) | np.isnan(lon)
+    lat[nowhere] = lon[nowhere] = np.nan
     attributes = _attributes(
         merchant,
-        np.fromiter((int(t.mcc) + 1 if t.mcc else 0 for t in transactions), np.int64, n),
-        np.fromiter((country_code(t.country) for t in transactions), np.int64, n),
-        np.fromiter((_CHANNELS[t.channel] for t in transactions), np.int64, n),
+        _coded(mccs, lambda mcc: int(mcc) + 1 if mcc else 0),
+        _coded(countries, country_code),
+        _coded(channels, _CHANNELS.__getitem__),
         event_time, amount, low_amount, night_until,
     )  # fmt: skip
-    currencies = np.fromiter((_currency_code(t.currency) for t in transactions), np.int64, n)
+    codes = _coded(currencies, _currency_code)
     return TransactionColumns(
         transaction=transaction,
-        content=_content(transaction, merchant, device, event_time, paid, currencies, attributes, lat, lon),
+        content=_content(transaction, merchant, device, event_time, paid, codes, attributes, lat, lon),
         event_time=event_time,
         card=card,
         merchant=merchant,
@@ -233,6 +236,12 @@ def transaction_columns(
         lat=lat,
         lon=lon,
     )
+
+
+def _coded(values: Sequence[Any], code: Callable[[Any], int]) -> Int64s:
+    """Return the code of each value, int64 [n]. It is computed once for equal values."""
+    codes = {value: code(value) for value in set(values)}
+    return np.array([codes[value] for value in values], np.int64)
 
 
 def converted(amount: int, currency: str, rates: dict[str, float]) -> int:

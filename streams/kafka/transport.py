@@ -3,7 +3,8 @@ A Faust transport that delivers whole chunks to an agent instead of single messa
 
 Faust's standard agent costs about 200 µs per event, most of it for asyncio futures. Here the consumer yields one Faust message
 for each run of records fetched from a partition: its value is the ``RecordChunk``, and its offset is that of the last record.
-Faust finds the transport by the entry point ``whyflag`` in the group ``faust.transports``.
+Faust finds the transport by the entry point ``whyflag`` in the group ``faust.transports``. ``tests/streams/test_faust_members.py`` lists the
+private members of Faust that it overrides, and fails when they change.
 """
 
 import asyncio

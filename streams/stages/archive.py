@@ -131,7 +131,7 @@ class ArchiveStage(StageWithoutDecider):
                 if isinstance(message, MissingKeyError) or add == self._archive.add_decisions:
                     letters.append(dead_letter(self.name, record, message))
                 continue
-            written = written_at(record.timestamp, record.timestamp_type, now)
+            written = int(written_at([record.timestamp], [record.timestamp_type], now)[0])
             if not is_ahead(time(message), written):
                 kept.append((record, Source(written, record.partition, record.offset), message))
         return letters + self._add_or_halve(add, kept)

@@ -93,29 +93,38 @@ class ProfileStage(StageWithoutDecider):
             self.engine(partition).update(self._columns(decoded.transactions))
 
     def _decoded(self, chunks: Sequence[Chunk]) -> Decoded:
-        found = Decoded([], [], [], [], [], [])
-        records = [(chunk.partition, record) for chunk in chunks for record in chunk.records]
-        messages = decode_transactions([record.value for _, record in records], self._privacy)
-        for (partition, record), decoded in zip(records, messages, strict=True):
-            if isinstance(decoded, InvalidEvent):
-                found.letters.append(dead_letter(self.name, record, decoded))
-            elif error := self._from_the_future(record, "event_time", decoded.event_time):
-                found.letters.append(dead_letter(self.name, record, error))
-            else:
-                found.transactions.append(decoded)
-                found.partitions.append(partition)
-                found.offsets.append(record.offset)
-                found.written.append(record.timestamp)
-                found.traces.append(parent_of(record) if self._tracing.enabled else "")
-        return found
+        records = [record for chunk in chunks for record in chunk.records]
+        partitions = [chunk.partition for chunk in chunks for _ in chunk.records]
+        messages = decode_transactions([record.value for record in records], self._privacy)
+        valid = [place for place, message in enumerate(messages) if not isinstance(message, InvalidEvent)]
+        letters = [dead_letter(self.name, records[i], one) for i, one in enumerate(messages) if isinstance(one, InvalidEvent)]
+        transactions = [message for message in messages if not isinstance(message, InvalidEvent)]
+        ahead = self._from_the_future([records[i] for i in valid], "event_time", [one.event_time for one in transactions])
+        if ahead:
+            letters += [dead_letter(self.name, records[valid[i]], error) for i, error in ahead.items()]
+            transactions = [one for i, one in enumerate(transactions) if i not in ahead]
+            valid = [place for i, place in enumerate(valid) if i not in ahead]
+        return Decoded(
+            transactions,
+            [partitions[place] for place in valid],
+            [records[place].offset for place in valid],
+            [records[place].timestamp for place in valid],
+            [parent_of(records[place]) for place in valid] if self._tracing.enabled else [],
+            letters,
+        )
 
-    def _from_the_future(self, record: Any, field: str, time: int) -> InvalidEvent | None:
-        """Return an error if an event time is too far after the time at which its record was written, else None."""
-        written = written_at(record.timestamp, record.timestamp_type, self._clock.now_ms())
-        if not is_ahead(time, written):
-            return None
-        hours = (time - written) / MS_PER_HOUR
-        return InvalidEvent(f"{field} is {hours:.1f} hours after the record was written", Refusal.FROM_THE_FUTURE)
+    def _from_the_future(self, records: Sequence[Any], field: str, times: Sequence[int]) -> dict[int, InvalidEvent]:
+        """Return an error for each record whose event time is too far after the time at which it was written, by its place."""
+        written = written_at(
+            [record.timestamp for record in records], [record.timestamp_type for record in records], self._clock.now_ms()
+        )
+        ahead = np.array(times, np.int64) - written
+        return {
+            place: InvalidEvent(
+                f"{field} is {ahead[place] / MS_PER_HOUR:.1f} hours after the record was written", Refusal.FROM_THE_FUTURE
+            )
+            for place in np.flatnonzero(is_ahead(np.array(times, np.int64), written)).tolist()
+        }
 
     def _profiled(self, decoded: Decoded) -> list[Outputs]:
         """Return the records of the transactions that are no duplicates, one or more for each partition of their merchants."""
@@ -140,8 +149,8 @@ class ProfileStage(StageWithoutDecider):
     def _updated(self, columns: TransactionColumns, partitions: npt.NDArray[np.int64]) -> Update:
         """Update the engine of each partition with its transactions; return the results in the order of the columns."""
         parts = [
-            self.engine(int(partition)).update(columns.rows(partitions == partition), RECENT)
-            for partition in partitions[_begins(partitions)]
+            self.engine(partition).update(columns.rows(partitions == partition), RECENT)
+            for partition in dict.fromkeys(partitions.tolist())
         ]
         return parts[0] if len(parts) == 1 else Update(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
 
@@ -161,16 +170,11 @@ class ProfileStage(StageWithoutDecider):
         for record in chunk.records:
             try:
                 label: Label = decode_label(record.value, self._privacy)
-                if error := self._from_the_future(record, "label_time", label.label_time):
-                    raise error
+                if ahead := self._from_the_future([record], "label_time", [label.label_time]):
+                    raise ahead[0]
             except InvalidEvent as error:
                 outputs.append(dead_letter(self.name, record, error))
                 continue
             forwarded.keys.append(label.merchant_id.encode())
             forwarded.values.append(encode_label(ForwardedLabel(chunk.partition, record.offset, label)))
         return [*outputs, forwarded]
-
-
-def _begins(partitions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return where each run of equal partitions begins."""
-    return np.flatnonzero(np.diff(partitions, prepend=-1) != 0)

@@ -8,6 +8,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from time import monotonic, time
 from typing import Any, cast
 
@@ -171,12 +172,10 @@ class ScoreStage:
 
     def _new_rows(self, state: PartitionState, rows: ProfiledRows) -> npt.NDArray[np.int64]:
         """Return the places of the rows that are no replays."""
-        ends = [*np.flatnonzero(np.diff(rows.partitions)) + 1, rows.count]
-        places, begin = [], 0
-        for end in ends:
+        places = []
+        for begin, end in pairwise(rows.bounds()):
             new = self._new(state, TRANSACTIONS, int(rows.partitions[begin]), rows.offsets[begin:end])
             places.append(np.arange(end - new, end))
-            begin = end
         return np.concatenate(places)
 
     @staticmethod

@@ -121,6 +121,14 @@ def test_damaged_records_are_refused_or_hold_whole_rows(data):
     assert decided in (1, 2, 3) or [output.topic for output in outputs] == [DEAD_LETTERS] or outputs == []
 
 
+@pytest.mark.parametrize(("partitions", "offsets"), [([0, 1, 0], [1, 1, 2]), ([0, 0, 1], [2, 1, 3]), ([0, 0, 1], [1, 1, 3])])
+def test_rows_out_of_order_are_refused(partitions, offsets, world):
+    rows = made(list(transactions_of(transactions_file(world)))[:3])
+    rows.numbers[0], rows.numbers[1] = partitions, offsets
+    with pytest.raises(InvalidEvent, match="not in order"):
+        decode_profiled(next(encode_rows(rows)))
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
@@ -224,7 +232,12 @@ def test_partitions_that_are_processed_together_give_what_each_gives_alone(bundl
     ]
     alone, together = (ProfileStage(bundle.spec, Privacy(), FixedClock(LATEST)) for _ in range(2))
     apart = [output for chunk in chunks for output in asyncio.run(alone.process([chunk]))]
-    at_once = asyncio.run(together.process(chunks))
+    at_once = asyncio.run(together.process(chunks[::-1]))
+    score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
+    decided = asyncio.run(
+        score.process([Chunk(PROFILED, 0, records(PROFILED, [v for o in at_once if o.topic == PROFILED for v in o.values]))])
+    )
+    assert sum(len(output.keys) for output in decided if output.topic == DECISIONS) == 90
 
     def rows(outputs) -> set[bytes]:
         return {row for output in outputs if output.topic == PROFILED for value in output.values for row in single_rows(value)}
