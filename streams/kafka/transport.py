@@ -90,6 +90,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread with a shorter wait for data."""
 
     mundane_level = "debug"
+    _fetch: asyncio.Task[Any] | None = None
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:
+        self._fetch = asyncio.ensure_future(super()._fetch_records(*args, **kwargs))
+        return await self._fetch
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        # The caller of an older fetch may have been cancelled, for example by a rebalance. That fetch would take the first records
+        # after the new position and hand them to nobody
+        if self._fetch is not None and not self._fetch.done():
+            self._fetch.cancel()
+            await asyncio.wait([self._fetch])
+        await super()._seek_wait(consumer, partitions)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -130,7 +143,11 @@ class Consumer(driver.Consumer):
             await self._thread.seek_wait(sought)
             self._next |= sought
             self._sought = {tp: offset for tp, offset in self._sought.items() if sought.get(tp) != offset}
-        fetched = await super()._getmany(active_partitions, timeout) or {}
+        try:
+            fetched = await super()._getmany(active_partitions, timeout) or {}
+        except asyncio.CancelledError:
+            self._sought = self._next | self._sought  # the records that this fetch took are lost: read them again
+            raise
         chunks = {}
         for tp, records in fetched.items():
             if records and tp not in self._sought:

@@ -19,6 +19,8 @@ from streams.kafka.transport import Consumer, ConsumerThread
 OVERRIDDEN = {
     (AIOKafkaConsumerThread, "_create_worker_consumer"): "c2701bfc3e6f",
     (AIOKafkaConsumerThread, "on_thread_stop"): "8dfc004e258b",
+    (AIOKafkaConsumerThread, "_fetch_records"): "39a2c6c79fc1",
+    (AIOKafkaConsumerThread, "_seek_wait"): "9d221e816d94",
     (DriverConsumer, "_new_consumer_thread"): "0870ec53dea7",
     (BaseConsumer, "_getmany"): "fea4952545b4",
     (BaseConsumer, "on_partitions_revoked"): "d04b7ae72c6f",

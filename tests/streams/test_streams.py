@@ -35,7 +35,7 @@ from streams.kafka.clients import Sender, create_topics
 from streams.kafka.connection import Connection
 from streams.kafka.embedded import API_VERSION, EmbeddedBroker
 from streams.kafka.publishing import Outputs, Publisher, partition_of
-from streams.kafka.transport import Consumer, RecordChunk
+from streams.kafka.transport import Consumer, ConsumerThread, RecordChunk, driver
 from streams.operator import Operator
 from streams.profiled import decode_profiled
 from streams.stages.decider_sources import SingleDecider
@@ -436,6 +436,62 @@ def _consumer(generation=1):
     consumer._waiting_for_ack = None
     consumer._n_acked = 0
     return consumer
+
+
+class _Log:
+    """A partition of records 0 to 9 that arrive when told, read through Faust's consumer thread."""
+
+    def __init__(self, monkeypatch):
+        self.position, self.arrived = 0, asyncio.Event()
+
+        async def fetch(thread):
+            await self.arrived.wait()
+            first, self.position = self.position, 10
+            return list(range(first, 10))
+
+        async def seek(thread, consumer, partitions):
+            (self.position,) = partitions.values()
+
+        monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+        monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
+
+
+def test_a_fetch_whose_caller_was_cancelled_takes_no_records_after_a_seek(monkeypatch):
+    """A rebalance cancels the caller in the event loop; the fetch in the consumer's thread goes on."""
+
+    async def rebalanced():
+        log, thread = _Log(monkeypatch), ConsumerThread.__new__(ConsumerThread)
+        abandoned = asyncio.create_task(thread._fetch_records())
+        await asyncio.sleep(0)
+        seek = asyncio.create_task(thread._seek_wait(None, {TP("t", 0): 3}))
+        await asyncio.sleep(0.01)
+        log.arrived.set()
+        await seek
+        assert await thread._fetch_records() == [3, 4, 5, 6, 7, 8, 9]
+        with pytest.raises(asyncio.CancelledError):
+            await abandoned
+
+    asyncio.run(rebalanced())
+
+
+def test_a_cancelled_fetch_is_repeated_from_where_it_began(monkeypatch):
+    async def hangs(self, active, timeout):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", hangs)
+    consumer = _consumer()
+    consumer._next, consumer._sought = {TP("t", 0): 7, TP("t", 1): 9}, {}
+
+    async def cancelled():
+        fetching = asyncio.create_task(consumer._getmany(None, 1.0))
+        await asyncio.sleep(0)
+        consumer._sought[TP("t", 1)] = 4  # the operator asks for an older position meanwhile
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+
+    asyncio.run(cancelled())
+    assert consumer._sought == {TP("t", 0): 7, TP("t", 1): 4}
 
 
 def _message(chunk, generation=1):
