@@ -86,6 +86,7 @@ mutate: setup ## Mutation tests of policy, calibration, decoding, checkpoints an
 bench: setup ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.parts
+	$(BIN)/python -m benchmarks.hop
 	$(BIN)/python -m benchmarks.privacy
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.latency
