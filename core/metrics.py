@@ -99,11 +99,18 @@ BUILD_INFO = _gauge(
 
 # -- workers: records, lag, partitions --------------------------------------------------------------------------------------------
 
-RECORDS = _counter("records", "Records read from Kafka.", WORKERS, ["stage", "topic"])
+RECORDS = _counter(
+    "records", "Records read from Kafka. A record of profiled holds up to some hundred transactions.", WORKERS, ["stage", "topic"]
+)
 BATCH_SECONDS = _duration("batch_seconds", "Time to process one batch.", WORKERS, ["stage"])
 ACK_SECONDS = _duration("ack_seconds", "Time until Kafka acknowledged the outputs of a batch.", WORKERS, ["stage"])
 DEAD_LETTERS = _counter("dead_letters", "Records sent to the dead-letter topic, by reason.", WORKERS, ["stage", "reason"])
-LAG_RECORDS = _gauge("lag_records", "Unprocessed records of a partition.", WORKERS, ["stage", "topic", "partition"])
+LAG_RECORDS = _gauge(
+    "lag_records",
+    "Unprocessed records of a partition. A record of profiled holds up to some hundred transactions.",
+    WORKERS,
+    ["stage", "topic", "partition"],
+)
 LAG_SECONDS = _gauge(
     "lag_seconds", "Time for which the next record of a partition has been waiting; 0 if none waits.", WORKERS,
     ["stage", "topic", "partition"],

@@ -110,7 +110,10 @@ def _flattened(learner: dict[str, Any]) -> Trees | None:
         return None
     given = learner["gradient_booster"]["model"]["trees"]
     # siblings take two places beside each other, so a tree has at most as many places as nodes
+    features = int(model["num_feature"])
     if any(len(tree["left_children"]) >= 1 << _PLACE_BITS or any(tree["split_type"]) for tree in given):
+        return None
+    if any(split >= features for tree in given for split in tree["split_indices"]):
         return None
     flat = [_flat(tree) for tree in given]
     starts = np.cumsum([0, *(len(nodes) for nodes, _, _ in flat)])

@@ -120,7 +120,7 @@ PIPELINE: Final = Dashboard(
     "whyflag: pipeline",
     (
         Panel("Decisions", "Decisions per second.", PER_SECOND, (_total_rate("whyflag_decisions_total", "decisions"),), NUMBER),
-        Panel("Records waiting", "Unprocessed records of all stages.", NONE, (Query("sum(whyflag_lag_records)", "records"),), NUMBER),
+        Panel("Records waiting", "Unprocessed transactions, alerts and decisions.", NONE, (Query('sum(whyflag_lag_records{topic!="profiled"})', "records"),), NUMBER),
         Panel("Dead letters", "In the last hour.", NONE, (Query("sum(increase(whyflag_dead_letters_total[1h]))", "records"),), NUMBER),
         Panel("Instances", "Running instances of each program and version.", NONE,
               (Query("count by (program, version) (whyflag_build_info)", "{{program}} {{version}}"),), NUMBER),

@@ -54,8 +54,8 @@ from streams.state import LogRecord
 
 logger = logging.getLogger(__name__)
 
-# An epoch also ends after this many records, so that after a crash a busy partition replays for seconds, not minutes.
-_EPOCH_RECORDS = 100_000
+# An epoch also ends after this many bytes of records, so that after a crash a busy partition replays for seconds, not minutes.
+_EPOCH_BYTES = 64 << 20
 # Faust may silently drop fetched records. If a position has not moved for this long although later records were fetched, the
 # partition is read again from that position. If the records were only waiting behind chunks of other partitions, they arrive
 # twice, and the second copy is dropped as a replay.
@@ -85,11 +85,12 @@ class Source(Protocol):
 
 
 class Epoch(Struct):
-    """The time since a partition's last snapshot (monotonic seconds): its start, its first record, and its number of records."""
+    """The time since a partition's last snapshot (monotonic seconds): its start, its first record, and its records and their bytes."""
 
     began: float
     first: float | None = None
     records: int = 0
+    bytes: int = 0
 
 
 class Operator:
@@ -316,8 +317,12 @@ class Operator:
         async with self._turn:
             batch: list[Chunk] = []
             taken: list[RecordChunk] = []
-            for one in chunk.group:
-                if not one.done and one.source in self.stage.topics and (records := await self._unprocessed(one)) is not None:
+            # without a log, positions are those that Faust commits when a chunk arrives here, so each chunk must arrive
+            for one in chunk.group if self._make_log is not None else [chunk]:
+                if one.done or one.source not in self.stage.topics:
+                    continue
+                records = await self._unprocessed(one, may_seek=one is chunk)
+                if records is not None:
                     taken.append(one)
                     batch.append(Chunk(one.source, one.partition, records))
             if not taken:
@@ -333,8 +338,8 @@ class Operator:
                 one.done = True
             await self._end_epochs(batch)  # 5
 
-    async def _unprocessed(self, chunk: RecordChunk) -> list[Any] | None:
-        """Return the records of a chunk from the partition's position on; None if this worker cannot take the chunk."""
+    async def _unprocessed(self, chunk: RecordChunk, may_seek: bool) -> list[Any] | None:
+        """Return the records of a chunk from the partition's position on; None if this worker cannot take the chunk now."""
         place = (chunk.source, chunk.partition)
         position = self._positions.get(place)
         if chunk.partition not in self._owned or position is None:
@@ -342,7 +347,8 @@ class Operator:
         records = chunk.records
         if chunk.begin > position:  # 1
             assert self._source is not None
-            self._source.read_from(place, position)
+            if may_seek:
+                self._source.read_from(place, position)
             return None
         if records[0].offset < position:
             return [record for record in records if record.offset >= position]
@@ -359,7 +365,9 @@ class Operator:
             else:
                 epoch = self._epochs[chunk.partition]
                 epoch.records += len(chunk.records)
-                epoch.first = epoch.first or monotonic()
+                epoch.bytes += sum(len(record.value or b"") for record in chunk.records)
+                if chunk.records:
+                    epoch.first = epoch.first or monotonic()
         if self._make_log is not None:
             for partition in sorted({chunk.partition for chunk in batch}):
                 if self._epoch_ended(partition):
@@ -414,7 +422,7 @@ class Operator:
         epoch = self._epochs[partition]
         if self._decider_outdated(partition):
             return True
-        return epoch.records > 0 and (epoch.records >= _EPOCH_RECORDS or monotonic() - epoch.began >= self._epoch_seconds)
+        return epoch.records > 0 and (epoch.bytes >= _EPOCH_BYTES or monotonic() - epoch.began >= self._epoch_seconds)
 
     def _decider_outdated(self, partition: int) -> bool:
         """Return whether a newer decider should take over now. It waits until all records decided before a crash are replayed."""

@@ -15,9 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Struct
 
-from core.errors import InvalidEvent, Refusal
-from core.messages import Channel, Count, Label, Transaction
-from models.features.columns import TransactionColumns
+from core.errors import InvalidEvent, Refusal, StateError
+from core.messages import EARLIEST, LARGEST_AMOUNT, LATEST, Channel, Count, Label, Transaction
+from core.privacy.masking import TEXT_LIMITS
+from models.features.columns import (
+    CATEGORY_SHIFT,
+    CHANNEL_ONLINE,
+    CHANNEL_SHIFT,
+    COUNTRIES,
+    COUNTRY_SHIFT,
+    TransactionColumns,
+)  # fmt: skip
 from models.features.engine import RECENT, Update
 
 FORMAT: Final = 2  # format 1, of version 0.1, was a JSON object for each transaction
@@ -29,8 +37,11 @@ _FIELDS: Final = attrgetter(*TEXTS, "amount", "lat", "lon")
 REQUIRED: Final = 4  # texts that every transaction has, the first ones of TEXTS
 _PARTITION, _OFFSET, _WRITTEN, _AMOUNT, _LAT, _LON, _COLUMNS = range(7)
 _NUMBERS: Final = _COLUMNS + len(TransactionColumns._fields)
+CATEGORIES: Final = 10_000  # merchant category codes of four digits
+_CHANNELS: Final = {None, *Channel}
 _EARLIER: Final = 3 * RECENT  # numbers of the recent transactions of a row
 
+_Text = Annotated[str, Meta(max_length=max(TEXT_LIMITS["memo"], TEXT_LIMITS["merchant_name"]))]
 Int64s = npt.NDArray[np.int64]
 Texts = tuple[list[str | None], ...]
 
@@ -40,7 +51,7 @@ class _Rows(Struct, frozen=True, array_like=True, tag="rows"):
 
     format: int
     spec: str
-    texts: Annotated[list[list[str | None]], Meta(min_length=len(TEXTS), max_length=len(TEXTS))]
+    texts: Annotated[list[list[_Text | None]], Meta(min_length=len(TEXTS), max_length=len(TEXTS))]
     numbers: bytes
     features: bytes
     recent: bytes
@@ -226,11 +237,15 @@ def decode_profiled(record: bytes | None) -> ProfiledRows | ForwardedLabel:
     Decode a record. Features and recent transactions are read-only.
 
     Raises:
-        InvalidEvent: if it is malformed or has another format.
+        InvalidEvent: if it is malformed, or of format 1.
+        StateError: if it has a later format; the worker must stop.
     """
     found = _decoded(record or b"")
-    if found.format != FORMAT:
-        raise _other_format(str(found.format))
+    if found.format != FORMAT:  # its rows cannot be named in dead letters, so none may be skipped
+        raise StateError(
+            f"profiled has a record of format {found.format}, and this worker reads format {FORMAT}: run the version of whyflag that "
+            "wrote it until everything is decided (docs/deploy/upgrade.md)"
+        )
     if isinstance(found, _Label):
         return ForwardedLabel(found.partition, found.offset, found.label)
     n = len(found.texts[0])
@@ -250,6 +265,7 @@ def decode_profiled(record: bytes | None) -> ProfiledRows | ForwardedLabel:
         np.frombuffer(found.recent, "<i8").reshape(n, _EARLIER),
         found.traces,
     )
+    _check_values(rows)
     bounds = rows.bounds()
     owners = rows.partitions[bounds[:-1]].tolist()
     descends = rows.offsets[1:] <= rows.offsets[:-1]
@@ -260,21 +276,41 @@ def decode_profiled(record: bytes | None) -> ProfiledRows | ForwardedLabel:
     return rows
 
 
+def _check_values(rows: ProfiledRows) -> None:
+    """Refuse values that the first stage never writes: they could damage the state, or stop the worker when an alert is raised."""
+    columns = rows.columns
+    attributes = columns.attributes
+    country, category = attributes >> COUNTRY_SHIFT & 0x3FF, attributes >> CATEGORY_SHIFT & 0x3FFF
+    channels = np.concatenate([attributes >> CHANNEL_SHIFT & 3, rows.recent[:, 2::3].ravel() >> CHANNEL_SHIFT & 3])
+    found = {
+        "origin": (rows.partitions >= 0) & (rows.offsets >= 0) & (rows.written >= 0),
+        "time": (columns.event_time >= EARLIEST) & (columns.event_time <= LATEST),
+        "amount": (rows.amount >= 0)
+        & (rows.amount <= LARGEST_AMOUNT)
+        & (columns.amount >= -1)
+        & (columns.amount <= LARGEST_AMOUNT),
+        "country": (attributes >= 0) & (country < COUNTRIES),
+        "category": category <= CATEGORIES,
+        "channel": channels <= CHANNEL_ONLINE,
+    }
+    flaws = [name for name, fits in found.items() if not fits.all()]
+    if not _CHANNELS.issuperset(rows.texts[TEXTS.index("channel")]):
+        flaws.append("channel")
+    if flaws:
+        raise InvalidEvent(f"a profiled record has an impossible {flaws[0]}")
+
+
 def _decoded(record: bytes) -> _Rows | _Label:
     try:
         return _decoder.decode(record)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if record.startswith(b"{"):
-            raise _other_format("1, of whyflag 0.1") from None
+            raise InvalidEvent(
+                f"the record has format 1, of whyflag 0.1; this worker reads format {FORMAT}: before an upgrade, let the old workers "
+                "decide everything (docs/deploy/upgrade.md)",
+                Refusal.OTHER_FORMAT,
+            ) from None
         raise InvalidEvent(str(error)) from None
-
-
-def _other_format(found: str) -> InvalidEvent:
-    return InvalidEvent(
-        f"the record has format {found}; this worker reads format {FORMAT}: before an upgrade, let the old workers decide everything "
-        "(docs/deploy/upgrade.md)",
-        Refusal.OTHER_FORMAT,
-    )
 
 
 def joined(parts: Sequence[ProfiledRows]) -> ProfiledRows:

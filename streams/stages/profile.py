@@ -130,8 +130,10 @@ class ProfileStage(StageWithoutDecider):
         """Return the records of the transactions that are no duplicates, one or more for each partition of their merchants."""
         began, transactions = time(), decoded.transactions
         columns = self._columns(transactions)
-        update = self._updated(columns, np.array(decoded.partitions, np.int64))
-        fresh = np.flatnonzero(~update.duplicate)
+        partitions = np.array(decoded.partitions, np.int64)
+        update = self._updated(columns, partitions)
+        by_partition = np.argsort(partitions, kind="stable")
+        fresh = by_partition[~update.duplicate[by_partition]]
         if len(fresh) < len(transactions):
             DUPLICATES.labels(self.name).inc(len(transactions) - len(fresh))
         traces = self._traces(decoded, began, update.duplicate)
@@ -148,11 +150,12 @@ class ProfileStage(StageWithoutDecider):
 
     def _updated(self, columns: TransactionColumns, partitions: npt.NDArray[np.int64]) -> Update:
         """Update the engine of each partition with its transactions; return the results in the order of the columns."""
-        parts = [
-            self.engine(partition).update(columns.rows(partitions == partition), RECENT)
-            for partition in dict.fromkeys(partitions.tolist())
-        ]
-        return parts[0] if len(parts) == 1 else Update(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
+        places = [np.flatnonzero(partitions == partition) for partition in dict.fromkeys(partitions.tolist())]
+        parts = [self.engine(int(partitions[own[0]])).update(columns.rows(own), RECENT) for own in places]
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate(places))
+        return Update(*(np.concatenate(fields)[order] for fields in zip(*parts, strict=True)))
 
     def _traces(self, decoded: Decoded, began: float, duplicate: Mask) -> list[str]:
         """Record the spans of the traced transactions. Return the traceparent of each transaction, or nothing if none is traced."""

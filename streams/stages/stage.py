@@ -27,6 +27,16 @@ class Chunk(NamedTuple):
     records: list[Any]
 
 
+class SourceRecord(NamedTuple):
+    """What a dead letter keeps of the record that it stands for."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+
+
 class Stage(Protocol):
     """One processing step. ``process`` receives chunks of its topics, in order within each partition."""
 

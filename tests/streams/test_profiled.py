@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from core.clock import FixedClock
 from core.decoding import decode_transactions
-from core.errors import InvalidEvent, Refusal
-from core.messages import LATEST, Label, Transaction, decode_decision, encode
+from core.errors import InvalidEvent, Refusal, StateError
+from core.messages import LATEST, Label, Transaction, decode_dead_letter, decode_decision, encode
 from core.privacy.masking import Privacy
 from core.topics import DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
-from models.features.columns import Mark
+from models.features.columns import CATEGORY_SHIFT, CHANNEL_SHIFT, COUNTRY_SHIFT, Mark
 from models.features.engine import RECENT, EntityEngine
 from models.features.spec import default_spec
 from models.scorer import Decider
@@ -24,6 +24,7 @@ from streams.kafka.transport import RecordChunk, group_chunks
 from streams.profiled import (
     FORMAT,
     LARGEST,
+    TEXTS,
     ForwardedLabel,
     ProfiledRows,
     decode_profiled,
@@ -116,9 +117,12 @@ def test_damaged_records_are_refused_or_hold_whole_rows(data):
     at = data.draw(st.integers(0, len(record) - 1))
     damaged = record[:at] + data.draw(st.binary(max_size=3)) + record[at + data.draw(st.integers(0, 40)) :]
     stage = ScoreStage(SPEC, SingleDecider(Decider(None)))
-    outputs = asyncio.run(stage.process([Chunk(PROFILED, 0, records(PROFILED, [damaged]))]))
+    try:
+        outputs = asyncio.run(stage.process([Chunk(PROFILED, 0, records(PROFILED, [damaged]))]))
+    except StateError:
+        return  # the damage is in the format's number
     decided = sum(len(output.keys) for output in outputs if output.topic == DECISIONS)
-    assert decided in (1, 2, 3) or [output.topic for output in outputs] == [DEAD_LETTERS] or outputs == []
+    assert decided in (1, 2, 3) or {output.topic for output in outputs} == {DEAD_LETTERS}
 
 
 @pytest.mark.parametrize(("partitions", "offsets"), [([0, 1, 0], [1, 1, 2]), ([0, 0, 1], [2, 1, 3]), ([0, 0, 1], [1, 1, 3])])
@@ -129,12 +133,30 @@ def test_rows_out_of_order_are_refused(partitions, offsets, world):
         decode_profiled(next(encode_rows(rows)))
 
 
+@pytest.mark.parametrize("flaw", ["country", "category", "channel", "recent", "text", "time", "amount", "offset"])
+def test_values_that_no_worker_writes_are_refused(flaw, world):
+    rows = made(list(transactions_of(transactions_file(world)))[:3])
+    columns = rows.columns
+    changes = {
+        "country": lambda: columns.attributes.__setitem__(1, columns.attributes[1] | 0x3FF << COUNTRY_SHIFT),
+        "category": lambda: columns.attributes.__setitem__(1, columns.attributes[1] | 0x3FFF << CATEGORY_SHIFT),
+        "channel": lambda: columns.attributes.__setitem__(1, columns.attributes[1] | 3 << CHANNEL_SHIFT),
+        "recent": lambda: rows.recent.__setitem__((1, 2), 3 << CHANNEL_SHIFT),
+        "text": lambda: rows.texts[TEXTS.index("channel")].__setitem__(1, "pigeon"),
+        "time": lambda: columns.event_time.__setitem__(1, 2**61),
+        "amount": lambda: rows.amount.__setitem__(1, -5),
+        "offset": lambda: rows.offsets.__setitem__(0, -1),
+    }
+    changes[flaw]()
+    with pytest.raises(InvalidEvent, match="impossible"):
+        decode_profiled(next(encode_rows(rows)))
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
         (b'{"origin":{"partition":0,"offset":1}}', "format 1, of whyflag 0.1"),
         (msgspec.msgpack.encode(["label", FORMAT + 1, 0, 0, None, "new"]), "Expected"),
-        (msgspec.msgpack.encode(["rows", FORMAT + 1, "s", [[]] * 11, b"", b"", b"", [], "new"]), f"format {FORMAT + 1}"),
         (msgspec.msgpack.encode(["rows", FORMAT, "s", [[]] * 11, b"", b"", b"", []]), "different lengths"),
         (msgspec.msgpack.encode(["other", FORMAT]), "other"),
         (b"", "truncated"),
@@ -144,6 +166,24 @@ def test_another_format_is_refused_with_a_reason(record, message):
     with pytest.raises(InvalidEvent, match=message) as caught:
         decode_profiled(record)
     assert (caught.value.reason is Refusal.OTHER_FORMAT) == ("format" in message)
+
+
+def test_a_later_format_stops_the_worker_because_its_rows_cannot_be_named():
+    later = msgspec.msgpack.encode(["rows", FORMAT + 1, "s", [[]] * 11, b"", b"", b"", [], "new"])
+    with pytest.raises(StateError, match=f"format {FORMAT + 1}"):
+        decode_profiled(later)
+
+
+def test_each_row_of_another_spec_has_a_dead_letter_of_its_own(bundle, world):
+    some = list(transactions_of(transactions_file(world)))[:5]
+    (record,) = encode_rows(msgspec.structs.replace(made(some, first=40), spec="another"))
+    outputs = asyncio.run(
+        ScoreStage(bundle.spec, SingleDecider(Decider(bundle))).process([Chunk(PROFILED, 0, records(PROFILED, [record]))])
+    )
+    letters = [decode_dead_letter(value) for output in outputs for value in output.values]
+    assert [(one.topic, one.offset) for one in letters] == [(TRANSACTIONS, offset) for offset in range(40, 45)]
+    assert all("run one spec at a time" in one.message for one in letters)
+    assert [msgspec.json.decode(one.raw)["transaction_id"] for one in letters] == [one.transaction_id for one in some]
 
 
 def records(topic, values, first=0):
@@ -232,7 +272,7 @@ def test_partitions_that_are_processed_together_give_what_each_gives_alone(bundl
     ]
     alone, together = (ProfileStage(bundle.spec, Privacy(), FixedClock(LATEST)) for _ in range(2))
     apart = [output for chunk in chunks for output in asyncio.run(alone.process([chunk]))]
-    at_once = asyncio.run(together.process(chunks[::-1]))
+    at_once = asyncio.run(together.process([chunks[2], chunks[0], chunks[1]]))
     score = ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
     decided = asyncio.run(
         score.process([Chunk(PROFILED, 0, records(PROFILED, [v for o in at_once if o.topic == PROFILED for v in o.values]))])
