@@ -90,14 +90,18 @@ def _add_leaves(
                 sums[i] += values[at[i]]
 
 
+def margins_by_xgboost(booster: xgb.Booster, X: Matrix) -> Matrix:
+    """Return XGBoost's margins (log-odds) of X, float32 [n, F]; float32 [n]."""
+    return np.atleast_1d(booster.inplace_predict(X, predict_type="margin", validate_features=False))
+
+
 def trees_of(booster: xgb.Booster) -> Trees | None:
     """Return the trees of a booster for the kernel, or None if only XGBoost can score it."""
     trees = _flattened(json.loads(booster.save_raw("json"))["learner"])
     if trees is None:
         return None
     probes = _probes(trees, booster.num_features())
-    wanted = np.atleast_1d(booster.inplace_predict(probes, predict_type="margin", validate_features=False))
-    if not np.array_equal(trees.margins(probes), wanted):
+    if not np.array_equal(trees.margins(probes), margins_by_xgboost(booster, probes)):
         logger.warning("the kernel does not reproduce the margins of this booster: XGBoost scores it, more slowly")
         return None
     return trees
@@ -106,11 +110,11 @@ def trees_of(booster: xgb.Booster) -> Trees | None:
 def _flattened(learner: dict[str, Any]) -> Trees | None:
     model = learner["learner_model_param"]
     single = int(model["num_class"]) <= 1 and int(model["num_target"]) == 1
-    if learner["gradient_booster"]["name"] != "gbtree" or not single or int(model["num_feature"]) >= 1 << _FEATURE_BITS:
+    features = int(model["num_feature"])
+    if learner["gradient_booster"]["name"] != "gbtree" or not single or features >= 1 << _FEATURE_BITS:
         return None
     given = learner["gradient_booster"]["model"]["trees"]
     # siblings take two places beside each other, so a tree has at most as many places as nodes
-    features = int(model["num_feature"])
     if any(len(tree["left_children"]) >= 1 << _PLACE_BITS or any(tree["split_type"]) for tree in given):
         return None
     if any(split >= features for tree in given for split in tree["split_indices"]):
@@ -123,7 +127,7 @@ def _flattened(learner: dict[str, Any]) -> Trees | None:
         nodes=np.concatenate([nodes for nodes, _, _ in flat]) if flat else np.zeros(0, _NODE),
         leaves=np.concatenate([leaves for _, leaves, _ in flat]) if flat else np.zeros(0, np.float32),
         base=_base_margin(learner),
-        features=int(model["num_feature"]),
+        features=features,
     )
 
 

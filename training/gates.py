@@ -19,6 +19,7 @@ from models.calibration import calibration_error
 from models.drift import SHIFTED, counted_with_score, stability
 from models.features.engine import Matrix
 from models.scorer import score
+from models.trees import margins_by_xgboost
 from training.evaluation.measures import ScoredTransactions
 
 Floats = npt.NDArray[np.float64]
@@ -148,7 +149,7 @@ def conformance(bundle: Bundle, X: Matrix, champion: Bundle | None) -> list[Gate
     single = np.concatenate([score(bundle, hostile[i : i + 1], doubts[:1]).probability for i in range(0, len(hostile), 7)])
     checks["batches"] = (bool((single == p[::7]).all()), "scores are bit-identical alone and in a batch")
     shap, bias = contributions(bundle.booster, some[:50])
-    margin = bundle.booster.inplace_predict(some[:50], predict_type="margin", validate_features=False)
+    margin = margins_by_xgboost(bundle.booster, some[:50])
     checks["contributions"] = (
         bool(np.allclose(shap.sum(axis=1) + bias, margin, atol=1e-3)),
         "contributions and bias add up to the margin",

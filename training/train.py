@@ -43,6 +43,7 @@ from models.features.spec import FeatureSpec, op_of
 from models.features.state import FOREVER
 from models.novelty import Forest, fit_forest, novelty
 from models.policy import APPROVE, REVIEW, Policy, cheapest_budget, fit_policy
+from models.trees import margins_by_xgboost
 from training.data.dataset import Dataset, compile_with_progress, features_of, load_dataset
 from training.data.readers import TransactionFile, files_digest, messages_of
 from training.evaluation.measures import evaluate, threshold_measures
@@ -233,7 +234,7 @@ def train(
     sample = np.random.default_rng(seed).choice(rows, min(NOVELTY_SAMPLE, len(rows)), replace=False)
     forest = fit_forest(X[sample], seed)
     later = split.calibration(time) & usable
-    margin, known_then = margins(booster, X[later]), dataset.known.fraud(split.test_begin)[later]
+    margin, known_then = margins_by_xgboost(booster, X[later]), dataset.known.fraud(split.test_begin)[later]
     reports = dataset.known.reported
     frauds = reports < FOREVER
     known = reported_share(time[later], time[frauds], reports[frauds], split.test_begin)
@@ -248,7 +249,7 @@ def train(
     policy = fit_policy(probability, unusual, split.calibration_days, budget, recipe.novel_share)
     progress.stage("testing", 0)
     test = split.test(time) & usable
-    tested_probability = calibration.probability(margins(booster, X[test]))
+    tested_probability = calibration.probability(margins_by_xgboost(booster, X[test]))
     tested_novelty = novelty(forest, X[test])
     unpriced = dataset.columns.amount[test] == UNKNOWN_AMOUNT
     outcome = policy.outcomes(tested_probability, tested_novelty)
@@ -384,12 +385,6 @@ def fit_booster(
         ) from None
 
 
-def margins(booster: xgb.Booster, X: Matrix) -> npt.NDArray[np.float32]:
-    """Return the log-odds float32 [n] of X float32 [n, F]."""
-    found: npt.NDArray[np.float32] = booster.inplace_predict(X, predict_type="margin", validate_features=False)
-    return found
-
-
 def _cases(
     dataset: Dataset, X: Matrix, booster: xgb.Booster, calibration: Calibration, policy: Policy, forest: Forest, rows: Mask,
     delay_ms: int,
@@ -400,7 +395,7 @@ def _cases(
     The case of a fraud closes when the fraud is reported. Any other case closes after the label delay, as legitimate.
     """
     candidates = np.flatnonzero(rows)
-    probability = calibration.probability(margins(booster, X[candidates]))
+    probability = calibration.probability(margins_by_xgboost(booster, X[candidates]))
     flagged = candidates[policy.outcomes(probability, novelty(forest, X[candidates])) > 0]
     if len(flagged) > CASES_AT_MOST:
         flagged = flagged[:: len(flagged) // CASES_AT_MOST + 1]

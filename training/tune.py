@@ -16,8 +16,9 @@ from sklearn.metrics import average_precision_score
 from core.clock import MS_PER_DAY
 from core.errors import InputError
 from models.features.spec import FeatureSpec
+from models.trees import margins_by_xgboost
 from training.progress import Progress
-from training.train import BOOSTER, ROUNDS, History, Imbalance, OutOfTime, Recipe, fit_booster, margins
+from training.train import BOOSTER, ROUNDS, History, Imbalance, OutOfTime, Recipe, fit_booster
 
 FOLDS = 3
 _VALIDATION_SHARE = 0.2  # of the training period, for each fold
@@ -105,7 +106,7 @@ def average_precision(
     found: list[float] = []
     for step, fold in enumerate(folds):
         booster = fit_booster(history.X[fold.train], fold.known, spec, recipe, seed, deadline=deadline)
-        found.append(float(average_precision_score(fold.fraud, margins(booster, history.X[fold.validate]))))
+        found.append(float(average_precision_score(fold.fraud, margins_by_xgboost(booster, history.X[fold.validate]))))
         if trial is not None:
             trial.report(float(np.mean(found)), step)
             if trial.should_prune():

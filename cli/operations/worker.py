@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("whyflag")
 
-_ARCHIVE_CHUNK = 5_000  # records
+_ARCHIVE_CHUNK, _EXPLAIN_CHUNK = 5_000, 50  # records
 
 
 @click.group()
@@ -136,6 +136,8 @@ def _learner(
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 def explain(bundle: Path | None) -> None:
     """Explain alerts with evidence, similar cases and a narrative; write explanations to the queue and to Kafka."""
+    from msgspec import structs
+
     from core.logs import set_up_logs
     from core.metrics import Program
     from core.settings import read_settings
@@ -146,6 +148,8 @@ def explain(bundle: Path | None) -> None:
 
     settings = read_settings()
     set_up_logs(Program.EXPLAIN, settings)
+    # a signal to stop waits for the chunk: 50 alerts take seconds even on a busy machine, and others are not acknowledged yet
+    settings = structs.replace(settings, max_poll_records=min(settings.max_poll_records, _EXPLAIN_CHUNK))
     stage = explain_stage(settings, bundle or settings.bundle_dir)
     logger.info("explaining alerts from Kafka at %s", settings.kafka_bootstrap)
     health = Health.of(Program.EXPLAIN, settings)

@@ -25,7 +25,7 @@ from models.calibration import Calibration
 from models.features.spec import FeatureSpec, decode_spec, encode_spec
 from models.novelty import Forest, check_forest
 from models.policy import Policy
-from models.trees import Trees, trees_of
+from models.trees import Trees, margins_by_xgboost, trees_of
 
 FORMAT = 2
 MANIFEST, SIGNATURE = "manifest.json", "signature"
@@ -77,7 +77,7 @@ class Bundle(Struct, frozen=True):
         """Return the booster's margins of X, float32 [n, F]; float32 [n]. Kernel and XGBoost give the same bits."""
         if self.trees is not None:
             return self.trees.margins(X)
-        return np.atleast_1d(self.booster.inplace_predict(X, predict_type="margin", validate_features=False))
+        return margins_by_xgboost(self.booster, X)
 
 
 def check_empty(folder: Path) -> None:

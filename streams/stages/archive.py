@@ -124,14 +124,14 @@ class ArchiveStage(StageWithoutDecider):
         decoded: Sequence[Transaction | Decision | Label | InvalidEvent],
         time: Callable[[Any], int],
     ) -> list[Outputs]:
-        now = self._clock.now_ms()
         letters, kept = [], []
-        for record, message in zip(records, decoded, strict=True):
+        now = self._clock.now_ms()
+        times = written_at([record.timestamp for record in records], [record.timestamp_type for record in records], now)
+        for record, message, written in zip(records, decoded, times.tolist(), strict=True):
             if isinstance(message, InvalidEvent):
                 if isinstance(message, MissingKeyError) or add == self._archive.add_decisions:
                     letters.append(dead_letter(self.name, record, message))
                 continue
-            written = int(written_at([record.timestamp], [record.timestamp_type], now)[0])
             if not is_ahead(time(message), written):
                 kept.append((record, Source(written, record.partition, record.offset), message))
         return letters + self._add_or_halve(add, kept)

@@ -16,10 +16,11 @@ from models.bundles.bundle import load_bundle
 from models.calibration import CalibrationMethod, fit_calibration
 from models.features.spec import default_spec
 from models.novelty import fit_forest, novelty
+from models.trees import margins_by_xgboost
 from tests.conftest import DAY, transactions_file
 from training.data.dataset import features_of, load_dataset
 from training.progress import NoProgress
-from training.train import BOOSTER, Imbalance, Recipe, fit_booster, load_history, load_recipe, margins, train
+from training.train import BOOSTER, Imbalance, Recipe, fit_booster, load_history, load_recipe, train
 from training.tune import folds_of, tune
 
 QUIET = NoProgress()
@@ -166,7 +167,7 @@ def test_monotone_constraints_keep_known_frauds_from_lowering_a_score(history):
     for booster in (free, bound):
         raised = X.copy()
         raised[:, column] += 1
-        drops.append(int((margins(booster, raised) < margins(booster, X) - 1e-6).sum()))
+        drops.append(int((margins_by_xgboost(booster, raised) < margins_by_xgboost(booster, X) - 1e-6).sum()))
     assert drops[1] == 0
     assert drops[0] > 0, "no score drops without the constraint either, so the test proves nothing"
 
