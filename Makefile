@@ -83,7 +83,13 @@ mutate: setup ## Mutation tests of policy, calibration, decoding, checkpoints an
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 WHYFLAG_TEST_EXAMPLES=0.1 .venv-mutation/bin/mutmut run $(MUTANTS)
 	.venv-mutation/bin/mutmut results
 
-bench: setup ## Measure speed and print the figures with the machine's description.
+# Quix Streams and Bytewax need other versions of shared dependencies than whyflag
+.venv-peers: $(STAMP) benchmarks/peers.lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $@
+	$(BIN)/uv pip install --quiet --python $@/bin/python --no-deps --require-hashes -r benchmarks/peers.lock
+	@touch $@
+
+bench: setup .venv-peers ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.hop
@@ -95,5 +101,5 @@ bench: setup ## Measure speed and print the figures with the machine's descripti
 	$(BIN)/python -m benchmarks.console
 
 clean: ## Remove .venv, caches and build output.
-	rm -rf .venv .venv-mutation mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .test_cache build dist site
+	rm -rf .venv .venv-mutation .venv-peers mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .test_cache build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

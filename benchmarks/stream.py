@@ -1,9 +1,10 @@
 """
 Benchmark of the scoring path on Apache Kafka: one worker on one core, with both stages, checkpoints and a trained model.
 
-Kafka and the load run on the other core. The same run measures three references on the same topic: a stock Faust agent with an
-empty body, a Faust agent that computes the same features and model one event at a time with tables (``baseline.py``), and a bare
-aiokafka loop that decodes, computes, scores and keeps no results. The last measurement has two workers.
+Kafka and the load run on the other core. The same run measures references on the same topic: a stock Faust agent with an
+empty body, a Faust agent that computes the same features and model one event at a time with tables (``baseline.py``), Quix Streams and
+Bytewax with an empty body and with a count and a sum per card (``peers.py``), and a bare aiokafka loop that decodes, computes, scores
+and keeps no results. The last measurement has two workers.
 """
 
 import asyncio
@@ -13,6 +14,9 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 
@@ -59,11 +63,27 @@ def stock_rate(place: Setting, count: int) -> float:
 
 def agent_rate(script: list[str]) -> float:
     """Run a Faust app in its own process and return the rate that it prints at the end."""
+    return printed_rate([sys.executable, *script, "worker"])
+
+
+def peer_rate(place: Setting, peer: str, work: str) -> float:
+    """Run another stream processor over the whole topic, in the environment that ``make bench`` creates."""
+    python = ROOT / ".venv-peers/bin/python"
+    return printed_rate([str(python), "benchmarks/peers.py", peer, work, place.cluster.bootstrap, str(place.count)])
+
+
+def printed_rate(command: list[str]) -> float:
+    """Run a command on the worker's core and return the number that it prints last."""
     done = subprocess.run(
-        ["taskset", "-c", str(WORKER_CORE), sys.executable, *script, "worker"],
-        check=True, capture_output=True, text=True, timeout=300, cwd=ROOT,
-    )  # fmt: skip
+        ["taskset", "-c", str(WORKER_CORE), *command], check=True, capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
     return float(done.stdout.split()[-1])
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used."""
+    used = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]  # in user and in kernel mode
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
 
 async def bare_rate(place: Setting) -> float:
@@ -85,17 +105,27 @@ async def bare_rate(place: Setting) -> float:
     return done / (time.perf_counter() - began)
 
 
-def worker_rate(place: Setting, cores: list[int]) -> tuple[float, dict[str, float], float]:
+class Measured(NamedTuple):
     """
-    Measure one worker on each of ``cores`` over the whole topic.
+    Decided transactions per second; CPU seconds of workers and broker per million transactions; seconds by stage and activity; memory of
+    the largest worker, MB.
+    """
 
-    Return the decided transactions per second, the seconds by stage and activity, and the memory of the largest worker in MB.
-    """
+    rate: float
+    workers: float
+    broker: float
+    spent: dict[str, float]
+    memory: float
+
+
+def worker_rate(place: Setting, cores: list[int]) -> Measured:
+    """Measure one worker on each of ``cores`` over the whole topic."""
     place.load()
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker("score", place.kafka, bundle=place.bundle, ready=False)) for _ in cores]
         for worker, core in zip(workers, cores, strict=True):
             pinned(worker.process.pid, core)
+        processes = [[worker.process.pid for worker in workers], [place.cluster.nodes[0].process.pid]]
         first = None
         while True:
             time.sleep(0.5)
@@ -105,7 +135,7 @@ def worker_rate(place: Setting, cores: list[int]) -> tuple[float, dict[str, floa
                 continue  # the worker is not listening yet
             now = time.perf_counter()
             if first is None and done > WARM_UP:
-                first = (now, done)
+                first = (now, done, [sum(map(cpu_seconds, pids)) for pids in processes])
             if done >= place.count and first is not None:
                 break
         spent = {
@@ -113,7 +143,9 @@ def worker_rate(place: Setting, cores: list[int]) -> tuple[float, dict[str, floa
             for stage in ("profile", "score")
             for kind in ("batch", "ack", "checkpoint")
         }
-        return (done - first[1]) / (now - first[0]), spent, max(worker.memory for worker in workers)
+        count = done - first[1]
+        used = [(sum(map(cpu_seconds, pids)) - before) / count * 1e6 for pids, before in zip(processes, first[2], strict=True)]
+        return Measured(count / (now - first[0]), *used, spent, max(worker.memory for worker in workers))
 
 
 def main() -> None:
@@ -123,6 +155,8 @@ def main() -> None:
         print(f"stock Faust agent, empty body           {stock:>8,.0f} transactions/s", flush=True)
         each = agent_rate(["-m", "benchmarks.baseline", place.cluster.bootstrap, "5000", str(place.bundle)])
         print(f"stock Faust agent, the same work, tables {each:>7,.0f} transactions/s", flush=True)
+        for peer, work in product(("quix", "bytewax"), ("nothing", "count")):
+            print(f"{peer}, {work:<32} {peer_rate(place, peer, work):>8,.0f} transactions/s", flush=True)
         os.sched_setaffinity(0, {WORKER_CORE})
         bare = asyncio.run(bare_rate(place))
         os.sched_setaffinity(0, {OTHER_CORE})
@@ -131,12 +165,13 @@ def main() -> None:
             ("one worker on one core", [WORKER_CORE]),
             ("two workers, one beside Kafka", [WORKER_CORE, OTHER_CORE]),
         ):
-            rate, spent, memory = worker_rate(place, cores)
+            found = worker_rate(place, cores)
             print(
-                f"whyflag, {name:<30} {rate:>8,.0f} transactions/s, {rate / stock:.1f} x stock, {rate / each:.0f} x the same work, "
-                f"{memory:,.0f} MB"
+                f"whyflag, {name:<30} {found.rate:>8,.0f} transactions/s, {found.rate / stock:.1f} x stock, "
+                f"{found.rate / each:.0f} x the same work, {found.rate / bare:.2f} x the bare loop, {found.memory:,.0f} MB"
             )
-            for what, seconds in spent.items():
+            print(f"  CPU seconds per million transactions: {found.workers:.1f} workers, {found.broker:.1f} broker")
+            for what, seconds in found.spent.items():
                 print(f"  {what:<20} {seconds / place.count * 1e6:6.1f} µs per transaction", flush=True)
         for topic, size in sorted(place.written().items()):
             if not topic.startswith("_"):

@@ -16,6 +16,7 @@ from core.errors import BundleError
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 _TREES, _SAMPLES = 64, 256
+_BLOCK = 64  # rows that go through the trees together: their features fit into the L1 cache
 
 
 class Forest(NamedTuple):
@@ -124,29 +125,43 @@ def check_forest(forest: Forest, features: int) -> None:
         raise BundleError("the isolation forest is damaged: restore the bundle or train again")
 
 
-@njit(cache=True, nogil=True)
-def _mean_lengths(X: Matrix, forest: Forest, out: Floats) -> None:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mean_lengths(
+    X: Matrix,
+    roots: npt.NDArray[np.int32],
+    depths: npt.NDArray[np.int32],
+    feature: npt.NDArray[np.int32],
+    threshold: Floats,
+    left: npt.NDArray[np.int32],
+    length: Floats,
+    out: Floats,
+) -> None:
     """
     Write the mean path length of each row to ``out``, float64 [n].
 
-    All rows descend one tree together, level by level: the tree stays in the L1 cache, and consecutive steps are independent.
+    The rows of a block descend one tree together, level by level, so that consecutive steps are independent. Unsigned indices spare numba
+    the test for negative ones.
     """
-    out[:] = 0.0
-    node = np.empty(len(X), np.int32)
-    for tree in range(len(forest.roots)):
-        node[:] = forest.roots[tree]
-        for _ in range(forest.depths[tree]):
-            for i in range(len(X)):
-                at = node[i]
-                node[i] = forest.left[at] + (X[i, forest.feature[at]] > forest.threshold[at])
-        for i in range(len(X)):
-            out[i] += forest.length[node[i]]
-    out /= len(forest.roots)
+    at = np.empty(_BLOCK, np.uint32)
+    for begin in range(0, len(X), _BLOCK):
+        rows, sums = X[begin : begin + _BLOCK], out[begin : begin + _BLOCK]
+        sums[:] = 0.0
+        for tree in range(len(roots)):
+            at[:] = np.uint32(roots[tree])
+            for _ in range(depths[tree]):
+                for i in range(len(rows)):
+                    node = at[i]
+                    above = rows[i, np.uint32(feature[node])] > threshold[node]
+                    at[i] = np.uint32(left[node]) + np.uint32(above)
+            for i in range(len(rows)):
+                sums[i] += length[at[i]]
+        sums /= len(roots)
 
 
 def novelty(forest: Forest, X: Matrix) -> Floats:
     """Return anomaly scores in (0, 1), float64 [n]: about 0.5 is normal, near 1 is unlike anything in training."""
     out = np.empty(len(X))
-    _mean_lengths(np.where(np.isnan(X), forest.median, X), forest, out)
+    filled = np.where(np.isnan(X), forest.median, X)
+    _mean_lengths(filled, forest.roots, forest.depths, forest.feature, forest.threshold, forest.left, forest.length, out)
     scores: Floats = 2.0 ** (-out / forest.usual_length[0])
     return scores

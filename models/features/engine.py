@@ -8,14 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.clock import duration_ms
 from core.messages import EARLIEST, Label, LabelSource, Transaction
 from core.metrics import EVICTED
-from core.money import minor_per_major
-from models.features import kernels, rows
+from models.features import rows
+from models.features.bucketed import SUMS, update_bucketed
 from models.features.columns import LabelColumns, TransactionColumns, label_columns, transaction_columns
-from models.features.ops import NORMAL_OPS, StateKind
-from models.features.spec import Entity, FeatureSpec, check_spec, op_of
+from models.features.exact import new_work, update_exact
+from models.features.labels import apply_labels
+from models.features.plan import BucketedPlan, plan_of, retention_of
+from models.features.spec import Entity, FeatureSpec, check_spec
 from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, held, remove
 
 logger = logging.getLogger(__name__)
@@ -71,32 +72,14 @@ class EntityEngine:
         self.spec, self.entity = spec, entity
         for reason in ("stale", "ceiling"):
             EVICTED.labels(entity.name, reason)  # begins at 0
-        lengths = [window.length for window in entity.windows]
-        self._windows = np.array([duration_ms(length) for length in lengths], np.int64)
-        self._ops = np.array([op_of(feature) for feature in entity.features], np.int64)
-        self._op_windows = np.array([lengths.index(f.window) if f.window else 0 for f in entity.features], np.int64)
-        self._delay, self._lateness = duration_ms(entity.delay), duration_ms(entity.lateness)
-        self._retention = int(self._windows[-1]) + self._delay + self._lateness
-        self._major = float(minor_per_major(spec.currency))
-        ops = {op_of(feature) for feature in entity.features}
-        asks_normal = not ops.isdisjoint(NORMAL_OPS)
-        self._normal = (
-            asks_normal and entity.name == spec.entities[0].name, asks_normal, entity.labelled,
-            spec.normal_amount, spec.normal_weight, spec.unusual_ratio,
-        )  # fmt: skip
-        self._kept = np.zeros(0, np.int64)
-        if entity.state is StateKind.BUCKETED:
-            resolutions = [duration_ms(window.resolution) for window in entity.windows]
-            levels = sorted(set(resolutions))
-            self._level_of = np.array([levels.index(resolution) for resolution in resolutions], np.int64)
-            self._resolutions = np.array(levels, np.int64)
-            self._kept = np.array(
-                [1 + max(int(w) // r for w, r in zip(self._windows, resolutions, strict=True) if r == level) for level in levels],
-                np.int64,
-            )
+        self._plan = plan_of(spec, entity)
+        self._retention = retention_of(entity)
         # Rows of the pool that one event may need. An event takes at most one new, larger block of each kind. The size of a block
         # is rounded up to a power of two.
-        self._room = 8 * entity.history + 4 * int(self._kept.sum())
+        self._room = self._plan.room
+        self._kept = (
+            np.ascontiguousarray(self._plan.levels["kept"]) if isinstance(self._plan, BucketedPlan) else np.zeros(0, np.int64)
+        )
         self._ceiling = ceiling
         self._state = empty_state(slots, 4 * slots + 2 * self._room, len(self._kept), ceiling)
         self._removed: list[npt.NDArray[np.uint64]] = []  # since the last ``changed``
@@ -125,22 +108,17 @@ class EntityEngine:
         """Compute the features of n transactions, and add the transactions to the state."""
         n = len(columns.event_time)
         keys = columns.key(self.entity.key)
-        out = np.empty((n, len(self._ops)), np.float32)
+        out = np.empty((n, len(self.entity.features)), np.float32)
         duplicate, marks = np.zeros(n, np.bool_), np.zeros(n, np.int64)
         earlier = np.zeros((n, recent, 3), np.int64)
         done = 0
         while True:
-            if self.entity.state is StateKind.EXACT:
-                done = kernels.update_exact(
-                    self._state, columns, keys, done, self._windows, self._retention, self._lateness, self._delay, self.entity.history,
-                    self._room, self._major, self._normal, self._ops, self._op_windows, out, duplicate, marks, earlier,
-                )  # fmt: skip
+            if isinstance(self._plan, BucketedPlan):
+                sums = np.zeros(len(self._plan.windows), SUMS)
+                done = update_bucketed(self._state, columns, keys, done, self._plan, sums, out)
             else:
-                done = kernels.update_bucketed(
-                    self._state, columns, keys, done, self._windows, self._retention, self._level_of, self._resolutions, self._kept,
-                    self.entity.history, self._room, self._major, self.spec.fraud_prior, self.spec.prior_weight, self._ops,
-                    self._op_windows, out,
-                )  # fmt: skip
+                work = new_work(self._plan)
+                done = update_exact(self._state, columns, keys, done, self._plan, work, out, duplicate, marks, earlier)
             if done == n:
                 return Update(out, duplicate, marks, earlier)
             self._make_room()
@@ -149,7 +127,7 @@ class EntityEngine:
         """Add labels to the state. A label affects transactions from its label time on, no matter when it is applied."""
         keys, done = labels.key(self.entity.key), 0
         while True:
-            done = kernels.apply_labels(self._state, labels, keys, done, self._retention, self.entity.history, self._room)
+            done = apply_labels(self._state, labels, keys, done, self._retention, self.entity.history, self._room)
             if done == len(keys):
                 return
             self._make_room()

@@ -1,7 +1,7 @@
 """
 The operations that compute features. Each operation has one row, which holds its properties for all other modules.
 
-To add an operation, add a member to ``Op``, a row to ``_ROWS``, a branch to ``kernels.py``, and its words to ``explain/words``.
+To add an operation, add a member to ``Op``, a row to ``_ROWS``, a branch to ``exact.py`` or ``bucketed.py``, and its words to ``explain/words``.
 CONTRIBUTING.md describes the steps.
 """
 
@@ -100,6 +100,15 @@ class Scope(StrEnum):
     BUCKETED_WINDOW = auto()
 
 
+class Source(IntEnum):
+    """What the kernels compute an operation from. They branch on it, and then on the operation."""
+
+    EVENT = 0  # the transaction itself
+    WINDOW = 1  # aggregates over a window's transactions
+    LABELS = 2  # a window's known frauds
+    KEY = 3  # what is known of the key: its last places and devices, and its normal amount
+
+
 class Operation(Struct, frozen=True):
     """
     Properties of an operation.
@@ -118,6 +127,15 @@ class Operation(Struct, frozen=True):
     labels: bool = False
     normal: bool = False
     calendar: bool = False
+
+    @property
+    def source(self) -> Source:
+        """What the kernels compute the operation from."""
+        if self.scope is Scope.EVENT:
+            return Source.EVENT
+        if self.scope is Scope.EXACT:
+            return Source.KEY
+        return Source.LABELS if self.labels else Source.WINDOW
 
 
 _ROWS: Final = (
@@ -169,10 +187,6 @@ _ROWS: Final = (
 OPERATIONS: Final = {row.op: row for row in _ROWS}
 if missing := set(Op) - OPERATIONS.keys():
     raise TypeError(f"models/features/ops.py has no row for {', '.join(sorted(op.name for op in missing))}")
-if wrong := [op.name for op, row in OPERATIONS.items() if (op < 10) != (row.scope is Scope.EVENT)]:
-    raise TypeError(
-        f"the numbers 0 to 9 are for operations of the event itself, as the kernels assume: renumber {', '.join(wrong)}"
-    )
 
 
 def _with(*scopes: Scope) -> frozenset[Op]:

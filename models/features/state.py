@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numba import njit
 
 from models.features.columns import Floats, Int64s, UInt64s
+from models.features.compiled import inlined, kernel
 
 Int32s = npt.NDArray[np.int32]
 
@@ -135,7 +136,7 @@ def _entries(state: State) -> tuple[UInt64s, Int32s]:
     return state.table_keys[held], state.table_slots[held]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined()
 def _power(rows: int) -> int:
     power = 0
     while (1 << power) < rows:
@@ -143,7 +144,7 @@ def _power(rows: int) -> int:
     return power
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def take_block(state: State, rows: int) -> Any:
     """Take a block from the pool, rounded up to a power of two rows, and return its start. The caller must ensure room."""
     power = _power(rows)
@@ -156,7 +157,7 @@ def take_block(state: State, rows: int) -> Any:
     return start
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def free_block(state: State, block: Any) -> None:
     """Return a key's block to the list of free blocks, and mark it as empty."""
     if block[CAPACITY] > 0:
@@ -166,7 +167,7 @@ def free_block(state: State, block: Any) -> None:
     block[START] = block[SIZE] = block[CAPACITY] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def forget_events(state: State, slot: int) -> None:
     """Delete all transactions of a key, as if it had had none."""
     for level in range(state.buckets.shape[1]):
@@ -179,7 +180,7 @@ def forget_events(state: State, slot: int) -> None:
         state.devices[slot, :] = 0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined()
 def place_of(state: State, key: Any) -> Any:
     """Return the index of a key in the hash table, or the free index (``table_slots`` is -1) where it would be inserted."""
     mask = np.uint64(len(state.table_keys) - 1)

@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from numba.core.errors import NumbaRuntimeError
 
 from core.messages import Channel, Label, LabelSource, Transaction
 from core.privacy.masking import Privacy
+from models.features.bucketed import update_bucketed
 from models.features.columns import (
     LabelColumns,
     Mark,
@@ -22,7 +24,10 @@ from models.features.columns import (
     table_columns,
     transaction_columns,
 )
+from models.features.compiled import kernel
 from models.features.engine import RECENT, EntityEngine, FeatureEngine
+from models.features.exact import update_exact
+from models.features.labels import apply_labels
 from models.features.ops import ALLOWED_OPS, EVENT_OPS, WINDOWLESS_OPS, StateKind
 from models.features.spec import Entity, Feature, FeatureSpec, Window, default_spec, handbook_spec
 from tests.conftest import GIVEN, ROOT
@@ -731,3 +736,17 @@ def test_handbook_published_features():
     print(f"{odd.sum()} of {len(odd)} rows differ in a customer feature")
     assert odd.sum() <= 24
     assert tied[odd].all()
+
+
+@pytest.mark.parametrize("compiled", [update_exact, update_bucketed, apply_labels])
+def test_kernels_count_no_references(compiled):
+    assert compiled.targetoptions["_nrt"] is False
+
+
+def test_numba_refuses_a_kernel_that_allocates():
+    @kernel(cache=False)
+    def allocates():
+        return np.zeros(1)
+
+    with pytest.raises(NumbaRuntimeError, match="NRT required"):
+        allocates()

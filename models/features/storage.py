@@ -1,0 +1,164 @@
+"""
+Kernels that find a key's slot and insert rows into its sorted blocks, for both kinds of state.
+
+A kernel never allocates: it stops before the event that may need more room (``no_room``), and the engine grows the state.
+"""
+
+import numpy as np
+
+from models.features.compiled import inlined, kernel
+from models.features.state import (
+    CAPACITY,
+    CEILING,
+    N_SLOTS,
+    POOL_USED,
+    SIZE,
+    START,
+    WANTED,
+    WATERMARK,
+    forget_events,
+    free_block,
+    place_of,
+    take_block,
+)
+
+
+@inlined()
+def slot_of(state, key):
+    """Return the slot of a key, or -1 if it has none."""
+    return np.int64(state.table_slots[place_of(state, key)])
+
+
+@inlined()
+def new_slot(state, key):
+    """Return a new slot for a key that has none. The caller must have checked that there is room."""
+    at = place_of(state, key)
+    slot = state.meta[N_SLOTS]
+    state.meta[N_SLOTS] = slot + 1
+    state.table_keys[at] = key
+    state.table_slots[at] = slot
+    state.keys[slot] = key
+    return slot
+
+
+@inlined()
+def _copy_rows(pool, source, target, count):
+    """Copy rows within the pool. If both ranges overlap, the target must begin before the source."""
+    for row in range(count):
+        for column in range(4):
+            pool[target + row, column] = pool[source + row, column]
+
+
+@inlined()
+def _drop_first(pool, block, count):
+    """Drop the first rows of a block."""
+    _copy_rows(pool, block[START] + count, block[START], block[SIZE] - count)
+    block[SIZE] -= count
+
+
+@kernel()
+def _drop_reports(state, slot, oldest):
+    """Drop a key's reports that are older than ``oldest``."""
+    block = state.reports[slot]
+    start, size, expired = block[START], block[SIZE], 0
+    while expired < size and state.pool[start + expired, 0] < oldest:
+        expired += 1
+    if expired == size:
+        free_block(state, block)
+    elif expired > 0:
+        _drop_first(state.pool, block, expired)
+
+
+@inlined()
+def slot_for_update(state, key, retention):
+    """
+    Return the slot of a key for its next event or label, or -1 if the state is at its ceiling of keys.
+
+    Transactions and reports older than the retention are dropped here. The features are therefore the same whether or not the
+    key's stale state has already been evicted.
+    """
+    slot = slot_of(state, key)
+    if slot >= 0:
+        oldest = state.meta[WATERMARK] - retention
+        if state.newest[slot] < oldest:
+            forget_events(state, slot)
+        if state.reports[slot, SIZE] > 0:
+            _drop_reports(state, slot, oldest)
+        return slot
+    if state.meta[N_SLOTS] >= state.meta[CEILING]:
+        state.meta[WANTED] = 1
+        return np.int64(-1)
+    return new_slot(state, key)
+
+
+@inlined()
+def slot_for_event(state, key, event_time, retention):
+    """
+    Return the slot for a transaction, as ``slot_for_update`` does, and the newest event time before it.
+
+    The state's newest event time advances only if there is a slot.
+    """
+    before = state.meta[WATERMARK]
+    state.meta[WATERMARK] = max(before, event_time)
+    slot = slot_for_update(state, key, retention)
+    if slot < 0:
+        state.meta[WATERMARK] = before
+    return slot, before
+
+
+@kernel()
+def _make_room(state, block, expired, most):
+    """
+    Make room for one more row in a full block.
+
+    If the first ``expired`` rows are at least a quarter of the block, drop them. Otherwise move the rows to a block of twice the
+    size. A block that already has the maximum size ``most`` is not moved: its expired rows are dropped or, if there are none, its
+    first row.
+    """
+    start, size, capacity = block[START], block[SIZE], block[CAPACITY]
+    pool = state.pool
+    if expired * 4 >= size > 0 or (expired > 0 and capacity >= most):
+        _drop_first(pool, block, expired)
+        return
+    if capacity >= most:
+        _drop_first(pool, block, 1)
+        return
+    wanted = min(max(1, 2 * capacity), most)
+    fresh = take_block(state, wanted)
+    _copy_rows(pool, start, fresh, size)
+    free_block(state, block)
+    block[START], block[SIZE], block[CAPACITY] = fresh, size, wanted
+
+
+@inlined()
+def no_room(state, room):
+    """Return whether the engine must grow the state before the next event, which takes at most ``room`` rows."""
+    return state.meta[N_SLOTS] + 1 >= len(state.newest) or len(state.pool) - state.meta[POOL_USED] < room
+
+
+@kernel()
+def insert(state, block, position, oldest, most, first, second, third, fourth):
+    """
+    Insert a row at ``position`` of a block of at most ``most`` rows, sorted by their first word.
+
+    If the block is full, rows whose first word is at most ``oldest`` may be dropped.
+    """
+    if block[SIZE] == block[CAPACITY]:
+        before, expired = block[SIZE], 0
+        while expired < position and state.pool[block[START] + expired, 0] <= oldest:
+            expired += 1
+        if position == 0 and block[CAPACITY] >= most:
+            return  # older than all rows that are kept
+        _make_room(state, block, expired, most)
+        position -= before - block[SIZE]
+    start, size = block[START], block[SIZE]
+    at = start + size
+    while at > start + position:
+        for column in range(4):
+            state.pool[at, column] = state.pool[at - 1, column]
+        at -= 1
+    state.pool[at, 0] = first
+    state.pool[at, 1] = second
+    state.pool[at, 2] = third
+    state.pool[at, 3] = fourth
+    block[SIZE] = size + 1
