@@ -101,12 +101,10 @@ def pinned(pid: int, *cores: int) -> None:
 
 
 def metric(port: int, name: str) -> float:
-    """Return one of a worker's metrics. The request costs the worker a few milliseconds."""
+    """Return one of a worker's metrics, summed over the labels that are not given. The request costs the worker a few milliseconds."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith(name + " "):
-                return float(line.rsplit(" ", 1)[1])
-    return 0.0
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + " ", name + "{")))
 
 
 def _whyflag(*arguments: str) -> None:

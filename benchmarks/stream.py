@@ -32,6 +32,8 @@ from tests.workers import Worker
 
 N = int(os.environ.get("TRANSACTIONS", "200000"))
 WARM_UP = 20_000
+PEERS = {"quix": "Quix Streams", "bytewax": "Bytewax     "}
+WORKS = {"nothing": "empty", "count": "count and sum per card"}
 
 STOCK = """
 import asyncio, os, sys, time
@@ -130,7 +132,7 @@ def worker_rate(place: Setting, cores: list[int]) -> Measured:
         while True:
             time.sleep(0.5)
             try:
-                done = sum(metric(worker.port, 'whyflag_records_total{stage="score",topic="profiled"}') for worker in workers)
+                done = sum(metric(worker.port, "whyflag_decisions_total") for worker in workers)
             except OSError:
                 continue  # the worker is not listening yet
             now = time.perf_counter()
@@ -155,8 +157,8 @@ def main() -> None:
         print(f"stock Faust agent, empty body           {stock:>8,.0f} transactions/s", flush=True)
         each = agent_rate(["-m", "benchmarks.baseline", place.cluster.bootstrap, "5000", str(place.bundle)])
         print(f"stock Faust agent, the same work, tables {each:>7,.0f} transactions/s", flush=True)
-        for peer, work in product(("quix", "bytewax"), ("nothing", "count")):
-            print(f"{peer}, {work:<32} {peer_rate(place, peer, work):>8,.0f} transactions/s", flush=True)
+        for peer, work in product(PEERS, WORKS):
+            print(f"{PEERS[peer]}, {WORKS[work]:<24} {peer_rate(place, peer, work):>8,.0f} transactions/s", flush=True)
         os.sched_setaffinity(0, {WORKER_CORE})
         bare = asyncio.run(bare_rate(place))
         os.sched_setaffinity(0, {OTHER_CORE})

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from numba.core.errors import NumbaRuntimeError
+from numba.core.errors import NumbaError
 
 from core.messages import Channel, Label, LabelSource, Transaction
 from core.privacy.masking import Privacy
@@ -748,5 +748,5 @@ def test_numba_refuses_a_kernel_that_allocates():
     def allocates():
         return np.zeros(1)
 
-    with pytest.raises(NumbaRuntimeError, match="NRT required"):
+    with pytest.raises(NumbaError, match="NRT required"):
         allocates()
