@@ -108,19 +108,21 @@ class EntityEngine:
         """Compute the features of n transactions, and add the transactions to the state."""
         n = len(columns.event_time)
         keys = columns.key(self.entity.key)
-        out = np.empty((n, len(self.entity.features)), np.float32)
-        duplicate, marks = np.zeros(n, np.bool_), np.zeros(n, np.int64)
-        earlier = np.zeros((n, recent, 3), np.int64)
+        update = Update(
+            X=np.empty((n, len(self.entity.features)), np.float32),
+            duplicate=np.zeros(n, np.bool_),
+            marks=np.zeros(n, np.int64),
+            recent=np.zeros((n, recent, 3), np.int64),
+        )
         done = 0
         while True:
             if isinstance(self._plan, BucketedPlan):
                 sums = np.zeros(len(self._plan.windows), SUMS)
-                done = update_bucketed(self._state, columns, keys, done, self._plan, sums, out)
+                done = update_bucketed(self._state, columns, keys, done, self._plan, sums, update.X)
             else:
-                work = new_work(self._plan)
-                done = update_exact(self._state, columns, keys, done, self._plan, work, out, duplicate, marks, earlier)
+                done = update_exact(self._state, columns, keys, done, self._plan, new_work(self._plan), update)
             if done == n:
-                return Update(out, duplicate, marks, earlier)
+                return update
             self._make_room()
 
     def apply_labels(self, labels: LabelColumns) -> None:

@@ -88,24 +88,20 @@ def new_work(plan: ExactPlan) -> Work:
 
 
 @kernel()
-def update_exact(state, columns, keys, begin, plan, work, out, duplicate, marks, recent):
+def update_exact(state, columns, keys, begin, plan, work, update):
     """
     Compute features for the events from index ``begin`` on, and add these events to the state.
 
-    ``out`` float32 [n, F], ``duplicate`` bool [n], ``marks`` int64 [n] (bits of ``Mark``) and ``recent`` int64 [n, K, 3] are
-    filled in place. A duplicate's row is all NaN, and a duplicate does not change the state. Returns the index of the first
+    The arrays of ``update``, an ``Update``, are filled in place. A duplicate does not change the state. Returns the index of the first
     event that was not processed: n, or less if the state needs room.
     """
     n = len(keys)
     while begin < n:
         end = min(begin + _BLOCK, n)
         done = begin
-        while done < end and _update_one(
-            state, columns, keys, done, plan, duplicate, marks, recent[done], work.windows[done - begin], work.frauds[done - begin],
-            work.known[done - begin], work,
-        ):  # fmt: skip
+        while done < end and _update_one(state, columns, keys, done, plan, work, done - begin, update):
             done += 1
-        _features(columns, begin, done, plan, duplicate, work, out)
+        _features(columns, begin, done, plan, work, update)
         if done < end:
             return done
         begin = end
@@ -113,16 +109,15 @@ def update_exact(state, columns, keys, begin, plan, work, out, duplicate, marks,
 
 
 @inlined()
-def _update_one(
-    state, columns, keys, i, plan, duplicate, marks, recent, windows, frauds, known, work
-):  # fmt: skip
+def _update_one(state, columns, keys, i, plan, work, place, update):
     """
-    Add event i to the state, and write what its features are computed from to ``windows``, ``frauds`` and ``known``.
+    Add event i to the state, and write what its features are computed from to ``place`` of the working memory.
 
     Return False, with nothing changed, if the state needs room.
     """
     if no_room(state, plan.room):
         return False
+    known = work.known[place]
     t, amount, attributes = columns.event_time[i], columns.amount[i], columns.attributes[i]
     transaction = np.int64(columns.transaction[i])
     identity = np.int64(columns.transaction[i] >> _ID_SHIFT << _ID_SHIFT | columns.content[i] >> _ID_SHIFT)
@@ -133,10 +128,10 @@ def _update_one(
 
     # 1. skip an identical transaction; mark a different transaction with the same id
     horizon = state.newest[slot] - plan.retention
-    duplicate[i], reused = _repeats(pool, start, size, horizon, transaction, identity, t, amount, attributes)
-    if duplicate[i]:
+    update.duplicate[i], reused = _repeats(pool, start, size, horizon, transaction, identity, t, amount, attributes)
+    if update.duplicate[i]:
         return True
-    marks[i] = (_REUSED if reused else 0) | (_LATE if t < newest_before - plan.lateness else 0)
+    update.marks[i] = (_REUSED if reused else 0) | (_LATE if t < newest_before - plan.lateness else 0)
 
     # 2. find the transaction's position among the earlier ones, and aggregate those of each window
     state.newest[slot] = max(state.newest[slot], t)
@@ -146,11 +141,11 @@ def _update_one(
         position -= 1
     previous = start + position - 1
     known.seconds = (t - pool[previous, 0]) / 1000.0 if previous >= start and pool[previous, 0] > horizon else math.nan
-    _copy_recent(pool, start, previous, horizon, recent)
+    _copy_recent(pool, start, previous, horizon, update.recent[i])
     end, last = t - plan.delay, previous
     while last >= start and pool[last, 0] > end:
         last -= 1
-    _aggregate(pool, start, last, end, horizon, attributes, plan, i, windows, work.merchants, work.countries)
+    _aggregate(pool, start, last, end, horizon, attributes, plan, i, work.windows[place], work.merchants, work.countries)
 
     # 3. compute the key's normal amount, and find its known frauds
     if plan.uses_normal:
@@ -160,10 +155,10 @@ def _update_one(
         median = _median_low(work.amounts, count) if count > 0 else 0
         known.normal_amount = (count * float(median) + plan.normal_weight * plan.normal_amount) / (count + plan.normal_weight)
         if plan.marks_unusual and amount > plan.unusual_ratio * known.normal_amount:
-            marks[i] |= _UNUSUAL
+            update.marks[i] |= _UNUSUAL
             attributes |= UNUSUAL_BIT
     if plan.uses_frauds:
-        _find_frauds(state, slot, last, end, horizon, t, transaction, plan, frauds)
+        _find_frauds(state, slot, last, end, horizon, t, transaction, plan, work.frauds[place])
 
     # 4. compare place and device with the key's last ones
     lat, lon, device = columns.lat[i], columns.lon[i], columns.device[i]
@@ -186,38 +181,29 @@ def _update_one(
 
 
 @kernel()
-def _features(columns, begin, end, plan, duplicate, work, out):
+def _features(columns, begin, end, plan, work, update):
     """Compute the features of the events from ``begin`` to ``end``, feature by feature, from what ``_update_one`` wrote."""
     own = 1 if plan.delay == 0 else 0  # whether the windows include the transaction itself
-    windows, frauds, known = work.windows, work.frauds, work.known
+    windows, frauds, known, X = work.windows, work.frauds, work.known, update.X
+    longest = len(plan.windows) - 1
     for f in range(len(plan.features)):
         op, source, w = plan.features[f].op, plan.features[f].source, plan.features[f].window
-        length, longest_length = plan.windows[w].length, plan.windows[len(plan.windows) - 1].length
         for i in range(begin, end):
             at, t, amount, attributes = i - begin, columns.event_time[i], columns.amount[i], columns.attributes[i]
-            if duplicate[i]:
-                out[i, f] = math.nan
-            elif source == Source.WINDOW:
-                longest = windows[at, len(plan.windows) - 1].count + own
-                out[i, f] = _window_feature(
-                    op,
-                    windows[at, w],
-                    own,
-                    t,
-                    amount,
-                    attributes,
-                    known[at].normal_amount,
-                    plan.major,
-                    length,
-                    longest,
-                    longest_length,
-                )
+            if update.duplicate[i]:
+                X[i, f] = math.nan
             elif source == Source.EVENT:
-                out[i, f] = event_feature(op, t, amount, attributes, plan.major)
+                X[i, f] = event_feature(op, t, amount, attributes, plan.major)
             elif source == Source.LABELS:
-                out[i, f] = _fraud_feature(op, frauds[at, w], windows[at, w].count + own, t)
+                X[i, f] = _fraud_feature(op, frauds[at, w], windows[at, w].count + own, t)
+            elif source == Source.KEY:
+                X[i, f] = _key_feature(op, known[at], amount)
+            elif op == Op.BURST:
+                X[i, f] = _burst(
+                    windows[at, w].count + own, windows[at, longest].count + own, plan.windows[w], plan.windows[longest]
+                )
             else:
-                out[i, f] = _key_feature(op, known[at], amount)
+                X[i, f] = _window_feature(op, windows[at, w], own, t, amount, attributes, known[at].normal_amount, plan.major)
 
 
 @inlined()
@@ -471,11 +457,8 @@ def _last_legitimate(state, slot, row, end, horizon, now, own, plan):
 
 
 @inlined()
-def _window_feature(op, window, own, t, amount, attributes, normal_amount, major, length, longest, longest_length):
-    """
-    Return a feature of a window's transactions. ``own`` is 1 if the window includes the transaction itself, else 0; ``longest`` is the
-    number of transactions of the longest window.
-    """
+def _window_feature(op, window, own, t, amount, attributes, normal_amount, major):
+    """Return a feature of a window, except the burst. ``own`` is 1 if the window includes the transaction itself, else 0."""
     paid = own if amount >= 0 else 0
     count, priced, total = window.count + own, window.priced + paid, window.total + paid * amount
     if op == Op.COUNT:
@@ -513,9 +496,6 @@ def _window_feature(op, window, own, t, amount, attributes, normal_amount, major
         return share(window.night, window.count)
     if op == Op.ONLINE_SHARE:
         return share(window.online, window.channels)
-    if op == Op.BURST:
-        whole = longest * float(length)
-        return count * float(longest_length) / whole if whole > 0 else math.nan
     if op == Op.MAX_TO_NORMAL:
         return max(window.highest, 0) / normal_amount
     if op == Op.UNUSUAL_COUNT:
@@ -523,6 +503,13 @@ def _window_feature(op, window, own, t, amount, attributes, normal_amount, major
     if window.unusual == 0:
         return math.nan
     return days(t, window.first_unusual if op == Op.FIRST_UNUSUAL else window.last_unusual)
+
+
+@inlined()
+def _burst(count, longest_count, window, longest):
+    """Return the rate of transactions in a window over the rate in the longest window; both are records of the plan."""
+    whole = longest_count * float(window.length)
+    return count * float(longest.length) / whole if whole > 0 else math.nan
 
 
 @inlined()
