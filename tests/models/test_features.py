@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from numba import njit
 from numba.core.errors import NumbaError
 
 from core.messages import Channel, Label, LabelSource, Transaction
@@ -744,9 +745,9 @@ def test_kernels_count_no_references(compiled):
 
 
 def test_numba_refuses_a_kernel_that_allocates():
-    @kernel(cache=False)
     def allocates():
         return np.zeros(1)
 
-    with pytest.raises(NumbaError, match="NRT required"):
-        allocates()
+    assert njit(allocates)()[0] == 0
+    with pytest.raises(NumbaError):
+        kernel(allocates, cache=False)()
