@@ -84,12 +84,12 @@ mutate: setup ## Mutation tests of policy, calibration, decoding, checkpoints an
 	.venv-mutation/bin/mutmut results
 
 # Quix Streams and Bytewax need other versions of shared dependencies than whyflag
-.venv-peers: $(STAMP) benchmarks/peers.lock
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $@
-	$(BIN)/uv pip install --quiet --python $@/bin/python --no-deps --require-hashes -r benchmarks/peers.lock
+.venv-peers/.installed: $(STAMP) benchmarks/peers.lock
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --no-deps --require-hashes -r benchmarks/peers.lock
 	@touch $@
 
-bench: setup .venv-peers ## Measure speed and print the figures with the machine's description.
+bench: setup .venv-peers/.installed ## Measure speed and print the figures with the machine's description.
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.hop

@@ -33,6 +33,7 @@ from tests.workers import Worker
 N = int(os.environ.get("TRANSACTIONS", "200000"))
 WARM_UP = 20_000
 PEERS = {"quix": "Quix Streams", "bytewax": "Bytewax     "}
+PEERS_PYTHON = ROOT / ".venv-peers/bin/python"
 WORKS = {"nothing": "empty", "count": "count and sum per card"}
 
 STOCK = """
@@ -69,9 +70,8 @@ def agent_rate(script: list[str]) -> float:
 
 
 def peer_rate(place: Setting, peer: str, work: str) -> float:
-    """Run another stream processor over the whole topic, in the environment that ``make bench`` creates."""
-    python = ROOT / ".venv-peers/bin/python"
-    return printed_rate([str(python), "benchmarks/peers.py", peer, work, place.cluster.bootstrap, str(place.count)])
+    """Run another stream processor over the whole topic, in its own environment."""
+    return printed_rate([str(PEERS_PYTHON), "benchmarks/peers.py", peer, work, place.cluster.bootstrap, str(place.count)])
 
 
 def printed_rate(command: list[str]) -> float:
@@ -151,6 +151,8 @@ def worker_rate(place: Setting, cores: list[int]) -> Measured:
 
 
 def main() -> None:
+    if not PEERS_PYTHON.exists():
+        sys.exit("Quix Streams and Bytewax are not installed: run `make .venv-peers/.installed` once, or `make bench`")
     with setting(N) as place:
         place.load()
         stock = stock_rate(place, 30_000)

@@ -21,12 +21,13 @@ SUMS = np.dtype([("count", np.int64), ("priced", np.int64), ("low", np.int64), (
 _COUNT_SHIFT, _PRICED_MASK = 32, 0xFFFFFFFF  # a bucket's counts: transactions in the upper half, those with an amount below
 
 
-@kernel()
+@kernel
 def update_bucketed(state, columns, keys, begin, plan, sums, out):
     """
     Compute features for the events from index ``begin`` on, and add these events to the state.
 
-    Fills ``out`` float32 [n, F]; ``sums`` [W] is working memory. Returns the index of the first event that was not processed: n, or less if the state needs room.
+    Fills ``out`` float32 [n, F]; ``sums`` [W] is working memory. Returns the index of the first event that was not processed: n,
+    or less if the state needs room.
     """
     for i in range(begin, len(keys)):
         if no_room(state, plan.room):
@@ -55,7 +56,7 @@ def update_bucketed(state, columns, keys, begin, plan, sums, out):
     return len(keys)
 
 
-@inlined()
+@inlined
 def _add_up(state, plan, slot, level, bucket, sums):
     """Add up the complete buckets before ``bucket`` for each window of a level, walking back once over the level's buckets."""
     pool, start = state.pool, np.int64(state.buckets[slot, level, START])
@@ -78,7 +79,7 @@ def _add_up(state, plan, slot, level, bucket, sums):
         own.count, own.priced, own.low, own.total = count, priced, low, total
 
 
-@inlined()
+@inlined
 def _window_feature(op, window, amount, major):
     """Return a feature of the transactions of a window; ``window`` is a record of ``SUMS``."""
     if op == Op.COUNT:
@@ -91,10 +92,12 @@ def _window_feature(op, window, amount, major):
         return amount * float(window.priced) / window.total if amount >= 0 and window.total > 0 else math.nan
     if op == Op.LOW_COUNT:
         return float(window.low)
-    return share(window.low, window.count)  # Op.LOW_SHARE
+    if op == Op.LOW_SHARE:
+        return share(window.low, window.count)
+    return math.nan
 
 
-@inlined()
+@inlined
 def _reports(state, slot, since, now, own, history):
     """Count a key's fraud reports that became known after ``since`` and hold at ``now``, except for the transaction ``own``."""
     first, end = known_reports(state, slot, now, history)
@@ -105,14 +108,16 @@ def _reports(state, slot, since, now, own, history):
     return found
 
 
-@inlined()
+@inlined
 def _report_feature(op, reports, count, prior, prior_weight):
     if op == Op.FRAUD_REPORTS:
         return float(reports)
-    return (reports + prior * prior_weight) / (count + prior_weight)  # Op.FRAUD_REPORT_SHARE
+    if op == Op.FRAUD_REPORT_SHARE:
+        return (reports + prior * prior_weight) / (count + prior_weight)
+    return math.nan
 
 
-@inlined()
+@inlined
 def _count(state, level, block, t, amount, attributes):
     """Count a transaction in its bucket of a level, unless that bucket is no longer kept."""
     pool, bucket = state.pool, t // level.resolution

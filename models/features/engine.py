@@ -15,7 +15,7 @@ from models.features.bucketed import SUMS, update_bucketed
 from models.features.columns import LabelColumns, TransactionColumns, label_columns, transaction_columns
 from models.features.exact import new_work, update_exact
 from models.features.labels import apply_labels
-from models.features.plan import BucketedPlan, plan_of, retention_of
+from models.features.plan import BucketedPlan, plan_of
 from models.features.spec import Entity, FeatureSpec, check_spec
 from models.features.state import N_SLOTS, SIZE, START, WANTED, WATERMARK, empty_state, grow, held, remove
 
@@ -73,15 +73,11 @@ class EntityEngine:
         for reason in ("stale", "ceiling"):
             EVICTED.labels(entity.name, reason)  # begins at 0
         self._plan = plan_of(spec, entity)
-        self._retention = retention_of(entity)
-        # Rows of the pool that one event may need. An event takes at most one new, larger block of each kind. The size of a block
-        # is rounded up to a power of two.
-        self._room = self._plan.room
         self._kept = (
             np.ascontiguousarray(self._plan.levels["kept"]) if isinstance(self._plan, BucketedPlan) else np.zeros(0, np.int64)
         )
         self._ceiling = ceiling
-        self._state = empty_state(slots, 4 * slots + 2 * self._room, len(self._kept), ceiling)
+        self._state = empty_state(slots, 4 * slots + 2 * self._plan.room, len(self._kept), ceiling)
         self._removed: list[npt.NDArray[np.uint64]] = []  # since the last ``changed``
 
     @property
@@ -129,7 +125,7 @@ class EntityEngine:
         """Add labels to the state. A label affects transactions from its label time on, no matter when it is applied."""
         keys, done = labels.key(self.entity.key), 0
         while True:
-            done = apply_labels(self._state, labels, keys, done, self._retention, self.entity.history, self._room)
+            done = apply_labels(self._state, labels, keys, done, self._plan.retention, self.entity.history, self._plan.room)
             if done == len(keys):
                 return
             self._make_room()
@@ -141,11 +137,11 @@ class EntityEngine:
             self._drop_stale()
             if self.keys >= self._ceiling:
                 self._drop_stalest(self.keys - self._ceiling + max(1, self._ceiling // _EVICTED_SHARE))
-        self._state = grow(self._state, self._room)
+        self._state = grow(self._state, self._plan.room)
 
     def _drop_stale(self) -> None:
         """Evict keys whose data has expired. No feature changes, because kernels drop expired data too."""
-        stale = self._activity() < self._state.meta[WATERMARK] - self._retention
+        stale = self._activity() < self._state.meta[WATERMARK] - self._plan.retention
         self._evict(np.flatnonzero(stale), "stale")
 
     def _drop_stalest(self, count: int) -> None:
@@ -188,10 +184,17 @@ class EntityEngine:
         self._drop_stale()
         state = self._state
         slots = np.flatnonzero(state.dirty[: self.keys])
-        offsets = rows.lengths(state, slots, self._retention, self._kept)
+        offsets = rows.lengths(state, slots, self._plan.retention, self._kept)
         words = np.empty(offsets[-1], np.int64)
         rows.pack(
-            state, state.place.view(np.int64), state.devices.view(np.int64), slots, self._retention, self._kept, offsets, words
+            state,
+            state.place.view(np.int64),
+            state.devices.view(np.int64),
+            slots,
+            self._plan.retention,
+            self._kept,
+            offsets,
+            words,
         )
         removed = np.unique(np.concatenate([*self._removed, np.zeros(0, np.uint64)]))
         self._removed.clear()
@@ -214,13 +217,13 @@ class EntityEngine:
         while done < len(whole):
             state = self._state
             done = rows.unpack(
-                state, state.place.view(np.int64), state.devices.view(np.int64), words, offsets, done, self._room, self.entity.history,
+                state, state.place.view(np.int64), state.devices.view(np.int64), words, offsets, done, self._plan.room, self.entity.history,
                 self._kept,
             )  # fmt: skip
             if done < 0:
                 done, damaged = -done, damaged + 1
             elif done < len(whole):
-                self._state = grow(state, self._room)
+                self._state = grow(state, self._plan.room)
         return damaged
 
 

@@ -1,8 +1,9 @@
 """
 Kernels of the exact state: a key's newest transactions, one row each.
 
-They process one event at a time, in order: look up the key, compute the features from earlier events, then add the event to the
-state. All sums of money are integers, so that neither the order of addition nor the batch size can change a bit of a result.
+They process events in order. For each event, they look up the key, aggregate its earlier transactions, and add the event to the
+state. The features are then computed from the aggregates, for up to 64 events at a time. All sums of money are integers, so that
+neither the order of addition nor the batch size can change a bit of a result.
 """
 
 import math
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from core.clock import MS_PER_HOUR
 from models.features.columns import (
     CATEGORY_SHIFT,
     CHANNEL_ONLINE,
@@ -30,7 +32,7 @@ from models.features.ops import Op, Source
 from models.features.plan import ExactPlan, Records
 from models.features.state import DEVICES, FOREVER, NEVER, SIZE, START
 from models.features.storage import insert, no_room, slot_for_event
-from models.features.values import MS_PER_HOUR, days, event_feature, share
+from models.features.values import days, event_feature, share
 
 _EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 _JUST_NOW_HOURS = 1 / 60  # shortest time used to compute a speed; a shorter time between two places counts as one minute
@@ -55,15 +57,17 @@ _WINDOW = np.dtype(
 _FRAUDS = np.dtype(
     [(name, np.int64) for name in ("count", "first", "last", "usual", "first_usual", "last_usual", "last_legitimate")]
 )
-# what a key's features outside windows are computed from; NaN where it is unknown
+# inputs of the features without a window, and the normal amount; NaN where unknown. ``hours`` is valid only if ``kilometres`` is known
 _KEY = np.dtype([(name, np.float64) for name in ("normal_amount", "recent_mean", "seconds", "kilometres", "hours", "new_device")])
-_BLOCK = 64  # events whose aggregates are kept, so that each feature is computed for all of them in one loop
+_BLOCK = 64  # events whose aggregates are kept; each feature is then computed for all of them in one loop
 
 
 class Work(NamedTuple):
     """
-    Working memory of the kernels: the aggregates of a block of events, the last amounts of a key, and two sets. The merchants are a hash
-    table with a stamp and a merchant in each word; the countries are the stamp at which each was seen last.
+    Working memory of the kernels: the aggregates of a block of events, the last amounts of a key, and two sets.
+
+    ``merchants`` is a hash table; each word holds a stamp and a merchant. ``countries[c]`` is the last stamp that saw country c.
+    A new stamp, the event's index, empties both sets.
     """
 
     windows: Records
@@ -75,25 +79,26 @@ class Work(NamedTuple):
 
 
 def new_work(plan: ExactPlan) -> Work:
-    """Return working memory for one call of ``update_exact``."""
+    """Return working memory for one call of ``update_exact``. Another call would use the same stamps again."""
     windows = (_BLOCK, len(plan.windows))
     return Work(
         windows=np.zeros(windows, _WINDOW),
         frauds=np.zeros(windows, _FRAUDS),
         known=np.zeros(_BLOCK, _KEY),
         amounts=np.zeros(_NORMAL_OF, np.int64),
-        merchants=np.full(1 << (2 * plan.history - 1).bit_length(), -1, np.int64),  # at most half full
+        # an event adds at most history + 1 merchants, so a free word remains whenever a new merchant is looked up
+        merchants=np.full(1 << (2 * plan.history - 1).bit_length(), -1, np.int64),
         countries=np.full(COUNTRIES, -1, np.int64),
     )
 
 
-@kernel()
+@kernel
 def update_exact(state, columns, keys, begin, plan, work, update):
     """
     Compute features for the events from index ``begin`` on, and add these events to the state.
 
-    The arrays of ``update``, an ``Update``, are filled in place. A duplicate does not change the state. Returns the index of the first
-    event that was not processed: n, or less if the state needs room.
+    The arrays of ``update``, an ``Update``, are filled in place. A duplicate does not change the state. Returns the index of the
+    first event that was not processed: n, or less if the state needs room.
     """
     n = len(keys)
     while begin < n:
@@ -108,10 +113,10 @@ def update_exact(state, columns, keys, begin, plan, work, update):
     return n
 
 
-@inlined()
+@inlined
 def _update_one(state, columns, keys, i, plan, work, place, update):
     """
-    Add event i to the state, and write what its features are computed from to ``place`` of the working memory.
+    Add event i to the state, and write the inputs of its features to row ``place`` of ``work``.
 
     Return False, with nothing changed, if the state needs room.
     """
@@ -180,7 +185,7 @@ def _update_one(state, columns, keys, i, plan, work, place, update):
     return True
 
 
-@kernel()
+@kernel
 def _features(columns, begin, end, plan, work, update):
     """Compute the features of the events from ``begin`` to ``end``, feature by feature, from what ``_update_one`` wrote."""
     own = 1 if plan.delay == 0 else 0  # whether the windows include the transaction itself
@@ -206,13 +211,13 @@ def _features(columns, begin, end, plan, work, update):
                 X[i, f] = _window_feature(op, windows[at, w], own, t, amount, attributes, known[at].normal_amount, plan.major)
 
 
-@inlined()
+@inlined
 def _same_id(identity, transaction):
     """Return whether a stored identity has the same card and transaction id as ``transaction``."""
     return (np.uint64(identity) ^ np.uint64(transaction)) >> _ID_SHIFT == np.uint64(0)
 
 
-@inlined()
+@inlined
 def _repeats(pool, start, size, horizon, transaction, identity, t, amount, attributes):
     """Return whether an identical transaction is stored, and whether any transaction with the same id is."""
     reused = False
@@ -227,7 +232,7 @@ def _repeats(pool, start, size, horizon, transaction, identity, t, amount, attri
     return False, reused
 
 
-@inlined()
+@inlined
 def _copy_recent(pool, start, row, horizon, recent):
     """Copy time, amount and attributes of the last transactions up to ``row`` to ``recent`` int64 [K, 3], the newest last."""
     at = len(recent) - 1
@@ -239,12 +244,12 @@ def _copy_recent(pool, start, row, horizon, recent):
         row -= 1
 
 
-@inlined()
+@inlined
 def _aggregate(pool, start, row, end, horizon, attributes, plan, stamp, windows, merchants, countries):
     """
     Write the aggregates of each window that ends at ``end`` to ``windows``, walking back once from ``row``.
 
-    ``merchants`` and ``countries`` are sets of what was seen since the first call with this ``stamp``.
+    ``merchants`` and ``countries`` are the sets of ``Work``; a new ``stamp`` empties them.
     """
     merchant = attributes >> MERCHANT_SHIFT & _MERCHANT_BITS
     category = attributes >> CATEGORY_SHIFT & _CATEGORY_BITS
@@ -299,7 +304,7 @@ def _aggregate(pool, start, row, end, horizon, attributes, plan, stamp, windows,
         own.unusual, own.first_unusual, own.last_unusual = unusual, first_unusual, last_unusual
 
 
-@inlined()
+@inlined
 def _seen_first(merchants, merchant, stamp):
     """Add a merchant to the set of this stamp. Return 1 if it is new, else 0. Words with an older stamp count as empty."""
     mask = len(merchants) - 1
@@ -313,7 +318,7 @@ def _seen_first(merchants, merchant, stamp):
     return 0
 
 
-@kernel()
+@kernel
 def _new_merchants(pool, before, last, merchants, stamp):
     """Add the merchants of the rows after ``before`` up to ``last`` to the set of this stamp, and return how many are new."""
     new = 0
@@ -323,7 +328,7 @@ def _new_merchants(pool, before, last, merchants, stamp):
     return new
 
 
-@kernel()
+@kernel
 def _new_countries(pool, before, last, countries, stamp):
     """Add the countries of the rows after ``before`` up to ``last`` to the set of this stamp, and return how many are new."""
     new = 0
@@ -335,7 +340,7 @@ def _new_countries(pool, before, last, countries, stamp):
     return new
 
 
-@inlined()
+@inlined
 def _last_amounts(pool, start, row, oldest, amounts):
     """Write the last known amounts up to ``row`` to ``amounts``, newest first, and return how many there are."""
     count = 0
@@ -346,7 +351,7 @@ def _last_amounts(pool, start, row, oldest, amounts):
     return count
 
 
-@inlined()
+@inlined
 def _recent_mean(amounts, count):
     """Return the mean of the first three amounts, or of as many as there are; NaN if there is none."""
     total, n = 0, min(count, _LAST)
@@ -355,13 +360,13 @@ def _recent_mean(amounts, count):
     return total / n if n > 0 else math.nan
 
 
-@kernel()
+@kernel
 def _median_low(values, n):
     """
     Return the lower median of the first ``n`` values, int64. Overwrites the values.
 
-    Quickselect: each pass keeps the values on the wanted side of a pivot. The passes have no branches that depend on values, because a
-    mispredicted branch costs more than moving a value.
+    Quickselect: each pass keeps the values on the wanted side of a pivot. The passes have no branches that depend on values,
+    because a mispredicted branch costs more than moving a value.
     """
     wanted = (n - 1) // 2
     while True:
@@ -387,14 +392,16 @@ def _median_low(values, n):
         n = kept
 
 
-@kernel()
+@kernel
 def _find_frauds(state, slot, last, end, horizon, now, own, plan, frauds):
     """
-    Write aggregates over the frauds known at ``now`` to ``frauds``, for windows that end at ``end`` with the row ``last``. A fraud is
-    usual if its transaction is still stored and its amount was not unusual.
+    Write aggregates over the frauds known at ``now`` to ``frauds``, for windows that end at ``end``, and the time of the last
+    legitimate transaction if a feature uses it. ``last`` is the newest row at or before ``end``.
+
+    A fraud is usual if its transaction is still stored and its amount was not unusual.
     """
     pool, windows = state.pool, plan.windows
-    legitimate = _last_legitimate(state, slot, last, end, horizon, now, own, plan)
+    legitimate = _last_legitimate(state, slot, last, end, horizon, now, own, plan) if plan.uses_legitimate else NEVER
     for w in range(len(windows)):
         frauds[w].count = frauds[w].usual = 0
         frauds[w].last_legitimate = legitimate if legitimate > end - windows[w].length else NEVER
@@ -418,7 +425,7 @@ def _find_frauds(state, slot, last, end, horizon, now, own, plan, frauds):
                 found.usual += 1
 
 
-@inlined()
+@inlined
 def _usual(pool, start, size, event_time, transaction):
     """Return whether a transaction is stored with an amount that was not unusual; binary search by its time."""
     low, high = np.int64(start), np.int64(start + size)
@@ -435,7 +442,7 @@ def _usual(pool, start, size, event_time, transaction):
     return False
 
 
-@kernel()
+@kernel
 def _last_legitimate(state, slot, row, end, horizon, now, own, plan):
     """
     Return the event time of the newest stored transaction of the longest window that is not known to be fraud, or ``NEVER``. The
@@ -456,7 +463,7 @@ def _last_legitimate(state, slot, row, end, horizon, now, own, plan):
     return NEVER
 
 
-@inlined()
+@inlined
 def _window_feature(op, window, own, t, amount, attributes, normal_amount, major):
     """Return a feature of a window, except the burst. ``own`` is 1 if the window includes the transaction itself, else 0."""
     paid = own if amount >= 0 else 0
@@ -500,24 +507,26 @@ def _window_feature(op, window, own, t, amount, attributes, normal_amount, major
         return max(window.highest, 0) / normal_amount
     if op == Op.UNUSUAL_COUNT:
         return float(window.unusual)
-    if window.unusual == 0:
-        return math.nan
-    return days(t, window.first_unusual if op == Op.FIRST_UNUSUAL else window.last_unusual)
+    if op == Op.FIRST_UNUSUAL:
+        return days(t, window.first_unusual) if window.unusual > 0 else math.nan
+    if op == Op.LAST_UNUSUAL:
+        return days(t, window.last_unusual) if window.unusual > 0 else math.nan
+    return math.nan
 
 
-@inlined()
+@inlined
 def _burst(count, longest_count, window, longest):
     """Return the rate of transactions in a window over the rate in the longest window; both are records of the plan."""
     whole = longest_count * float(window.length)
     return count * float(longest.length) / whole if whole > 0 else math.nan
 
 
-@inlined()
+@inlined
 def _is_new(times_seen):
     return 0.0 if times_seen > 0 else 1.0
 
 
-@inlined()
+@inlined
 def _deviation(window, amount, major):
     """Return the distance of an amount from the window's mean, in standard deviations plus one major unit of money."""
     if amount < 0 or window.priced < 2:
@@ -527,7 +536,7 @@ def _deviation(window, amount, major):
     return (amount - mean) / (math.sqrt(variance) + major)
 
 
-@inlined()
+@inlined
 def _fraud_feature(op, frauds, count, t):
     """Return a feature of a window's known frauds; ``count`` is the number of the window's transactions."""
     if op == Op.FRAUD_COUNT:
@@ -546,12 +555,14 @@ def _fraud_feature(op, frauds, count, t):
         return days(t, frauds.first_usual) if frauds.usual > 0 else math.nan
     if op == Op.LAST_USUAL_FRAUD:
         return days(t, frauds.last_usual) if frauds.usual > 0 else math.nan
-    return days(t, frauds.last_legitimate) if frauds.last_legitimate > NEVER else math.nan  # Op.LAST_LEGITIMATE
+    if op == Op.LAST_LEGITIMATE:
+        return days(t, frauds.last_legitimate) if frauds.last_legitimate > NEVER else math.nan
+    return math.nan
 
 
-@inlined()
+@inlined
 def _key_feature(op, known, amount):
-    """Return a feature of the key's past outside windows; ``known`` is a record of ``_KEY``."""
+    """Return a feature without a window; ``known`` is a record of ``_KEY``."""
     if op == Op.SECONDS_SINCE_LAST:
         return known.seconds
     if op == Op.DISTANCE:
@@ -562,10 +573,12 @@ def _key_feature(op, known, amount):
         return known.new_device
     if op == Op.AMOUNT_TO_NORMAL:
         return amount / known.normal_amount if amount >= 0 else math.nan
-    return known.recent_mean / known.normal_amount  # Op.RECENT_TO_NORMAL
+    if op == Op.RECENT_TO_NORMAL:
+        return known.recent_mean / known.normal_amount
+    return math.nan
 
 
-@kernel()
+@kernel
 def _kilometres(lat1, lon1, lat2, lon2):
     """Return the great-circle distance in km by the haversine formula."""
     p1, p2 = math.radians(lat1), math.radians(lat2)
@@ -574,7 +587,7 @@ def _kilometres(lat1, lon1, lat2, lon2):
     return 2.0 * _EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(a)))
 
 
-@inlined()
+@inlined
 def _new_device(devices, device):
     """Return whether a device is not among the key's last ones; NaN if it or all of them are unknown."""
     if device == 0 or devices[0] == 0:
@@ -585,7 +598,7 @@ def _new_device(devices, device):
     return 1.0
 
 
-@inlined()
+@inlined
 def _remember_device(devices, device):
     """Move a device to the front of the key's last ones."""
     at = 0

@@ -7,7 +7,7 @@ from models.features.state import FOREVER, NEVER, SIZE, START
 from models.features.storage import insert, no_room, slot_for_update, slot_of
 
 
-@kernel()
+@kernel
 def apply_labels(state, labels, keys, begin, retention, history, room):
     """
     Add the labels from ``begin`` on to the state. Returns the index of the first label that was not processed: their number, or
@@ -48,7 +48,7 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
     return len(keys)
 
 
-@inlined()
+@inlined
 def known_reports(state, slot, now, history):
     """Return the first and end row of a key's newest ``history`` reports that are known at ``now``."""
     start, end = state.reports[slot, START], state.reports[slot, START] + state.reports[slot, SIZE]
@@ -57,7 +57,7 @@ def known_reports(state, slot, now, history):
     return max(start, end - history), end
 
 
-@inlined()
+@inlined
 def holds(state, report, now, own):
     """Return whether a known report is not retracted at ``now`` and concerns another transaction than ``own``."""
     return state.pool[report, 3] > now and state.pool[report, 2] != own

@@ -1,8 +1,8 @@
 """
 The operations that compute features. Each operation has one row, which holds its properties for all other modules.
 
-To add an operation, add a member to ``Op``, a row to ``_ROWS``, a branch to ``exact.py`` or ``bucketed.py``, and its words to ``explain/words``.
-CONTRIBUTING.md describes the steps.
+To add an operation, add a member to ``Op``, a row to ``_ROWS``, a branch to the kernel that computes its features, and its words
+to ``explain/words``. CONTRIBUTING.md describes the steps.
 """
 
 from enum import IntEnum, StrEnum, auto
@@ -101,12 +101,12 @@ class Scope(StrEnum):
 
 
 class Source(IntEnum):
-    """What the kernels compute an operation from. They branch on it, and then on the operation."""
+    """Data from which the kernels compute an operation. A kernel branches on the source first, then on the operation."""
 
     EVENT = 0  # the transaction itself
     WINDOW = 1  # aggregates over a window's transactions
     LABELS = 2  # a window's known frauds
-    KEY = 3  # what is known of the key: its last places and devices, and its normal amount
+    KEY = 3  # the key's last transaction, place and devices, and its normal amount
 
 
 class Operation(Struct, frozen=True):
@@ -130,7 +130,7 @@ class Operation(Struct, frozen=True):
 
     @property
     def source(self) -> Source:
-        """What the kernels compute the operation from."""
+        """Data from which the kernels compute the operation."""
         if self.scope is Scope.EVENT:
             return Source.EVENT
         if self.scope is Scope.EXACT:

@@ -22,8 +22,9 @@ class ExactPlan(NamedTuple):
     """
     An entity with exact state. Times are in ms, amounts in minor units of the spec's currency.
 
-    ``windows`` are records of ``EXACT_WINDOW``, from short to long, with whether a feature of this window or a longer one counts
-    merchants or countries; ``features`` are records of ``FEATURE``. ``room`` is the number of rows that one event may need.
+    ``windows`` are records of ``EXACT_WINDOW``, from short to long. A window's ``merchants`` is true if a feature of this or a
+    longer window counts distinct merchants; ``countries`` likewise. ``features`` are records of ``FEATURE``. ``room`` is the
+    number of rows of the pool that one event may need.
     """
 
     windows: Records
@@ -37,6 +38,7 @@ class ExactPlan(NamedTuple):
     marks_unusual: bool
     uses_normal: bool
     uses_frauds: bool
+    uses_legitimate: bool
     normal_amount: int
     normal_weight: float
     unusual_ratio: float
@@ -47,7 +49,8 @@ class BucketedPlan(NamedTuple):
     An entity with bucketed state. Times are in ms.
 
     ``windows`` are records of ``BUCKETED_WINDOW``: a window covers a number of buckets of one level. Level l keeps the newest
-    ``levels[l].kept`` buckets of its resolution. ``features`` are records of ``FEATURE``.
+    ``levels[l].kept`` buckets of its resolution. ``features`` are records of ``FEATURE``. ``room`` is the number of rows of the
+    pool that one event may need.
     """
 
     windows: Records
@@ -66,7 +69,7 @@ def plan_of(spec: FeatureSpec, entity: Entity) -> ExactPlan | BucketedPlan:
     return _exact(spec, entity) if entity.state is StateKind.EXACT else _bucketed(spec, entity)
 
 
-def retention_of(entity: Entity) -> int:
+def _retention(entity: Entity) -> int:
     """Return how long a transaction may affect features, ms."""
     return duration_ms(entity.windows[-1].length) + duration_ms(entity.delay) + duration_ms(entity.lateness)
 
@@ -95,15 +98,16 @@ def _exact(spec: FeatureSpec, entity: Entity) -> ExactPlan:
     return ExactPlan(
         windows=np.array(windows, EXACT_WINDOW),
         features=features,
-        retention=retention_of(entity),
+        retention=_retention(entity),
         delay=duration_ms(entity.delay),
         lateness=duration_ms(entity.lateness),
         history=entity.history,
-        room=8 * entity.history,
+        room=8 * entity.history,  # one new block of transactions and one of reports, rounded up to powers of two
         major=float(minor_per_major(spec.currency)),
         marks_unusual=uses_normal and entity.name == spec.entities[0].name,
         uses_normal=uses_normal,
         uses_frauds=entity.labelled,
+        uses_legitimate=Op.LAST_LEGITIMATE in ops,
         normal_amount=spec.normal_amount,
         normal_weight=spec.normal_weight,
         unusual_ratio=spec.unusual_ratio,
@@ -123,9 +127,9 @@ def _bucketed(spec: FeatureSpec, entity: Entity) -> BucketedPlan:
         windows=np.array(windows, BUCKETED_WINDOW),
         levels=np.array(list(zip(levels, kept, strict=True)), LEVEL),
         features=_features(entity),
-        retention=retention_of(entity),
+        retention=_retention(entity),
         history=entity.history,
-        room=8 * entity.history + 4 * sum(kept),
+        room=8 * entity.history + 4 * sum(kept),  # the same, and one new block of buckets per level
         major=float(minor_per_major(spec.currency)),
         fraud_prior=spec.fraud_prior,
         prior_weight=spec.prior_weight,

@@ -11,9 +11,8 @@ words, which are its row of the pool. The first word of a bucket is its number, 
 """
 
 import numpy as np
-from numba import njit
 
-from models.features.compiled import inlined, kernel
+from models.features.compiled import allocating, inlined, kernel
 from models.features.state import CAPACITY, NEVER, SIZE, START, WATERMARK, forget_events, free_block, take_block
 from models.features.storage import new_slot, no_room, slot_of
 
@@ -23,7 +22,7 @@ _RING, _REPORTS, _BUCKETS = 9, 10, 11
 _ODD, _ODDER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 
 
-@inlined()
+@inlined
 def _first_live(state, slot, retention):
     """Return the first row of a key's ring that is within the retention."""
     start, size = state.ring[slot, START], state.ring[slot, SIZE]
@@ -33,7 +32,7 @@ def _first_live(state, slot, retention):
     return row
 
 
-@inlined()
+@inlined
 def _first_kept(state, slot, level, kept):
     """Return the first row of a level's block that holds one of the newest ``kept`` buckets. Older buckets affect no feature."""
     start, size = state.buckets[slot, level, START], state.buckets[slot, level, SIZE]
@@ -43,7 +42,7 @@ def _first_kept(state, slot, level, kept):
     return row
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def lengths(state, slots, retention, kept):
     """Return the offsets of the rows of n slots in words, int64 [n + 1]. ``kept`` int64 [L]: buckets that each level keeps."""
     offsets = np.zeros(len(slots) + 1, np.int64)
@@ -59,7 +58,7 @@ def lengths(state, slots, retention, kept):
     return offsets
 
 
-@kernel()
+@kernel
 def _hash(words, begin, end):
     """Return a 64-bit hash of a row: multiply, rotate, and a final mix as in splitmix64 (Steele, Lea and Flood 2014)."""
     h = _ODD
@@ -71,7 +70,7 @@ def _hash(words, begin, end):
     return h ^ h >> np.uint64(31)
 
 
-@kernel()
+@kernel
 def _copy_rows(state, begin, end, words, put):
     for row in range(begin, end):
         for column in range(4):
@@ -80,7 +79,7 @@ def _copy_rows(state, begin, end, words, put):
     return put
 
 
-@kernel()
+@kernel
 def pack(state, place_bits, devices, slots, retention, kept, offsets, words):
     """Write the rows of ``slots`` to ``words``, mark the slots as clean, and store the digests of the rows."""
     for i in range(len(slots)):
@@ -112,7 +111,7 @@ def pack(state, place_bits, devices, slots, retention, kept, offsets, words):
         state.digests[slot] = _hash(words, at, offsets[i + 1])
 
 
-@kernel()
+@kernel
 def _load_block(state, block, words, at, count, most):
     if count == 0:
         return
@@ -126,7 +125,7 @@ def _load_block(state, block, words, at, count, most):
             state.pool[block[START] + row, column] = words[at + 4 * row + column]
 
 
-@kernel()
+@kernel
 def unpack(state, place_bits, devices, words, offsets, begin, room, history, kept):
     """
     Load the rows from ``begin`` on. A later row of a key replaces an earlier one.

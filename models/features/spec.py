@@ -17,6 +17,7 @@ Fraud is known from labels. A label counts at time t only if its ``label_time`` 
 """
 
 import hashlib
+import math
 
 import msgspec
 from msgspec import Struct
@@ -156,6 +157,10 @@ def check_spec(spec: FeatureSpec) -> None:
     Raises:
         InputError: if it cannot; the message names the invalid entity, feature or rate.
     """
+    for name in ("normal_amount", "normal_weight", "prior_weight", "unusual_ratio"):
+        value = getattr(spec, name)
+        if not 0 < value < math.inf:  # the kernels divide by these
+            raise InputError(f"feature spec {spec.name}: {name} must be above zero and finite, not {value}")
     names = spec.feature_names
     if len(set(names)) != len(names):
         raise InputError(f"feature spec {spec.name}: feature names must be unique")

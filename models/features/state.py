@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numba import njit
 
 from models.features.columns import Floats, Int64s, UInt64s
-from models.features.compiled import inlined, kernel
+from models.features.compiled import allocating, inlined, kernel
 
 Int32s = npt.NDArray[np.int32]
 
@@ -117,7 +117,7 @@ def grow(state: State, pool_room: int) -> State:
     return state
 
 
-# compiled at import, because the first call, which grows a table, happens under load
+# compiled at import, because the first call, which grows a table, happens under load; it calls no other kernel
 @njit("Tuple((uint64[::1], int32[::1]))(uint64[::1], int32[::1], int64)", cache=True, nogil=True)
 def _table(held_keys, held_slots, size):  # type: ignore[no-untyped-def]
     """Return an open-addressing hash table with linear probing: keys uint64 [size] and slots int32 [size], -1 where free."""
@@ -136,7 +136,7 @@ def _entries(state: State) -> tuple[UInt64s, Int32s]:
     return state.table_keys[held], state.table_slots[held]
 
 
-@inlined()
+@inlined
 def _power(rows: int) -> int:
     power = 0
     while (1 << power) < rows:
@@ -144,7 +144,7 @@ def _power(rows: int) -> int:
     return power
 
 
-@kernel()
+@kernel
 def take_block(state: State, rows: int) -> Any:
     """Take a block from the pool, rounded up to a power of two rows, and return its start. The caller must ensure room."""
     power = _power(rows)
@@ -157,7 +157,7 @@ def take_block(state: State, rows: int) -> Any:
     return start
 
 
-@kernel()
+@kernel
 def free_block(state: State, block: Any) -> None:
     """Return a key's block to the list of free blocks, and mark it as empty."""
     if block[CAPACITY] > 0:
@@ -167,7 +167,7 @@ def free_block(state: State, block: Any) -> None:
     block[START] = block[SIZE] = block[CAPACITY] = 0
 
 
-@kernel()
+@kernel
 def forget_events(state: State, slot: int) -> None:
     """Delete all transactions of a key, as if it had had none."""
     for level in range(state.buckets.shape[1]):
@@ -180,7 +180,7 @@ def forget_events(state: State, slot: int) -> None:
         state.devices[slot, :] = 0
 
 
-@inlined()
+@inlined
 def place_of(state: State, key: Any) -> Any:
     """Return the index of a key in the hash table, or the free index (``table_slots`` is -1) where it would be inserted."""
     mask = np.uint64(len(state.table_keys) - 1)
@@ -190,7 +190,7 @@ def place_of(state: State, key: Any) -> Any:
     return at
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def held(state: State, keys: Any) -> Any:
     """Return which keys are held, bool [n]."""
     found = np.zeros(len(keys), np.bool_)
@@ -199,7 +199,7 @@ def held(state: State, keys: Any) -> Any:
     return found
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def remove(state: State, keys: Any) -> None:
     """Remove keys and ignore those that are not held. The last slot moves into each gap, so that slots stay contiguous."""
     mask = np.uint64(len(state.table_keys) - 1)

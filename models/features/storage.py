@@ -23,13 +23,13 @@ from models.features.state import (
 )
 
 
-@inlined()
+@inlined
 def slot_of(state, key):
     """Return the slot of a key, or -1 if it has none."""
     return np.int64(state.table_slots[place_of(state, key)])
 
 
-@inlined()
+@inlined
 def new_slot(state, key):
     """Return a new slot for a key that has none. The caller must have checked that there is room."""
     at = place_of(state, key)
@@ -41,7 +41,7 @@ def new_slot(state, key):
     return slot
 
 
-@inlined()
+@inlined
 def _copy_rows(pool, source, target, count):
     """Copy rows within the pool. If both ranges overlap, the target must begin before the source."""
     for row in range(count):
@@ -49,14 +49,14 @@ def _copy_rows(pool, source, target, count):
             pool[target + row, column] = pool[source + row, column]
 
 
-@inlined()
+@inlined
 def _drop_first(pool, block, count):
     """Drop the first rows of a block."""
     _copy_rows(pool, block[START] + count, block[START], block[SIZE] - count)
     block[SIZE] -= count
 
 
-@kernel()
+@kernel
 def _drop_reports(state, slot, oldest):
     """Drop a key's reports that are older than ``oldest``."""
     block = state.reports[slot]
@@ -69,7 +69,7 @@ def _drop_reports(state, slot, oldest):
         _drop_first(state.pool, block, expired)
 
 
-@inlined()
+@inlined
 def slot_for_update(state, key, retention):
     """
     Return the slot of a key for its next event or label, or -1 if the state is at its ceiling of keys.
@@ -91,7 +91,7 @@ def slot_for_update(state, key, retention):
     return new_slot(state, key)
 
 
-@inlined()
+@inlined
 def slot_for_event(state, key, event_time, retention):
     """
     Return the slot for a transaction, as ``slot_for_update`` does, and the newest event time before it.
@@ -106,7 +106,7 @@ def slot_for_event(state, key, event_time, retention):
     return slot, before
 
 
-@kernel()
+@kernel
 def _make_room(state, block, expired, most):
     """
     Make room for one more row in a full block.
@@ -130,13 +130,13 @@ def _make_room(state, block, expired, most):
     block[START], block[SIZE], block[CAPACITY] = fresh, size, wanted
 
 
-@inlined()
+@inlined
 def no_room(state, room):
     """Return whether the engine must grow the state before the next event, which takes at most ``room`` rows."""
     return state.meta[N_SLOTS] + 1 >= len(state.newest) or len(state.pool) - state.meta[POOL_USED] < room
 
 
-@kernel()
+@kernel
 def insert(state, block, position, oldest, most, first, second, third, fourth):
     """
     Insert a row at ``position`` of a block of at most ``most`` rows, sorted by their first word.

@@ -2,27 +2,25 @@
 
 import math
 
+from core.clock import MS_PER_DAY, MS_PER_HOUR
 from models.features.columns import CHANNEL_ONLINE, CHANNEL_SHIFT, NIGHT_BIT
 from models.features.compiled import inlined, kernel
 from models.features.ops import Op
 
-MS_PER_HOUR = 3_600_000
-MS_PER_DAY = 24 * MS_PER_HOUR
 
-
-@inlined()
+@inlined
 def share(part, whole):
     """Return ``part / whole``, NaN if the whole is zero."""
     return part / whole if whole > 0 else math.nan
 
 
-@inlined()
+@inlined
 def days(now, then):
     """Return the days from ``then`` to ``now``, both epoch ms."""
     return (now - then) / MS_PER_DAY
 
 
-@kernel()
+@kernel
 def event_feature(op, event_time, amount, attributes, major):
     """
     Return a feature of the transaction itself. ``major`` is the number of minor units in a major unit.
@@ -39,7 +37,7 @@ def event_feature(op, event_time, amount, attributes, major):
         return 1.0 if (event_time // MS_PER_DAY + 3) % 7 >= 5 else 0.0
     if op == Op.NIGHT:
         return 1.0 if attributes & NIGHT_BIT else 0.0
-    channel = attributes >> CHANNEL_SHIFT & 3
-    if channel == 0:
-        return math.nan
-    return 1.0 if channel == CHANNEL_ONLINE else 0.0
+    if op == Op.ONLINE:
+        channel = attributes >> CHANNEL_SHIFT & 3
+        return math.nan if channel == 0 else 1.0 if channel == CHANNEL_ONLINE else 0.0
+    return math.nan

@@ -91,9 +91,9 @@ def test_the_demo_decides_and_explains_everything():
         "produced", "decided", "dead_lettered", "approved", "reviewed", "declined", "alerts", "explained", "p50_ms", "p99_ms",
         "transactions_per_second",
     }  # fmt: skip
-    assert totals["produced"] == totals["decided"] + totals["dead_lettered"] > 500
+    assert totals["produced"] == totals["decided"] + totals["dead_lettered"]
     assert totals["dead_lettered"] >= 1
-    assert totals["alerts"] == totals["explained"] == totals["reviewed"] + totals["declined"]
+    assert totals["alerts"] == totals["explained"] == totals["reviewed"] + totals["declined"] > 0
     assert totals["p99_ms"] is not None
 
 

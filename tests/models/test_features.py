@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 from itertools import groupby
 
 import msgspec
@@ -750,4 +752,32 @@ def test_numba_refuses_a_kernel_that_allocates():
 
     assert njit(allocates)()[0] == 0
     with pytest.raises(NumbaError):
-        kernel(allocates, cache=False)()
+        kernel(allocates)()
+
+
+_CALLER = """
+import sys
+sys.path.insert(0, {root!r})
+from models.features.compiled import kernel
+from callee import answer
+
+@kernel
+def asked():
+    return answer()
+
+print(asked())
+"""
+
+
+def test_a_cached_kernel_is_compiled_again_when_a_kernel_that_it_calls_has_changed(tmp_path):
+    def printed(value):
+        (tmp_path / "callee.py").write_text(
+            f"from models.features.compiled import kernel\n@kernel\ndef answer():\n    return {value}\n"
+        )
+        return subprocess.run([sys.executable, tmp_path / "caller.py"], capture_output=True, text=True, check=True).stdout
+
+    (tmp_path / "caller.py").write_text(_CALLER.format(root=str(ROOT)))
+    assert [printed(1), printed(2), printed(2)] == ["1\n", "2\n", "2\n"]
+    (index,) = tmp_path.glob("__pycache__/caller.asked*.nbi")
+    written = index.stat().st_mtime_ns
+    assert (printed(2), index.stat().st_mtime_ns) == ("2\n", written)  # read from the cache

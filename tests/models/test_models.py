@@ -69,6 +69,13 @@ def test_an_entity_out_of_bounds_is_refused(changes, message):
         decode_spec(encode_spec(FeatureSpec("x", "EUR", (entity,))))
 
 
+@pytest.mark.parametrize("name", ["normal_amount", "normal_weight", "prior_weight", "unusual_ratio"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_divisor_that_is_not_positive_is_refused(name, value):
+    with pytest.raises(InputError, match=f"{name} must be above zero and finite, not {value}"):
+        decode_spec(encode_spec(structs.replace(default_spec(), **{name: value})))
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, 1e-10, 1e10])
 def test_an_exchange_rate_out_of_bounds_is_refused(rate):
     with pytest.raises(InputError, match="the exchange rate of USD must be from"):
