@@ -14,7 +14,9 @@ from core.metrics import (
     STATE_BYTES,
     WATERMARK_DELAY,
 )
-from streams.operator import Operator, Place
+from streams.operator import Operator
+from streams.source import Place
+from streams.stages.stage import StatefulStage
 
 
 class Gauges:
@@ -24,7 +26,7 @@ class Gauges:
         self._operators, self._clock = operators, clock
         self._caught_up: dict[Place, int] = {}  # when no record of the partition was waiting, epoch ms
         for operator in operators:
-            if operator.has_log:  # measured at each scrape, so that it grows while Kafka is away
+            if operator.keeps_checkpoints:  # measured at each scrape, so that it grows while Kafka is away
                 CHECKPOINT_AGE.labels(operator.stage.name).set_function(partial(_checkpoint_age, operator))
 
     def update(self, ends: Mapping[Place, int]) -> None:
@@ -45,12 +47,12 @@ class Gauges:
                 since = max(self._caught_up.get(place, 0), operator.written.get(place, 0))
                 if since:
                     LAG_SECONDS.labels(*labels).set(max(0, now - since) / 1000 if waiting else 0)
-            if operator.has_log:
-                self._update_state(operator, now)
+            if isinstance(operator.stage, StatefulStage):
+                self._update_state(operator.stage, now)
 
     @staticmethod
-    def _update_state(operator: Operator, now: int) -> None:
-        name, states = operator.stage.name, operator.stage.states
+    def _update_state(stage: StatefulStage, now: int) -> None:
+        name, states = stage.name, stage.states
         KEYS.labels(name).set(sum(state.keys for state in states.values()))
         STATE_BYTES.labels(name).set(sum(state.nbytes for state in states.values()))
         for partition, state in states.items():

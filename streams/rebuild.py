@@ -22,6 +22,7 @@ from streams.kafka.publishing import Publisher
 from streams.profiled import ProfiledRows, decode_profiled
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
+from streams.stages.stage import decider_version
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ async def _rebuild(
     stage: ProfileStage | ScoreStage, partition: int, partitions: int, log: CheckpointLog, checkpoint: Checkpoint | None,
     settings: Settings, progress: Callable[[str, int], None],
 ) -> None:  # fmt: skip
-    state = stage.states.setdefault(partition, stage.new_state())
+    state = stage.state(partition)
     positions: dict[str, int] = {}
     for topic in stage.topics:
         stopped = checkpoint.positions.get(topic) if checkpoint else 0  # without a checkpoint nothing has been decided yet
@@ -99,7 +100,7 @@ async def _rebuild(
     await log.write(
         rows,
         Checkpoint(
-            spec=stage.version, bundle=stage.decider_version(partition), partitions=partitions, positions=positions, origins=dict(state.origins),
+            spec=stage.version, bundle=decider_version(stage, partition), partitions=partitions, positions=positions, origins=dict(state.origins),
             keys=state.keys, digest=state.digest, clean=True, pan_key=settings.privacy.fingerprint,
         ),
     )  # fmt: skip

@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaError
 from core.errors import StateError
 from streams.gauges import Gauges
 from streams.kafka.connection import Connection
-from streams.operator import Operator, Place
+from streams.operator import Operator
+from streams.source import Place
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,9 @@ from streams.health import Health
 from streams.kafka.clients import check_timestamps, refuse_missing
 from streams.kafka.connection import Connection, connection_of
 from streams.kafka.publishing import Publisher
-from streams.operator import Operator, Place, Source
+from streams.operator import Operator
+from streams.recovery import logs_of
+from streams.source import Place, Source
 from streams.stages.stage import Stage
 from streams.watchdog import Watchdog
 
@@ -70,9 +72,9 @@ def build_app(
     """
     connection = connection_of(settings)
     publisher = Publisher(connection)
-    log = (lambda topic, partition: CheckpointLog(connection, topic, partition)) if settings.checkpoints else None
-    fingerprint = settings.privacy.fingerprint
-    operators = [Operator(stage, publisher, log, settings.checkpoint_seconds, _exit_failed, fingerprint) for stage in stages]
+    open_log = partial(CheckpointLog, connection) if settings.checkpoints else None
+    logs = [logs_of(stage, publisher, open_log, settings.checkpoint_seconds, settings.privacy.fingerprint) for stage in stages]
+    operators = [Operator(stage, publisher, own, _exit_failed) for stage, own in zip(stages, logs, strict=True)]
     watchdog = Watchdog(
         connection,
         operators,

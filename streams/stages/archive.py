@@ -18,16 +18,15 @@ from core.messages import Decision, Label, Transaction, decode_decision
 from core.metrics import ARCHIVE_LATENCY, ARCHIVE_SECONDS, ARCHIVED, MATURED, MATURED_PROBABILITY
 from core.privacy.masking import Privacy
 from core.topics import DECISIONS, LABELS, TRANSACTIONS
-from streams.kafka.publishing import Outputs, Publisher
-from streams.stages.stage import Chunk, StageWithoutDecider, dead_letter
-from streams.state import PartitionState
+from streams.kafka.publishing import Outputs
+from streams.stages.stage import Chunk, Stage, dead_letter
 
 logger = logging.getLogger(__name__)
 
 _MEASURE_MS = 10 * MS_PER_MINUTE  # time between two counts of the outcomes, which read a day's decisions
 
 
-class ArchiveStage(StageWithoutDecider):
+class ArchiveStage(Stage):
     """
     Stores each chunk in one database transaction before its offsets are committed, so nothing is lost. A record that is read
     again is stored once, because its key is its topic, partition and offset.
@@ -39,7 +38,6 @@ class ArchiveStage(StageWithoutDecider):
 
     name = "archive"
     topics = (TRANSACTIONS, DECISIONS, LABELS)
-    checkpoints = version = ""  # no checkpoint log: the consumer group's offsets are the position
 
     def __init__(self, archive: Archive, privacy: Privacy, clock: Clock, label_delay_ms: int) -> None:
         """A decision without a fraud label after ``label_delay_ms`` counts as legitimate in the metrics."""
@@ -47,18 +45,10 @@ class ArchiveStage(StageWithoutDecider):
         self._label_delay = label_delay_ms
         self._expired_day = -1
         self._measured = 0  # epoch ms
-        self.states: dict[int, PartitionState] = {}
-
-    async def start(self, publisher: Publisher) -> None:
-        """Do nothing: there is nothing to prepare."""
 
     async def stop(self) -> None:
         """Release the database's connections."""
         self._archive.close()
-
-    def new_state(self) -> PartitionState:
-        """Raise NotImplementedError: the stage has no state."""
-        raise NotImplementedError
 
     def ping(self) -> None:
         """Return when the archive's database has answered."""

@@ -24,8 +24,7 @@ from core.privacy.masking import WITHOUT_KEY, Privacy
 from core.settings import Settings
 from core.topics import ALERTS, EXPLANATIONS, VERDICTS
 from streams.kafka.publishing import Outputs, Publisher
-from streams.stages.stage import Chunk, StageWithoutDecider, dead_letter
-from streams.state import PartitionState
+from streams.stages.stage import Chunk, Stage, dead_letter
 from streams.tracing import NO_TRACING, Tracing, parent_of, tracing_of
 
 if TYPE_CHECKING:
@@ -39,12 +38,11 @@ logger = logging.getLogger(__name__)
 _WAITING = 1000  # maximum number of pending narratives; further alerts keep the template's text
 
 
-class ExplainStage(StageWithoutDecider):
+class ExplainStage(Stage):
     """Explains alerts. The template's narrative is queued before the alert is acknowledged; a language model's may follow."""
 
     name = "explain"
     topics = (ALERTS, VERDICTS)
-    checkpoints = version = ""  # no checkpoint log: all data is in the queue's database
 
     def __init__(
         self,
@@ -59,7 +57,6 @@ class ExplainStage(StageWithoutDecider):
         self._explainers: dict[str, Explainer | None] = {explainer.bundle.version: explainer}
         self._explainer, self._queue, self._cases, self._another = explainer, queue, cases, another
         self._archive, self._tracing = archive, tracing
-        self.states: dict[int, PartitionState] = {}
         self._narrating: set[asyncio.Task[None]] = set()
         self._publisher: Publisher | None = None
 
@@ -78,10 +75,6 @@ class ExplainStage(StageWithoutDecider):
         self._queue.close()
         if self._archive is not None:
             self._archive.close()
-
-    def new_state(self) -> PartitionState:
-        """Raise NotImplementedError: the stage has no state."""
-        raise NotImplementedError
 
     def ping(self) -> None:
         """Return when the queue's database has answered."""

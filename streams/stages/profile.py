@@ -22,7 +22,7 @@ from models.features.engine import RECENT, UNBOUNDED, EntityEngine, Mask, Update
 from models.features.spec import FeatureSpec
 from streams.kafka.publishing import Outputs, Publisher, partition_of
 from streams.profiled import ForwardedLabel, encode_label, encode_rows, profiled_rows
-from streams.stages.stage import Chunk, StageWithoutDecider, dead_letter
+from streams.stages.stage import Chunk, StatefulStage, dead_letter
 from streams.state import PartitionState
 from streams.tracing import NO_TRACING, Tracing, parent_of
 
@@ -38,7 +38,7 @@ class Decoded(NamedTuple):
     letters: list[Outputs]
 
 
-class ProfileStage(StageWithoutDecider):
+class ProfileStage(StatefulStage):
     """Adds card features to each transaction, and forwards each label to the partition of its merchant."""
 
     name = "profile"
@@ -54,11 +54,11 @@ class ProfileStage(StageWithoutDecider):
         tracing: Tracing = NO_TRACING,
     ) -> None:
         """``clock`` caps record times that the broker did not set; ``ceiling`` is the maximum number of cards per partition."""
+        super().__init__()
         self.spec, self.version, self._tracing = spec, spec.version, tracing
         self._privacy, self._clock, self._ceiling = privacy, clock or SystemClock(), ceiling
         self._destinations = 1  # partitions of ``profiled``
         self._columns = EntityEngine(spec, spec.entities[0]).columns
-        self.states: dict[int, PartitionState] = {}
 
     async def start(self, publisher: Publisher) -> None:
         """Ask for the number of partitions, and compile the kernels, so that the first chunk does not wait for them."""
@@ -66,18 +66,13 @@ class ProfileStage(StageWithoutDecider):
         await asyncio.to_thread(prepare)
         await asyncio.to_thread(compile_kernels, self.spec)
 
-    async def stop(self) -> None:
-        """Do nothing: there is nothing to close."""
-
     def new_state(self) -> PartitionState:
         """Return an empty state with the card engine."""
         return PartitionState(self.spec, self.spec.entities[:1], self._ceiling)
 
     def engine(self, partition: int) -> EntityEngine:
         """Return the card engine of a partition, creating it if needed."""
-        if partition not in self.states:
-            self.states[partition] = self.new_state()
-        return self.states[partition].engines[0]
+        return self.state(partition).engines[0]
 
     async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
         """Profile transactions, and forward labels."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from time import monotonic, time
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from streams.kafka.publishing import Latency, Outputs, Publisher
 from streams.profiled import REQUIRED, TEXTS, ForwardedLabel, ProfiledRows, decode_profiled, joined
 from streams.stages.decider_sources import DeciderSource
 from streams.stages.monitoring import DriftMonitor
-from streams.stages.stage import Chunk, SourceRecord, dead_letter
+from streams.stages.stage import Chunk, DecidingStage, SourceRecord, dead_letter
 from streams.state import PartitionState
 from streams.tracing import NO_TRACING, Tracing
 
@@ -37,7 +37,15 @@ logger = logging.getLogger(__name__)
 _WARN_SECONDS = 60.0
 
 
-class ScoreStage:
+class Undecided(NamedTuple):
+    """Rows that one decider will decide together, and their features."""
+
+    decider: Decider
+    rows: list[ProfiledRows]
+    features: list[Matrix]
+
+
+class ScoreStage(DecidingStage):
     """Adds merchant features to each transaction, scores and decides it, and raises alerts."""
 
     name = "score"
@@ -49,6 +57,7 @@ class ScoreStage:
         A decider without a bundle sends every transaction to review, so that none is approved without a score. ``ceiling`` is
         the maximum number of merchants per partition.
         """
+        super().__init__()
         self.spec, self.version, self._source, self._ceiling = spec, spec.version, source, ceiling
         self._names, self._tracing = spec.feature_names, tracing
         self._card_features = len(spec.entities[0].features)
@@ -56,7 +65,6 @@ class ScoreStage:
         self._deciders: dict[int, Decider] = {}
         self._monitor: DriftMonitor | None = None
         self._warned = -_WARN_SECONDS
-        self.states: dict[int, PartitionState] = {}
 
     # -- deciders by partition ------------------------------------------------------------------------------------------------
 
@@ -91,18 +99,9 @@ class ScoreStage:
         """Compile the kernels, so that the first chunk does not wait for them."""
         await asyncio.to_thread(compile_kernels, self.spec)
 
-    async def stop(self) -> None:
-        """Do nothing: there is nothing to close."""
-
     def new_state(self) -> PartitionState:
         """Return an empty state with the engines of the merchant and of any further entities of the spec."""
         return PartitionState(self.spec, self.spec.entities[1:], self._ceiling)
-
-    def state(self, partition: int) -> PartitionState:
-        """Return the state of a partition, creating it if needed."""
-        if partition not in self.states:
-            self.states[partition] = self.new_state()
-        return self.states[partition]
 
     async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
         """
@@ -112,22 +111,21 @@ class ScoreStage:
         the rows of all chunks are scored together.
         """
         outputs: list[Outputs] = []
-        scored: dict[str, list[ProfiledRows]] = {}
-        features: dict[str, list[Matrix]] = {}
-        deciders: dict[str, Decider] = {}
+        undecided: dict[str, Undecided] = {}  # by the version of the decider
         for chunk in chunks:
             state, decider = self.state(chunk.partition), self._decider_of(chunk.partition)
-            deciders[decider.version] = decider
+            own = undecided.setdefault(decider.version, Undecided(decider, [], []))
             for rows, label in self._runs(state, chunk.records, outputs, self.version):
                 if rows is not None:
                     columns = rows.columns
                     X = np.hstack([rows.features, *(engine.update(columns)[0] for engine in state.engines)])
-                    scored.setdefault(decider.version, []).append(rows)
-                    features.setdefault(decider.version, []).append(X)
+                    own.rows.append(rows)
+                    own.features.append(X)
                 if label:
                     self._apply(state, label)
-        for version, parts in scored.items():
-            outputs += self._decide(deciders[version], joined(parts), np.concatenate(features[version]))
+        for own in undecided.values():
+            if own.rows:
+                outputs += self._decide(own.decider, joined(own.rows), np.concatenate(own.features))
         return outputs
 
     def remember(self, topic: str, partition: int, records: list[Any]) -> None:

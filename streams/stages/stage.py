@@ -1,7 +1,8 @@
-"""The stage interface that the operator runs: records in, outputs out, and a state per partition."""
+"""What the operator runs: stages, which turn records into outputs. Some keep a state per partition, some of these decide."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -37,51 +38,18 @@ class SourceRecord(NamedTuple):
     value: bytes
 
 
-class Stage(Protocol):
-    """One processing step. ``process`` receives chunks of its topics, in order within each partition."""
+class Stage(ABC):
+    """One processing step of a worker. ``process`` receives chunks of its topics, in order within each partition."""
 
-    @property
-    def name(self) -> str:
-        """The stage's name in metrics and dead letters."""
+    name: str
+    """The stage's name in metrics and dead letters."""
+    topics: tuple[str, ...]
+    """Input topics."""
 
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """Input topics. They are co-partitioned: one worker owns partition p of all of them."""
-
-    @property
-    def checkpoints(self) -> str:
-        """Topic of the stage's checkpoint log; empty for a stage without one."""
-
-    @property
-    def version(self) -> str:
-        """Version of the feature spec that the state is computed with."""
-
-    def decider_version(self, partition: int) -> str:
-        """Return the version of the partition's current decider; empty for a stage without deciders."""
-
-    def has_newer_decider(self, partition: int) -> bool:
-        """Return whether a newer decider should take over at the next epoch."""
-
-    def use_newest_decider(self, partition: int) -> None:
-        """Switch a partition to the newest decider. Called only between epochs."""
-
-    def restore_decider(self, partition: int, version: str, clean: bool) -> bool:
-        """
-        Switch a partition to the decider that a checkpoint names, or to the newest one if the checkpoint is ``clean``.
-
-        Return False if that decider is not available: the records after the checkpoint could not be decided as before.
-        """
-
-    @property
-    def states(self) -> dict[int, PartitionState]:
-        """State by partition. The operator adds restored partitions and removes those that have moved to another worker."""
-
-    def new_state(self) -> PartitionState:
-        """Return an empty state for a partition."""
-
-    async def start(self, publisher: Publisher) -> None:
+    async def start(self, publisher: Publisher) -> None:  # noqa: B027 - a stage that has nothing to prepare
         """Prepare the stage. Called once, before the first chunk."""
 
+    @abstractmethod
     async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
         """
         Return the outputs of some chunks; those of each partition do not depend on which chunks come together.
@@ -89,27 +57,60 @@ class Stage(Protocol):
         An exception stops the worker without acknowledging the records.
         """
 
-    async def stop(self) -> None:
+    async def stop(self) -> None:  # noqa: B027 - a stage that holds nothing
         """Release resources. Called once, after the last chunk."""
 
 
-class StageWithoutDecider:
-    """Mixin for stages without deciders: no bundle influences their outputs."""
+class StatefulStage(Stage):
+    """A stage with a state per partition. Its topics are co-partitioned: one worker owns partition p of all of them."""
 
+    checkpoints: str
+    """Topic of the stage's checkpoint log."""
+    version: str
+    """Version of the feature spec that the state is computed with."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, PartitionState] = {}
+        """State by partition. The operator adds restored partitions and removes those that have moved to another worker."""
+
+    @abstractmethod
+    def new_state(self) -> PartitionState:
+        """Return an empty state for a partition."""
+
+    def state(self, partition: int) -> PartitionState:
+        """Return the state of a partition, creating it if needed."""
+        if partition not in self.states:
+            self.states[partition] = self.new_state()
+        return self.states[partition]
+
+
+class DecidingStage(StatefulStage):
+    """A stage whose outputs depend on a decider: a bundle with its policy and rules."""
+
+    @abstractmethod
     def decider_version(self, partition: int) -> str:
-        """Return an empty string: there is no decider."""
-        return ""
+        """Return the version of the partition's current decider; empty for one without a bundle."""
 
+    @abstractmethod
     def has_newer_decider(self, partition: int) -> bool:
-        """Return False: there is no decider to replace."""
-        return False
+        """Return whether a newer decider should take over at the next epoch."""
 
+    @abstractmethod
     def use_newest_decider(self, partition: int) -> None:
-        """Do nothing: there is no decider to replace."""
+        """Switch a partition to the newest decider. Called only between epochs."""
 
+    @abstractmethod
     def restore_decider(self, partition: int, version: str, clean: bool) -> bool:
-        """Return True: no decider is needed to continue from a checkpoint."""
-        return True
+        """
+        Switch a partition to the decider that a checkpoint names, or to the newest one if the checkpoint is ``clean``.
+
+        Return False if that decider is not available: the records after the checkpoint could not be decided as before.
+        """
+
+
+def decider_version(stage: StatefulStage, partition: int) -> str:
+    """Return the version of the partition's current decider; empty if there is none."""
+    return stage.decider_version(partition) if isinstance(stage, DecidingStage) else ""
 
 
 def dead_letter(stage: str, record: Any, error: InvalidEvent) -> Outputs:

@@ -15,7 +15,8 @@ from core.topics import ALERTS, DECISIONS, PROFILED, TRANSACTIONS
 from models.features.spec import default_spec
 from models.scorer import EVENT_LATE, ID_REUSED, Decider
 from streams.checkpoints import Checkpoint
-from streams.operator import Operator
+from streams.kafka.transport import OffsetRange
+from streams.recovery import CheckpointLogs
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
@@ -121,7 +122,20 @@ def test_a_reused_id_is_decided_and_reviewed_and_an_identical_repeat_changes_not
 
 class _Source:
     async def bounds(self, places):
-        return dict.fromkeys(places, (0, 10))
+        return dict.fromkeys(places, OffsetRange(0, 10))
+
+
+class _Log:
+    """A checkpoint log without rows."""
+
+    def __init__(self, checkpoint):
+        self._checkpoint = checkpoint
+
+    async def claim(self):
+        pass
+
+    async def read(self, load):
+        return self._checkpoint
 
 
 @pytest.mark.parametrize(
@@ -130,14 +144,15 @@ class _Source:
 def test_another_pan_key_is_refused(written, own, refused):
     """With another key, every card would look unknown."""
     stage = ProfileStage(default_spec(), Privacy())
-    operator = Operator(stage, None, lambda topic, partition: None, 1.0, lambda error: None, pan_key=own)
-    operator._source, operator._partitions = _Source(), 1
     checkpoint = Checkpoint(
-        spec=stage.version, bundle="", partitions=1, positions=dict.fromkeys(stage.topics, 3), origins={}, keys=0, digest="", clean=True,
+        spec=stage.version, bundle="", partitions=1, positions=dict.fromkeys(stage.topics, 3), origins={}, keys=0, digest=stage.new_state().digest, clean=True,
         pan_key=written,
     )  # fmt: skip
+    logs = CheckpointLogs(stage, None, lambda topic, partition: _Log(checkpoint), 1.0, own)
+    logs.partitions = 1
+    restoring = logs.create(0).restore(_Source(), stage.topics)
     if refused:
         with pytest.raises(StateError, match="another WHYFLAG_PAN_KEY"):
-            asyncio.run(operator._start(0, checkpoint))
+            asyncio.run(restoring)
     else:
-        assert set(asyncio.run(operator._start(0, checkpoint)).values()) == {3}
+        assert set(asyncio.run(restoring).positions.values()) == {3}

@@ -13,7 +13,7 @@ from faust.types import TP
 from core.errors import DeliveryError
 from streams.checkpoints import Checkpoint
 from streams.kafka.publishing import Delivery, partition_of
-from streams.kafka.transport import RecordChunk, group_chunks
+from streams.kafka.transport import OffsetRange, RecordChunk, group_chunks
 
 WRITTEN_AT = 4_000_000_000_000  # later than any event
 
@@ -125,7 +125,7 @@ class Source:
         self._fetched: list[RecordChunk] = []
 
     async def bounds(self, places):
-        return {place: (0, len(self._kafka.topics[place])) for place in places}
+        return {place: OffsetRange(0, len(self._kafka.topics[place])) for place in places}
 
     async def committed(self, places):
         return {}

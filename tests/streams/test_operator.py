@@ -5,6 +5,7 @@ The operator in this process, on a scripted Kafka: it crashes at every step and 
 """
 
 import asyncio
+from functools import partial
 from itertools import islice
 
 import pytest
@@ -17,6 +18,7 @@ from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANS
 from models.scorer import Decider
 from streams.kafka.publishing import partition_of
 from streams.operator import Operator
+from streams.recovery import CheckpointLogs
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
@@ -49,6 +51,11 @@ def kafka_with(records) -> Kafka:
     return kafka
 
 
+def operator_of(stage, process: Process) -> Operator:
+    """Return an operator that ends an epoch after each batch."""
+    return Operator(stage, process, CheckpointLogs(stage, process, partial(Log, process), 0.0), process.failed)
+
+
 async def live(process: Process, bundle, size: int, stop: bool = True) -> None:
     """One life of a worker: both stages take turns until all is read, then stop in order. Raises Crash where the process dies."""
     stages = [
@@ -58,7 +65,7 @@ async def live(process: Process, bundle, size: int, stop: bool = True) -> None:
     operators = []
     for stage in stages:
         await stage.start(process)
-        operator = Operator(stage, process, lambda topic, partition: Log(process, topic, partition), 0.0, process.failed)
+        operator = operator_of(stage, process)
         source = Source(process.kafka, stage.topics, size)
         places = {(topic, partition) for topic in stage.topics for partition in range(PARTITIONS)}
         await operator.open(places, source)
@@ -176,7 +183,7 @@ def test_a_process_that_lost_its_log_to_another_stops_and_its_successor_decides_
     async def both() -> None:
         slow = Process(kafka)
         stage = ProfileStage(bundle.spec, Privacy())
-        operator = Operator(stage, slow, lambda topic, partition: Log(slow, topic, partition), 0.0, slow.failed)
+        operator = operator_of(stage, slow)
         source = Source(kafka, stage.topics, 6)
         await operator.open({(topic, partition) for topic in stage.topics for partition in range(PARTITIONS)}, source)
         await operator.handle(source.next_chunk())

@@ -35,9 +35,11 @@ from streams.kafka.clients import Sender, create_topics
 from streams.kafka.connection import Connection
 from streams.kafka.embedded import API_VERSION, EmbeddedBroker
 from streams.kafka.publishing import Outputs, Publisher, partition_of
-from streams.kafka.transport import Consumer, ConsumerThread, RecordChunk, driver
+from streams.kafka.transport import Consumer, ConsumerThread, OffsetRange, RecordChunk, driver
 from streams.operator import Operator
+from streams.partition import Partition
 from streams.profiled import decode_profiled
+from streams.recovery import MemoryLog, MemoryLogs
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
@@ -266,7 +268,7 @@ class Source:
         self._committed, self._begin, self.asked, self.fetched = committed, begin, [], 0
 
     async def bounds(self, places):
-        return dict.fromkeys(places, (self._begin, 100))
+        return dict.fromkeys(places, OffsetRange(self._begin, 100))
 
     async def committed(self, places):
         assert places, "a consumer without partitions has nothing committed"
@@ -280,8 +282,7 @@ class Source:
 
 
 def _opened(source, assigned):
-    stage = SimpleNamespace(name="explain", topics=(ALERTS,), checkpoints="", states={})
-    operator = Operator(stage, None, None, 1.0, lambda error: None)
+    operator = Operator(SimpleNamespace(name="explain", topics=(ALERTS,)), None, MemoryLogs(), lambda error: None)
     asyncio.run(operator.open(assigned, source))
     return operator
 
@@ -298,16 +299,16 @@ def test_a_worker_without_partitions_starts_without_positions():
 
 
 def test_fetched_records_that_do_not_arrive_are_read_again_after_two_seconds():
-    source = Source(committed=10)
-    operator = _opened(source, {(ALERTS, 0)})
-    source.asked.clear()
-    operator._reread_lost(0.0)  # nothing fetched yet
+    source = Source()
+    partition = Partition(SimpleNamespace(name="explain"), 0, [ALERTS], MemoryLog(0), lambda error: None, 0.0)
+    partition.positions = {ALERTS: 10}
+    partition.reread_lost(source, 0.0)  # nothing fetched yet
     source.fetched = 20
     for now in (1.0, 2.0, 2.9):
-        operator._reread_lost(now)
+        partition.reread_lost(source, now)
     assert source.asked == []
-    operator._reread_lost(3.1)
-    operator._reread_lost(3.2)
+    partition.reread_lost(source, 3.1)
+    partition.reread_lost(source, 3.2)
     assert source.asked == [10]
 
 

@@ -1,0 +1,195 @@
+"""
+A partition of a stage: how far it is processed, what awaits acknowledgement, and its checkpoints.
+
+Steps of a checkpoint, numbered in ``commit`` and ``_write``:
+
+1. wait until the previous checkpoint is written;
+2. switch to a newer decider, if there is one;
+3. take a snapshot of the changed rows, the positions and the digest, and begin a new epoch;
+4. wait until every output queued before the snapshot is acknowledged, while the next epoch runs;
+5. write the rows and the marker in one transaction;
+6. after a switch, wait for that. A new bundle or new rules decide their first record only after the marker that names them is
+   written. They never decide a record that may already have been decided before a crash.
+
+A partition without a checkpoint log has nothing to write: its commit only waits for the acknowledgements, after each batch.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from streams.kafka.publishing import Delivery
+from streams.kafka.transport import RecordChunk
+from streams.recovery import Log, Write
+from streams.source import Place, Source
+from streams.stages.stage import DecidingStage, Stage
+
+logger = logging.getLogger(__name__)
+
+# An epoch also ends after this many bytes of records, so that after a crash a busy partition replays for seconds, not minutes.
+_EPOCH_BYTES = 64 << 20
+# Faust may silently drop fetched records. If a position has not moved for this long although later records were fetched, the
+# partition is read again from that position. If the records were only waiting behind chunks of other partitions, they arrive
+# twice, and the second copy is dropped as a replay.
+_LOST_SECONDS = 2.0
+
+
+class Epoch(Struct):
+    """The time since the last snapshot (monotonic seconds): its start, its first record, and its records and their bytes."""
+
+    began: float
+    first: float | None = None
+    records: int = 0
+    bytes: int = 0
+
+
+class Partition:
+    """One partition of all topics of a stage that this worker reads."""
+
+    def __init__(
+        self, stage: Stage, number: int, topics: Iterable[str], log: Log, failed: Callable[[BaseException], None], now: float
+    ) -> None:
+        """``failed`` is called with the error of a checkpoint that could not be written. ``now`` is in monotonic seconds."""
+        self.number, self.topics, self.log = number, frozenset(topics), log
+        self.positions: dict[str, int] = {}  # next offset to process, by topic
+        self.written: dict[str, int] = {}  # when the last processed record was written to Kafka, epoch ms, by topic
+        self.active = False  # assigned and restored, so that its records are processed
+        self._stage, self._failed = stage, failed
+        self._replays: Mapping[str, int] = {}  # the offsets up to which a previous owner may have decided
+        self._deliveries: list[Delivery] = []  # of this epoch's batches
+        self._epoch = Epoch(now)
+        self._commit: asyncio.Task[None] | None = None
+        self._uncommitted: float | None = None  # first record of the checkpoint that is being written, monotonic seconds
+        self._waiting: dict[str, tuple[int, float]] = {}  # position below the fetched offset; start of the wait
+
+    async def restore(self, source: Source, now: float) -> None:
+        """
+        Take over the partition.
+
+        Raises:
+            StateError: if its log cannot be used.
+            KafkaError: if no broker answers.
+        """
+        restored = await self.log.restore(source, self.topics)
+        self.positions, self._replays = restored.positions, restored.replays
+        if restored.announce:
+            await self.commit(now)
+            await self.committed()
+
+    def activate(self, source: Source) -> None:
+        """Read on from the positions."""
+        self._waiting.clear()
+        for topic, offset in self.positions.items():
+            source.read_from((topic, self.number), offset)
+        self.active = True
+
+    # -- records --------------------------------------------------------------------------------------------------------------
+
+    async def unprocessed(self, chunk: RecordChunk, source: Source, may_seek: bool) -> list[Any] | None:
+        """
+        Return the records of a chunk from the position on; None if records before it are missing.
+
+        If ``may_seek``, the missing records are then read.
+        """
+        position = self.positions[chunk.source]
+        if chunk.begin > position:
+            if may_seek:
+                source.read_from((chunk.source, self.number), position)
+            return None
+        first = chunk.records[0].offset
+        if first < position:
+            return [record for record in chunk.records if record.offset >= position]
+        if first > position:
+            await self._check_gap((chunk.source, self.number), position, source)
+        return chunk.records
+
+    async def _check_gap(self, place: Place, position: int, source: Source) -> None:
+        """Check whether a gap in the offsets is a loss. Gaps from producers' transactions are harmless."""
+        begin, _ = (await source.bounds([place]))[place]
+        if begin > position:
+            self.log.report_loss(begin - position, place)
+
+    def advance(self, chunk: RecordChunk, records: list[Any], delivery: Delivery | None, now: float) -> None:
+        """Record that the new records of a chunk are processed; ``delivery`` is that of their outputs."""
+        self.positions[chunk.source] = max(self.positions[chunk.source], chunk.offset + 1)
+        self.written[chunk.source] = chunk.timestamp
+        if records and delivery is not None:
+            self._deliveries.append(delivery)
+            self._epoch.first = self._epoch.first or now
+            self._epoch.records += len(records)
+            self._epoch.bytes += sum(len(record.value or b"") for record in records)
+
+    def reread_lost(self, source: Source, now: float) -> None:
+        """Read again records that were fetched but have not arrived."""
+        for topic, position in self.positions.items():
+            place = (topic, self.number)
+            before, since = self._waiting.get(topic, (-1, now))
+            if source.reached(place) <= position:
+                self._waiting.pop(topic, None)
+            elif before != position:
+                self._waiting[topic] = (position, now)
+            elif now - since >= _LOST_SECONDS:
+                logger.info("%s/%d is read again from %d: the fetched records have not arrived", *place, position)
+                source.read_from(place, position)
+                self._waiting[topic] = (position, now)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def replayed(self) -> bool:
+        """Whether all records that a previous owner may have processed after its last checkpoint are replayed."""
+        return all(position >= self._replays.get(topic, 0) for topic, position in self.positions.items())
+
+    def epoch_ended(self, now: float) -> bool:
+        """Return whether it is time for a checkpoint."""
+        epoch = self._epoch
+        full = epoch.bytes >= _EPOCH_BYTES or now - epoch.began >= self.log.epoch_seconds
+        return (epoch.records > 0 and full) or self._newer_decider() is not None
+
+    def age(self, now: float) -> float:
+        """Return the age of the oldest processed record that no checkpoint holds; 0 if there is none."""
+        first = [one for one in (self._uncommitted, self._epoch.first) if one is not None]
+        return max(0.0, now - min(first, default=now))
+
+    def _newer_decider(self) -> DecidingStage | None:
+        """Return the stage if a newer decider should take over now: not before all records decided before a crash are replayed."""
+        stage = self._stage
+        return stage if isinstance(stage, DecidingStage) and stage.has_newer_decider(self.number) and self.replayed else None
+
+    async def commit(self, now: float, clean: bool = False) -> None:
+        """
+        Start a checkpoint. ``clean`` says that the worker stops here.
+
+        Raises:
+            DeliveryError: if the previous checkpoint or, where this one is waited for, this one could not be written.
+        """
+        await self.committed()  # 1
+        deciding = None if clean else self._newer_decider()
+        if deciding is not None:  # 2
+            deciding.use_newest_decider(self.number)
+        # 3: a checkpoint is not clean while records decided before a crash are being replayed
+        write = self.log.snapshot(dict(self.positions), clean and self.replayed)
+        deliveries, self._deliveries = self._deliveries, []
+        self._uncommitted, self._epoch = self._epoch.first, Epoch(now)
+        self._commit = asyncio.create_task(self._write(deliveries, write))
+        self._commit.add_done_callback(self._end)
+        if deciding is not None or self.log.at_once:  # 6
+            await self.committed()
+
+    async def _write(self, deliveries: Iterable[Delivery], write: Write) -> None:
+        for delivery in deliveries:  # 4
+            await asyncio.shield(delivery)
+        await write()  # 5
+        self._uncommitted = None
+
+    def _end(self, commit: asyncio.Task[None]) -> None:
+        if not commit.cancelled() and (error := commit.exception()):
+            self._failed(error)
+
+    async def committed(self) -> None:
+        """Wait until the last checkpoint is written."""
+        if self._commit is not None:
+            await asyncio.shield(self._commit)
