@@ -97,7 +97,7 @@ class Operator:
     async def _restore(self, number: int, topics: set[str], source: Source, at_once: asyncio.Semaphore) -> None:
         async with at_once:
             if (held := self._partitions.get(number)) is not None:
-                if held.topics == topics and await held.log.still_owned(source, held.positions):
+                if held.topics == topics and await held.resume(source):
                     return
                 await self._drop(number)
             partition = Partition(self.stage, number, topics, self._logs.create(number), self._failed, monotonic())

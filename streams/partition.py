@@ -79,6 +79,12 @@ class Partition:
             await self.commit(now)
             await self.committed()
 
+    async def resume(self, source: Source) -> bool:
+        """Continue after a rebalance that left the partition with this worker. Return False if it must be restored instead."""
+        positions = await self.log.resume(source, self.positions)
+        self.positions = positions or {}
+        return positions is not None
+
     def activate(self, source: Source) -> None:
         """Read on from the positions."""
         self._waiting.clear()

@@ -7,7 +7,7 @@ of such a partition is done when its outputs are acknowledged.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -47,8 +47,12 @@ class Log(Protocol):
     epoch_seconds: float
     """Time from one checkpoint to the next; 0: one after each batch."""
 
-    async def still_owned(self, source: Source, positions: Mapping[str, int]) -> bool:
-        """Return whether no other worker has continued from these positions."""
+    async def resume(self, source: Source, positions: dict[str, int]) -> dict[str, int] | None:
+        """
+        Return where this worker continues, by topic, after a rebalance that left it the partition at ``positions``.
+
+        None: another worker has gone on since, so this worker's state is out of date and the partition must be restored.
+        """
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
         """
@@ -114,16 +118,16 @@ class MemoryLog:
     def __init__(self, partition: int) -> None:
         self._partition = partition
 
-    async def still_owned(self, source: Source, positions: Mapping[str, int]) -> bool:
-        """Return whether the group has committed nothing beyond these positions, and Kafka still has the records after them."""
-        places = [(topic, self._partition) for topic in positions]
-        bounds, committed = await source.bounds(places), await source.committed(places)
-        return all(
-            max(bounds[place].begin, committed.get(place, 0)) <= positions[place[0]] <= bounds[place].end for place in places
-        )
+    async def resume(self, source: Source, positions: dict[str, int]) -> dict[str, int] | None:
+        """Return the committed offsets, unless the group has gone beyond ``positions`` or a topic was recreated."""
+        committed = await self._committed(source, positions)
+        return committed if all(committed[topic] <= position for topic, position in positions.items()) else None
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
         """Continue at the committed offsets, or at a topic's first offset if it has none or was recreated."""
+        return Restored(await self._committed(source, topics), {})
+
+    async def _committed(self, source: Source, topics: Iterable[str]) -> dict[str, int]:
         places = [(topic, self._partition) for topic in topics]
         bounds, committed = await source.bounds(places), await source.committed(places)
         positions = {}
@@ -132,7 +136,7 @@ class MemoryLog:
             if position < begin:
                 self.report_loss(begin - position, place)
             positions[place[0]] = position if begin <= position <= end else begin
-        return Restored(positions, {})
+        return positions
 
     def snapshot(self, positions: dict[str, int], clean: bool) -> Write:
         """Return a function that does nothing."""
@@ -202,9 +206,9 @@ class CheckpointedLog:
         self._name = f"{logs.stage.checkpoints}/{partition}"
         self.epoch_seconds = logs.epoch_seconds
 
-    async def still_owned(self, source: Source, positions: Mapping[str, int]) -> bool:
-        """Return whether nobody has claimed the log since the last checkpoint."""
-        return await self._log.still_owned()
+    async def resume(self, source: Source, positions: dict[str, int]) -> dict[str, int] | None:
+        """Return the positions, unless another worker has claimed the log since the last checkpoint."""
+        return positions if await self._log.still_owned() else None
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
         """Claim the log, load the state and the decider of its last checkpoint, and continue at its positions."""

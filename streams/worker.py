@@ -1,7 +1,7 @@
 """
 A worker: one Faust app with one agent per stage. The agent only passes the stage's chunks to its operator.
 
-``operator.py`` processes the chunks and writes the checkpoints. An error ends the process at once and acknowledges nothing;
+``operator.py`` processes the chunks; ``partition.py`` writes the checkpoints. An error ends the process at once and acknowledges nothing;
 SIGTERM finishes the current chunk, writes a last checkpoint and leaves the group.
 """
 

@@ -269,19 +269,19 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_process_and_is_never_follo
 
 
 @pytest.mark.parametrize(
-    ("position", "committed", "begin", "end", "owned"),
+    ("committed", "begin", "end", "resumed"),
     [
-        (5, None, 0, 9, True),
-        (5, 5, 0, 9, True),
-        (5, 4, 0, 9, True),  # the last chunk was processed but not committed yet
-        (5, 6, 0, 9, False),  # another worker has continued
-        (5, 5, 6, 9, False),  # retention deleted the next record
-        (5, 5, 0, 4, False),  # the topic was recreated
+        (None, 0, 9, 0),
+        (5, 0, 9, 5),
+        (4, 0, 9, 4),  # the last chunk was processed but not committed: it is read again
+        (6, 0, 9, None),  # another worker has gone on
+        (5, 6, 9, None),  # retention deleted the next record
+        (5, 0, 4, 0),  # the topic was recreated
     ],
 )
-def test_a_partition_in_memory_is_still_owned_unless_the_group_went_on_without_it(position, committed, begin, end, owned):
-    log = MemoryLog(0)
-    assert run(log.still_owned(Source(begin, end, committed), {PROFILED: position})) is owned
+def test_a_partition_in_memory_resumes_at_the_committed_offset_unless_another_worker_went_on(committed, begin, end, resumed):
+    found = run(MemoryLog(0).resume(Source(begin, end, committed), {PROFILED: 5}))
+    assert found == (None if resumed is None else {PROFILED: resumed})
 
 
 def test_records_that_retention_deleted_stop_a_stage_with_checkpoints_and_are_logged_by_others(caplog):
