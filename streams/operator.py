@@ -15,10 +15,13 @@ time, and produce the same outputs with the same ids.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, perf_counter, time
+
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from core.metrics import ACK_SECONDS, BATCH_SECONDS, RECORDS
 from streams.kafka.publishing import Delivery, Latency, Publisher
@@ -28,9 +31,14 @@ from streams.recovery import Logs
 from streams.source import Place, Source
 from streams.stages.stage import Chunk, Stage, StatefulStage
 
+logger = logging.getLogger(__name__)
+
 _TICK_SECONDS = 0.1  # longest delay of a checkpoint when no more records arrive
 # Batches whose outputs may await acknowledgement. One would leave the CPU idle while Kafka writes; many would only use memory.
 _BATCHES_AHEAD = 4
+# While Kafka is away, partitions cannot be opened. The worker tries again for this long, as it waits for an acknowledgement.
+_AWAY_SECONDS = 120.0
+_RETRY_SECONDS = 1.0
 _RESTORES_AT_ONCE = 4  # each uses a connection and some megabytes for the log
 
 
@@ -76,23 +84,41 @@ class Operator:
 
         Raises:
             StateError: if a partition's log cannot be used.
-            KafkaError: if no broker answers.
+            KafkaError: if no broker answers for two minutes.
         """
         async with self._turn:
             own = {place for place in assigned if place[0] in self.stage.topics}
             self._source = source
-            numbers = {partition for _, partition in own}
-            held = set(self.stage.states) if isinstance(self.stage, StatefulStage) else set()
-            for number in (held | self._partitions.keys()) - numbers:
-                await self._drop(number)
-            await self._logs.check(own)
-            at_once = asyncio.Semaphore(_RESTORES_AT_ONCE)
-            async with asyncio.TaskGroup() as group:
-                for number in numbers:
-                    topics = {topic for topic, partition in own if partition == number}
-                    group.create_task(self._restore(number, topics, source, at_once))
+            deadline = monotonic() + _AWAY_SECONDS
+            while (error := await self._taken_over(own, source)) is not None:
+                if monotonic() >= deadline:
+                    raise error
+                logger.warning("%s: the partitions cannot be opened yet, Kafka does not answer: %r", self.stage.name, error)
+                await asyncio.sleep(_RETRY_SECONDS)
             for partition in self._partitions.values():
                 partition.activate(source)
+
+    async def _taken_over(self, own: set[Place], source: Source) -> BaseException | None:
+        """Take over partitions. Return the error if Kafka does not answer; what has been restored by then is kept."""
+        try:
+            await self._take_over(own, source)
+        except (KafkaError, BaseExceptionGroup) as error:
+            if not _is_outage(error):
+                raise
+            return error
+        return None
+
+    async def _take_over(self, own: set[Place], source: Source) -> None:
+        numbers = {partition for _, partition in own}
+        held = set(self.stage.states) if isinstance(self.stage, StatefulStage) else set()
+        for number in (held | self._partitions.keys()) - numbers:
+            await self._drop(number)
+        await self._logs.check(own)
+        at_once = asyncio.Semaphore(_RESTORES_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for number in numbers:
+                topics = {topic for topic, partition in own if partition == number}
+                group.create_task(self._restore(number, topics, source, at_once))
 
     async def _restore(self, number: int, topics: set[str], source: Source, at_once: asyncio.Semaphore) -> None:
         async with at_once:
@@ -206,3 +232,13 @@ class Operator:
         for partition in sorted(partitions, key=lambda one: one.number):
             if partition.epoch_ended(monotonic()):
                 await partition.commit(monotonic())
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Return whether an error, or every error of a group, says that Kafka does not answer."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_outage, error.exceptions))
+    # aiokafka raises a plain KafkaError if no known broker describes the cluster
+    return (
+        isinstance(error, KafkaTimeoutError) or type(error) is KafkaError or (isinstance(error, KafkaError) and error.retriable)
+    )

@@ -9,9 +9,11 @@ from functools import partial
 from itertools import islice
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, ProducerFenced
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import StateError
 from core.messages import decode_alert, decode_decision, encode
 from core.privacy.masking import Privacy
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
@@ -198,3 +200,55 @@ def test_a_process_that_lost_its_log_to_another_stops_and_its_successor_decides_
     asyncio.run(both())
     run(kafka, bundle, size=6)
     check(kafka, straight, bundle)
+
+
+def opened(kafka: Kafka, bundle, monkeypatch, errors) -> list:
+    """Open an operator whose first attempts meet the errors; return those that are left."""
+
+    async def opening() -> None:
+        process, stage = Process(kafka), ProfileStage(bundle.spec, Privacy())
+        counts = process.counts
+
+        async def fails_first(topics):
+            if errors:
+                raise errors.pop(0)
+            return await counts(topics)
+
+        monkeypatch.setattr(process, "counts", fails_first)
+        monkeypatch.setattr("streams.operator._RETRY_SECONDS", 0.0)
+        operator = operator_of(stage, process)
+        await operator.open(
+            {(topic, partition) for topic in stage.topics for partition in range(PARTITIONS)}, Source(kafka, stage.topics, 6)
+        )
+        assert len(operator.positions) == 2 * PARTITIONS
+
+    asyncio.run(opening())
+    return errors
+
+
+def test_partitions_are_opened_when_kafka_answers_again(records, bundle, monkeypatch):
+    """A broker that goes away while partitions are taken over after its last absence once ended the worker."""
+    away = [
+        KafkaError("no metadata"),
+        KafkaConnectionError("closed"),
+        ExceptionGroup("both", [KafkaTimeoutError(), NodeNotReadyError()]),
+    ]
+    assert opened(kafka_with(records), bundle, monkeypatch, away) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ProducerFenced(), StateError("damaged"), ExceptionGroup("both", [KafkaConnectionError(), StateError("damaged")])],
+    ids=repr,
+)
+def test_other_errors_end_the_worker_at_once(records, bundle, monkeypatch, error):
+    later = KafkaConnectionError("never met")
+    with pytest.raises(type(error)):
+        opened(kafka_with(records), bundle, monkeypatch, errors := [error, later])
+    assert errors == [later]
+
+
+def test_an_outage_of_two_minutes_ends_the_worker(records, bundle, monkeypatch):
+    monkeypatch.setattr("streams.operator._AWAY_SECONDS", 0.0)
+    with pytest.raises(KafkaConnectionError):
+        opened(kafka_with(records), bundle, monkeypatch, [KafkaConnectionError("away")])
