@@ -31,7 +31,7 @@ from models.features.labels import holds, known_reports
 from models.features.ops import Op, Source
 from models.features.plan import ExactPlan, Records
 from models.features.state import DEVICES, FOREVER, NEVER, SIZE, START
-from models.features.storage import insert, no_room, slot_for_event
+from models.features.storage import fetch_ahead, insert, no_room, slot_for_event
 from models.features.values import days, event_feature, share
 
 _EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
@@ -104,7 +104,10 @@ def update_exact(state, columns, keys, begin, plan, work, update):
     while begin < n:
         end = min(begin + _BLOCK, n)
         done = begin
-        while done < end and _update_one(state, columns, keys, done, plan, work, done - begin, update):
+        while done < end:
+            fetch_ahead(state, keys, done)
+            if not _update_one(state, columns, keys, done, plan, work, done - begin, update):
+                break
             done += 1
         _features(columns, begin, done, plan, work, update)
         if done < end:
