@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -150,8 +151,9 @@ class CheckpointLog:
         self._lineage = (max(lineages) + 1) % 256
         return checkpoint
 
-    def _reader(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(
             **self._connection.aiokafka,
             group_id=None,
             isolation_level="read_committed",
@@ -159,6 +161,11 @@ class CheckpointLog:
             fetch_max_wait_ms=_POLL_MS,
             max_partition_fetch_bytes=8 << 20,
         )
+        try:
+            await consumer.start()
+            yield consumer
+        finally:
+            await consumer.stop()
 
     async def _bounds(self, consumer: AIOKafkaConsumer) -> tuple[int, int]:
         consumer.assign([self._tp])
@@ -205,13 +212,13 @@ class CheckpointLog:
         Return whether this owner still owns the log: nobody has written to it or claimed it since this owner's last write.
 
         A successor that claimed the log but died before writing leaves no record. To detect this, the last marker is written
-        again: the broker refuses the write of a former owner.
+        again: the broker refuses the write of a former owner. It is no longer clean, because this owner goes on after it.
         """
         async with self._reader() as consumer:
             if (await self._bounds(consumer))[1] != self._end or self._written is None:
                 return False
         try:
-            await self._write([], self._written)
+            await self._write([], structs.replace(self._written, clean=False))
         except ProducerFenced:
             return False
         return True

@@ -36,15 +36,16 @@ class Gauges:
         now = self._clock.now_ms()
         for operator in self._operators:
             name = operator.stage.name
-            PARTITIONS.labels(name).set(len({partition for _, partition in operator.positions}))
-            for place, position in operator.positions.items():
+            positions, written = operator.positions, operator.written
+            PARTITIONS.labels(name).set(len({partition for _, partition in positions}))
+            for place, position in positions.items():
                 labels = (name, place[0], str(place[1]))
                 waiting = max(0, ends[place] - position)
                 LAG_RECORDS.labels(*labels).set(waiting)
                 if not waiting:
                     self._caught_up[place] = now
                 # the next record was written after the last processed one, and after the last time at which none was waiting
-                since = max(self._caught_up.get(place, 0), operator.written.get(place, 0))
+                since = max(self._caught_up.get(place, 0), written.get(place, 0))
                 if since:
                     LAG_SECONDS.labels(*labels).set(max(0, now - since) / 1000 if waiting else 0)
             if isinstance(operator.stage, StatefulStage):

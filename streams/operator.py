@@ -17,7 +17,8 @@ time, and produce the same outputs with the same ids.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import monotonic, perf_counter, time
 
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1  # longest delay of a checkpoint when no more records arrive
 # Batches whose outputs may await acknowledgement. One would leave the CPU idle while Kafka writes; many would only use memory.
 _BATCHES_AHEAD = 4
-# While Kafka is away, partitions cannot be opened. The worker tries again for this long, as it waits for an acknowledgement.
+# While Kafka is away, partitions cannot be opened. The worker retries for as long as it also waits for an acknowledgement.
 _AWAY_SECONDS = 120.0
 _RETRY_SECONDS = 1.0
 _RESTORES_AT_ONCE = 4  # each uses a connection and some megabytes for the log
@@ -52,7 +53,7 @@ class Operator:
         self._turn = asyncio.Lock()
         self._partitions: dict[int, Partition] = {}
         self._deliveries: deque[Delivery] = deque()  # of the latest batches, in order
-        self._source: Source | None = None
+        self._releasing = asyncio.Event()  # the partitions are to be released
 
     @property
     def keeps_checkpoints(self) -> bool:
@@ -78,9 +79,11 @@ class Operator:
 
     # -- assignment -----------------------------------------------------------------------------------------------------------
 
-    async def open(self, assigned: set[Place], source: Source) -> None:
+    async def open(self, assigned: set[Place], source: Source) -> bool:
         """
         Take over the assigned partitions: drop the state of all others, restore the new ones, and read on from their positions.
+
+        Return False if the partitions are to be released again before Kafka has answered.
 
         Raises:
             StateError: if a partition's log cannot be used.
@@ -88,71 +91,85 @@ class Operator:
         """
         async with self._turn:
             own = {place for place in assigned if place[0] in self.stage.topics}
-            self._source = source
-            deadline = monotonic() + _AWAY_SECONDS
-            while (error := await self._taken_over(own, source)) is not None:
-                if monotonic() >= deadline:
-                    raise error
-                logger.warning("%s: the partitions cannot be opened yet, Kafka does not answer: %r", self.stage.name, error)
-                await asyncio.sleep(_RETRY_SECONDS)
-            for partition in self._partitions.values():
-                partition.activate(source)
-
-    async def _taken_over(self, own: set[Place], source: Source) -> BaseException | None:
-        """Take over partitions. Return the error if Kafka does not answer; what has been restored by then is kept."""
-        try:
-            await self._take_over(own, source)
-        except (KafkaError, BaseExceptionGroup) as error:
-            if not _is_outage(error):
-                raise
-            return error
-        return None
+            away = None  # since when Kafka does not answer
+            while not self._releasing.is_set():
+                try:
+                    await self._take_over(own, source)
+                except KafkaError as error:
+                    away = away or monotonic()
+                    if not _is_outage(error) or monotonic() - away >= _AWAY_SECONDS:
+                        raise
+                    logger.warning("%s: the partitions cannot be opened yet, Kafka does not answer: %r", self.stage.name, error)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._releasing.wait(), _RETRY_SECONDS)
+                else:
+                    for partition in self._partitions.values():
+                        partition.activate()
+                    return True
+            return False
 
     async def _take_over(self, own: set[Place], source: Source) -> None:
         numbers = {partition for _, partition in own}
         held = set(self.stage.states) if isinstance(self.stage, StatefulStage) else set()
         for number in (held | self._partitions.keys()) - numbers:
-            await self._drop(number)
+            self._forget_state(number)
+            if (partition := self._partitions.pop(number, None)) is not None:
+                await partition.close()
         await self._logs.check(own)
         at_once = asyncio.Semaphore(_RESTORES_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for number in numbers:
-                topics = {topic for topic, partition in own if partition == number}
-                group.create_task(self._restore(number, topics, source, at_once))
+        topics = {number: {topic for topic, partition in own if partition == number} for number in numbers}
+        # every restore ends, so that none is cancelled within a transaction
+        ended = await asyncio.gather(
+            *(self._restore(number, topics[number], source, at_once) for number in numbers), return_exceptions=True
+        )
+        if errors := [error for error in ended if error is not None]:
+            raise next((error for error in errors if not _is_outage(error)), errors[0])
 
     async def _restore(self, number: int, topics: set[str], source: Source, at_once: asyncio.Semaphore) -> None:
+        """Resume or restore a partition. After an error it is forgotten, so that the next attempt begins anew."""
         async with at_once:
-            if (held := self._partitions.get(number)) is not None:
-                if held.topics == topics and await held.resume(source):
+            held = self._partitions.pop(number, None)
+            if held is not None:
+                async with _closed_on_error(held):
+                    resumed = await held.resume(topics)
+                if resumed:
+                    self._partitions[number] = held
                     return
-                await self._drop(number)
-            partition = Partition(self.stage, number, topics, self._logs.create(number), self._failed, monotonic())
+                self._forget_state(number)
+                await held.close()
+            partition = Partition(self.stage, number, self._logs.create(number), source, self._failed)
+            async with _closed_on_error(partition):
+                await partition.restore(topics)
             self._partitions[number] = partition
-            await partition.restore(source, monotonic())
 
-    async def _drop(self, number: int) -> None:
+    def _forget_state(self, number: int) -> None:
         if isinstance(self.stage, StatefulStage):
             self.stage.states.pop(number, None)
-        if (partition := self._partitions.pop(number, None)) is not None:
-            await partition.log.close()
 
     async def revoke(self) -> None:
         """Release all partitions: finish the current chunk, write a last checkpoint, and process nothing more."""
+        self._releasing.set()
         async with self._turn:
-            active = self._active()
-            for partition in active:
-                await partition.commit(monotonic(), clean=True)
-            await asyncio.gather(*(partition.committed() for partition in active))
-            for partition in active:
-                partition.active = False
+            await self._release()
+            self._releasing.clear()
 
     async def stop(self) -> None:
         """Release all partitions for good, and close the stage and its logs."""
-        await self.revoke()
+        self._releasing.set()
         async with self._turn:
+            await self._release()
             await self.stage.stop()
             for partition in self._partitions.values():
-                await partition.log.close()
+                await partition.close()
+            self._partitions.clear()
+
+    async def _release(self) -> None:
+        active = self._active()
+        for partition in active:
+            await partition.commit(monotonic(), clean=True)
+        await asyncio.gather(*(partition.committed() for partition in active))
+        for partition in active:
+            partition.active = False
 
     # -- chunks ---------------------------------------------------------------------------------------------------------------
 
@@ -164,13 +181,12 @@ class Operator:
             WhyflagError: if it could not be finished; the process must end.
         """
         async with self._turn:
-            assert self._source is not None
             taken: list[tuple[RecordChunk, Partition, Chunk]] = []
             for one in chunk.group if self._logs.checkpointed else [chunk]:
                 partition = self._partitions.get(one.partition)
                 if one.done or partition is None or not partition.active or one.source not in partition.positions:
                     continue  # done, of the other stage, or read by the partition's new owner
-                records = await partition.unprocessed(one, self._source, may_seek=one is chunk)  # 1
+                records = await partition.unprocessed(one, may_seek=one is chunk)  # 1
                 if records is not None:
                     taken.append((one, partition, Chunk(one.source, one.partition, records)))
             if not taken:
@@ -220,9 +236,9 @@ class Operator:
         """End epochs that receive no more records, and read again records that were fetched but lost. Runs until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            if self._source is not None and not self._turn.locked():
+            if not self._turn.locked():
                 for partition in self._active():
-                    partition.reread_lost(self._source, monotonic())
+                    partition.reread_lost(monotonic())
             if any(one.epoch_ended(monotonic()) for one in self._active()):
                 async with self._turn:
                     await self._end_epochs(self._active())
@@ -234,11 +250,16 @@ class Operator:
                 await partition.commit(monotonic())
 
 
+@asynccontextmanager
+async def _closed_on_error(partition: Partition) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await partition.close()
+        raise
+
+
 def _is_outage(error: BaseException) -> bool:
-    """Return whether an error, or every error of a group, says that Kafka does not answer."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_outage, error.exceptions))
+    """Return whether an error says that Kafka does not answer."""
     # aiokafka raises a plain KafkaError if no known broker describes the cluster
-    return (
-        isinstance(error, KafkaTimeoutError) or type(error) is KafkaError or (isinstance(error, KafkaError) and error.retriable)
-    )
+    return isinstance(error, KafkaError) and (error.retriable or type(error) in (KafkaError, KafkaTimeoutError))

@@ -8,7 +8,7 @@ Steps of a checkpoint, numbered in ``commit`` and ``_write``:
 3. take a snapshot of the changed rows, the positions and the digest, and begin a new epoch;
 4. wait until every output queued before the snapshot is acknowledged, while the next epoch runs;
 5. write the rows and the marker in one transaction;
-6. after a switch, wait for that. A new bundle or new rules decide their first record only after the marker that names them is
+6. after a switch, wait until step 5 is finished. A new bundle or new rules decide their first record only after the marker that names them is
    written. They never decide a record that may already have been decided before a crash.
 
 A partition without a checkpoint log has nothing to write: its commit only waits for the acknowledgements, after each batch.
@@ -17,6 +17,7 @@ A partition without a checkpoint log has nothing to write: its commit only waits
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 from msgspec import Struct
@@ -49,72 +50,82 @@ class Epoch(Struct):
 class Partition:
     """One partition of all topics of a stage that this worker reads."""
 
-    def __init__(
-        self, stage: Stage, number: int, topics: Iterable[str], log: Log, failed: Callable[[BaseException], None], now: float
-    ) -> None:
-        """``failed`` is called with the error of a checkpoint that could not be written. ``now`` is in monotonic seconds."""
-        self.number, self.topics, self.log = number, frozenset(topics), log
+    def __init__(self, stage: Stage, number: int, log: Log, source: Source, failed: Callable[[BaseException], None]) -> None:
+        """``failed`` is called with the error of a checkpoint that could not be written."""
+        self.number, self.log = number, log
         self.positions: dict[str, int] = {}  # next offset to process, by topic
         self.written: dict[str, int] = {}  # when the last processed record was written to Kafka, epoch ms, by topic
         self.active = False  # assigned and restored, so that its records are processed
-        self._stage, self._failed = stage, failed
+        self._stage, self._source, self._failed = stage, source, failed
         self._replays: Mapping[str, int] = {}  # the offsets up to which a previous owner may have decided
         self._deliveries: list[Delivery] = []  # of this epoch's batches
-        self._epoch = Epoch(now)
+        self._epoch = Epoch(monotonic())
         self._commit: asyncio.Task[None] | None = None
+        self._blocked = False  # until the checkpoint is written, no record may be processed
         self._uncommitted: float | None = None  # first record of the checkpoint that is being written, monotonic seconds
         self._waiting: dict[str, tuple[int, float]] = {}  # position below the fetched offset; start of the wait
 
-    async def restore(self, source: Source, now: float) -> None:
+    async def restore(self, topics: Iterable[str]) -> None:
         """
-        Take over the partition.
+        Take over the partition of these topics.
 
         Raises:
             StateError: if its log cannot be used.
             KafkaError: if no broker answers.
         """
-        restored = await self.log.restore(source, self.topics)
-        self.positions, self._replays = restored.positions, restored.replays
+        restored = await self.log.restore(self._source, topics)
+        self.positions, self._replays, self._epoch = restored.positions, restored.replays, Epoch(monotonic())
         if restored.announce:
-            await self.commit(now)
+            await self.commit(self._epoch.began)
             await self.committed()
 
-    async def resume(self, source: Source) -> bool:
+    async def resume(self, topics: Iterable[str]) -> bool:
         """Continue after a rebalance that left the partition with this worker. Return False if it must be restored instead."""
-        positions = await self.log.resume(source, self.positions)
-        self.positions = positions or {}
-        return positions is not None
+        positions = await self.log.resume(self._source, topics, self.positions)
+        if positions is None:
+            return False
+        self.positions = positions
+        return True
 
-    def activate(self, source: Source) -> None:
+    def activate(self) -> None:
         """Read on from the positions."""
         self._waiting.clear()
         for topic, offset in self.positions.items():
-            source.read_from((topic, self.number), offset)
+            self._source.read_from((topic, self.number), offset)
         self.active = True
+
+    async def close(self) -> None:
+        """Release the log, after a checkpoint that is being written."""
+        self.active = False
+        if self._commit is not None:
+            await asyncio.wait([self._commit])
+        await self.log.close()
 
     # -- records --------------------------------------------------------------------------------------------------------------
 
-    async def unprocessed(self, chunk: RecordChunk, source: Source, may_seek: bool) -> list[Any] | None:
+    async def unprocessed(self, chunk: RecordChunk, may_seek: bool) -> list[Any] | None:
         """
         Return the records of a chunk from the position on; None if records before it are missing.
 
-        If ``may_seek``, the missing records are then read.
+        If ``may_seek``, the missing records are then read. Waits for a checkpoint that must be written before any record is processed.
         """
+        if self._blocked:
+            await self.committed()
         position = self.positions[chunk.source]
         if chunk.begin > position:
             if may_seek:
-                source.read_from((chunk.source, self.number), position)
+                self._source.read_from((chunk.source, self.number), position)
             return None
         first = chunk.records[0].offset
         if first < position:
             return [record for record in chunk.records if record.offset >= position]
         if first > position:
-            await self._check_gap((chunk.source, self.number), position, source)
+            await self._check_gap((chunk.source, self.number), position)
         return chunk.records
 
-    async def _check_gap(self, place: Place, position: int, source: Source) -> None:
+    async def _check_gap(self, place: Place, position: int) -> None:
         """Check whether a gap in the offsets is a loss. Gaps from producers' transactions are harmless."""
-        begin, _ = (await source.bounds([place]))[place]
+        begin, _ = (await self._source.bounds([place]))[place]
         if begin > position:
             self.log.report_loss(begin - position, place)
 
@@ -123,23 +134,24 @@ class Partition:
         self.positions[chunk.source] = max(self.positions[chunk.source], chunk.offset + 1)
         self.written[chunk.source] = chunk.timestamp
         if records and delivery is not None:
+            self._deliveries = [one for one in self._deliveries if not one.done() or one.exception() is not None]
             self._deliveries.append(delivery)
             self._epoch.first = self._epoch.first or now
             self._epoch.records += len(records)
             self._epoch.bytes += sum(len(record.value or b"") for record in records)
 
-    def reread_lost(self, source: Source, now: float) -> None:
+    def reread_lost(self, now: float) -> None:
         """Read again records that were fetched but have not arrived."""
         for topic, position in self.positions.items():
             place = (topic, self.number)
             before, since = self._waiting.get(topic, (-1, now))
-            if source.reached(place) <= position:
+            if self._source.reached(place) <= position:
                 self._waiting.pop(topic, None)
             elif before != position:
                 self._waiting[topic] = (position, now)
             elif now - since >= _LOST_SECONDS:
                 logger.info("%s/%d is read again from %d: the fetched records have not arrived", *place, position)
-                source.read_from(place, position)
+                self._source.read_from(place, position)
                 self._waiting[topic] = (position, now)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------------
@@ -161,7 +173,10 @@ class Partition:
         return max(0.0, now - min(first, default=now))
 
     def _newer_decider(self) -> DecidingStage | None:
-        """Return the stage if a newer decider should take over now: not before all records decided before a crash are replayed."""
+        """
+        Return the stage if it has a newer decider that may take over now. It may not while records decided before a crash are being
+        replayed.
+        """
         stage = self._stage
         return stage if isinstance(stage, DecidingStage) and stage.has_newer_decider(self.number) and self.replayed else None
 
@@ -170,7 +185,7 @@ class Partition:
         Start a checkpoint. ``clean`` says that the worker stops here.
 
         Raises:
-            DeliveryError: if the previous checkpoint or, where this one is waited for, this one could not be written.
+            DeliveryError: if the previous checkpoint could not be written, or this one if the call waits for it.
         """
         await self.committed()  # 1
         deciding = None if clean else self._newer_decider()
@@ -182,7 +197,8 @@ class Partition:
         self._uncommitted, self._epoch = self._epoch.first, Epoch(now)
         self._commit = asyncio.create_task(self._write(deliveries, write))
         self._commit.add_done_callback(self._end)
-        if deciding is not None or self.log.at_once:  # 6
+        self._blocked = deciding is not None or self.log.waits_for_outputs
+        if self._blocked:  # 6
             await self.committed()
 
     async def _write(self, deliveries: Iterable[Delivery], write: Write) -> None:
@@ -199,3 +215,4 @@ class Partition:
         """Wait until the last checkpoint is written."""
         if self._commit is not None:
             await asyncio.shield(self._commit)
+        self._blocked = False

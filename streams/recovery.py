@@ -41,17 +41,20 @@ class Restored(NamedTuple):
 class Log(Protocol):
     """What one partition leaves behind for its next owner."""
 
-    at_once: bool
-    """Whether the records of a batch are done only when its outputs are acknowledged; else the next checkpoint waits for that."""
+    waits_for_outputs: bool
+    """
+    True: a batch is finished only when Kafka has acknowledged its outputs. False: processing goes on, and the next checkpoint waits
+    for the acknowledgements.
+    """
 
     epoch_seconds: float
     """Time from one checkpoint to the next; 0: one after each batch."""
 
-    async def resume(self, source: Source, positions: dict[str, int]) -> dict[str, int] | None:
+    async def resume(self, source: Source, topics: Iterable[str], positions: dict[str, int]) -> dict[str, int] | None:
         """
         Return where this worker continues, by topic, after a rebalance that left it the partition at ``positions``.
 
-        None: another worker has gone on since, so this worker's state is out of date and the partition must be restored.
+        None: another worker has processed records of the partition meanwhile, so the state here is out of date and must be restored.
         """
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
@@ -65,8 +68,8 @@ class Log(Protocol):
 
     def snapshot(self, positions: dict[str, int], clean: bool) -> Write:
         """
-        Take a snapshot and return the function that writes it. ``clean`` says that the worker stops here and that every record
-        decided before is replayed.
+        Take a snapshot and return the function that writes it. ``clean`` says that the worker stops here and has replayed every
+        record that was decided before a crash.
         """
 
     def report_loss(self, records: int, place: Place) -> None:
@@ -81,8 +84,8 @@ class Logs(Protocol):
 
     checkpointed: bool
     """
-    Whether the positions are in a checkpoint log. Else they are the offsets that Faust commits when a chunk arrives at its agent, so
-    that each chunk is processed when it arrives, not together with the others of its group.
+    Whether positions are kept in a checkpoint log. If not, Faust commits them for each chunk that its agent has handled, so each
+    chunk is processed alone when it arrives, not with its group.
     """
 
     async def check(self, assigned: set[Place]) -> None:
@@ -103,7 +106,7 @@ class MemoryLogs:
     checkpointed = False
 
     async def check(self, assigned: set[Place]) -> None:
-        """Do nothing: each topic stands for itself."""
+        """Do nothing: the topics need not have the same number of partitions."""
 
     def create(self, partition: int) -> "MemoryLog":
         """Return the log of a partition."""
@@ -113,21 +116,20 @@ class MemoryLogs:
 class MemoryLog:
     """The log of a partition whose positions are the consumer group's committed offsets."""
 
-    at_once, epoch_seconds = True, 0.0
+    waits_for_outputs, epoch_seconds = True, 0.0
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
 
-    async def resume(self, source: Source, positions: dict[str, int]) -> dict[str, int] | None:
-        """Return the committed offsets, unless the group has gone beyond ``positions`` or a topic was recreated."""
-        committed = await self._committed(source, positions)
-        return committed if all(committed[topic] <= position for topic, position in positions.items()) else None
+    async def resume(self, source: Source, topics: Iterable[str], positions: dict[str, int]) -> dict[str, int] | None:
+        """Return the committed offsets, unless they are beyond ``positions``."""
+        committed = await source.committed([(topic, self._partition) for topic in topics])
+        if any(offset > positions.get(topic, offset) for (topic, _), offset in committed.items()):
+            return None
+        return (await self.restore(source, topics)).positions
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
         """Continue at the committed offsets, or at a topic's first offset if it has none or was recreated."""
-        return Restored(await self._committed(source, topics), {})
-
-    async def _committed(self, source: Source, topics: Iterable[str]) -> dict[str, int]:
         places = [(topic, self._partition) for topic in topics]
         bounds, committed = await source.bounds(places), await source.committed(places)
         positions = {}
@@ -136,10 +138,10 @@ class MemoryLog:
             if position < begin:
                 self.report_loss(begin - position, place)
             positions[place[0]] = position if begin <= position <= end else begin
-        return positions
+        return Restored(positions, {})
 
     def snapshot(self, positions: dict[str, int], clean: bool) -> Write:
-        """Return a function that does nothing."""
+        """Return a function that does nothing: there is no log to write."""
 
         async def nothing() -> None:
             pass
@@ -199,14 +201,14 @@ class CheckpointLogs:
 class CheckpointedLog:
     """The log of a partition whose state and positions are in a checkpoint log."""
 
-    at_once = False
+    waits_for_outputs = False
 
     def __init__(self, logs: CheckpointLogs, partition: int, log: CheckpointLog) -> None:
         self._logs, self._stage, self._partition, self._log = logs, logs.stage, partition, log
         self._name = f"{logs.stage.checkpoints}/{partition}"
         self.epoch_seconds = logs.epoch_seconds
 
-    async def resume(self, source: Source, positions: dict[str, int]) -> dict[str, int] | None:
+    async def resume(self, source: Source, topics: Iterable[str], positions: dict[str, int]) -> dict[str, int] | None:
         """Return the positions, unless another worker has claimed the log since the last checkpoint."""
         return positions if await self._log.still_owned() else None
 

@@ -1,8 +1,8 @@
 """
 A worker: one Faust app with one agent per stage. The agent only passes the stage's chunks to its operator.
 
-``operator.py`` processes the chunks; ``partition.py`` writes the checkpoints. An error ends the process at once and acknowledges nothing;
-SIGTERM finishes the current chunk, writes a last checkpoint and leaves the group.
+``operator.py`` processes the chunks; ``partition.py`` writes the checkpoints. An error ends the process at once and acknowledges
+nothing; SIGTERM finishes the current chunk, writes a last checkpoint and leaves the group.
 """
 
 import asyncio
@@ -120,7 +120,8 @@ def build_app(
                 return  # a rebalance that ends during the stop: a worker that opened partitions now would fence their next owner
             try:
                 for operator in operators:
-                    await operator.open({place for place in assigned if place[0] in operator.stage.topics}, source)
+                    if not await operator.open(assigned, source):
+                        return  # the next rebalance or the stop has begun
             except BaseException as error:
                 if stopping.is_set():  # the consumer has been closed; nothing was acknowledged
                     logger.warning("the partitions of the last rebalance were not opened, because the worker stops: %r", error)

@@ -117,10 +117,10 @@ def clients(topic: Topic):
         def __init__(self, **options) -> None:
             assert options == CONSUMER
 
-        async def __aenter__(self):
-            return self
+        async def start(self) -> None:
+            pass
 
-        async def __aexit__(self, *_) -> None:
+        async def stop(self) -> None:
             pass
 
         def assign(self, places) -> None:

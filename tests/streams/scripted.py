@@ -9,6 +9,7 @@ from collections import defaultdict
 from types import SimpleNamespace
 
 from faust.types import TP
+from msgspec import structs
 
 from core.errors import DeliveryError
 from streams.checkpoints import Checkpoint
@@ -51,6 +52,7 @@ class Process:
         self.kafka, self._dies_at = kafka, dies_at
         self.dead = False
         self.errors: list[BaseException] = []
+        self.outages: list[tuple[str, BaseException]] = []  # calls that fail, in order, each once
 
     def step(self) -> None:
         """Count a step, and die if it is the last one."""
@@ -59,12 +61,18 @@ class Process:
             self.dead = True
             raise Crash
 
+    def meet(self, call: str) -> None:
+        """Raise the next error if it is one of this call."""
+        if self.outages and self.outages[0][0] == call:
+            raise self.outages.pop(0)[1]
+
     def failed(self, error: BaseException) -> None:
         self.errors.append(error)
 
     # -- what a publisher does --------------------------------------------------------------------------------------------
 
     async def counts(self, topics) -> dict[str, int]:
+        self.meet("counts")
         return dict.fromkeys(topics, self.kafka.partitions)
 
     async def partitions(self, topic: str) -> int:
@@ -87,23 +95,31 @@ class Log:
 
     def __init__(self, process: Process, topic: str, partition: int) -> None:
         self._process, self._place = process, (topic, partition)
+        self._written: Checkpoint | None = None
+        self.closed = 0
 
     async def claim(self) -> None:
+        self._process.meet("claim")
         self._process.kafka.owners[self._place] = self
 
     async def close(self) -> None:
-        pass
+        self.closed += 1
 
     async def still_owned(self) -> bool:
-        return self._process.kafka.owners[self._place] is self
+        self._process.meet("still_owned")
+        if self._written is None or self._process.kafka.owners[self._place] is not self:
+            return False
+        await self.write([], structs.replace(self._written, clean=False))
+        return True
 
     async def read(self, load) -> Checkpoint | None:
+        self._process.meet("read")
         rows, checkpoint = self._process.kafka.logs.get(self._place, ({}, None))
         load(list(rows.items()))
         return checkpoint
 
     async def write(self, rows, checkpoint: Checkpoint) -> None:
-        if not await self.still_owned():
+        if self._process.kafka.owners[self._place] is not self:
             raise DeliveryError("another process has claimed the log")
         self._process.step()
         held = dict(self._process.kafka.logs.get(self._place, ({}, None))[0])
@@ -113,22 +129,26 @@ class Log:
             else:
                 held[key] = row
         self._process.kafka.logs[self._place] = (held, checkpoint)
+        self._written = checkpoint
         self._process.step()
 
 
 class Source:
     """A consumer of some topics: fetches chunks of at most ``size`` records from where the operator asked to read."""
 
-    def __init__(self, kafka: Kafka, topics: tuple[str, ...], size: int) -> None:
-        self._kafka, self._topics, self._size = kafka, topics, size
+    def __init__(self, process: Process, topics: tuple[str, ...], size: int) -> None:
+        self._process, self._kafka, self._topics, self._size = process, process.kafka, topics, size
+        self.group: dict[tuple[str, int], int] = {}  # offsets that the group has committed
         self._positions: dict[tuple[str, int], int] = {}
         self._fetched: list[RecordChunk] = []
 
     async def bounds(self, places):
+        self._process.meet("bounds")
         return {place: OffsetRange(0, len(self._kafka.topics[place])) for place in places}
 
     async def committed(self, places):
-        return {}
+        self._process.meet("committed")
+        return {place: self.group[place] for place in places if place in self.group}
 
     def read_from(self, place, offset) -> None:
         self._positions[place] = offset

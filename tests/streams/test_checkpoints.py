@@ -219,6 +219,20 @@ def test_an_owner_knows_whether_it_still_owns_the_log(topic):
     asyncio.run(run())
 
 
+def test_an_owner_that_goes_on_after_a_clean_checkpoint_makes_it_unclean(topic):
+    """It will decide records after that checkpoint: if it crashes, its successor must decide them with the same bundle."""
+
+    async def run():
+        one = log()
+        await one.claim()
+        await one.write([(key(1), b"a")], msgspec.structs.replace(EMPTY, clean=True))
+        assert (await read())[0].clean
+        assert await one.still_owned()
+        assert await read() == (EMPTY, {key(1): b"a"})
+
+    asyncio.run(run())
+
+
 def test_an_owner_that_has_written_nothing_does_not_know(topic):
     async def run():
         one = log()

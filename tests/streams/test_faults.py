@@ -357,11 +357,17 @@ def test_a_champion_is_promoted_under_load(kafka, stream_input, bundle, bundle_d
     versions = [store.add(bundle_dir), store.add(other_bundle_dir)]
     store.promote(versions[0], "", "test", "first")
     rng = random.Random(5)
-    with Load(kafka, stream_input, N / 48) as load:
-        for kill in range(6):
+    half = len(stream_input.records) // 2
+    with Load(kafka, stream_input.part(0, half), N / 48):
+        for _ in range(3):
             with Worker("score", kafka, bundle=store.root) as worker:
                 time.sleep(rng.uniform(0.1, 2.5))
-                if kill == 3:
+                worker.kill()
+    with Load(kafka, stream_input.part(half, None), N / 48) as load:
+        for kill in range(3):
+            with Worker("score", kafka, bundle=store.root) as worker:
+                time.sleep(rng.uniform(0.1, 2.5))
+                if kill == 0:
                     store.promote(versions[1], "", "test", "better")
                     time.sleep(rng.uniform(0.9, 1.4))  # about when the worker switches to it
                 worker.kill()

@@ -9,18 +9,18 @@ from functools import partial
 from itertools import islice
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, ProducerFenced
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, ProducerFenced
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import StateError
+from core.errors import DeliveryError, StateError
 from core.messages import decode_alert, decode_decision, encode
 from core.privacy.masking import Privacy
 from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANSACTIONS
 from models.scorer import Decider
-from streams.kafka.publishing import partition_of
+from streams.kafka.publishing import Delivery, partition_of
 from streams.operator import Operator
-from streams.recovery import CheckpointLogs
+from streams.recovery import CheckpointLogs, MemoryLogs
 from streams.stages.decider_sources import SingleDecider
 from streams.stages.profile import ProfileStage
 from streams.stages.score import ScoreStage
@@ -68,7 +68,7 @@ async def live(process: Process, bundle, size: int, stop: bool = True) -> None:
     for stage in stages:
         await stage.start(process)
         operator = operator_of(stage, process)
-        source = Source(process.kafka, stage.topics, size)
+        source = Source(process, stage.topics, size)
         places = {(topic, partition) for topic in stage.topics for partition in range(PARTITIONS)}
         await operator.open(places, source)
         operators.append((operator, source))
@@ -186,7 +186,7 @@ def test_a_process_that_lost_its_log_to_another_stops_and_its_successor_decides_
         slow = Process(kafka)
         stage = ProfileStage(bundle.spec, Privacy())
         operator = operator_of(stage, slow)
-        source = Source(kafka, stage.topics, 6)
+        source = Source(slow, stage.topics, 6)
         await operator.open({(topic, partition) for topic in stage.topics for partition in range(PARTITIONS)}, source)
         await operator.handle(source.next_chunk())
         await live(Process(kafka), bundle, 6)
@@ -202,53 +202,232 @@ def test_a_process_that_lost_its_log_to_another_stops_and_its_successor_decides_
     check(kafka, straight, bundle)
 
 
-def opened(kafka: Kafka, bundle, monkeypatch, errors) -> list:
-    """Open an operator whose first attempts meet the errors; return those that are left."""
-
-    async def opening() -> None:
-        process, stage = Process(kafka), ProfileStage(bundle.spec, Privacy())
-        counts = process.counts
-
-        async def fails_first(topics):
-            if errors:
-                raise errors.pop(0)
-            return await counts(topics)
-
-        monkeypatch.setattr(process, "counts", fails_first)
-        monkeypatch.setattr("streams.operator._RETRY_SECONDS", 0.0)
-        operator = operator_of(stage, process)
-        await operator.open(
-            {(topic, partition) for topic in stage.topics for partition in range(PARTITIONS)}, Source(kafka, stage.topics, 6)
-        )
-        assert len(operator.positions) == 2 * PARTITIONS
-
-    asyncio.run(opening())
-    return errors
+@pytest.fixture
+def at_once(monkeypatch):
+    """Retries do not wait."""
+    monkeypatch.setattr("streams.operator._RETRY_SECONDS", 0.0)
 
 
-def test_partitions_are_opened_when_kafka_answers_again(records, bundle, monkeypatch):
-    """A broker that goes away while partitions are taken over after its last absence once ended the worker."""
-    away = [
-        KafkaError("no metadata"),
-        KafkaConnectionError("closed"),
-        ExceptionGroup("both", [KafkaTimeoutError(), NodeNotReadyError()]),
-    ]
-    assert opened(kafka_with(records), bundle, monkeypatch, away) == []
+class Opened:
+    """An operator of the first stage, with or without checkpoint logs, that has not been opened yet."""
+
+    def __init__(self, kafka: Kafka, bundle, checkpoints: bool = True) -> None:
+        self.process, self.stage, self.logs = Process(kafka), ProfileStage(bundle.spec, Privacy()), []
+        kept = CheckpointLogs(self.stage, self.process, self._log, 1000.0) if checkpoints else MemoryLogs()
+        self.operator = Operator(self.stage, self.process, kept, self.process.failed)
+        self.source = Source(self.process, self.stage.topics, 6)
+
+    def _log(self, topic: str, partition: int) -> Log:
+        self.logs.append(Log(self.process, topic, partition))
+        return self.logs[-1]
+
+    async def open(self, *numbers: int) -> bool:
+        numbers = numbers or tuple(range(PARTITIONS))
+        return await self.operator.open({(topic, number) for topic in self.stage.topics for number in numbers}, self.source)
+
+    async def drain(self) -> None:
+        """Process all that can be read."""
+        while (one := self.source.next_chunk()) is not None:
+            await self.operator.handle(one)
+            assert one.done
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ProducerFenced(), StateError("damaged"), ExceptionGroup("both", [KafkaConnectionError(), StateError("damaged")])],
-    ids=repr,
-)
-def test_other_errors_end_the_worker_at_once(records, bundle, monkeypatch, error):
-    later = KafkaConnectionError("never met")
-    with pytest.raises(type(error)):
-        opened(kafka_with(records), bundle, monkeypatch, errors := [error, later])
-    assert errors == [later]
+CALLS = {True: ["counts", "claim", "read", "bounds"], False: ["bounds", "committed"]}
 
 
-def test_an_outage_of_two_minutes_ends_the_worker(records, bundle, monkeypatch):
+@pytest.mark.parametrize(("checkpoints", "call"), [(kept, call) for kept, calls in CALLS.items() for call in calls])
+def test_partitions_are_opened_when_kafka_answers_again(records, bundle, at_once, checkpoints, call):
+    """A broker that went away while partitions were taken over once ended the worker."""
+
+    async def test():
+        one = Opened(kafka_with(records), bundle, checkpoints)
+        one.process.outages += [
+            (call, error) for error in (KafkaError("no metadata"), KafkaConnectionError("closed"), KafkaTimeoutError())
+        ]
+        if not checkpoints:
+            preloaded = one.stage.state(0)
+        assert await one.open()
+        assert one.process.outages == []
+        assert set(one.operator.positions) == {(topic, number) for topic in one.stage.topics for number in range(PARTITIONS)}
+        if not checkpoints:
+            assert one.stage.state(0) is preloaded
+        assert sum(log.closed == 0 for log in one.logs) == (PARTITIONS if checkpoints else 0)
+        await one.drain()
+        assert sum(one.operator.positions.values()) == len(records)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_partition_that_stays_is_taken_over_again_when_kafka_answers_again(records, bundle, at_once, checkpoints):
+    async def test():
+        one = Opened(kafka_with(records), bundle, checkpoints)
+        await one.open()
+        await one.drain()
+        before = one.operator.positions
+        one.source.group |= before
+        await one.operator.revoke()
+        one.process.outages.append(("still_owned" if checkpoints else "committed", KafkaConnectionError("closed")))
+        assert await one.open()
+        assert one.operator.positions == before
+        assert [log.closed for log in one.logs] == ([1] + [0] * PARTITIONS if checkpoints else [])
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("error", [ProducerFenced(), StateError("damaged")], ids=repr)
+def test_other_errors_end_the_worker_at_once(records, bundle, at_once, error):
+    async def test():
+        one = Opened(kafka_with(records), bundle)
+        one.process.outages += [
+            ("claim", KafkaConnectionError("closed")),
+            ("claim", error),
+            ("claim", KafkaConnectionError("never met")),
+        ]
+        with pytest.raises(type(error)):
+            await one.open()
+        assert len(one.process.outages) == 1
+        assert all(log.closed == 1 for log in one.logs if log not in one.process.kafka.owners.values())
+
+    asyncio.run(test())
+
+
+def test_an_outage_of_two_minutes_ends_the_worker(records, bundle, at_once, monkeypatch):
     monkeypatch.setattr("streams.operator._AWAY_SECONDS", 0.0)
+
+    async def test():
+        one = Opened(kafka_with(records), bundle)
+        one.process.outages.append(("counts", KafkaConnectionError("away")))
+        await one.open()
+
     with pytest.raises(KafkaConnectionError):
-        opened(kafka_with(records), bundle, monkeypatch, [KafkaConnectionError("away")])
+        asyncio.run(test())
+
+
+@pytest.mark.parametrize("end", ["revoke", "stop"])
+def test_a_rebalance_or_a_stop_ends_the_wait_for_kafka(records, bundle, end):
+    """The partitions may belong to another worker by then."""
+
+    async def test():
+        one = Opened(kafka_with(records), bundle)
+        one.process.outages += [("counts", KafkaConnectionError("away"))] * 1000
+        opening = asyncio.create_task(one.open())
+        await asyncio.sleep(0.01)
+        assert not opening.done()
+        await asyncio.wait_for(getattr(one.operator, end)(), 0.5)  # it waits for the next attempt for a second otherwise
+        assert not await opening
+        assert one.operator.positions == {}
+        one.process.outages.clear()
+        assert await one.open() == (end == "revoke")
+
+    asyncio.run(test())
+
+
+def test_a_chunk_that_arrives_before_the_partitions_are_open_is_left_alone(records, bundle):
+    async def test():
+        one = Opened(kafka_with(records), bundle)
+        for place in ((TRANSACTIONS, 0), (LABELS, 0)):
+            one.source.read_from(place, 0)
+        chunk = one.source.next_chunk()
+        await one.operator.handle(chunk)
+        assert not chunk.done
+
+    asyncio.run(test())
+
+
+def test_partitions_that_stay_leave_and_return(records, bundle):
+    """One stays, one leaves and returns, and meanwhile another process has it."""
+
+    async def test():
+        kafka = kafka_with(records)
+        one, other = Opened(kafka, bundle), Opened(kafka, bundle)
+        await one.open()
+        await one.drain()
+        positions, stayed = one.operator.positions, one.stage.states[0]
+        await one.operator.revoke()
+        assert one.operator.positions == {}
+        assert all(checkpoint.clean for _, checkpoint in kafka.logs.values())
+        await one.open(0)
+        assert one.stage.states == {0: stayed}
+        assert one.operator.positions == {place: offset for place, offset in positions.items() if place[1] == 0}
+        assert [log.closed for log in one.logs] == [0, 1]
+        assert not kafka.logs[one.stage.checkpoints, 0][1].clean  # records may be decided after it from now on
+        await other.open(1)
+        assert other.operator.positions == {place: offset for place, offset in positions.items() if place[1] == 1}
+        kafka.append(TRANSACTIONS, 1, b"late", b"{")
+        await other.drain()
+        await other.operator.stop()
+        assert [log.closed for log in other.logs] == [1]
+        await one.operator.revoke()
+        await one.open()
+        assert one.stage.states[0] is stayed
+        assert one.operator.positions == positions | {(TRANSACTIONS, 1): positions[TRANSACTIONS, 1] + 1}
+        await one.operator.stop()
+        assert [log.closed for log in one.logs] == [1, 1, 1]
+
+    asyncio.run(test())
+
+
+def test_in_memory_a_chunk_is_done_alone_and_only_when_its_outputs_are_acknowledged(records, bundle):
+    async def test():
+        one = Opened(kafka_with(records), bundle, checkpoints=False)
+        await one.open()
+        chunk, delivery = one.source.next_chunk(), Delivery()
+
+        async def send(outputs):
+            return delivery
+
+        one.process.send = send
+        handling = asyncio.create_task(one.operator.handle(chunk))
+        await asyncio.sleep(0.01)
+        assert len(chunk.group) > 1
+        assert not any(other.done for other in chunk.group)
+        delivery.arrived()
+        await handling
+        assert [other.done for other in chunk.group] == [other is chunk for other in chunk.group]
+        failing, lost = one.source.next_chunk(), Delivery()
+        lost.failed(DeliveryError("no broker"))
+        delivery = lost
+        with pytest.raises(DeliveryError, match="no broker"):
+            await one.operator.handle(failing)
+        assert not failing.done
+
+    asyncio.run(test())
+
+
+def test_topics_that_are_not_copartitioned_are_read_where_they_are_assigned(records, bundle):
+    """As those of the archive and the explainer: this worker has one partition of one topic and another of the other."""
+
+    async def test():
+        one = Opened(kafka_with(records), bundle, checkpoints=False)
+        await one.operator.open({(TRANSACTIONS, 0), (LABELS, 1)}, one.source)
+        assert one.operator.positions == {(TRANSACTIONS, 0): 0, (LABELS, 1): 0}
+        await one.drain()
+        before = one.operator.positions
+        one.source.group |= before
+        await one.operator.revoke()
+        await one.operator.open({(TRANSACTIONS, 0), (LABELS, 0)}, one.source)
+        assert one.operator.positions == {(TRANSACTIONS, 0): before[TRANSACTIONS, 0], (LABELS, 0): 0}
+
+    asyncio.run(test())
+
+
+def test_an_idle_epoch_gets_its_checkpoint(records, bundle):
+    async def test():
+        process = Process(kafka_with(records))
+        stage = ProfileStage(bundle.spec, Privacy())
+        operator = Operator(stage, process, CheckpointLogs(stage, process, partial(Log, process), 0.15), process.failed)
+        source = Source(process, stage.topics, 6)
+        await operator.open({(topic, number) for topic in stage.topics for number in range(PARTITIONS)}, source)
+        await operator.handle(source.next_chunk())
+        assert process.kafka.logs == {}
+        maintaining = asyncio.create_task(operator.run_maintenance())
+        await asyncio.sleep(0.5)
+        assert operator.positions == {
+            (topic, number): checkpoint.positions[topic]
+            for (_, number), (_, checkpoint) in process.kafka.logs.items()
+            for topic in stage.topics
+        }
+        maintaining.cancel()
+
+    asyncio.run(test())

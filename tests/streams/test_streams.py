@@ -300,15 +300,15 @@ def test_a_worker_without_partitions_starts_without_positions():
 
 def test_fetched_records_that_do_not_arrive_are_read_again_after_two_seconds():
     source = Source()
-    partition = Partition(SimpleNamespace(name="explain"), 0, [ALERTS], MemoryLog(0), lambda error: None, 0.0)
+    partition = Partition(SimpleNamespace(name="explain"), 0, MemoryLog(0), source, lambda error: None)
     partition.positions = {ALERTS: 10}
-    partition.reread_lost(source, 0.0)  # nothing fetched yet
+    partition.reread_lost(0.0)  # nothing fetched yet
     source.fetched = 20
     for now in (1.0, 2.0, 2.9):
-        partition.reread_lost(source, now)
+        partition.reread_lost(now)
     assert source.asked == []
-    partition.reread_lost(source, 3.1)
-    partition.reread_lost(source, 3.2)
+    partition.reread_lost(3.1)
+    partition.reread_lost(3.2)
     assert source.asked == [10]
 
 
