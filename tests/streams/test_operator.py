@@ -431,3 +431,28 @@ def test_an_idle_epoch_gets_its_checkpoint(records, bundle):
         maintaining.cancel()
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_partition_that_another_worker_has_gone_on_with_is_restored(records, bundle, checkpoints):
+    """This worker was assigned the partition before and after, and did not see the assignment between."""
+
+    async def test():
+        kafka = kafka_with(records)
+        one, other = Opened(kafka, bundle, checkpoints), Opened(kafka, bundle, checkpoints)
+        await one.open()
+        await one.drain()
+        old = dict(one.stage.states)
+        await one.operator.revoke()
+        kafka.append(TRANSACTIONS, 1, b"late", b"{")
+        await other.open()
+        await other.drain()
+        await other.operator.stop()
+        one.source.group |= other.source.group | {(TRANSACTIONS, 1): len(kafka.topics[TRANSACTIONS, 1])}
+        await one.open()
+        assert one.operator.positions[TRANSACTIONS, 1] == len(kafka.topics[TRANSACTIONS, 1])
+        assert one.stage.states.get(1) is not old[1]
+        if checkpoints:
+            assert one.stage.states[1].digest == old[1].digest
+
+    asyncio.run(test())
