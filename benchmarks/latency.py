@@ -12,12 +12,13 @@ partition.
 import asyncio
 import os
 import time
+from typing import NamedTuple
 
 import numpy as np
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from benchmarks.setting import PARTITIONS, WORKER_CORE, Setting, batches, pinned, setting
+from benchmarks.setting import PARTITIONS, WORKER_CORE, Setting, batches, cpu_seconds, metric, pinned, setting
 from core.topics import DECISIONS
 from streams.kafka.clients import create_topics
 from streams.kafka.connection import Connection
@@ -61,6 +62,35 @@ def latencies(place: Setting, rate: int, partitions: int) -> np.ndarray:
     return np.array([record.timestamp - at * 1000 for record in decided if (at := sent[record.key]) >= first])
 
 
+class Effort(NamedTuple):
+    """What worker, broker and sender have done: seconds and number of a stage's activities, and CPU seconds by process."""
+
+    spent: dict[str, tuple[float, float]]
+    cpu: dict[str, float]
+    at: float
+
+    @classmethod
+    def now(cls, worker: Worker, place: Setting) -> "Effort":
+        spent = {
+            f"{stage} {what}": tuple(
+                metric(worker.port, f'whyflag_{what}_seconds_{kind}{{stage="{stage}"}}') for kind in ("sum", "count")
+            )
+            for stage in ("profile", "score")
+            for what in ("batch", "ack")
+        }
+        pids = {"worker": worker.process.pid, "broker": place.cluster.nodes[0].process.pid, "sender": os.getpid()}
+        return cls(spent, {name: cpu_seconds(pid) for name, pid in pids.items()}, time.perf_counter())
+
+    def since(self, before: "Effort") -> str:
+        """Describe what has been done since another time: mean ms of each activity, and the share of a core that each process used."""
+        means = []
+        for name, (seconds, count) in self.spent.items():
+            seconds_before, count_before = before.spent[name]
+            means.append(f"{name} {(seconds - seconds_before) / max(count - count_before, 1) * 1000:.1f}")
+        shares = [f"{name} {(used - before.cpu[name]) / (self.at - before.at):.2f}" for name, used in self.cpu.items()]
+        return f"mean ms: {', '.join(means)}; cores used: {', '.join(shares)}"
+
+
 def stamped_by_broker(place: Setting) -> None:
     """Make the broker stamp each decision when it is written. Its clock is the same as the sender's."""
     admin = KafkaAdminClient(bootstrap_servers=place.cluster.bootstrap)
@@ -77,9 +107,12 @@ def main() -> None:
                 create_topics(place.kafka, partitions=partitions, replication=1)
                 with Worker("score", place.kafka, bundle=place.bundle) as worker:
                     pinned(worker.process.pid, WORKER_CORE)
+                    before = Effort.now(worker, place)
                     found = latencies(place, rate, partitions)
+                    effort = Effort.now(worker, place).since(before)
                 figures = (*np.percentile(found, (50, 99, 99.9)), found.max())
-                print(f"{partitions:>10} {rate:>8,} " + " ".join(f"{figure:8.1f}" for figure in figures), flush=True)
+                print(f"{partitions:>10} {rate:>8,} " + " ".join(f"{figure:8.1f}" for figure in figures))
+                print(f"  {effort}", flush=True)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,12 @@ def pinned(pid: int, *cores: int) -> None:
     subprocess.run(["taskset", "-acp", ",".join(map(str, cores)), str(pid)], check=True, stdout=subprocess.DEVNULL)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used."""
+    used = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]  # in user and in kernel mode
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
+
 def metric(port: int, name: str) -> float:
     """Return one of a worker's metrics, summed over the labels that are not given. The request costs the worker a few milliseconds."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:

@@ -15,12 +15,11 @@ import tempfile
 import time
 from contextlib import ExitStack
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 
-from benchmarks.setting import OTHER_CORE, ROOT, WORKER_CORE, Setting, metric, pinned, setting
+from benchmarks.setting import OTHER_CORE, ROOT, WORKER_CORE, Setting, cpu_seconds, metric, pinned, setting
 from core.decoding import decode_transactions
 from core.messages import Transaction
 from core.privacy.masking import Privacy
@@ -80,12 +79,6 @@ def printed_rate(command: list[str]) -> float:
         ["taskset", "-c", str(WORKER_CORE), *command], check=True, capture_output=True, text=True, timeout=300, cwd=ROOT
     )
     return float(done.stdout.split()[-1])
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used."""
-    used = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]  # in user and in kernel mode
-    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
 
 async def bare_rate(place: Setting) -> float:
