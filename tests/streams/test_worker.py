@@ -1,9 +1,12 @@
-"""A worker that stops while its group is being rebalanced."""
+"""A worker that stops while its group is being rebalanced, and the size of an explainer's chunks."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from cli.operations.worker import command
 from core.metrics import Program
 from core.privacy.masking import Privacy
 from core.settings import Settings
@@ -57,3 +60,17 @@ def test_an_opening_that_fails_ends_the_process(app, monkeypatch):
     monkeypatch.setattr(Operator, "open", fails)
     with pytest.raises(AssertionError, match="no broker"):
         asyncio.run(app.open_partitions({(TRANSACTIONS, 0)}, None))
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [("500", 50), ("20", 20)])
+def test_an_explainer_takes_few_alerts_at_a_time(monkeypatch, wanted, taken):
+    """It finishes its chunk before it stops, and must stop within 25 s. The live tests stop one that has a backlog."""
+    built = []
+    monkeypatch.setenv("WHYFLAG_MAX_POLL_RECORDS", wanted)
+    monkeypatch.setattr("core.logs.set_up_logs", lambda program, settings: None)
+    monkeypatch.setattr("streams.stages.explain.explain_stage", lambda settings, bundle: SimpleNamespace(ping=None))
+    monkeypatch.setattr(worker, "build_app", lambda group, settings, stages, health, checks: built.append(settings))
+    monkeypatch.setattr(worker, "run", lambda app: None)
+    result = CliRunner().invoke(command, ["explain"])
+    assert result.exit_code == 0, result.output
+    assert [settings.max_poll_records for settings in built] == [taken]
