@@ -1,9 +1,10 @@
 """
 Ablation: would features of the device find more fraud than those of card and merchant alone?
 
-The features are computed here in plain Python, over the past 30 days of a transaction's device: the other cards that used it (within
-a day and in all), and its frauds that were known at the time. For each of three simulated worlds, a booster is trained and tested with
-and without them, as ``whyflag train`` does. Decision 37 draws the conclusion. ``python -m benchmarks.device`` takes about five minutes.
+For each transaction, plain Python computes features of its device over the past 30 days: how many other cards used the device
+(within a day, and within 30 days), and how many of its frauds were known at the time. In each of three simulated worlds, a
+booster is trained and tested with and without these features, as ``whyflag train`` does. Decision 38 draws the conclusion.
+``python -m benchmarks.device`` takes about five minutes.
 """
 
 import tempfile

@@ -1,9 +1,9 @@
 """
 Benchmark of the feature engine with the default spec on one core: the whole history at once, and in batches.
 
-Run it with ``make bench``. Figures hold only for this machine at this time; compare only figures of one run. Cycles make
-different machines comparable: they are times multiplied by the clock's rate, which a loop of dependent instructions measures,
-because virtual machines often have no counters of cycles and instructions.
+Run it with ``make bench``. Times hold only for this machine at this moment, so compare times of one run only. Cycles can be compared
+across machines more fairly. They are estimated: time multiplied by the clock rate, which is measured with a loop of dependent
+instructions, because virtual machines often have no cycle counters.
 """
 
 import platform

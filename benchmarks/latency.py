@@ -4,7 +4,8 @@ Benchmark of the latency from produce to decision on Apache Kafka.
 Transactions are sent at a steady rate, and the broker stamps each decision when it is written. One worker runs on one core with a
 checkpoint per second; the broker and the sender share the other core.
 
-``RATES`` (default ``2000,10000``) are transactions per second, ``SECONDS`` (default 15) is the duration of each rate. Each
+The environment variable ``RATES`` (default ``2000,10000``) lists transactions per second, and ``SECONDS`` (default 15) is the duration of
+each rate. Each
 rate is measured with one and with four partitions, because a worker has fixed costs per chunk and a chunk belongs to one
 partition.
 """
@@ -63,7 +64,7 @@ def latencies(place: Setting, rate: int, partitions: int) -> np.ndarray:
 
 
 class Effort(NamedTuple):
-    """What worker, broker and sender have done: seconds and number of a stage's activities, and CPU seconds by process."""
+    """Totals so far: seconds and count of each stage's activities, CPU seconds of each process, and the time."""
 
     spent: dict[str, tuple[float, float]]
     cpu: dict[str, float]
@@ -82,7 +83,7 @@ class Effort(NamedTuple):
         return cls(spent, {name: cpu_seconds(pid) for name, pid in pids.items()}, time.perf_counter())
 
     def since(self, before: "Effort") -> str:
-        """Describe what has been done since another time: mean ms of each activity, and the share of a core that each process used."""
+        """Describe the work since ``before``: mean ms of each activity, and cores used by each process."""
         means = []
         for name, (seconds, count) in self.spent.items():
             seconds_before, count_before = before.spent[name]

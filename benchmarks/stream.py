@@ -1,10 +1,10 @@
 """
 Benchmark of the scoring path on Apache Kafka: one worker on one core, with both stages, checkpoints and a trained model.
 
-Kafka and the load run on the other core. The same run measures references on the same topic: a stock Faust agent with an
-empty body, a Faust agent that computes the same features and model one event at a time with tables (``baseline.py``), Quix Streams and
-Bytewax with an empty body and with a count and a sum per card (``peers.py``), and a bare aiokafka loop that decodes, computes, scores
-and keeps no results. The last measurement has two workers.
+Kafka and the load run on the other core. The same run measures references on the same topic: a stock Faust agent with an empty
+body, a Faust agent that computes the same features and scores one event at a time with tables (``baseline.py``), Quix Streams
+and Bytewax with an empty body and with a count and a sum per card (``peers.py``), and a bare aiokafka loop that decodes,
+computes, scores and discards the results. The last measurement has two workers.
 """
 
 import asyncio
@@ -102,8 +102,8 @@ async def bare_rate(place: Setting) -> float:
 
 class Measured(NamedTuple):
     """
-    Decided transactions per second; CPU seconds of workers and broker per million transactions; seconds by stage and activity; memory of
-    the largest worker, MB.
+    Decided transactions per second; CPU seconds of workers and broker per million transactions; seconds by stage and activity;
+    memory of the largest worker, MB.
     """
 
     rate: float

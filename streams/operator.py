@@ -1,7 +1,8 @@
 """
 The operator runs one stage over its chunks. A worker has one operator per stage.
 
-The chunks that were fetched together form a batch. Its steps, numbered in ``handle`` and ``_process``:
+Chunks that were fetched together form batches of about 1 MiB; without a checkpoint log, each chunk is a batch. The steps of a
+batch, numbered in ``handle`` and ``_process``:
 
 1. compare each chunk with its partition's position: drop replayed records, and read again from the position if records are
    missing;
@@ -35,7 +36,8 @@ from streams.stages.stage import Chunk, Stage, StatefulStage
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1  # longest delay of a checkpoint when no more records arrive
-# Batches whose outputs may await acknowledgement. One would leave the CPU idle while Kafka writes; many would only use memory.
+# Batches whose outputs may await acknowledgement. With only one, the CPU would be idle while Kafka writes; many
+# would use memory without being faster.
 _BATCHES_AHEAD = 4
 # While Kafka is away, partitions cannot be opened. The worker retries for as long as it also waits for an acknowledgement.
 _AWAY_SECONDS = 120.0
@@ -87,7 +89,7 @@ class Operator:
 
         Raises:
             StateError: if a partition's log cannot be used.
-            KafkaError: if no broker answers for two minutes.
+            KafkaError: if no broker answers for two minutes, or at once if Kafka answers with an error.
         """
         async with self._turn:
             own = {place for place in assigned if place[0] in self.stage.topics}
@@ -175,10 +177,10 @@ class Operator:
 
     async def handle(self, chunk: RecordChunk) -> None:
         """
-        Process a chunk together with the others of its group. The others are done when their turn comes.
+        Process a chunk together with the other chunks of its group. When ``handle`` is later called with one of those, it returns at once.
 
         Raises:
-            WhyflagError: if it could not be finished; the process must end.
+            WhyflagError or KafkaError: if the chunk could not be finished; the process must end.
         """
         async with self._turn:
             taken: list[tuple[RecordChunk, Partition, Chunk]] = []

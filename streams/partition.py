@@ -8,8 +8,8 @@ Steps of a checkpoint, numbered in ``commit`` and ``_write``:
 3. take a snapshot of the changed rows, the positions and the digest, and begin a new epoch;
 4. wait until every output queued before the snapshot is acknowledged, while the next epoch runs;
 5. write the rows and the marker in one transaction;
-6. after a switch, wait until step 5 is finished. A new bundle or new rules decide their first record only after the marker that names them is
-   written. They never decide a record that may already have been decided before a crash.
+6. after a switch, wait until step 5 is finished. A new bundle or new rules decide their first record only after the marker that
+   names them is written. They never decide a record that may already have been decided before a crash.
 
 A partition without a checkpoint log has nothing to write: its commit only waits for the acknowledgements, after each batch.
 """
@@ -39,7 +39,7 @@ _LOST_SECONDS = 2.0
 
 
 class Epoch(Struct):
-    """The time since the last snapshot (monotonic seconds): its start, its first record, and its records and their bytes."""
+    """Since the last snapshot: its time and that of the first record (monotonic seconds), number of records, and their bytes."""
 
     began: float
     first: float | None = None
@@ -57,13 +57,15 @@ class Partition:
         self.written: dict[str, int] = {}  # when the last processed record was written to Kafka, epoch ms, by topic
         self.active = False  # assigned and restored, so that its records are processed
         self._stage, self._source, self._failed = stage, source, failed
-        self._replays: Mapping[str, int] = {}  # the offsets up to which a previous owner may have decided
+        self._replays: Mapping[str, int] = {}  # by topic: a previous owner may have decided records below this offset
         self._deliveries: list[Delivery] = []  # of this epoch's batches
         self._epoch = Epoch(monotonic())
         self._commit: asyncio.Task[None] | None = None
         self._blocked = False  # until the checkpoint is written, no record may be processed
-        self._uncommitted: float | None = None  # first record of the checkpoint that is being written, monotonic seconds
-        self._waiting: dict[str, tuple[int, float]] = {}  # position below the fetched offset; start of the wait
+        self._uncommitted: float | None = None  # when the first record of the pending checkpoint was processed, monotonic seconds
+        self._waiting: dict[
+            str, tuple[int, float]
+        ] = {}  # by topic: a position that lags behind the fetched offset, and since when
 
     async def restore(self, topics: Iterable[str]) -> None:
         """
@@ -95,7 +97,7 @@ class Partition:
         self.active = True
 
     async def close(self) -> None:
-        """Release the log, after a checkpoint that is being written."""
+        """Wait for a pending checkpoint, then close the log."""
         self.active = False
         if self._commit is not None:
             await asyncio.wait([self._commit])
@@ -105,9 +107,9 @@ class Partition:
 
     async def unprocessed(self, chunk: RecordChunk, may_seek: bool) -> list[Any] | None:
         """
-        Return the records of a chunk from the position on; None if records before it are missing.
+        Return the chunk's records from the position on, or None if earlier records are missing.
 
-        If ``may_seek``, the missing records are then read. Waits for a checkpoint that must be written before any record is processed.
+        If ``may_seek``, the consumer is then sent back to the position. Waits for a checkpoint that must come before the next record.
         """
         if self._blocked:
             await self.committed()
@@ -141,7 +143,7 @@ class Partition:
             self._epoch.bytes += sum(len(record.value or b"") for record in records)
 
     def reread_lost(self, now: float) -> None:
-        """Read again records that were fetched but have not arrived."""
+        """Fetch records again that were fetched but never reached the operator."""
         for topic, position in self.positions.items():
             place = (topic, self.number)
             before, since = self._waiting.get(topic, (-1, now))
@@ -173,16 +175,13 @@ class Partition:
         return max(0.0, now - min(first, default=now))
 
     def _newer_decider(self) -> DecidingStage | None:
-        """
-        Return the stage if it has a newer decider that may take over now. It may not while records decided before a crash are being
-        replayed.
-        """
+        """Return the stage if a newer decider may take over now, else None; none may while records decided before are replayed."""
         stage = self._stage
         return stage if isinstance(stage, DecidingStage) and stage.has_newer_decider(self.number) and self.replayed else None
 
     async def commit(self, now: float, clean: bool = False) -> None:
         """
-        Start a checkpoint. ``clean`` says that the worker stops here.
+        Start a checkpoint. ``clean`` means that the partition is released and no record follows.
 
         Raises:
             DeliveryError: if the previous checkpoint could not be written, or this one if the call waits for it.

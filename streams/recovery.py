@@ -29,8 +29,8 @@ class Restored(NamedTuple):
     """
     Where a partition continues, by topic: its positions, and the offsets up to which a previous owner may have decided.
 
-    ``announce`` asks for a checkpoint before the first record: after a crash in its first epoch, a successor must know that the
-    epoch began and which decider it used.
+    If ``announce``, a checkpoint must be written before the first record is processed. If the worker crashes in its first epoch, its
+    successor then knows which decider was in use.
     """
 
     positions: dict[str, int]
@@ -54,7 +54,7 @@ class Log(Protocol):
         """
         Return where this worker continues, by topic, after a rebalance that left it the partition at ``positions``.
 
-        None: another worker has processed records of the partition meanwhile, so the state here is out of date and must be restored.
+        None: another worker has processed records of the partition meanwhile, so this state is out of date and must be restored.
         """
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
@@ -68,8 +68,8 @@ class Log(Protocol):
 
     def snapshot(self, positions: dict[str, int], clean: bool) -> Write:
         """
-        Take a snapshot and return the function that writes it. ``clean`` says that the worker stops here and has replayed every
-        record that was decided before a crash.
+        Take a snapshot and return the function that writes it. ``clean`` means that the partition is released after this snapshot and
+        that every record decided before a crash has been replayed.
         """
 
     def report_loss(self, records: int, place: Place) -> None:
@@ -84,8 +84,8 @@ class Logs(Protocol):
 
     checkpointed: bool
     """
-    Whether positions are kept in a checkpoint log. If not, Faust commits them for each chunk that its agent has handled, so each
-    chunk is processed alone when it arrives, not with its group.
+    Whether positions are kept in a checkpoint log. If not, Faust commits the position after each chunk, so the operator processes
+    each chunk alone.
     """
 
     async def check(self, assigned: set[Place]) -> None:
@@ -129,7 +129,7 @@ class MemoryLog:
         return (await self.restore(source, topics)).positions
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
-        """Continue at the committed offsets, or at a topic's first offset if it has none or was recreated."""
+        """Return the committed offsets. A topic without one, or whose one Kafka no longer has, continues at its first offset."""
         places = [(topic, self._partition) for topic in topics]
         bounds, committed = await source.bounds(places), await source.committed(places)
         positions = {}
@@ -157,7 +157,7 @@ class MemoryLog:
 
 
 class Counts(Protocol):
-    """The part of the publisher that counts partitions."""
+    """Interface for asking Kafka how many partitions each topic has."""
 
     async def counts(self, topics: Iterable[str]) -> dict[str, int]:
         """Return the current number of partitions of each topic; 0 for a topic that does not exist."""
@@ -181,7 +181,7 @@ class CheckpointLogs:
     checkpointed = True
 
     async def check(self, assigned: set[Place]) -> None:
-        """Require that all topics have equally many partitions, and that this worker has the same ones of each."""
+        """Require that all topics have the same number of partitions, and that this worker owns the same partitions of each topic."""
         counts = await self.kafka.counts([*self.stage.topics, self.stage.checkpoints])
         refuse_missing([topic for topic, count in counts.items() if not count])
         if len(set(counts.values())) > 1:

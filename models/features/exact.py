@@ -57,7 +57,8 @@ _WINDOW = np.dtype(
 _FRAUDS = np.dtype(
     [(name, np.int64) for name in ("count", "first", "last", "usual", "first_usual", "last_usual", "last_legitimate")]
 )
-# inputs of the features without a window, and the normal amount; NaN where unknown. ``hours`` is valid only if ``kilometres`` is known
+# inputs of the features without a window, and the normal amount; NaN where unknown
+# ``hours`` is valid only if ``kilometres`` is known
 _KEY = np.dtype([(name, np.float64) for name in ("normal_amount", "recent_mean", "seconds", "kilometres", "hours", "new_device")])
 _BLOCK = 64  # events whose aggregates are kept; each feature is then computed for all of them in one loop
 
@@ -216,7 +217,7 @@ def _features(columns, begin, end, plan, work, update):
 
 @inlined
 def _same_id(identity, transaction):
-    """Return whether a stored identity has the same card and transaction id as ``transaction``."""
+    """Return whether a stored identity and ``transaction`` share the upper 32 bits of their hash of card and transaction id."""
     return (np.uint64(identity) ^ np.uint64(transaction)) >> _ID_SHIFT == np.uint64(0)
 
 
@@ -237,7 +238,7 @@ def _repeats(pool, start, size, horizon, transaction, identity, t, amount, attri
 
 @inlined
 def _copy_recent(pool, start, row, horizon, recent):
-    """Copy time, amount and attributes of the last transactions up to ``row`` to ``recent`` int64 [K, 3], the newest last."""
+    """Fill ``recent``, int64 [K, 3], with time, amount and attributes of the last transactions up to ``row``, the newest last."""
     at = len(recent) - 1
     while at >= 0 and row >= start and pool[row, 0] > horizon:
         recent[at, 0] = pool[row, 0]
@@ -398,8 +399,8 @@ def _median_low(values, n):
 @kernel
 def _find_frauds(state, slot, last, end, horizon, now, own, plan, frauds):
     """
-    Write aggregates over the frauds known at ``now`` to ``frauds``, for windows that end at ``end``, and the time of the last
-    legitimate transaction if a feature uses it. ``last`` is the newest row at or before ``end``.
+    Fill ``frauds`` for each window that ends at ``end``: aggregates of the frauds known at ``now``, and the time of the last legitimate
+    transaction if a feature uses it. ``last`` is the newest row at or before ``end``.
 
     A fraud is usual if its transaction is still stored and its amount was not unusual.
     """
@@ -448,7 +449,7 @@ def _usual(pool, start, size, event_time, transaction):
 @kernel
 def _last_legitimate(state, slot, row, end, horizon, now, own, plan):
     """
-    Return the event time of the newest stored transaction of the longest window that is not known to be fraud, or ``NEVER``. The
+    Return the event time of the newest stored transaction that is in the longest window and not known to be fraud, or ``NEVER``. The
     search goes backwards from ``row``.
     """
     pool, start = state.pool, state.ring[slot, START]
@@ -531,7 +532,7 @@ def _is_new(times_seen):
 
 @inlined
 def _deviation(window, amount, major):
-    """Return the distance of an amount from the window's mean, in standard deviations plus one major unit of money."""
+    """Return an amount's distance from the window's mean, divided by the sum of the standard deviation and one major unit of money."""
     if amount < 0 or window.priced < 2:
         return math.nan
     mean = window.total / window.priced
@@ -592,7 +593,7 @@ def _kilometres(lat1, lon1, lat2, lon2):
 
 @inlined
 def _new_device(devices, device):
-    """Return whether a device is not among the key's last ones; NaN if it or all of them are unknown."""
+    """Return 1 if a device is not among the key's last devices, else 0; NaN if the device is unknown or the key has no known device."""
     if device == 0 or devices[0] == 0:
         return math.nan
     for known in devices:
@@ -603,7 +604,7 @@ def _new_device(devices, device):
 
 @inlined
 def _remember_device(devices, device):
-    """Move a device to the front of the key's last ones."""
+    """Put a device first among the key's last devices. A new device displaces the oldest."""
     at = 0
     while at < DEVICES - 1 and devices[at] != device:
         at += 1

@@ -10,8 +10,8 @@ from models.features.storage import insert, no_room, slot_for_update, slot_of
 @kernel
 def apply_labels(state, labels, keys, begin, retention, history, room):
     """
-    Add the labels from ``begin`` on to the state. Returns the index of the first label that was not processed: their number, or
-    less if the state needs room.
+    Add the labels from ``begin`` on to the state. Returns the index of the first label that was not processed: ``len(keys)``,
+    or less if the state needs room.
 
     A key keeps at most ``2 * history`` reports, and features use at most ``history`` known reports. A key can therefore also keep
     up to ``history`` reports that are not known yet, without losing a known report that features use.
@@ -35,7 +35,7 @@ def apply_labels(state, labels, keys, begin, retention, history, room):
         found = False
         for row in range(start, start + size):
             if state.pool[row, 2] == transaction:
-                if labels.fraud[i]:  # a stored report older than this label by more than the retention counts as dropped
+                if labels.fraud[i]:  # ignores a report older by more than the retention, as if dropped
                     found = found or (state.pool[row, 3] > label_time and state.pool[row, 0] >= label_time - retention)
                 elif state.pool[row, 0] < label_time:
                     state.pool[row, 3] = min(state.pool[row, 3], label_time)

@@ -24,10 +24,10 @@ from models.features.state import (
 )
 
 # How many events ahead a kernel begins to fetch the memory of a key: its entry in the hash table, its fields, and its rows. Each
-# step reads what the step before has fetched. The numbers are the best of those tried by `python -m benchmarks.features`.
+# step reads what an earlier step has fetched. The distances are the best of those tried (ADR 36).
 _ENTRY_AHEAD, _FIELDS_AHEAD, _ROWS_AHEAD = 24, 12, 6
-_ROWS_FETCHED = 64  # newest rows of a key; the processor itself goes on from there
-_ROWS_PER_LINE = 2  # of the processor's cache
+_ROWS_FETCHED = 64  # newest rows of a key to fetch; the processor's own prefetcher continues with older rows
+_ROWS_PER_LINE = 2  # a cache line has 64 bytes, a row 32
 
 
 @inlined
@@ -52,7 +52,7 @@ def fetch_ahead(state, keys, i):
 
 @inlined
 def _fetch_fields(state, slot):
-    """Begin to fetch the fields of a slot, -1 if the key has none."""
+    """Begin to fetch the fields of a slot. Do nothing if ``slot`` is -1, because the key is new."""
     if slot >= 0:
         prefetch(state.ring, slot)
         prefetch(state.newest, slot)
@@ -64,7 +64,7 @@ def _fetch_fields(state, slot):
 
 @inlined
 def _fetch_rows(state, slot):
-    """Begin to fetch the newest transactions of a slot, -1 if the key has none."""
+    """Begin to fetch the newest transactions of a slot. Do nothing if ``slot`` is -1, because the key is new."""
     if slot >= 0:
         start = np.int64(state.ring[slot, START])
         row = start + state.ring[slot, SIZE]
@@ -119,8 +119,8 @@ def slot_for_update(state, key, retention):
     """
     Return the slot of a key for its next event or label, or -1 if the state is at its ceiling of keys.
 
-    Transactions and reports older than the retention are dropped here. The features are therefore the same whether or not the
-    key's stale state has already been evicted.
+    If the newest transaction is older than the retention, the key's transactions are forgotten. Reports older than the retention
+    are dropped. The features are therefore the same whether or not the key's stale state has already been evicted.
     """
     slot = slot_of(state, key)
     if slot >= 0:
@@ -186,7 +186,8 @@ def insert(state, block, position, oldest, most, first, second, third, fourth):
     """
     Insert a row at ``position`` of a block of at most ``most`` rows, sorted by their first word.
 
-    If the block is full, rows whose first word is at most ``oldest`` may be dropped.
+    If the block is full, it grows, or rows whose first word is at most ``oldest`` are dropped. A full block of ``most`` rows without
+    such rows loses its first row; a new row that would come first is not inserted.
     """
     if block[SIZE] == block[CAPACITY]:
         before, expired = block[SIZE], 0

@@ -1,4 +1,4 @@
-"""What the operator runs: stages, which turn records into outputs. Some keep a state per partition, some of these decide."""
+"""Base classes of the stages that the operator runs: without state, with a state per partition, and with a decider as well."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Chunk(NamedTuple):
 
 
 class SourceRecord(NamedTuple):
-    """What a dead letter keeps of the record that it stands for."""
+    """The parts of a rejected record that its dead letter keeps."""
 
     topic: str
     partition: int
@@ -52,7 +52,7 @@ class Stage(ABC):
     @abstractmethod
     async def process(self, chunks: Sequence[Chunk]) -> list[Outputs]:
         """
-        Return the outputs of some chunks; those of each partition do not depend on which chunks come together.
+        Return the outputs of a batch of chunks. A partition's outputs must not depend on how its chunks are batched.
 
         An exception stops the worker without acknowledging the records.
         """
