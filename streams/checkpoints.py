@@ -10,13 +10,13 @@ all writes of an earlier owner.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerFenced
 from msgspec import Struct, structs
 
 from core.errors import DeliveryError, StateError
@@ -32,6 +32,7 @@ _LARGEST_ROW = 1 << 20
 # A checkpoint takes milliseconds to seconds. If the broker is unavailable for longer, the worker ends and its successor retries.
 _WRITE_SECONDS = 120.0
 _TRANSACTION_MS = 120_000
+_CLOSE_SECONDS = 5.0  # aiokafka would wait without limit for a broker that is away
 _POLL_MS = 500  # longest wait of a poll that finds nothing
 
 
@@ -78,6 +79,7 @@ class CheckpointLog:
         Raises:
             KafkaError: if no broker answers.
         """
+        self._written = None
         self._producer = AIOKafkaProducer(
             **self._connection.aiokafka,
             transactional_id=self._writer,
@@ -86,13 +88,18 @@ class CheckpointLog:
             max_request_size=2 * _LARGEST_ROW,
             request_timeout_ms=int(_WRITE_SECONDS * 1000),
         )
-        await self._producer.start()
+        await _answered(self._producer.start())
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect. A transaction that Kafka has not finished by then is aborted by the log's next owner."""
         if self._producer:
             producer, self._producer = self._producer, None
-            await producer.stop()
+            try:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await producer.stop()
+            except TimeoutError:
+                logger.warning("%s was closed without an answer from Kafka", self._name)
+                await producer.client.close()
 
     async def read(self, load: Callable[[Sequence[LogRecord]], None]) -> Checkpoint | None:
         """
@@ -214,11 +221,12 @@ class CheckpointLog:
         A successor that claimed the log but died before writing leaves no record. To detect this, the last marker is written
         again: the broker refuses the write of a former owner. It is no longer clean, because this owner goes on after it.
         """
+        written, self._written = self._written, None  # after an error, the log must be claimed again
         async with self._reader() as consumer:
-            if (await self._bounds(consumer))[1] != self._end or self._written is None:
+            if (await self._bounds(consumer))[1] != self._end or written is None:
                 return False
         try:
-            await self._write([], structs.replace(self._written, clean=False))
+            await _answered(self._write([], structs.replace(written, clean=False)))
         except ProducerFenced:
             return False
         return True
@@ -269,6 +277,20 @@ class CheckpointLog:
         batch.close()
         future: asyncio.Future[Any] = await self._producer.send_batch(batch, self._tp.topic, partition=self._tp.partition)
         return future
+
+
+async def _answered(request: Awaitable[None]) -> None:
+    """
+    Wait for a request that aiokafka would repeat without limit.
+
+    Raises:
+        KafkaTimeoutError: if Kafka has not answered in time.
+    """
+    try:
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await request
+    except TimeoutError:
+        raise KafkaTimeoutError(f"no answer within {_WRITE_SECONDS:.0f} s") from None
 
 
 def _decoded(raw: bytes | None) -> Checkpoint | None:

@@ -18,8 +18,8 @@ time, and produce the same outputs with the same ids.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic, perf_counter, time
 
@@ -56,6 +56,7 @@ class Operator:
         self._partitions: dict[int, Partition] = {}
         self._deliveries: deque[Delivery] = deque()  # of the latest batches, in order
         self._releasing = asyncio.Event()  # the partitions are to be released
+        self._stopped = False
 
     @property
     def keeps_checkpoints(self) -> bool:
@@ -107,7 +108,7 @@ class Operator:
                 else:
                     for partition in self._partitions.values():
                         partition.activate()
-                    return True
+                    return not self._releasing.is_set()
             return False
 
     async def _take_over(self, own: set[Place], source: Source) -> None:
@@ -128,36 +129,44 @@ class Operator:
             raise next((error for error in errors if not _is_outage(error)), errors[0])
 
     async def _restore(self, number: int, topics: set[str], source: Source, at_once: asyncio.Semaphore) -> None:
-        """Resume or restore a partition. After an error it is forgotten, so that the next attempt begins anew."""
+        """Resume or restore a partition, unless an earlier attempt has done so. If it fails, the next attempt begins anew."""
         async with at_once:
-            held = self._partitions.pop(number, None)
+            held = self._partitions.get(number)
             if held is not None:
-                async with _closed_on_error(held):
-                    resumed = await held.resume(topics)
-                if resumed:
-                    self._partitions[number] = held
+                if held.claimed or await held.resume(topics):
                     return
                 self._forget_state(number)
-                await held.close()
+                await self._partitions.pop(number).close()
             partition = Partition(self.stage, number, self._logs.create(number), source, self._failed)
-            async with _closed_on_error(partition):
+            try:
                 await partition.restore(topics)
+            except BaseException:
+                await partition.close()
+                raise
             self._partitions[number] = partition
 
     def _forget_state(self, number: int) -> None:
         if isinstance(self.stage, StatefulStage):
             self.stage.states.pop(number, None)
 
+    def interrupt(self) -> None:
+        """End a pending ``open``: the partitions are about to be released."""
+        self._releasing.set()
+
     async def revoke(self) -> None:
         """Release all partitions: finish the current chunk, write a last checkpoint, and process nothing more."""
-        self._releasing.set()
-        async with self._turn:
-            await self._release()
-            self._releasing.clear()
+        self.interrupt()
+        try:
+            async with self._turn:
+                await self._release()
+        finally:
+            if not self._stopped:
+                self._releasing.clear()
 
     async def stop(self) -> None:
         """Release all partitions for good, and close the stage and its logs."""
-        self._releasing.set()
+        self._stopped = True
+        self.interrupt()
         async with self._turn:
             await self._release()
             await self.stage.stop()
@@ -166,12 +175,7 @@ class Operator:
             self._partitions.clear()
 
     async def _release(self) -> None:
-        active = self._active()
-        for partition in active:
-            await partition.commit(monotonic(), clean=True)
-        await asyncio.gather(*(partition.committed() for partition in active))
-        for partition in active:
-            partition.active = False
+        await asyncio.gather(*(partition.release() for partition in self._partitions.values() if partition.claimed))
 
     # -- chunks ---------------------------------------------------------------------------------------------------------------
 
@@ -250,15 +254,6 @@ class Operator:
         for partition in sorted(partitions, key=lambda one: one.number):
             if partition.epoch_ended(monotonic()):
                 await partition.commit(monotonic())
-
-
-@asynccontextmanager
-async def _closed_on_error(partition: Partition) -> AsyncIterator[None]:
-    try:
-        yield
-    except BaseException:
-        await partition.close()
-        raise
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -55,7 +55,8 @@ class Partition:
         self.number, self.log = number, log
         self.positions: dict[str, int] = {}  # next offset to process, by topic
         self.written: dict[str, int] = {}  # when the last processed record was written to Kafka, epoch ms, by topic
-        self.active = False  # assigned and restored, so that its records are processed
+        self.claimed = False  # taken over and not yet released
+        self.active = False  # claimed, like all partitions of the assignment, so that its records are processed
         self._stage, self._source, self._failed = stage, source, failed
         self._replays: Mapping[str, int] = {}  # by topic: a previous owner may have decided records below this offset
         self._deliveries: list[Delivery] = []  # of this epoch's batches
@@ -78,15 +79,15 @@ class Partition:
         restored = await self.log.restore(self._source, topics)
         self.positions, self._replays, self._epoch = restored.positions, restored.replays, Epoch(monotonic())
         if restored.announce:
-            await self.commit(self._epoch.began)
-            await self.committed()
+            await self.log.snapshot(dict(self.positions), clean=False)()
+        self.claimed = True
 
     async def resume(self, topics: Iterable[str]) -> bool:
         """Continue after a rebalance that left the partition with this worker. Return False if it must be restored instead."""
         positions = await self.log.resume(self._source, topics, self.positions)
         if positions is None:
             return False
-        self.positions = positions
+        self.positions, self.claimed = positions, True
         return True
 
     def activate(self) -> None:
@@ -95,6 +96,12 @@ class Partition:
         for topic, offset in self.positions.items():
             self._source.read_from((topic, self.number), offset)
         self.active = True
+
+    async def release(self) -> None:
+        """Process nothing more, and write a last checkpoint."""
+        self.active = self.claimed = False
+        await self.commit(monotonic(), clean=True)
+        await self.committed()
 
     async def close(self) -> None:
         """Wait for a pending checkpoint, then close the log."""

@@ -116,12 +116,12 @@ def build_app(
             await super().on_start()
 
         async def open_partitions(self, assigned: set[Place], source: Source) -> None:
-            if stopping.is_set():
-                return  # a rebalance that ends during the stop: a worker that opened partitions now would fence their next owner
+            health.ready = False
             try:
                 for operator in operators:
-                    if not await operator.open(assigned, source):
-                        return  # the next rebalance or the stop has begun
+                    # opening them while the next rebalance or the stop has begun would fence their next owner
+                    if stopping.is_set() or not await operator.open(assigned, source):
+                        return
             except BaseException as error:
                 if stopping.is_set():  # the consumer has been closed; nothing was acknowledged
                     logger.warning("the partitions of the last rebalance were not opened, because the worker stops: %r", error)
@@ -175,6 +175,8 @@ def build_app(
     @app.on_partitions_revoked.connect
     async def revoked(*_: Any, **kwargs: Any) -> None:
         health.ready = False
+        for operator in operators:
+            operator.interrupt()
         try:
             for operator in operators:
                 await operator.revoke()
@@ -185,6 +187,8 @@ def build_app(
     async def close(*_: Any, **kwargs: Any) -> None:
         health.ready = False
         stopping.set()
+        for operator in operators:
+            operator.interrupt()
         logger.info("the worker stops after a signal to stop: it finishes its chunk and writes its last checkpoints")
         _exit_later(_STOP_SECONDS)
         try:

@@ -135,6 +135,10 @@ class Consumer(driver.Consumer):
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Mapping[TP, list[Any]]:
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait([self._opening], timeout=timeout)
+            if self._opening is None or not self._opening.done():
+                return {}
         # Seeks happen only between two fetches, so that a chunk's ``begin`` is correct: a fetch that is pending when a seek is
         # requested may return records from the old or from the new position
         if self._sought:
@@ -203,13 +207,11 @@ class Consumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """
-        Wait until the partitions are open, and seek nowhere: the operators set the positions. Faust calls this before it
-        resumes fetching.
+        Seek nowhere: the operators set the positions, and nothing is fetched before the partitions are open.
 
-        Faust drops fetched records whenever it pauses its flow; the operators detect this and read the records again.
+        Faust calls this before it resumes fetching, and would never fetch again if it took longer than 90 s. Faust drops fetched
+        records whenever it pauses its flow; the operators detect this and read the records again.
         """
-        if self._opening is not None:
-            await asyncio.shield(self._opening)
         return {}
 
     def ack(self, message: Any) -> bool:

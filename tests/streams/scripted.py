@@ -106,10 +106,11 @@ class Log:
         self.closed += 1
 
     async def still_owned(self) -> bool:
+        written, self._written = self._written, None
         self._process.meet("still_owned")
-        if self._written is None or self._process.kafka.owners[self._place] is not self:
+        if written is None or self._process.kafka.owners[self._place] is not self:
             return False
-        await self.write([], structs.replace(self._written, clean=False))
+        await self.write([], structs.replace(written, clean=False))
         return True
 
     async def read(self, load) -> Checkpoint | None:

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from core.errors import DeliveryError, StateError
 from streams import checkpoints
 from streams.checkpoints import Checkpoint, CheckpointLog
-from tests.streams.memory_client import CONNECTION, Topic, clients
+from tests.streams.memory_client import CONNECTION, PRODUCER, Topic, clients
 
 EMPTY = Checkpoint(spec="s", bundle="b", partitions=4, positions={"t": 7}, origins={"o/0": 3}, keys=2, digest="d")
 
@@ -229,6 +229,51 @@ def test_an_owner_that_goes_on_after_a_clean_checkpoint_makes_it_unclean(topic):
         assert (await read())[0].clean
         assert await one.still_owned()
         assert await read() == (EMPTY, {key(1): b"a"})
+
+    asyncio.run(run())
+
+
+def test_after_an_error_the_log_must_be_claimed_again(topic):
+    async def run():
+        one, _ = await written(topic, [(key(1), b"a")])
+
+        async def fail():
+            raise KafkaError("gone")
+
+        commit, one._producer.commit_transaction = one._producer.commit_transaction, fail
+        with pytest.raises(KafkaError):
+            await one.still_owned()
+        one._producer.commit_transaction = commit
+        assert not await one.still_owned()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("call", ["claim", "still_owned"])
+def test_a_broker_that_never_answers_is_an_error_after_a_while(topic, monkeypatch, call):
+    monkeypatch.setattr(checkpoints, "_CLOSE_SECONDS", 0.01)
+
+    async def run():
+        one, _ = await written(topic, [(key(1), b"a")])
+        monkeypatch.setattr(checkpoints, "_WRITE_SECONDS", 0.01)
+        monkeypatch.setitem(PRODUCER, "request_timeout_ms", 10)
+
+        async def hang(*_):
+            await asyncio.Event().wait()
+
+        closed = []
+
+        async def close():
+            closed.append(True)
+
+        monkeypatch.setattr(type(one._producer), "start", hang)
+        one._producer.commit_transaction = one._producer.stop = hang
+        one._producer.client = SimpleNamespace(close=close)
+        with pytest.raises(KafkaTimeoutError, match="no answer within"):
+            await getattr(one, call)()
+        if call == "still_owned":
+            await one.close()
+            assert closed == [True]
 
     asyncio.run(run())
 

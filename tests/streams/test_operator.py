@@ -270,7 +270,7 @@ def test_a_partition_that_stays_is_taken_over_again_when_kafka_answers_again(rec
         one.process.outages.append(("still_owned" if checkpoints else "committed", KafkaConnectionError("closed")))
         assert await one.open()
         assert one.operator.positions == before
-        assert [log.closed for log in one.logs] == ([1] + [0] * PARTITIONS if checkpoints else [])
+        assert sorted(log.closed for log in one.logs) == ([0] * PARTITIONS + [1] if checkpoints else [])
 
     asyncio.run(test())
 
@@ -302,6 +302,38 @@ def test_an_outage_of_two_minutes_ends_the_worker(records, bundle, at_once, monk
 
     with pytest.raises(KafkaConnectionError):
         asyncio.run(test())
+
+
+def test_what_one_attempt_has_taken_over_the_next_does_not_take_over_again(records, bundle, at_once):
+    async def test():
+        one = Opened(kafka_with(records), bundle)
+        one.process.outages += [("bounds", KafkaConnectionError("closed"))]  # of the first of two partitions
+        await one.open()
+        assert sorted(log.closed for log in one.logs) == [0] * PARTITIONS + [1]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("end", ["revoke", "stop"])
+def test_a_partition_that_was_only_taken_over_is_released_as_clean(records, bundle, end):
+    """The other one could not be taken over before the release: nothing has been decided since the last clean checkpoint."""
+
+    async def test():
+        kafka = kafka_with(records)
+        one = Opened(kafka, bundle)
+        await one.open()
+        await one.drain()
+        await one.operator.revoke()
+        one.process.outages.append(("still_owned", KafkaConnectionError("closed")))
+        one.process.outages += [("claim", KafkaConnectionError("closed"))] * 1000
+        opening = asyncio.create_task(one.open())
+        await asyncio.sleep(0.05)
+        assert not all(checkpoint.clean for _, checkpoint in kafka.logs.values())
+        await getattr(one.operator, end)()
+        assert not await opening
+        assert all(checkpoint.clean for _, checkpoint in kafka.logs.values())
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize("end", ["revoke", "stop"])

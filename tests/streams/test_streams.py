@@ -436,6 +436,7 @@ def _consumer(generation=1):
     consumer._unacked_messages = set()
     consumer._waiting_for_ack = None
     consumer._n_acked = 0
+    consumer._opening = None
     return consumer
 
 
@@ -500,6 +501,30 @@ def _message(chunk, generation=1):
         __hash__ = object.__hash__
 
     return Message(value=chunk, tp=TP("t", 0), topic="t", offset=chunk.offset, acked=False, generation_id=generation)
+
+
+def test_nothing_is_fetched_before_the_partitions_are_open(monkeypatch):
+    """However long that takes: Faust's own wait for them ends after 90 s, and it would never fetch again."""
+    fetched = []
+
+    async def fetch(self, active, timeout):
+        fetched.append(active)
+        return {}
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", fetch)
+    consumer = _consumer()
+    consumer._next, consumer._sought = {}, {}
+
+    async def opening():
+        consumer._opening = asyncio.get_running_loop().create_future()
+        assert await asyncio.wait_for(consumer.seek_to_committed(), 1) == {}
+        assert await consumer._getmany(set(), 0.01) == {}
+        assert fetched == []
+        consumer._opening.set_result(None)
+        await consumer._getmany(set(), 0.01)
+        assert len(fetched) == 1
+
+    asyncio.run(opening())
 
 
 def test_only_a_finished_chunk_of_this_generation_is_acknowledged():
