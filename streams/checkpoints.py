@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerFenced
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, ProducerFenced
 from msgspec import Struct, structs
 
 from core.errors import DeliveryError, StateError
@@ -88,6 +88,8 @@ class CheckpointLog:
             max_request_size=2 * _LARGEST_ROW,
             request_timeout_ms=int(_WRITE_SECONDS * 1000),
         )
+        client = self._producer.client
+        client.coordinator_lookup = _repeated(client.coordinator_lookup)
         await _answered(self._producer.start())
 
     async def close(self) -> None:
@@ -277,6 +279,22 @@ class CheckpointLog:
         batch.close()
         future: asyncio.Future[Any] = await self._producer.send_batch(batch, self._tp.topic, partition=self._tp.partition)
         return future
+
+
+def _repeated(lookup: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
+    """
+    Return a look-up of a transaction's coordinator that aiokafka repeats if the connection closes.
+
+    aiokafka repeats it after most errors of a broker that goes away, but after this one its producer fails for good.
+    """
+
+    async def repeated(*arguments: Any) -> int:
+        try:
+            return await lookup(*arguments)
+        except KafkaConnectionError as error:
+            raise NodeNotReadyError(str(error)) from error
+
+    return repeated
 
 
 async def _answered(request: Awaitable[None]) -> None:

@@ -71,6 +71,7 @@ def clients(topic: Topic):
         def __init__(self, **options) -> None:
             assert options == PRODUCER
             self._open: list[SimpleNamespace] | None = None
+            self.client = SimpleNamespace(coordinator_lookup=None)
 
         async def start(self) -> None:
             topic.owners += 1

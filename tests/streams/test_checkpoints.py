@@ -1,12 +1,14 @@
 """The checkpoint log, on a partition in memory: what is read is the last whole checkpoint, whatever else was written. test_kafka.py has the broker's part."""
 
 import asyncio
+import inspect
 import random
 from types import SimpleNamespace
 
 import msgspec
 import pytest
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, NodeNotReadyError, ProducerFenced
+from aiokafka.producer.sender import Sender
 
 from core.errors import DeliveryError, StateError
 from streams import checkpoints
@@ -268,12 +270,43 @@ def test_a_broker_that_never_answers_is_an_error_after_a_while(topic, monkeypatc
 
         monkeypatch.setattr(type(one._producer), "start", hang)
         one._producer.commit_transaction = one._producer.stop = hang
-        one._producer.client = SimpleNamespace(close=close)
+        one._producer.client.close = close
         with pytest.raises(KafkaTimeoutError, match="no answer within"):
             await getattr(one, call)()
         if call == "still_owned":
             await one.close()
             assert closed == [True]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("raised", "met"),
+    [(KafkaConnectionError, NodeNotReadyError), (NodeNotReadyError, NodeNotReadyError), (ProducerFenced, ProducerFenced)],
+)
+def test_aiokafka_repeats_the_lookup_of_a_coordinator_whose_connection_closes(topic, monkeypatch, raised, met):
+    """Its sender ends for good after any error of a lookup but those that it lists."""
+    assert "Errors.NodeNotReadyError,\n" in inspect.getsource(Sender._find_coordinator)
+
+    async def run():
+        one, _ = await written(topic)
+
+        async def lookup(*arguments):
+            assert arguments == (1, "whyflag")
+            raise raised("closed")
+
+        await one.close()
+        producer = checkpoints.AIOKafkaProducer
+
+        class Failing(producer):
+            def __init__(self, **options):
+                super().__init__(**options)
+                self.client = SimpleNamespace(coordinator_lookup=lookup)
+
+        monkeypatch.setattr(checkpoints, "AIOKafkaProducer", Failing)
+        await one.claim()
+        with pytest.raises(met):
+            await one._producer.client.coordinator_lookup(1, "whyflag")
 
     asyncio.run(run())
 
