@@ -118,7 +118,7 @@ def test_keys_are_removed_when_they_can_no_longer_affect_features():
         feed(engine, invented(3000, FRIDAY_MIDNIGHT, SECOND), 500)
         assert engine.keys == 3000
         log = written(engine)
-        assert engine.keys == min(3000, engine._retention // SECOND + 1)
+        assert engine.keys == min(3000, engine._plan.retention // SECOND + 1)
         feed(engine, invented(1, FRIDAY_MIDNIGHT + 3 * DAY, SECOND, 5000))
         log |= written(engine)
         assert engine.keys == sum(row is not None for row in log.values()) == 1
