@@ -181,7 +181,9 @@ class Operator:
 
     async def handle(self, chunk: RecordChunk) -> None:
         """
-        Process a chunk together with the other chunks of its group. When ``handle`` is later called with one of those, it returns at once.
+        Process a chunk together with the other chunks of its group.
+
+        When ``handle`` is later called with one of those, it returns at once.
 
         Raises:
             WhyflagError or KafkaError: if the chunk could not be finished; the process must end.

@@ -64,9 +64,8 @@ class Partition:
         self._commit: asyncio.Task[None] | None = None
         self._blocked = False  # until the checkpoint is written, no record may be processed
         self._uncommitted: float | None = None  # when the first record of the pending checkpoint was processed, monotonic seconds
-        self._waiting: dict[
-            str, tuple[int, float]
-        ] = {}  # by topic: a position that lags behind the fetched offset, and since when
+        # by topic: a position that lags behind the fetched offset, and since when
+        self._waiting: dict[str, tuple[int, float]] = {}
 
     async def restore(self, topics: Iterable[str]) -> None:
         """

@@ -7,7 +7,7 @@ of such a partition is done when its outputs are acknowledged.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -123,22 +123,26 @@ class MemoryLog:
 
     async def resume(self, source: Source, topics: Iterable[str], positions: dict[str, int]) -> dict[str, int] | None:
         """Return the committed offsets, unless they are beyond ``positions``."""
-        committed = await source.committed([(topic, self._partition) for topic in topics])
+        places = [(topic, self._partition) for topic in topics]
+        committed = await source.committed(places)
         if any(offset > positions.get(topic, offset) for (topic, _), offset in committed.items()):
             return None
-        return (await self.restore(source, topics)).positions
+        return await self._continued(source, places, committed)
 
     async def restore(self, source: Source, topics: Iterable[str]) -> Restored:
         """Return the committed offsets. A topic without one, or whose one Kafka no longer has, continues at its first offset."""
         places = [(topic, self._partition) for topic in topics]
-        bounds, committed = await source.bounds(places), await source.committed(places)
+        return Restored(await self._continued(source, places, await source.committed(places)), {})
+
+    async def _continued(self, source: Source, places: list[Place], committed: Mapping[Place, int]) -> dict[str, int]:
+        """Return the committed offsets that Kafka still has, and the first offset of every other topic."""
         positions = {}
-        for place, (begin, end) in bounds.items():
+        for place, (begin, end) in (await source.bounds(places)).items():
             position = committed.get(place, begin)
             if position < begin:
                 self.report_loss(begin - position, place)
             positions[place[0]] = position if begin <= position <= end else begin
-        return Restored(positions, {})
+        return positions
 
     def snapshot(self, positions: dict[str, int], clean: bool) -> Write:
         """Return a function that does nothing: there is no log to write."""
@@ -223,20 +227,20 @@ class CheckpointedLog:
         if checkpoint is None:
             if isinstance(self._stage, DecidingStage):
                 self._stage.use_newest_decider(self._partition)
-            restored = Restored({topic: bounds[topic, partition].begin for topic, partition in places}, {})
+            positions, replays = {topic: bounds[topic, partition].begin for topic, partition in places}, {}
         else:
             self._check_fit(checkpoint, state)
             for place in places:
                 self._check_range(place, checkpoint.positions[place[0]], *bounds[place])
             self._restore_decider(checkpoint)
             state.origins = dict(checkpoint.origins)
-            ends = {topic: bounds[topic, partition].end for topic, partition in places}
-            restored = Restored({topic: checkpoint.positions[topic] for topic in topics}, {} if checkpoint.clean else ends)
+            positions = {topic: checkpoint.positions[topic] for topic, _ in places}
+            replays = {} if checkpoint.clean else {topic: bounds[topic, partition].end for topic, partition in places}
         self._stage.states[self._partition] = state
         RESTORE_SECONDS.labels(self._stage.name).observe(perf_counter() - began)
         logger.info("%s %d restored: %d keys in %.1f s", self._stage.name, self._partition, state.keys, perf_counter() - began)
-        unannounced = checkpoint is None or checkpoint.clean
-        return restored._replace(announce=unannounced and decider_version(self._stage, self._partition) != "")
+        first = checkpoint is None or checkpoint.clean  # no record has been processed since
+        return Restored(positions, replays, announce=first and decider_version(self._stage, self._partition) != "")
 
     def _check_fit(self, checkpoint: Checkpoint, state: PartitionState) -> None:
         """Require that the checkpoint is for this worker's spec, key and number of partitions, and that the state is complete."""
