@@ -5,22 +5,29 @@ Each entry holds the hash of the previous entry, so a changed, inserted or remov
 the audit key, so that nobody can sign a changed trail without the key. The trail's last hash is published to Kafka regularly (see
 ``streams.relay``), so that a trail cut off or signed again is detected, too. Entries of version 0.1 have plain SHA-256 hashes
 (scheme 1); they can only stand at the beginning.
+
+The key can be changed: an entry signed with the new key, whose detail is signed with the former one, hands the trail over. What a
+restored backup has lost can be accepted: an entry names the first lost number, and anchors of the lost part count no longer.
 """
 
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, func, insert, select
 
 from analyst.tables import audit, audit_anchors
 from core.clock import Clock
+from core.errors import AuditKeyError, InputError
 from core.messages import AuditAnchor
 
 FIRST = "0" * 64
+KEY_CHANGED, LOSS_ACCEPTED = "audit key changed", "loss accepted"  # actions
 _PLAIN, _KEYED = 1, 2
 _ANCHOR_MS = 60_000  # a new head of the chain is published at most this often
 
@@ -45,56 +52,175 @@ class AuditEntry(Struct, frozen=True):
     detail: str
 
 
+class Loss(Struct, frozen=True):
+    """Entries that a restored backup has lost, from ``first`` to at least ``newest``, and why that was accepted."""
+
+    first: int
+    newest: int
+    why: str
+
+
+class AcceptedLoss(NamedTuple):
+    """A loss, and the entry that accepts it."""
+
+    loss: Loss
+    entry: AuditEntry
+
+    def excuses(self, anchor: AuditAnchor) -> bool:
+        """Whether the anchor may be of the lost part of the trail."""
+        return anchor.number >= self.loss.first and anchor.at <= self.entry.at
+
+
+class TrailCheck(NamedTuple):
+    """
+    What a check of the trail found.
+
+    ``first_broken`` is the number of the first entry that breaks the chain or contradicts an anchor, None if there is none.
+    ``anchored`` is the newest number that an anchor confirms, ``changes`` are the numbers of the entries that changed the key, and
+    ``current`` is whether the last entry has the present key.
+    """
+
+    first_broken: int | None
+    anchored: int
+    losses: list[AcceptedLoss]
+    changes: list[int]
+    current: bool
+
+
 class AuditTrail:
     """The audit trail of one database."""
 
-    def __init__(self, clock: Clock, key: bytes = b"") -> None:
+    def __init__(self, clock: Clock, key: bytes = b"", former_keys: Sequence[bytes] = ()) -> None:
+        """``former_keys`` are the keys that were used before, oldest first; only checks and a change of the key need them."""
         self._clock, self._key = clock, key
+        # a trail may begin without a key; nobody can hand it over to the present key without knowing that one
+        self._former = [b"", *former_keys]
 
     def record(self, connection: Connection, *events: Event) -> None:
-        """Append entries in the same database transaction as the change that they record. The transaction must hold the lock."""
-        last = connection.execute(select(audit.c.number, audit.c.hash).order_by(audit.c.number.desc()).limit(1)).first()
+        """
+        Append entries in the same database transaction as the change that they record. The transaction must hold the lock.
+
+        Raises:
+            AuditKeyError: if the last entry has another key than this program's.
+        """
+        self._append(connection, self.require_key(connection), events)
+
+    def require_key(self, connection: Connection) -> Any:
+        """
+        Return the last entry, None if there is none.
+
+        Raises:
+            AuditKeyError: if it has another key than this program's: one more entry would break the trail for ever.
+        """
+        last = _last(connection)
+        if last is not None and last.scheme == _KEYED and not self._signed(last, self._key):
+            raise AuditKeyError(
+                f"entry {last.number}, the last one of the audit trail, was changed or has another key than WHYFLAG_AUDIT_KEY: give all "
+                "programs the same key and restart this one; `whyflag audit verify` finds changed entries"
+            )
+        return last
+
+    def change_key(self, connection: Connection, actor: str) -> int:
+        """
+        Hand the trail over to the present key, and return the number of the entry that does it. The transaction must hold the lock.
+
+        Raises:
+            AuditKeyError: if the last entry has the present key already, or a key that is not among the former ones.
+        """
+        last = _last(connection)
+        if last is None or last.scheme == _PLAIN or self._signed(last, self._key):
+            raise AuditKeyError("the audit trail needs no change: its last entry has the key of WHYFLAG_AUDIT_KEY, or none")
+        former = next((key for key in self._former if self._signed(last, key)), None)
+        if former is None:
+            raise AuditKeyError(
+                f"entry {last.number}, the last one of the audit trail, has none of the keys in WHYFLAG_AUDIT_FORMER_KEYS: add its key"
+            )
+        handover = _hmac(former, _handover(last.number, last.hash, self._key))
+        return self._append(connection, last, [Event(actor, KEY_CHANGED, "audit trail", handover)])
+
+    def accept_loss(self, connection: Connection, anchors: Iterable[AuditAnchor], actor: str, why: str) -> Loss:
+        """
+        Record that the entries which the anchors name, but a restored backup does not have, are lost. The transaction must hold the lock.
+
+        Raises:
+            InputError: if the trail itself is broken, or nothing is lost.
+        """
+        newest = {anchor.number for anchor in anchors}
+        if (broken := self.check(connection).first_broken) is not None:
+            raise InputError(
+                f"the trail is broken at entry {broken} even without its anchors: a loss explains only missing entries"
+            )
+        first = self.check(connection, anchors).first_broken
+        if first is None:
+            raise InputError("nothing is lost: the trail agrees with its anchors")
+        loss = Loss(first, max(newest), why)
+        self.record(connection, Event(actor, LOSS_ACCEPTED, "audit trail", msgspec.json.encode(loss).decode()))
+        return loss
+
+    def check(self, connection: Connection, anchors: Iterable[AuditAnchor] = ()) -> TrailCheck:
+        """Check the chain of entries, and that it agrees with the ``anchors``, the heads of the chain that were published."""
+        published = list(anchors)
+        wanted, hashes = {anchor.number for anchor in published}, dict[int, str]()
+        losses, changes = list[AcceptedLoss](), list[int]()
+        previous, expected, scheme, key, broken = FIRST, 1, _PLAIN, b"", False
+        for row in connection.execute(select(audit).order_by(audit.c.number)).yield_per(1_000):
+            if row.scheme == _KEYED and scheme == _PLAIN:  # the first entry with a key
+                key = next((one for one in (self._key, *self._former) if self._signed(row, one)), self._key)
+            scheme = max(scheme, row.scheme)
+            if row.action == KEY_CHANGED and not self._signed(row, key):
+                key = self._handed_over(row, key)
+                changes.append(row.number)
+            in_order = (row.number, row.previous, row.scheme) == (expected, previous, scheme)
+            if broken := not (in_order and self._signed(row, key)):
+                break
+            if row.number in wanted:
+                hashes[row.number] = row.hash
+            if row.action == LOSS_ACCEPTED:
+                with suppress(msgspec.MsgspecError):  # without a key, anybody can write anything
+                    losses.append(AcceptedLoss(msgspec.json.decode(row.detail, type=Loss), _entry(row)))
+            previous, expected = row.hash, expected + 1
+        contradicted = [
+            min(anchor.number, expected)  # the first missing entry, if the trail was cut off
+            for anchor in published
+            if hashes.get(anchor.number) != anchor.hash and not any(accepted.excuses(anchor) for accepted in losses)
+        ]
+        first_broken = min([*contradicted, *([expected] if broken else [])], default=None)
+        anchored = max((anchor.number for anchor in published if hashes.get(anchor.number) == anchor.hash), default=0)
+        return TrailCheck(first_broken, anchored, losses, changes, current=scheme == _PLAIN or key == self._key)
+
+    def _handed_over(self, row: Any, former: bytes) -> bytes:
+        """Return the key that an entry hands the trail over to; ``former`` if it does not do so rightly."""
+        for key in (*self._former, self._key):
+            handover = _hmac(former, _handover(row.number - 1, row.previous, key))
+            if self._signed(row, key) and hmac.compare_digest(row.detail.encode(), handover.encode()):
+                return key
+        return former
+
+    def _append(self, connection: Connection, last: Any, events: Iterable[Event]) -> int:
+        """Append entries after the entry ``last``, and return the number of the new last one."""
         number, previous = (last.number, last.hash) if last else (0, FIRST)
         at, rows = self._clock.now_ms(), []
         for event in events:
             number += 1
-            signature = self._hash(_KEYED, number, at, *event, previous)
+            signature = _hmac(self._key, (number, at, *event, previous))
             rows.append(
                 {"number": number, "at": at, **event._asdict(), "previous": previous, "hash": signature, "scheme": _KEYED}
             )
             previous = signature
         if rows:
             connection.execute(insert(audit), rows)
+        return number
 
-    def first_broken(self, connection: Connection, anchors: Iterable[AuditAnchor] = ()) -> int | None:
-        """
-        Return the number of the first entry that breaks the chain or contradicts an anchor; None if there is none.
-
-        ``anchors`` are the heads of the chain that were published.
-        """
-        hashes: dict[int, set[str]] = {}
-        for anchor in anchors:
-            hashes.setdefault(anchor.number, set()).add(anchor.hash)
-        if twice := [number for number, found in hashes.items() if len(found) > 1]:
-            return min(twice)  # the trail was cut off and grew again
-        previous, expected, scheme = FIRST, 1, _PLAIN
-        for row in connection.execute(select(audit).order_by(audit.c.number)).yield_per(1_000):
-            scheme = max(scheme, row.scheme)
-            wanted = self._hash(scheme, row.number, row.at, row.actor, row.action, row.subject, row.detail, row.previous)
-            intact = (row.number, row.previous, row.scheme) == (expected, previous, scheme)
-            if not intact or not hmac.compare_digest(row.hash, wanted) or hashes.get(expected, {row.hash}) != {row.hash}:
-                return expected
-            previous, expected = row.hash, expected + 1
-        return next((number for number in sorted(hashes) if number >= expected), None) and expected
-
-    def _hash(self, scheme: int, *fields: object) -> str:
-        content = json.dumps(fields).encode()
-        return (hashlib.sha256(content) if scheme == _PLAIN else hmac.new(self._key, content, hashlib.sha256)).hexdigest()
+    @staticmethod
+    def _signed(row: Any, key: bytes) -> bool:
+        """Whether an entry's hash is right, with ``key`` unless it is of version 0.1."""
+        content = (row.number, row.at, row.actor, row.action, row.subject, row.detail, row.previous)
+        wanted = hashlib.sha256(json.dumps(content).encode()).hexdigest() if row.scheme == _PLAIN else _hmac(key, content)
+        return hmac.compare_digest(row.hash.encode(), wanted.encode())
 
     def new_anchor(self, connection: Connection) -> AuditAnchor | None:
         """Return the head of the chain if it should be published now: it has changed and the last anchor is a minute old."""
-        head = connection.execute(select(audit.c.number, audit.c.hash).order_by(audit.c.number.desc()).limit(1)).first()
-        now = self._clock.now_ms()
+        head, now = _last(connection), self._clock.now_ms()
         if head is None:
             return None
         # rows that cannot be true are ignored: whoever can write to the table must not be able to stop the anchors
@@ -110,6 +236,23 @@ class AuditTrail:
         connection.execute(insert(audit_anchors).values(number=anchor.number, hash=anchor.hash, at=anchor.at))
 
 
+def _last(connection: Connection) -> Any:
+    return connection.execute(select(audit).order_by(audit.c.number.desc()).limit(1)).first()
+
+
+def _hmac(key: bytes, content: Sequence[object]) -> str:
+    return hmac.new(key, json.dumps(content).encode(), hashlib.sha256).hexdigest()
+
+
+def _handover(number: int, last_hash: str, key: bytes) -> tuple[object, ...]:
+    """What the former key signs: the last entry that has it, and the new key, which must not be readable."""
+    return "handover", number, last_hash, hashlib.sha256(key).hexdigest()
+
+
+def _entry(row: Any) -> AuditEntry:
+    return AuditEntry(row.number, row.at, row.actor, row.action, row.subject, row.detail)
+
+
 def entries(connection: Connection, subject: str | None = None, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
     """Return the newest entries, newest first: those about a subject if it is given, and those with lower numbers than ``before``."""
     wanted = select(audit)
@@ -118,7 +261,7 @@ def entries(connection: Connection, subject: str | None = None, before: int | No
     if before is not None:
         wanted = wanted.where(audit.c.number < before)
     rows = connection.execute(wanted.order_by(audit.c.number.desc()).limit(limit))
-    return [AuditEntry(row.number, row.at, row.actor, row.action, row.subject, row.detail) for row in rows]
+    return [_entry(row) for row in rows]
 
 
 def entry_count(connection: Connection) -> int:

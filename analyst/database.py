@@ -1,6 +1,8 @@
 """A SQLite or PostgreSQL database: open it, migrate it to the newest schema, read and change it."""
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,8 +111,8 @@ def _engine(url: str) -> Engine:
         @event.listens_for(engine, "connect")
         def _(connection: Any, _: Any) -> None:
             connection.isolation_level = None  # stop the driver from sending BEGIN; the listener below sends it
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}")
+            _use_wal(connection)
             connection.execute("PRAGMA case_sensitive_like=ON")  # as in PostgreSQL
 
         @event.listens_for(engine, "begin")
@@ -120,6 +122,19 @@ def _engine(url: str) -> Engine:
             connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _use_wal(connection: Any) -> None:
+    """Switch a SQLite file to WAL. The switch ignores the busy timeout, so it is tried again while somebody else has the file locked."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _migrate(engine: Engine, revision: str | None) -> str:

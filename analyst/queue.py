@@ -5,7 +5,7 @@ Every write from the stream is idempotent by ID, because the stream may deliver 
 ``analyst.assignments``, ``analyst.verdicts`` and ``analyst.bulk``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from typing import Any
@@ -89,7 +89,10 @@ def refusals() -> Iterator[None]:
 class Queue:
     """Alert queue stored in one SQL database."""
 
-    def __init__(self, url: str, clock: Clock, policy: QueuePolicy = QueuePolicy(), audit_key: bytes = b"") -> None:  # noqa: B008 -- immutable
+    def __init__(
+        self, url: str, clock: Clock, policy: QueuePolicy = QueuePolicy(), audit_key: bytes = b"",  # noqa: B008 -- immutable
+        former_audit_keys: Sequence[bytes] = (),
+    ) -> None:  # fmt: skip
         """
         Open and migrate the database at a SQLAlchemy URL.
 
@@ -97,7 +100,7 @@ class Queue:
             DatabaseError: if the URL is wrong or the database cannot be opened.
         """
         self.clock, self.policy = clock, policy
-        self.database = Database(open_database(url, "WHYFLAG_DATABASE"), AuditTrail(clock, audit_key))
+        self.database = Database(open_database(url, "WHYFLAG_DATABASE"), AuditTrail(clock, audit_key, former_audit_keys))
 
     @property
     def engine(self) -> Engine:

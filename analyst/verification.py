@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, select
 
-from analyst.audit import entry_count, unkeyed_count
+from analyst.audit import AcceptedLoss, entry_count, unkeyed_count
 from analyst.proposals import AddEntry, Change, ProposalState, RemoveEntry, ReplaceSteps
 from analyst.queue import AlertState, Queue
 from analyst.tables import alerts, audit, cases, list_entries, next_step_tables, proposals, users, verdicts
@@ -25,7 +25,8 @@ class Verification(Struct, frozen=True):
     """
     The result: the number of entries and anchors, the first broken entry, and contradictions in words.
 
-    ``unkeyed`` entries are from version 0.1, which signed without a key.
+    ``unkeyed`` entries are from version 0.1, which signed without a key. ``key_changes`` are the numbers of the entries that changed
+    the key, and ``losses`` what somebody has accepted as lost.
     """
 
     entries: int
@@ -33,6 +34,8 @@ class Verification(Struct, frozen=True):
     anchors: int
     first_broken: int | None
     contradictions: list[str]
+    key_changes: list[int] = []
+    losses: list[AcceptedLoss] = []
 
     @property
     def intact(self) -> bool:
@@ -49,21 +52,23 @@ def verify(queue: Queue, anchors: Sequence[AuditAnchor] | None) -> Verification:
     """
     now = queue.clock.now_ms()
     with queue.database.snapshot() as connection:
-        broken = queue.database.audit.first_broken(connection, anchors or ())
-        found: list[str] = [] if anchors is None else _not_anchored(connection, anchors, now)
-        if broken is None:
+        trail = queue.database.audit.check(connection, anchors or ())
+        found: list[str] = [] if trail.current else ["the last entry has a former key: run `whyflag audit change-key`"]
+        if trail.first_broken is None:
+            found += [] if anchors is None else _not_anchored(connection, trail.anchored, now)
             found += [
                 *_verdicts(connection), *_alerts(connection), *_cases(connection, now), *_proposals(connection), *_lists(connection),
                 *_users(connection),
             ]  # fmt: skip
         count, unkeyed = entry_count(connection), unkeyed_count(connection)
     more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
-    return Verification(count, unkeyed, len(anchors or ()), broken, found[:_MOST_SHOWN] + more)
+    return Verification(
+        count, unkeyed, len(anchors or ()), trail.first_broken, found[:_MOST_SHOWN] + more, trail.changes, trail.losses
+    )
 
 
-def _not_anchored(connection: Connection, anchors: Sequence[AuditAnchor], now: int) -> list[str]:
+def _not_anchored(connection: Connection, newest: int, now: int) -> list[str]:
     """Entries that are some minutes old must be covered by an anchor; otherwise somebody has stopped the anchors."""
-    newest = max((anchor.number for anchor in anchors), default=0)
     old = select(audit.c.number).where(audit.c.number > newest, audit.c.at < now - _ANCHORED_MS).order_by(audit.c.number).limit(1)
     first = connection.execute(old).scalar()
     return [] if first is None else [f"entry {first} is older than five minutes, but no anchor in Kafka covers it"]

@@ -46,21 +46,23 @@ class AuditedChange:
 @contextmanager
 def audited_change() -> Iterator[AuditedChange]:
     """
-    Open the console's database for a change by a command. The database is opened before the change, so that no change is made that
-    cannot be recorded.
+    Open the console's database for a change by a command. Database and audit key are checked before the change, so that no change is
+    made that cannot be recorded.
 
     Raises:
-        DatabaseError: if the database cannot be opened.
+        DatabaseError: if the database cannot be opened, or its audit trail has another key.
         SignInError: if the token is unknown or has expired.
     """
     with opened_queue() as queue:
+        with queue.reading() as connection:
+            queue.database.audit.require_key(connection)
         yield AuditedChange(queue, operator(queue))
 
 
 @contextmanager
 def opened_queue() -> Iterator["Queue"]:
     """
-    Open the console's database with the settings' audit key.
+    Open the console's database with the settings' audit keys.
 
     Raises:
         DatabaseError: if the database cannot be opened.
@@ -71,7 +73,8 @@ def opened_queue() -> Iterator["Queue"]:
     from core.settings import read_settings
 
     settings = read_settings()
-    queue = Queue(settings.database, SystemClock(), policy_of(settings), settings.audit_key.encode())
+    former = [key.strip().encode() for key in settings.audit_former_keys.split(",") if key.strip()]
+    queue = Queue(settings.database, SystemClock(), policy_of(settings), settings.audit_key.encode(), former)
     try:
         yield queue
     finally:

@@ -1,5 +1,6 @@
 """Options shared by several commands."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,21 @@ def delay_of(text: str) -> int:
         raise InputError(f"--label-delay: {error}") from None
 
 
-def transactions_options(command: Any) -> Any:
-    """Add the options ``--transactions``, ``--mapping`` and ``--labels`` to a command."""
-    for option in (
-        click.option("--labels", type=click.Path(path_type=Path), help="File of labels, if the transactions have none."),
-        click.option("--mapping", default="whyflag", show_default=True, help="Name of a built-in mapping, or a TOML file."),
-        click.option(
-            "--transactions",
-            type=click.Path(path_type=Path),
-            required=True,
-            help="CSV, Parquet or JSON Lines: a file, a folder, or a quoted pattern.",
-        ),
-    ):
-        command = option(command)
-    return command
+def transactions_options(required: bool = True) -> Callable[[Any], Any]:
+    """Return a decorator that adds the options ``--transactions``, ``--mapping`` and ``--labels`` to a command."""
+
+    def add(command: Any) -> Any:
+        for option in (
+            click.option("--labels", type=click.Path(path_type=Path), help="File of labels, if the transactions have none."),
+            click.option("--mapping", default="whyflag", show_default=True, help="Name of a built-in mapping, or a TOML file."),
+            click.option(
+                "--transactions",
+                type=click.Path(path_type=Path),
+                required=required,
+                help="CSV, Parquet or JSON Lines: a file, a folder, or a quoted pattern.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add

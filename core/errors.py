@@ -9,6 +9,7 @@ Exception hierarchy of whyflag.
     │   └── MissingKeyError  an identifier contains sensitive data and no key is set to tokenise it
     ├── BundleError        a model bundle is missing, incomplete or altered
     ├── DatabaseError      an SQL database cannot be opened or does not answer
+    │   └── AuditKeyError  the audit trail in the database is signed with another key
     ├── QueueError         the analyst's queue cannot perform an operation
     │   ├── NotFoundError  there is no such alert, view or proposal
     │   └── ConflictError  somebody else has changed or claimed it in the meantime
@@ -83,6 +84,10 @@ class BundleError(WhyflagError):
 
 class DatabaseError(WhyflagError):
     """An SQL database cannot be opened or does not answer."""
+
+
+class AuditKeyError(DatabaseError):
+    """The last entry of the audit trail was changed, or is signed with another key than this program's."""
 
 
 class QueueError(WhyflagError):

@@ -152,6 +152,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "database can also sign"
         ),
     ] = ""
+    audit_former_keys: Annotated[
+        str,
+        Meta(
+            description="former values of WHYFLAG_AUDIT_KEY, separated by commas, oldest first; the commands `whyflag audit` need them"
+        ),
+    ] = ""
     assistant_daily_questions: Annotated[
         int, Meta(ge=0, le=100_000, description="questions that one user may ask the assistant in 24 hours")
     ] = 50
@@ -249,7 +255,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 SECRETS = (
     "kafka_certificate_password", "kafka_password", "pan_key", "database", "archive", "llm_key", "llm_options", "proxy_secret",
-    "oidc_client_secret", "audit_key",
+    "oidc_client_secret", "audit_key", "audit_former_keys",
 )  # fmt: skip
 _KEYS = ("pan_key", "proxy_secret", "audit_key")  # secrets of at least 16 characters
 

@@ -31,7 +31,7 @@ SECRETS: Final = {
     "console": (*_KAFKA, "WHYFLAG_DATABASE", "WHYFLAG_AUDIT_KEY", "WHYFLAG_OIDC_CLIENT_SECRET", "WHYFLAG_LLM_KEY"),
     "database": ("WHYFLAG_DATABASE",),
     "retrain": (*_KAFKA, "WHYFLAG_DATABASE", "WHYFLAG_AUDIT_KEY", "WHYFLAG_PAN_KEY"),
-    "housekeeping": (*_KAFKA, "WHYFLAG_DATABASE", "WHYFLAG_AUDIT_KEY"),
+    "housekeeping": (*_KAFKA, "WHYFLAG_DATABASE", "WHYFLAG_AUDIT_KEY", "WHYFLAG_AUDIT_FORMER_KEYS"),
     "keda": ("sasl", "username", "password", "tls", "ca"),
 }
 _TYPES: Final = {ResourceType.TOPIC: "topic", ResourceType.GROUP: "group", ResourceType.TRANSACTIONAL_ID: "transactionalId"}

@@ -82,13 +82,13 @@ def rebuild(bundle: Path | None) -> None:
     from analyst.cases import Cases
     from cli.progress import stages
     from core.settings import read_settings
-    from models.bundles.signing import verifying_key
+    from models.bundles.signing import verifying_keys
     from models.bundles.store import open_bundle
     from streams.stages.explain import casebook_of
 
     settings = read_settings()
     with opened_queue() as queue, stages() as progress:
-        loaded = open_bundle(bundle or settings.bundle_dir, verifying_key(settings))
+        loaded = open_bundle(bundle or settings.bundle_dir, verifying_keys(settings))
         progress.stage("building the index from SQL", 1)
         casebook = casebook_of(loaded, Cases(queue), settings.casebook, anew=True)
         casebook.save()

@@ -77,11 +77,11 @@ def explanations(
     from explain.casebook import Casebook, CasesInMemory, bundle_cases
     from explain.evaluation import as_json, evaluate, page, table
     from explain.explainer import Explainer
-    from models.bundles.signing import verifying_key
+    from models.bundles.signing import verifying_keys
     from models.bundles.store import open_bundle
 
     settings = read_settings()
-    loaded = open_bundle(bundle or settings.bundle_dir, verifying_key(settings))
+    loaded = open_bundle(bundle or settings.bundle_dir, verifying_keys(settings))
     try:
         lines = alerts_file.read_bytes().splitlines()[-count:]
         alerts = [decode_alert(line) for line in lines]

@@ -41,7 +41,7 @@ def _thresholds(command: Any) -> Any:
     "--against", type=click.Path(path_type=Path, file_okay=False), help="Bundle or store to compare with. [default: --bundle]"
 )
 @click.option("--against-rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules of the other policy, TOML.")
-@transactions_options
+@transactions_options()
 @click.option(
     "--from",
     "begin",

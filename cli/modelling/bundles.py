@@ -72,35 +72,71 @@ def challenge(store: Path, version: str) -> None:
 @command.command()
 @_store
 @click.argument("version")
-@transactions_options
+@transactions_options(required=False)
 @click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Rules to use. [default: the champion's]")
 @click.option("--no-rules", is_flag=True, help="Promote the bundle without rules.")
 @click.option("--why", required=True, help="Reason, recorded in the store.")
 @click.option("--despite-gates", is_flag=True, help="Promote even if a gate fails.")
 def promote(
-    store: Path, version: str, transactions: Path, mapping: str, labels: Path | None, rules: Path | None, no_rules: bool, why: str,
-    despite_gates: bool,
+    store: Path, version: str, transactions: Path | None, mapping: str, labels: Path | None, rules: Path | None, no_rules: bool,
+    why: str, despite_gates: bool,
 ) -> None:  # fmt: skip
-    """Make a bundle the champion if it passes the gates. Running workers switch to it at the end of their epoch."""
+    """
+    Make a bundle the champion if it passes the gates. Running workers switch to it at the end of their epoch.
+
+    The gates need --transactions. For the champion itself, only the rules can change, and there are no gates.
+    """
     from core.errors import InputError
     from core.settings import read_settings
     from models.bundles.signing import signing_key
     from models.bundles.store import BundleStore
 
     held = BundleStore(store)
-    bundle = held.open(version)
-    passed = pass_gates(held, version, transactions, mapping, labels)
-    if not passed and not despite_gates:
-        raise InputError("not promoted: a gate failed. To promote anyway, use --despite-gates; the store records that")
+    bundle, champion = held.open(version), held.champion
     if rules is not None:
         kept = held.add_rules(rules, bundle.spec.feature_names)
     else:
-        kept = held.champion.rules if held.champion and not no_rules else ""
+        kept = champion.rules if champion and not no_rules else ""
+    if champion is not None and (champion.bundle, champion.rules) == (version, kept):
+        raise InputError(f"bundle {version} is the champion already, with the same rules: there is nothing to promote")
+    passed = True
+    if champion is not None and champion.bundle == version:
+        click.echo("only the rules change: there are no gates to pass")
+    elif transactions is None:
+        raise InputError("the gates need past transactions: add --transactions and, unless the file has them, --labels")
+    else:
+        passed = pass_gates(held, version, transactions, mapping, labels)
+    if not passed and not despite_gates:
+        raise InputError("not promoted: a gate failed. To promote anyway, use --despite-gates; the store records that")
     reason = why if passed else f"{why} (despite the gates)"
     with audited_change() as audited:
-        champion = held.promote(version, kept, audited.name, reason, signing_key(read_settings()))
-        audited.record("promoted", champion.decider, reason)
-    click.echo(f"champion {champion.decider}")
+        promoted = held.promote(version, kept, audited.name, reason, signing_key(read_settings()))
+        audited.record("promoted", promoted.decider, reason)
+    click.echo(f"champion {promoted.decider}")
+
+
+@command.command()
+@_store
+@click.option("--why", required=True, help="Reason, recorded in the audit trail.")
+def sign(store: Path, why: str) -> None:
+    """
+    Sign the champions so far, with their rules, and the challenger, for example with a new key.
+
+    WHYFLAG_BUNDLE_SIGNING_KEY signs. What none of the keys in WHYFLAG_BUNDLE_PUBLIC_KEY has signed is refused.
+    """
+    from core.errors import InputError
+    from core.settings import read_settings
+    from models.bundles.signing import signing_key, verifying_keys
+    from models.bundles.store import BundleStore
+
+    settings = read_settings()
+    key = signing_key(settings)
+    if key is None:
+        raise InputError("WHYFLAG_BUNDLE_SIGNING_KEY is not set: set it to the PEM file of the private key")
+    with audited_change() as audited:
+        versions = BundleStore(store, verifying_keys(settings)).sign(key)
+        audited.record("signed", ", ".join(versions), why)
+    click.echo("\n".join(f"signed {version}" for version in versions) or f"{store} has no champion yet: nothing to sign")
 
 
 @command.command()
@@ -152,7 +188,6 @@ def disagreements(limit: int, as_json: bool) -> None:
 
 def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: str, labels: Path | None) -> bool:
     """Measure a bundle against the champion, print the result of each gate, and return whether all gates passed."""
-    from core.errors import InputError
     from core.settings import read_settings
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
@@ -162,8 +197,6 @@ def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: 
     settings = read_settings()
     challenger = store.open(version)
     champion = store.open(store.champion.bundle) if store.champion else None
-    if champion is not None and champion.version == version:
-        raise InputError(f"bundle {version} is the champion already: there is nothing to promote")
     with stages() as progress:
 
         def seen(bundle: Any) -> Any:

@@ -11,7 +11,7 @@ from cli.progress import rejects_shown, stages
 
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Folder of the model bundle.")
-@transactions_options
+@transactions_options()
 @click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of rules and lists to apply.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for decisions and alerts.")
 @click.option("--format", "form", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True)

@@ -10,7 +10,7 @@ from cli.progress import rejects_shown, stages
 
 @click.command()
 @click.option("--bundle", "folder", type=click.Path(path_type=Path, file_okay=False), required=True)
-@transactions_options
+@transactions_options()
 @click.option("--truth", type=click.Path(path_type=Path, dir_okay=False), help="Parquet file with transaction_id and typology.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="HTML file, such as report.html.")
 def command(folder: Path, transactions: Path, mapping: str, labels: Path | None, truth: Path | None, out: Path) -> None:

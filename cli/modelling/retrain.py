@@ -15,7 +15,7 @@ from cli.progress import stages, stderr
 @click.option(
     "--store", type=click.Path(path_type=Path, file_okay=False), default="bundles", show_default=True, help="Folder of the store."
 )
-@transactions_options
+@transactions_options()
 @click.option("--kafka-labels", is_flag=True, help="Also use all labels in the Kafka topic.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--promote", is_flag=True, help="Promote the challenger if it passes all gates.")

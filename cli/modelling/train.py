@@ -11,7 +11,7 @@ from cli.progress import rejects_shown, stages, stderr
 
 
 @click.command()
-@transactions_options
+@transactions_options()
 @click.option("--review-budget", default="300/day", show_default=True, help="Alerts that the team can review: N/day or N/week.")
 @click.option("--label-delay", default="7d", show_default=True, help="Delay until labels arrive; also the gap between periods.")
 @click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")

@@ -10,7 +10,7 @@ from cli.progress import rejects_shown, stages
 
 
 @click.command()
-@transactions_options
+@transactions_options()
 @click.option("--label-delay", default="7d", show_default=True, help="Delay until labels arrive; also the gap between periods.")
 @click.option("--spec", "spec_name", default="default", show_default=True, help="Feature spec: default, handbook or compromise.")
 @click.option("--currency", default=None, help="Currency of amounts in features. [default: the first transaction's]")

@@ -17,7 +17,7 @@ _NO_PARTITION = -1
 
 
 @click.command()
-@transactions_options
+@transactions_options()
 def command(transactions: Path, mapping: str, labels: Path | None) -> None:
     """
     Load past transactions and labels into the archive, so that explanations can use data from before the stream began.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.identity import opened_queue
+from cli.identity import audited_change, opened_queue, operator
 
 if TYPE_CHECKING:
     from core.messages import AuditAnchor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Verify the audit trail, and show how an alert was decided and judged."""
+    """Verify the audit trail, change its key, accept a loss, and show how an alert was decided and judged."""
 
 
 @command.command()
@@ -38,6 +38,12 @@ def verify(without_kafka: bool) -> None:
         click.echo(f"the first {found.unkeyed:,} entries are from version 0.1, which signed without a key")
     if not settings.audit_key:
         click.echo("WHYFLAG_AUDIT_KEY is not set: whoever can write to the database can also sign the trail again", err=True)
+    for number in found.key_changes:
+        click.echo(f"entry {number} changed the audit key")
+    for loss, entry in found.losses:
+        click.echo(
+            f"entries {loss.first} to {loss.newest} or later were lost, which {entry.actor} accepted in entry {entry.number}: {loss.why}"
+        )
     if found.first_broken is not None:
         click.echo(f"BROKEN: entry {found.first_broken} was changed, removed, inserted or re-signed")
     for contradiction in found.contradictions:
@@ -45,6 +51,51 @@ def verify(without_kafka: bool) -> None:
     if not found.intact:
         sys.exit(1)
     click.echo("the audit trail is intact, and alerts, verdicts, cases, proposals, lists and users agree with it")
+
+
+@command.command("change-key")
+@click.option("--without-kafka", is_flag=True, help="Do not compare the trail with its anchors in Kafka before.")
+@click.option("--despite-broken", is_flag=True, help="Change the key even if the trail is broken.")
+def change_key(without_kafka: bool, despite_broken: bool) -> None:
+    """
+    Begin to sign the audit trail with another key.
+
+    WHYFLAG_AUDIT_KEY is the new key, WHYFLAG_AUDIT_FORMER_KEYS the one before. Consoles with the former key refuse changes from then on.
+    """
+    from analyst.access.roles import Permission
+    from core.errors import InputError
+    from core.settings import read_settings
+
+    settings = read_settings()
+    if not settings.audit_key:
+        raise InputError("WHYFLAG_AUDIT_KEY is not set: set it to the new key")
+    anchors = () if without_kafka else _anchors(settings)
+    with opened_queue() as queue:
+        actor = operator(queue)
+        actor.require(Permission.ADMINISTER)
+        with queue.database.changing() as connection:
+            broken = queue.database.audit.check(connection, anchors).first_broken
+            if broken is not None and not despite_broken:
+                raise InputError(
+                    f"the trail is broken at entry {broken}: find out why first (`whyflag audit verify`), or use --despite-broken"
+                )
+            number = queue.database.audit.change_key(connection, actor.name)
+    click.echo(f"entry {number} changed the audit key")
+
+
+@command.command("accept-loss")
+@click.option("--why", required=True, help="Why the entries are missing, for example which backup was restored.")
+def accept_loss(why: str) -> None:
+    """Accept that a restored backup lacks entries which anchors in Kafka name. `whyflag audit verify` shows this from then on."""
+    from analyst.access.roles import Permission
+    from core.settings import read_settings
+
+    anchors = _anchors(read_settings())
+    with audited_change() as audited:
+        audited.actor.require(Permission.ADMINISTER)
+        with audited.queue.database.changing() as connection:
+            loss = audited.queue.database.audit.accept_loss(connection, anchors, audited.name, why)
+    click.echo(f"accepted: entries {loss.first} to {loss.newest} or later are lost")
 
 
 def _anchors(settings: "Settings") -> "list[AuditAnchor]":

@@ -41,6 +41,8 @@ def command() -> None:
     archive = Archive(settings.archive_url, clock, settings.archive_days)
     relay = Relay(queue, settings)
     try:
+        with queue.reading() as connection:
+            queue.database.audit.require_key(connection)
         services = make_services(queue, settings, archive, _investigating(queue, settings, archive), _what_if(settings))
         operations = operations_app(
             services.outbox, services.statistics, lambda: relay.alive, lambda: relay.publishing, settings.broker_silence_seconds

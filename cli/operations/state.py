@@ -30,7 +30,7 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
 
     from core.settings import read_settings
     from models.bundles.bundle import check_key
-    from models.bundles.signing import verifying_key
+    from models.bundles.signing import verifying_keys
     from models.bundles.store import open_bundle
     from models.scorer import Decider
     from streams.rebuild import rebuild as write
@@ -41,7 +41,7 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     from training.data.readers import TransactionFile, read_labels
 
     settings = read_settings()
-    loaded = open_bundle(bundle or settings.bundle_dir, verifying_key(settings))
+    loaded = open_bundle(bundle or settings.bundle_dir, verifying_keys(settings))
     key = settings.privacy
     check_key(loaded, key.fingerprint)
     profile, score = ProfileStage(loaded.spec, key), ScoreStage(loaded.spec, SingleDecider(Decider(loaded)))

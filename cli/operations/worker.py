@@ -43,7 +43,7 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
     from core.metrics import Program
     from core.settings import read_settings
     from models.bundles.bundle import check_key, load_bundle
-    from models.bundles.signing import verifying_key
+    from models.bundles.signing import verifying_keys
     from models.bundles.store import BundleStore
     from models.scorer import Decider
     from streams.health import Health
@@ -56,16 +56,16 @@ def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping
 
     settings = read_settings()
     set_up_logs(Program.SCORE, settings)
-    place, key = bundle or settings.bundle_dir, verifying_key(settings)
+    place, keys = bundle or settings.bundle_dir, verifying_keys(settings)
     fingerprint = settings.privacy.fingerprint
     deciders: DeciderSource
     if BundleStore.at(place):
         if rules is not None:
             raise SettingsError("--rules does not work with a store: use `whyflag bundles promote --rules FILE`")
-        deciders = StoreDeciderSource(BundleStore(place, key), fingerprint)
+        deciders = StoreDeciderSource(BundleStore(place, keys), fingerprint)
         spec = deciders.spec
     else:
-        loaded = load_bundle(place, key=key)
+        loaded = load_bundle(place, keys=keys)
         check_key(loaded, fingerprint)
         spec = loaded.spec
         deciders = SingleDecider(Decider(loaded, _rules(rules, spec)))

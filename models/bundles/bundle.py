@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
 from core.errors import BundleError, InputError
 from models.booster import load_booster
 from models.bundles.metrics import BundleMetrics
-from models.bundles.signing import SIGNATURE_BYTES, sign, verify
+from models.bundles.signing import SIGNATURE_BYTES, PublicKeys, sign, verify
 from models.calibration import Calibration
 from models.features.spec import FeatureSpec, decode_spec, encode_spec
 from models.novelty import Forest, check_forest
@@ -123,11 +123,11 @@ def save_bundle(
     return version
 
 
-def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = None) -> Bundle:
+def load_bundle(folder: Path, version: str = "", keys: PublicKeys = ()) -> Bundle:
     """
     Load a bundle from its folder and check every file against the manifest.
 
-    With ``version``, the bundle must have that version, whatever the folder's name. With ``key``, it must have a valid signature.
+    With ``version``, the bundle must have that version, whatever the folder's name. With ``keys``, one of them must have signed it.
 
     Raises:
         BundleError: if the bundle is missing, incomplete, altered, unreadable, of another version, or without a valid signature.
@@ -143,8 +143,7 @@ def load_bundle(folder: Path, version: str = "", key: Ed25519PublicKey | None = 
         raise BundleError(
             f"{folder} holds bundle {manifest.version}, not {version}: restore the expected bundle, or add and promote this one"
         )
-    if key is not None:
-        verify(key, _signed(digests), signature, f"bundle {manifest.version} in {folder}")
+    verify(keys, _signed(digests), signature, f"bundle {manifest.version} in {folder}")
     try:
         spec = decode_spec(files[SPEC])
         booster = load_booster(files[MODEL], len(spec.feature_names))
@@ -185,7 +184,14 @@ def sign_bundle(folder: Path, key: Ed25519PrivateKey) -> None:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     if digests != manifest.files:
         raise BundleError(f"the bundle in {folder} was altered: restore it or train again")
-    (folder / SIGNATURE).write_bytes(sign(key, _signed(digests)))
+    write_signature(folder, sign(key, _signed(digests)))
+
+
+def write_signature(folder: Path, signature: bytes) -> None:
+    """Write the signature of a bundle or of rules; a worker that reads it meanwhile sees the old or the new one."""
+    partial = folder / f".{SIGNATURE}.{os.getpid()}"
+    partial.write_bytes(signature)
+    partial.replace(folder / SIGNATURE)
 
 
 def check_key(bundle: Bundle, fingerprint: str) -> None:

@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct, structs
 
 from core.errors import BundleError, InputError, WhyflagError
-from models.bundles.bundle import MANIFEST, METRICS, SIGNATURE, Bundle, load_bundle, read_regular, sign_bundle
+from models.bundles.bundle import MANIFEST, METRICS, SIGNATURE, Bundle, load_bundle, read_regular, sign_bundle, write_signature
 from models.bundles.metrics import BundleMetrics
-from models.bundles.signing import SIGNATURE_BYTES, sign, verify
+from models.bundles.signing import SIGNATURE_BYTES, PublicKeys, sign, verify
 from models.scorer import Decider
 
 CURRENT = "current.json"
@@ -62,9 +62,9 @@ class Current(Struct, frozen=True):
 class BundleStore:
     """A folder of bundles and rules."""
 
-    def __init__(self, root: Path, key: Ed25519PublicKey | None = None) -> None:
-        """With ``key``, only bundles and rules signed with the matching private key are loaded."""
-        self.root, self._key = root, key
+    def __init__(self, root: Path, keys: PublicKeys = ()) -> None:
+        """With ``keys``, only bundles and rules that one of the matching private keys has signed are loaded."""
+        self.root, self._keys = root, keys
 
     @staticmethod
     def at(root: Path) -> bool:
@@ -125,7 +125,7 @@ class BundleStore:
         Raises:
             WhyflagError: if the store does not have it, or its folder contains another version.
         """
-        return load_bundle(self.folder(version), version, self._key)
+        return load_bundle(self.folder(version), version, self._keys)
 
     def add_rules(self, path: Path, features: tuple[str, ...]) -> str:
         """
@@ -192,9 +192,9 @@ class BundleStore:
         loaded = load_rules(folder / RULES_FILE, bundle.spec.feature_names)
         if loaded.version != rules:
             raise BundleError(f"the rules {rules} in {self.root} were altered: promote them again")
-        if self._key is not None:
+        if self._keys:
             signature = read_regular(folder / SIGNATURE, SIGNATURE_BYTES) if (folder / SIGNATURE).is_file() else None
-            verify(self._key, _signed_rules(loaded.digest), signature, f"rules {rules} in {self.root}")
+            verify(self._keys, _signed_rules(loaded.digest), signature, f"rules {rules} in {self.root}")
         return Decider(bundle, loaded)
 
     def challenge(self, version: str) -> None:
@@ -224,15 +224,33 @@ class BundleStore:
         """Promote a champion. With ``expected``, refuse if another champion was promoted in the meantime."""
         decider = self.load(champion.decider)
         if key is not None:
-            sign_bundle(self.folder(champion.bundle), key)
-            if decider.rules is not None:
-                (self.root / "rules" / champion.rules / SIGNATURE).write_bytes(sign(key, _signed_rules(decider.rules.digest)))
+            self._sign(decider, key)
         with self._changing() as current:
             if expected is not None and current.champions[-1:] != (expected,):
                 raise InputError(f"another champion of {self.root} was promoted in the meantime: try again")
             challenger = "" if current.challenger == champion.bundle else current.challenger
             self._write(Current((*current.champions, champion), challenger))
         return champion
+
+    def sign(self, key: Ed25519PrivateKey) -> list[str]:
+        """
+        Sign every champion so far, with its rules, and the challenger with another key. Return the versions of their deciders.
+
+        Raises:
+            WhyflagError: if one of them cannot be loaded, for example because nobody has signed it; nothing is signed then.
+        """
+        current = self.current
+        names = [*(champion.decider for champion in current.champions), *([current.challenger] if current.challenger else [])]
+        deciders = [self.load(name) for name in dict.fromkeys(names)]
+        for decider in deciders:
+            self._sign(decider, key)
+        return [decider.version for decider in deciders]
+
+    def _sign(self, decider: Decider, key: Ed25519PrivateKey) -> None:
+        assert decider.bundle is not None
+        sign_bundle(self.folder(decider.bundle.version), key)
+        if decider.rules is not None:
+            write_signature(self.root / "rules" / decider.rules.version, sign(key, _signed_rules(decider.rules.digest)))
 
     def rollback(self, by: str, why: str) -> Champion:
         """
@@ -296,7 +314,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def open_decider(path: Path, key: Ed25519PublicKey | None = None) -> Decider:
+def open_decider(path: Path, keys: PublicKeys = ()) -> Decider:
     """
     Return a decider for the bundle in a folder, or for a store's champion with its rules.
 
@@ -304,21 +322,21 @@ def open_decider(path: Path, key: Ed25519PublicKey | None = None) -> Decider:
         WhyflagError: if there is no bundle or champion, or it cannot be used.
     """
     if not BundleStore.at(path):
-        return Decider(load_bundle(path, key=key))
-    store = BundleStore(path, key)
+        return Decider(load_bundle(path, keys=keys))
+    store = BundleStore(path, keys)
     if store.champion is None:
         raise BundleError(f"the store in {path} has no champion yet: run `whyflag bundles promote`")
     return store.load(store.champion.decider)
 
 
-def open_bundle(path: Path, key: Ed25519PublicKey | None = None) -> Bundle:
+def open_bundle(path: Path, keys: PublicKeys = ()) -> Bundle:
     """
     Return the bundle in a folder, or the bundle of a store's champion.
 
     Raises:
         WhyflagError: if there is no bundle or champion, or it cannot be used.
     """
-    bundle = open_decider(path, key).bundle
+    bundle = open_decider(path, keys).bundle
     assert bundle is not None
     return bundle
 

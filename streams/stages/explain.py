@@ -248,14 +248,14 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
     from explain.narrators.client import language_model
     from explain.narrators.service import NarratorService
     from models.bundles.bundle import Bundle
-    from models.bundles.signing import verifying_key
+    from models.bundles.signing import verifying_keys
     from models.bundles.store import BundleStore, open_bundle
 
     load_next_steps(settings.next_steps)  # fails now, not at the first alert
     queue, llm = Queue(settings.database, SystemClock(), policy_of(settings)), language_model(settings)
     steps = ApprovedSteps(Proposals(queue.database, queue.clock), settings.next_steps)
     archive = Archive(settings.archive_url, SystemClock(), settings.archive_days)
-    key = verifying_key(settings)
+    keys = verifying_keys(settings)
     cases, narrators = Cases(queue), NarratorService(llm, settings) if llm else None
 
     def explainer_of(bundle: Bundle) -> Explainer:
@@ -265,10 +265,10 @@ def explain_stage(settings: Settings, bundle_dir: Path) -> ExplainStage:
         if not BundleStore.at(bundle_dir):
             return None
         try:
-            return explainer_of(BundleStore(bundle_dir, key).open(version))
+            return explainer_of(BundleStore(bundle_dir, keys).open(version))
         except BundleError as error:  # an outage raises a different error: the worker stops, restarts and tries again
             logger.error("bundle %s cannot be used, so its alerts are explained without its model: %s", version, error)
             return None
 
     tracing = tracing_of(settings, "explain")
-    return ExplainStage(explainer_of(open_bundle(bundle_dir, key)), queue, cases, another, archive, tracing)
+    return ExplainStage(explainer_of(open_bundle(bundle_dir, keys)), queue, cases, another, archive, tracing)

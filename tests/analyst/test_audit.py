@@ -1,6 +1,7 @@
 """The audit trail: tampering is found by the chain, by the key, by the anchors in Kafka, and by comparison with the tables."""
 
 import hashlib
+import hmac
 import json
 import threading
 
@@ -11,7 +12,7 @@ from sqlalchemy import delete, func, insert, select, text, update
 from analyst.access.accounts import Accounts
 from analyst.access.roles import Role
 from analyst.access.throttle import Throttle
-from analyst.audit import FIRST, AuditTrail, Event, entries
+from analyst.audit import FIRST, Event, entries
 from analyst.bulk import Bulks
 from analyst.cases import Cases
 from analyst.listing import AlertFilter, Listing
@@ -22,7 +23,7 @@ from analyst.retention import purge
 from analyst.tables import alerts, audit, audit_anchors, cases, list_entries, next_step_tables, proposals, users, verdicts
 from analyst.verdicts import Outbox, Verdicts
 from analyst.verification import verify
-from core.errors import AccessError, ConflictError
+from core.errors import AccessError, AuditKeyError, ConflictError, InputError
 from core.messages import Finding, Opinion
 from explain.casebook import case_from
 from tests.analyst.conftest import ADA, ANN, LEA, ids_of
@@ -83,13 +84,12 @@ def test_a_changed_entry_breaks_the_chain(queue, statement):
 
 def resigned(queue, key, scheme=2):
     """Sign the whole trail again, as an attacker with the database's password could."""
-    forger = AuditTrail(queue.clock, key)
     with queue.engine.begin() as connection:
         previous = FIRST
         for row in connection.execute(select(audit).order_by(audit.c.number)).all():
             content = (row.number, row.at, row.actor, row.action, row.subject, row.detail, previous)
-            plain = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-            signature = plain if scheme == 1 else forger._hash(2, *content)
+            text = json.dumps(content).encode()
+            signature = (hashlib.sha256(text) if scheme == 1 else hmac.new(key, text, hashlib.sha256)).hexdigest()
             connection.execute(
                 update(audit).where(audit.c.number == row.number).values(previous=previous, hash=signature, scheme=scheme)
             )
@@ -176,12 +176,142 @@ def test_entries_of_version_0_1_may_only_stand_at_the_beginning(database_url, cl
     with queue.database.changing() as connection:
         queue.database.audit.record(connection, Event("ann", "tested", "x", ""), Event("ann", "tested", "y", ""))
     with queue.reading() as connection:
-        assert queue.database.audit.first_broken(connection) is None
+        assert queue.database.audit.check(connection).first_broken is None
     with queue.engine.begin() as connection:
         connection.execute(update(audit).where(audit.c.number == 2).values(scheme=1))
     with queue.reading() as connection:
-        assert queue.database.audit.first_broken(connection) == 2
+        assert queue.database.audit.check(connection).first_broken == 2
     queue.close()
+
+
+# -- another key ---------------------------------------------------------------------------------------------------------------
+
+
+OTHER_KEY = b"another key of the audit trail"
+
+
+def with_key(queue, key, *former):
+    """Open the queue's database as a program with other keys would."""
+    return Queue(queue.engine.url.render_as_string(hide_password=False), queue.clock, audit_key=key, former_audit_keys=former)
+
+
+def record(queue, *events):
+    with queue.database.changing() as connection:
+        queue.database.audit.record(connection, *(events or [Event("ann", "tested", "x", "")]))
+
+
+def change_key(queue):
+    with queue.database.changing() as connection:
+        return queue.database.audit.change_key(connection, "root")
+
+
+def test_a_program_with_another_key_changes_nothing(queue):
+    before = verify(queue, None)
+    stranger = with_key(queue, OTHER_KEY)
+    with pytest.raises(AuditKeyError, match="another key than WHYFLAG_AUDIT_KEY"):
+        record(stranger)
+    with pytest.raises(AuditKeyError, match="none of the keys in WHYFLAG_AUDIT_FORMER_KEYS"):
+        change_key(stranger)
+    assert verify(queue, None) == before
+    stranger.close()
+
+
+def test_the_key_is_changed_and_changed_again(queue, clock):
+    before, third = anchor_of(queue, clock), b"a third key of the trail"
+    second = with_key(queue, OTHER_KEY, KEY)
+    assert "change-key" in verify(second, [before]).contradictions[0]
+    assert change_key(second) == 8
+    record(second)
+    with pytest.raises(AuditKeyError):
+        record(queue)
+    last = with_key(queue, third, KEY, OTHER_KEY)
+    assert change_key(last) == 10
+    record(last)
+    found = verify(last, [before, anchor_of(last, clock)])
+    assert (found.intact, found.key_changes) == (True, [8, 10])
+    with pytest.raises(AuditKeyError, match="needs no change"):
+        change_key(last)
+    assert verify(with_key(queue, third, OTHER_KEY), None).first_broken == 1, "the first key is missing"
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 3).values(actor="eve"))
+    assert verify(last, None).first_broken == 3
+    second.close(), last.close()
+
+
+def test_a_trail_without_a_key_gets_one(database_url, clock):
+    without = Queue(database_url, clock)
+    record(without)
+    keyed = with_key(without, KEY)
+    change_key(keyed)
+    record(keyed)
+    assert verify(keyed, None).intact
+    without.close(), keyed.close()
+
+
+def test_a_former_key_that_leaked_cannot_change_the_past_or_hand_over_again(queue):
+    changed = with_key(queue, OTHER_KEY, KEY)
+    change_key(changed)
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
+    resigned(queue, KEY)
+    assert not verify(changed, None).intact
+    with queue.engine.begin() as connection:  # to a key of the thief's own
+        connection.execute(delete(audit).where(audit.c.number > 7))
+    thief = with_key(queue, b"a key that only eve has", KEY)
+    change_key(thief)
+    assert verify(thief, None).first_broken is None
+    assert verify(changed, None).first_broken == 8
+    changed.close(), thief.close()
+
+
+# -- a restored backup ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_somebody_accepted_is_named_and_new_entries_are_still_protected(queue, clock):
+    lost = anchor_of(queue, clock)
+    with queue.engine.begin() as connection:
+        connection.execute(delete(audit).where(audit.c.number > 5))
+    with queue.engine.begin() as connection:  # what a backup of that time has
+        connection.execute(delete(verdicts)), connection.execute(update(alerts).values(state="open", finding=None))
+        connection.execute(delete(audit))
+    with pytest.raises(InputError, match="nothing is lost"), queue.database.changing() as connection:
+        queue.database.audit.accept_loss(connection, [], "root", "x")
+    record(queue)
+    assert verify(queue, [lost]).first_broken == 2
+    with queue.database.changing() as connection:
+        loss = queue.database.audit.accept_loss(connection, [lost], "root", "backup of Monday")
+    assert (loss.first, loss.newest) == (2, 7)
+    found = verify(queue, [lost, anchor_of(queue, clock)])
+    assert found.intact, found
+    assert [(one.loss.why, one.entry.actor, one.entry.number) for one in found.losses] == [("backup of Monday", "root", 2)]
+    for _ in range(6):  # the trail grows beyond the lost part
+        record(queue)
+    newest = anchor_of(queue, clock)
+    assert verify(queue, [lost, newest]).intact
+    with queue.engine.begin() as connection:
+        connection.execute(delete(audit).where(audit.c.number > 6))
+    assert verify(queue, [lost, newest]).first_broken == 7, "anchors from after the acceptance count"
+
+
+def test_an_anchor_of_the_lost_part_does_not_cover_new_entries(queue, clock):
+    lost = anchor_of(queue, clock)
+    with queue.engine.begin() as connection:
+        for table in (verdicts, audit):
+            connection.execute(delete(table))
+        connection.execute(update(alerts).values(state="open", finding=None))
+    with queue.database.changing() as connection:
+        queue.database.audit.accept_loss(connection, [lost], "root", "backup")
+    record(queue)
+    clock.pass_by(400)
+    assert "entry 1 " in verify(queue, [lost]).contradictions[0]
+
+
+def test_a_broken_trail_is_no_loss(queue, clock):
+    anchor = anchor_of(queue, clock)
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
+    with pytest.raises(InputError, match="broken at entry 2"), queue.database.changing() as connection:
+        queue.database.audit.accept_loss(connection, [anchor], "root", "x")
 
 
 def test_many_writers_at_once_keep_the_chain(queue):

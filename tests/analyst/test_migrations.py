@@ -141,7 +141,7 @@ def test_an_audit_trail_survives_a_downgrade_and_an_upgrade(engine, database_url
             explained[-5][0].alert_id, Opinion(Finding.ESCALATE), LEA, queue.get(explained[-5][0].alert_id).version
         )
         with queue.reading() as connection:
-            assert queue.database.audit.first_broken(connection) is None
+            assert queue.database.audit.check(connection).first_broken is None
         queue.close()
         migrated(engine, "0003", up=False)
     queue = Queue(database_url, HandClock(1_759_000_200_000), audit_key=key)

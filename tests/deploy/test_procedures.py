@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -21,11 +22,15 @@ from analyst.queue import Queue
 from analyst.verification import verify
 from cli.main import whyflag
 from core.clock import SystemClock
-from core.errors import BundleError, SignInError
-from core.messages import AuditAnchor, Finding
+from core.errors import AuditKeyError, BundleError, SignInError
+from core.messages import AuditAnchor, Finding, encode
 from core.privacy.masking import Privacy
-from models.bundles.bundle import load_bundle
+from core.settings import Settings
+from core.topics import AUDIT_ANCHORS
+from models.bundles.signing import public_keys
 from models.bundles.store import BundleStore
+from streams.kafka.clients import Sender
+from streams.kafka.embedded import API_VERSION, EmbeddedBroker
 from streams.stages.decider_sources import StoreDeciderSource
 from tests.analyst.conftest import decide, ids_of
 from tests.conftest import DAY, needs
@@ -142,7 +147,9 @@ def test_a_sqlite_queue_is_copied_while_it_is_in_use_and_the_casebook_follows_fr
     assert f"{expected:,} cases" in run("cases", "rebuild", "--bundle", bundle_dir)
 
 
-def test_a_restore_of_an_older_backup_contradicts_the_anchors_from_the_first_lost_entry_on(explained, bundle, tmp_path):
+def test_a_restore_of_an_older_backup_contradicts_the_anchors_until_the_loss_is_accepted(
+    explained, bundle, tmp_path, monkeypatch
+):
     url = f"sqlite:///{tmp_path}/whyflag.db"
     filled(url, explained, bundle)
     with closing(sqlite3.connect(tmp_path / "whyflag.db")) as connection:
@@ -153,15 +160,27 @@ def test_a_restore_of_an_older_backup_contradicts_the_anchors_from_the_first_los
     with queue.reading() as connection:
         lost = connection.execute(text("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")).one()
     queue.close()
-    anchors = [AuditAnchor(number=lost.number, hash=lost.hash, at=0)]
+    anchors = [AuditAnchor(number=lost.number, hash=lost.hash, at=SystemClock().now_ms())]
     queue = opened(f"sqlite:///{tmp_path}/backup.db")
     assert verify(queue, None).intact
     assert verify(queue, anchors).first_broken == kept + 1
-    for alert_id in ids_of(queue)[:2]:  # the trail grows again, beyond the anchor
-        decide(queue, alert_id, Finding.LEGITIMATE)
-    assert verify(queue, None).intact
-    assert verify(queue, anchors).first_broken == lost.number
     queue.close()
+    with EmbeddedBroker() as broker:
+        sender = Sender(Settings(kafka_bootstrap=broker.bootstrap, kafka_api_version=API_VERSION), 0)
+        for anchor in anchors:
+            sender.send(AUDIT_ANCHORS, b"", encode(anchor))
+        sender.close()
+        monkeypatch.setenv("WHYFLAG_DATABASE", f"sqlite:///{tmp_path}/backup.db")
+        monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
+        monkeypatch.setenv("WHYFLAG_KAFKA_BOOTSTRAP", broker.bootstrap)
+        monkeypatch.setenv("WHYFLAG_KAFKA_API_VERSION", API_VERSION)
+        assert f"BROKEN: entry {kept + 1} " in run("audit", "verify", status=1)
+        accepted = run("audit", "accept-loss", "--why", "backup of Monday")
+        assert accepted == f"accepted: entries {kept + 1} to {lost.number} or later are lost\n"
+        verified = run("audit", "verify")
+    assert "lost, which os:" in verified
+    assert "backup of Monday" in verified
+    assert "intact" in verified
 
 
 # -- upgrade and rollback -------------------------------------------------------------------------------------------------------------
@@ -200,20 +219,42 @@ def test_a_revision_that_does_not_exist_is_refused(tmp_path, monkeypatch):
 # -- rotation of keys -----------------------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_signed_with_another_audit_key_breaks_the_trail_for_both_keys(explained, bundle, tmp_path, monkeypatch):
-    url = f"sqlite:///{tmp_path}/q.db"
+def test_the_audit_key_is_changed_by_a_command_and_programs_with_the_former_key_are_refused(
+    explained, bundle, tmp_path, monkeypatch
+):
+    url, other = f"sqlite:///{tmp_path}/q.db", "another key of the audit trail"
     filled(url, explained, bundle)
     monkeypatch.setenv("WHYFLAG_DATABASE", url)
     monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
     assert "intact" in run("audit", "verify", "--without-kafka")
-    queue = opened(url)
-    entries = verify(queue, None).entries
-    queue.close()
-    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", "another key of the audit trail")
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", other)
+    refused = CliRunner().invoke(whyflag, ["users", "add", "dave"])
+    assert isinstance(refused.exception, AuditKeyError)
+    monkeypatch.setenv("WHYFLAG_AUDIT_FORMER_KEYS", KEY)
+    assert "run `whyflag audit change-key`" in run("audit", "verify", "--without-kafka", status=1)
+    changed = run("audit", "change-key", "--without-kafka")
     run("users", "add", "dave")
-    assert "BROKEN: entry 1 " in run("audit", "verify", "--without-kafka", status=1)
+    verified = run("audit", "verify", "--without-kafka")
+    assert changed in verified
+    assert "intact" in verified
     monkeypatch.setenv("WHYFLAG_AUDIT_KEY", KEY)
-    assert f"BROKEN: entry {entries + 1} " in run("audit", "verify", "--without-kafka", status=1)
+    assert isinstance(CliRunner().invoke(whyflag, ["users", "add", "erin"]).exception, AuditKeyError)
+    console = CliRunner().invoke(whyflag, ["console"])
+    assert isinstance(console.exception, AuditKeyError), "a console with the former key does not start"
+
+
+def test_a_broken_trail_gets_another_key_only_if_the_operator_insists(explained, bundle, tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/q.db"
+    filled(url, explained, bundle)
+    with closing(sqlite3.connect(tmp_path / "q.db")) as connection, connection:
+        connection.execute("UPDATE audit SET actor = 'eve' WHERE number = 2")
+    monkeypatch.setenv("WHYFLAG_DATABASE", url)
+    monkeypatch.setenv("WHYFLAG_AUDIT_KEY", "another key of the audit trail")
+    monkeypatch.setenv("WHYFLAG_AUDIT_FORMER_KEYS", KEY)
+    refused = CliRunner().invoke(whyflag, ["audit", "change-key", "--without-kafka"])
+    assert "broken at entry 2" in str(refused.exception)
+    assert "changed the audit key" in run("audit", "change-key", "--without-kafka", "--despite-broken")
+    assert "BROKEN: entry 2 " in run("audit", "verify", "--without-kafka", status=1)
 
 
 def _pem(path, key, private=False):
@@ -226,31 +267,31 @@ def _pem(path, key, private=False):
     return str(path)
 
 
-def test_the_signing_key_is_rotated_by_promoting_another_bundle_and_then_the_champion_again(
-    world, bundle_dir, other_bundle_dir, tmp_path, monkeypatch
-):
+def test_the_signing_key_is_rotated_while_workers_accept_both_keys(bundle_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("WHYFLAG_DATABASE", f"sqlite:///{tmp_path}/q.db")
     old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    root, fingerprint = tmp_path / "store", Privacy().fingerprint
-    champion, other = load_bundle(bundle_dir).version, load_bundle(other_bundle_dir).version
+    root, both = tmp_path / "store", tmp_path / "public.pem"
     store = BundleStore(root)
-    store.add(bundle_dir)
-    store.add(other_bundle_dir)
+    champion = store.add(bundle_dir)
     store.promote(champion, "", "ops", "first", old)
-    running = StoreDeciderSource(BundleStore(root, old.public_key()), fingerprint)
+    both.write_text("".join(Path(_pem(tmp_path / name, key)).read_text() for name, key in (("old.pem", old), ("new.pem", new))))
+    keys = public_keys(both)
+    running = StoreDeciderSource(BundleStore(root, keys), Privacy().fingerprint)
     assert running.newest().version == champion
-    monkeypatch.setenv("WHYFLAG_BUNDLE_SIGNING_KEY", _pem(tmp_path / "new.pem", new, private=True))
-    files = ("--transactions", world / "transactions.parquet", "--labels", world / "labels.parquet", "--store", root)
-    options = ("--despite-gates", "--why", "rotation of the signing key")
-    run("bundles", "promote", other, *files, *options)
-    running._looked = float("-inf")
-    assert running.newest().version == champion, "a worker with the old public key refuses the other bundle"
-    run("bundles", "promote", champion, *files, *options)
+    monkeypatch.setenv("WHYFLAG_BUNDLE_PUBLIC_KEY", str(both))
+    assert "WHYFLAG_BUNDLE_SIGNING_KEY is not set" in str(
+        CliRunner().invoke(whyflag, ["bundles", "sign", "--why", "x"]).exception
+    )
+    monkeypatch.setenv("WHYFLAG_BUNDLE_SIGNING_KEY", _pem(tmp_path / "signing.pem", new, private=True))
+    assert run("bundles", "sign", "--store", root, "--why", "rotation of the signing key") == f"signed {champion}\n"
     running._looked = float("-inf")
     assert running.newest().version == champion
-    assert StoreDeciderSource(BundleStore(root, new.public_key()), fingerprint).newest().version == champion
+    assert BundleStore(root, (new.public_key(),)).load(champion).version == champion
     with pytest.raises(BundleError, match="does not match"):
-        BundleStore(root, old.public_key()).load(champion)
+        BundleStore(root, (old.public_key(),)).load(champion)
+    monkeypatch.setenv("WHYFLAG_BUNDLE_PUBLIC_KEY", str(tmp_path / "old.pem"))
+    stranger = CliRunner().invoke(whyflag, ["bundles", "sign", "--store", str(root), "--why", "x"])
+    assert isinstance(stranger.exception, BundleError), "what no accepted key has signed is not signed again"
 
 
 def test_a_token_that_was_revoked_or_whose_owner_was_changed_no_longer_works(explained, bundle, tmp_path, monkeypatch):

@@ -132,7 +132,7 @@ def test_cases_are_added_corrected_and_deleted_in_sql_and_the_index_follows(aler
     cases.judge(msgspec.structs.replace(verdict, finding=Finding.FRAUD, verdict_time=1_700_000_000_009))
     assert [case.case_id for case in casebook.similar(x, shap, NEVER, "other")] == ["al_2"]
     with queue.reading() as connection:
-        assert queue.database.audit.first_broken(connection) is None
+        assert queue.database.audit.check(connection).first_broken is None
     assert cases.counts() == [(bundle.version, "fraud", 1)]
 
 

@@ -21,7 +21,7 @@ from models import booster
 from models.booster import load_booster
 from models.bundles.bundle import FOREST, MANIFEST, METRICS, MODEL, POLICY, SIGNATURE, check_key, load_bundle
 from models.bundles.metrics import BundleMetrics
-from models.bundles.signing import signing_key, verifying_key
+from models.bundles.signing import signing_key, verifying_keys
 from models.bundles.store import BundleStore
 
 
@@ -111,7 +111,7 @@ def test_a_store_with_a_public_key_accepts_only_bundles_signed_by_its_owner(bund
         bundle_signing_key=_written(tmp_path / "private.pem", key, True),
         bundle_public_key=_written(tmp_path / "public.pem", key, False),
     )
-    store, trusting = BundleStore(tmp_path / "s", verifying_key(settings)), BundleStore(tmp_path / "s")
+    store, trusting = BundleStore(tmp_path / "s", verifying_keys(settings)), BundleStore(tmp_path / "s")
     version, other = store.add(bundle_dir), store.add(other_bundle_dir)
     with pytest.raises(BundleError, match="is not signed"):
         store.open(version)
@@ -125,18 +125,18 @@ def test_a_store_with_a_public_key_accepts_only_bundles_signed_by_its_owner(bund
         store.open(other)
     lenient_policy(store.folder(version))
     with pytest.raises(BundleError, match="signature of bundle"):
-        load_bundle(store.folder(version), rehashed(store.folder(version)), verifying_key(settings))
+        load_bundle(store.folder(version), rehashed(store.folder(version)), verifying_keys(settings))
     stranger = Settings(bundle_public_key=_written(tmp_path / "other.pem", Ed25519PrivateKey.generate(), False))
     trusting.promote(other, "", "me", "signed", signing_key(settings))
     with pytest.raises(BundleError, match="signature of bundle"):
-        BundleStore(tmp_path / "s", verifying_key(stranger)).open(other)
+        BundleStore(tmp_path / "s", verifying_keys(stranger)).open(other)
 
 
 def test_rules_are_signed_with_the_bundle(bundle_dir, bundle, tmp_path):
     key = Ed25519PrivateKey.generate()
     rules = tmp_path / "r.toml"
     rules.write_text('[[rules]]\nid = "R1"\nowner = "o"\nexpires = 2030-01-01\nwhen = "amount > 1"\noutcome = "review"\n')
-    trusting, store = BundleStore(tmp_path / "s"), BundleStore(tmp_path / "s", key.public_key())
+    trusting, store = BundleStore(tmp_path / "s"), BundleStore(tmp_path / "s", (key.public_key(),))
     version, ruled = trusting.add(bundle_dir), trusting.add_rules(rules, bundle.spec.feature_names)
     trusting.promote(version, "", "me", "signed", key)
     with pytest.raises(BundleError, match=r"rules [0-9a-f]+ in .* is not signed"):
@@ -149,7 +149,7 @@ def test_rules_are_signed_with_the_bundle(bundle_dir, bundle, tmp_path):
 def test_a_file_without_a_key_raises_a_settings_error(tmp_path, content):
     (tmp_path / "key.pem").write_bytes(content)
     with pytest.raises(SettingsError, match="WHYFLAG_BUNDLE_PUBLIC_KEY"):
-        verifying_key(Settings(bundle_public_key=str(tmp_path / "key.pem")))
+        verifying_keys(Settings(bundle_public_key=str(tmp_path / "key.pem")))
     with pytest.raises(SettingsError, match="WHYFLAG_BUNDLE_SIGNING_KEY"):
         signing_key(Settings(bundle_signing_key=str(tmp_path / "key.pem")))
 

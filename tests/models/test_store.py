@@ -274,9 +274,33 @@ def test_a_bundle_goes_through_the_gates_from_the_command_line(world, bundle_dir
     listed = _run("bundles", "list", "--store", root).output
     assert f"{versions[0]}  champion" in listed
     assert f"{versions[1]}  challenger" in listed
-    again = _run("bundles", "promote", versions[0], "--store", root, *files, "--why", "again")
+    again = _run("bundles", "promote", versions[0], "--store", root, "--why", "again")
     assert again.exit_code != 0
     assert "champion already" in str(again.exception)
+    without = _run("bundles", "promote", versions[1], "--store", root, "--why", "no file for the gates")
+    assert "add --transactions" in str(without.exception)
+
+
+def test_rules_of_the_champion_are_changed_without_gates(bundle_dir, tmp_path, versions):
+    root, rules = tmp_path / "bundles", tmp_path / "rules.toml"
+    rules.write_text("""
+[[rules]]
+id = "R-001"
+owner = "fraud operations"
+expires = 2030-01-31
+when = "amount > 400"
+outcome = "review"
+words = "A large amount."
+""")
+    BundleStore(root).add(bundle_dir)
+    BundleStore(root).promote(versions[0], "", "ops", "first")
+    changed = _run("bundles", "promote", versions[0], "--store", root, "--rules", rules, "--why", "large amounts")
+    assert changed.exit_code == 0, (changed.output, changed.exception)
+    assert BundleStore(root).champion.rules
+    same = _run("bundles", "promote", versions[0], "--store", root, "--rules", rules, "--why", "again")
+    assert "the same rules" in str(same.exception)
+    removed = _run("bundles", "promote", versions[0], "--store", root, "--no-rules", "--why", "no longer needed")
+    assert (removed.exit_code, BundleStore(root).champion.rules) == (0, "")
 
 
 def test_a_worse_bundle_is_stopped_by_the_gates(world, bundle_dir, tmp_path, versions, bundle):
