@@ -89,15 +89,22 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except WhyflagError as error:
-        click.echo(f"whyflag: {error}", err=True)
+        _report(error)
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         # for example a full disk, a folder without write permission, or a port in use
-        click.echo(f"whyflag: {error}", err=True)
+        _report(error)
         sys.exit(1)
+
+
+def _report(error: Exception) -> None:
+    """Tell the user of a command, or the log of a long-running program, why it ends."""
+    logs = sys.modules.get("core.logs")  # a command that writes no logs does not import it
+    if logs is None or not logs.log_end(error):
+        click.echo(f"whyflag: {error}", err=True)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ numbers and personal data are masked in each line, and the fields of a message t
 
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct, structs
 
 from core.metrics import VERSION, Program
 from core.privacy.masking import FIELD_KINDS
@@ -23,6 +26,7 @@ OWN_PACKAGES: Final = ("core", "models", "explain", "analyst", "training", "stre
 _QUIET: Final = ("faust", "mode")
 _REPEATED_SECONDS = 10
 _PRIVATE: Final = frozenset(FIELD_KINDS) - {"transaction_id"}  # by this id, which is opaque, the lines of one event are found
+_OF_STRUCTLOG: Final = ("_record", "_from_structlog")  # removed before a line is written
 
 _Event = MutableMapping[str, Any]
 
@@ -50,9 +54,31 @@ class NoiseFilter(logging.Filter):
         return True
 
 
+_handler: Final = logging.StreamHandler()
+_handler.addFilter(NoiseFilter())
+
+
 def remove_private(_: Any, __: str, event: _Event) -> _Event:
-    """Remove the fields that may hold personal data, and mask such data in all texts. A structlog processor."""
-    return {name: mask(value) if isinstance(value, str) else value for name, value in event.items() if name not in _PRIVATE}
+    """Remove the fields that may hold personal data, and mask such data in all values. A structlog processor."""
+    return {
+        name: value if name in _OF_STRUCTLOG else _without_private(value) for name, value in event.items() if name not in _PRIVATE
+    }
+
+
+def _without_private(value: Any) -> Any:
+    """Return a value of JSON without personal data. A message is shown as its fields, any other object as its ``repr``."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        shown = mask(str(value))
+        return value if shown == str(value) else shown
+    if isinstance(value, Struct):
+        value = structs.asdict(value)
+    if isinstance(value, Mapping):
+        return {mask(str(name)): _without_private(one) for name, one in value.items() if name not in _PRIVATE}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_private(one) for one in value]
+    return mask(value if isinstance(value, str) else repr(value))
 
 
 def set_up_logs(program: Program, settings: Settings) -> None:
@@ -84,15 +110,30 @@ def set_up_logs(program: Program, settings: Settings) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=every_line, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    handler.addFilter(NoiseFilter())
-    logging.basicConfig(level=level if level == "DEBUG" else "WARNING", handlers=[handler], force=True)
+    _handler.setStream(sys.stderr)
+    _handler.setFormatter(formatter)
+    logging.basicConfig(level=level if level == "DEBUG" else "WARNING", handlers=[_handler], force=True)
     for package in OWN_PACKAGES:
         logging.getLogger(package).setLevel(level)
     for package in _QUIET:
         logging.getLogger(package).setLevel(level if level == "DEBUG" else "ERROR")
-    logging.getLogger("whyflag").info("whyflag %s started: %s", VERSION, program.value)
+    logging.captureWarnings(True)
+    sys.excepthook = _unexpected
+    threading.excepthook = lambda raised: _unexpected(raised.exc_type, raised.exc_value, raised.exc_traceback)
+    own = logging.getLogger("whyflag")
+    own.info("whyflag %s started: %s", VERSION, program.value)
+
+
+def log_end(error: Exception) -> bool:
+    """Log the error that ends this process, if its logs are set up; return whether they are."""
+    if _handler not in logging.getLogger().handlers:
+        return False
+    logging.getLogger("whyflag").critical("stopped: %s", error)
+    return True
+
+
+def _unexpected(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    logging.getLogger("whyflag").critical("an unexpected error", exc_info=(kind, error or kind(), trace))
 
 
 @contextmanager

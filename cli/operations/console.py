@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from explain.investigation import Investigation
     from models.bundles.metrics import ThresholdMeasures
+
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -51,15 +55,20 @@ def command() -> None:
         pages = _listening(settings.console_host, settings.console_port, "WHYFLAG_CONSOLE_PORT or WHYFLAG_CONSOLE_HOST")
         probes = _listening(settings.metrics_host, settings.metrics_port, "WHYFLAG_METRICS_PORT or WHYFLAG_METRICS_HOST")
         address = settings.console_url or f"{scheme}://{settings.console_host}:{pages.getsockname()[1]}"
-        click.echo(f"console on {address}; probes and metrics on port {probes.getsockname()[1]}", err=True)
-        if (secret := services.accounts.first_invitation()) and not settings.oidc_issuer:
-            click.echo(f"no administrator yet: open {address}/invitation/{secret} within 24 hours to choose a password", err=True)
+
+        def announce() -> None:
+            logger.info("console on %s; probes and metrics on port %d", address, probes.getsockname()[1])
+            if (secret := services.accounts.first_invitation()) and not settings.oidc_issuer:
+                # a warning, so that only the level error hides it
+                link = f"{address}/invitation/{secret}"
+                logger.warning("no administrator yet: open %s within 24 hours to choose a password", link)
+
         relay.start()
         try:
-            asyncio.run(_serve(_server(console, settings), pages, _plain_server(operations), probes))
+            asyncio.run(_serve(_server(console, settings), pages, _plain_server(operations), probes, announce))
         finally:
             relay.stop()
-        logging.getLogger("whyflag").info("the console has stopped after a signal to stop")
+        logger.info("the console has stopped after a signal to stop")
     finally:
         queue.close()
         archive.close()
@@ -120,11 +129,20 @@ def _plain_server(app: object) -> "uvicorn.Server":
     return uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))  # type: ignore[arg-type]
 
 
-async def _serve(console: "uvicorn.Server", pages: socket.socket, operations: "uvicorn.Server", probes: socket.socket) -> None:
-    """Serve both applications until SIGTERM or SIGINT ends the console."""
+async def _serve(
+    console: "uvicorn.Server", pages: socket.socket, operations: "uvicorn.Server", probes: socket.socket,
+    announce: Callable[[], None],
+) -> None:  # fmt: skip
+    """Serve both applications until SIGTERM or SIGINT ends the console. Call ``announce`` once these signals are handled."""
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # uvicorn's own handlers would raise the signal again and end the process at once
+        asyncio.get_running_loop().add_signal_handler(number, console.handle_exit, number, None)
+    announce()
     side = asyncio.create_task(operations._serve([probes]))
     try:
-        await console.serve([pages])
+        await console._serve([pages])
     finally:
         operations.should_exit = True
         await side

@@ -15,11 +15,13 @@ from tests.conftest import ROOT
 from tests.hostile import EMAIL, PAN, SSN
 
 PROGRAM = """
-import asyncio, logging, sys, threading
+import asyncio, logging, sys, threading, warnings
 from core.logs import bound, set_up_logs
 from core.metrics import Program
+from core.messages import Transaction
 from core.settings import read_settings
 
+transaction = Transaction("t1", 1, "c1", "m1", 100, "EUR", memo=sys.argv[1], merchant_name="Bar", device_id="d")
 set_up_logs(Program.EXPLAIN, read_settings())
 own, faust, library = (logging.getLogger(name) for name in ("streams.worker", "faust.app", "aiokafka.cluster"))
 own.debug("detail")
@@ -42,19 +44,30 @@ async def explain():
 
 asyncio.run(explain())
 own.info("fields", extra={"memo": "Anna", "merchant_name": "Bar", "note": sys.argv[1], "count": 3, "text": sys.argv[1]})
+class Shown:
+    def __repr__(self):
+        return sys.argv[1]
+
+own.info("nested", extra={"items": [sys.argv[1], {"memo": "Anna"}], "object": Shown(), "by": {sys.argv[1]: 1}, "number": 4111111111111111,
+                          "transaction": transaction})
 try:
     raise ValueError(sys.argv[1])
 except ValueError:
     own.exception("failed")
 own.warning("after")
+warnings.warn(sys.argv[1])
+broken = threading.Thread(target=lambda: 1 / 0)
+broken.start()
+broken.join()
+raise KeyError(sys.argv[1])
 """
 
 
 @functools.cache
 def logged(text="nothing", **settings):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} | {f"WHYFLAG_{name.upper()}": value for name, value in settings.items()}
-    done = subprocess.run([sys.executable, "-c", PROGRAM, text], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout == ""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, text], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.returncode) == ("", 1), "the program ends with an error that nobody handles"
     return done.stderr
 
 
@@ -92,6 +105,7 @@ def test_no_form_of_log_holds_personal_data(canary):
     for form in ("json", "plain"):
         text = logged(f"card {canary} of a customer", log_format=form)
         assert canary not in text
+        assert PAN not in text
         assert "failed" in text
         for private in ("Anna", "Bar", "memo", "merchant_name"):
             assert private not in text
@@ -101,6 +115,20 @@ def test_a_traceback_stays_on_its_line():
     (failed,) = [line for line in lines(logged("boom")) if line["event"] == "failed"]
     assert "ValueError: boom" in failed["exception"]
     assert "Traceback" in failed["exception"]
+
+
+def test_errors_that_nobody_handles_and_warnings_are_lines_too():
+    found = lines(logged("boom"))
+    unexpected = [line for line in found if line["event"] == "an unexpected error"]
+    assert ["ZeroDivisionError" in unexpected[0]["exception"], "KeyError: 'boom'" in unexpected[1]["exception"]] == [True, True]
+    assert any("UserWarning: boom" in line["event"] for line in found)
+
+
+def test_a_message_among_the_values_of_a_line_loses_its_private_fields():
+    (nested,) = [line for line in lines(logged("boom")) if line["event"] == "nested"]
+    assert nested["items"] == ["boom", {}]
+    assert nested["transaction"]["transaction_id"] == "t1"
+    assert "memo" not in nested["transaction"]
 
 
 def test_a_file_has_no_escapes_and_a_terminal_shows_plain_text():
