@@ -19,8 +19,8 @@ class ArrayHistogram(Collector):
         self._sum = 0.0
 
     def observe(self, values: npt.ArrayLike) -> None:
-        """Add one value, or values, float64 [n]."""
-        array = np.atleast_1d(np.asarray(values, np.float64))
+        """Add one value, or values, float64 [n]. Negative ones count as 0: the clock that an event was dated by may be ahead."""
+        array = np.maximum(np.atleast_1d(np.asarray(values, np.float64)), 0)
         self._counts += np.bincount(np.searchsorted(self._bounds, array), minlength=len(self._counts))
         self._sum += float(array.sum())
 

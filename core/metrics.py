@@ -97,6 +97,8 @@ BUILD_INFO = _gauge(
     "build_info", "Always 1; the labels name the program and its version.", tuple(Program), ["program", "version", "python"]
 )
 
+SILENCE = _gauge("silence_seconds", "Time since Kafka or the database last answered this worker.", WORKERS, ["dependency"])
+
 # -- workers: records, lag, partitions --------------------------------------------------------------------------------------------
 
 RECORDS = _counter(
@@ -157,7 +159,7 @@ LABELS = _counter("labels", "Labels applied, by whether they report fraud.", [SC
 DOUBTS = _counter("doubtful_transactions", "Transactions that need at least a review, by reason.", [SCORE], ["reason"])
 SCORING_FAILURES = _counter("scoring_failures", "Transactions sent to review because the model could not score them.", [SCORE])
 BUNDLE_INFO = _gauge(
-    "bundle_info", "Always 1; one series for each bundle version that this worker has used for decisions.", [SCORE], ["version"]
+    "bundle_info", "Always 1; the label is the version of the bundle that this worker decides with.", [SCORE], ["version"]
 )
 BUNDLE_FAILURES = _counter("bundle_failures", "Champions and challengers that this worker rejected.", [SCORE])
 RULE_FAILURES = _counter("rule_failures", "Rules that failed at run time and were disabled.", [SCORE], ["rule"])
@@ -180,7 +182,15 @@ EXPLAIN_SECONDS = _duration("explain_seconds", "Time to explain an alert and add
 EXPLANATION_LATENCY = _latency(
     "explanation_latency_seconds", "Time from an alert's arrival in Kafka to its explanation in the queue.", [EXPLAIN]
 )
-SENTENCES = _counter("narrative_sentences", "Sentences written by a language model, by result.", [EXPLAIN], ["result"])
+NARRATIVES = _counter(
+    "narratives",
+    "Narratives that a language model was asked for, by result: accepted, refused (no sentence passed the check) or failed (no answer).",
+    [EXPLAIN],
+    ["result"],
+)
+SENTENCES = _counter(
+    "narrative_sentences", "Sentences written by a language model, by result: accepted or replaced.", [EXPLAIN], ["result"]
+)
 WORDS_MISSING = _counter(
     "words_missing", "Messages missing from a catalogue, shown in English instead.", [EXPLAIN, CONSOLE], ["language"]
 )
@@ -224,6 +234,13 @@ QUEUE_ALERTS = _gauge("queue_alerts", "Alerts that wait for a verdict.", [CONSOL
 QUEUE_BREACHES = _gauge("queue_breaches", "Alerts that wait for a verdict past their deadline.", [CONSOLE], ["severity"])
 QUEUE_OLDEST_SECONDS = _gauge(
     "queue_oldest_seconds", "Age of the oldest alert that waits for a verdict; 0 if none waits.", [CONSOLE], ["severity"]
+)
+INVESTIGATIONS = _counter(
+    "investigations", "Investigations and questions to the assistant, by how they ended.", [CONSOLE], ["ended"]
+)
+INVESTIGATION_SECONDS = _duration("investigation_seconds", "Time of an investigation or an answer.", [CONSOLE])
+INVESTIGATION_TOKENS = _counter(
+    "investigation_tokens", "Tokens of prompts and answers, as counted by the language model's server.", [CONSOLE]
 )
 VERDICTS = _counter("verdicts", "Verdicts by finding.", [CONSOLE], ["finding"])
 HTTP_REQUESTS = _counter(

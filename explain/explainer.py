@@ -13,7 +13,7 @@ import msgspec
 
 from core.errors import DatabaseError, LanguageModelError
 from core.messages import Alert, Explanation, Fact, SimilarCase, Verification
-from core.metrics import SENTENCES
+from core.metrics import NARRATIVES, SENTENCES
 from explain.casebook import Casebook
 from explain.claims import TEMPLATE, NarrativeSubject, check, completed, template_claims
 from explain.facts.alert import alert_facts, balance
@@ -137,13 +137,14 @@ class Explainer:
             proposed = await self.narrators.narrative(subject)
         except LanguageModelError as error:  # after any failure of the server, the template's narrative stays
             logger.warning("the language model gave no narrative for %s: %s", explanation.alert_id, error)
-            SENTENCES.labels("failed").inc()
+            NARRATIVES.labels("failed").inc()
             return None
         checked = check(proposed, subject, name)
         accepted = [one.claim for one in checked if one.claim]
         faults = tuple(str(one.fault) for one in checked if one.fault)
         SENTENCES.labels("accepted").inc(len(accepted))
         SENTENCES.labels("replaced").inc(len(faults))
+        NARRATIVES.labels("accepted" if accepted else "refused").inc()
         if not accepted:
             return None
         return msgspec.structs.replace(

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from core.errors import DatabaseError
 from core.messages import Alert, Claim, Explanation, Fact, Finding, Side, Subject, Verification
+from core.metrics import INVESTIGATION_SECONDS, INVESTIGATION_TOKENS, INVESTIGATIONS
 from explain.claims import NarrativeSubject, check, parse
 from explain.facts.history import History, card_history
 from explain.facts.past import no_archive, past_facts
@@ -248,9 +249,9 @@ async def investigate(
     """
     Let a language model investigate an alert, or answer an analyst's ``question`` about it.
 
-    Failures of the model or its server are not raised but recorded in ``ended``. ``rule`` returns the definition of a rule, or None. ``steps`` limits the model's answers, ``tokens`` the tokens of prompts and
-    answers together, and ``limit`` the time in seconds. ``history`` is the store of past payments. ``on_entry`` is called with each
-    new entry of the transcript.
+    Failures of the model or its server are not raised but recorded in ``ended``. ``rule`` returns the definition of a rule, or None.
+    ``steps`` limits the model's answers, ``tokens`` the tokens of prompts and answers together, and ``limit`` the time in seconds.
+    ``history`` is the store of past payments. ``on_entry`` is called with each new entry of the transcript.
     """
     from llama_index.core.agent.workflow import AgentOutput, FunctionAgent, ReActAgent, ToolCall, ToolCallResult
     from workflows.errors import WorkflowRuntimeError, WorkflowTimeoutError
@@ -309,6 +310,9 @@ async def investigate(
         proposed = []
     checked = check(proposed, subject, name)
     report = tuple(one.claim for one in checked if one.claim)[:_SENTENCES]
+    INVESTIGATIONS.labels(ended.partition(":")[0]).inc()
+    INVESTIGATION_SECONDS.observe(time.monotonic() - begin)
+    INVESTIGATION_TOKENS.inc(used)
     mentioned = {mention.fact_id for claim in report for mention in claim.mentions}
     faults = tuple(str(one.fault) for one in checked if one.fault)
     return Investigation(

@@ -52,6 +52,22 @@ ALERTS: Final = (
         "No instance of the program {{ $labels.program }} serves metrics.",
     ),
     Alert(
+        "WhyflagRestarts",
+        f'changes(process_start_time_seconds{{job="{JOB}"}}[30m]) > 2',
+        "0m",
+        PAGE,
+        "A program restarts again and again.",
+        "{{ $labels.instance }} was restarted {{ $value }} times in 30 minutes.",
+    ),
+    Alert(
+        "WhyflagDependencySilent",
+        "max by (dependency) (whyflag_silence_seconds) > 60",
+        "2m",
+        PAGE,
+        "Kafka or the database does not answer.",
+        "{{ $labels.dependency }} has not answered a worker for {{ $value | humanizeDuration }}.",
+    ),
+    Alert(
         "WhyflagStandstill",
         # unless instead of a comparison with 0: the counter of a worker that has read nothing does not exist
         "sum by (stage, topic) (whyflag_lag_records) > 0 unless sum by (stage, topic) (rate(whyflag_records_total[5m])) > 0",

@@ -1,7 +1,7 @@
 """The Grafana dashboards, as one table of panels each. ``panels`` returns their queries as data."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +13,7 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef
 from msgspec import Struct
 
 from monitoring.objectives import OBJECTIVES
+from monitoring.rules import selecting
 
 INTERVAL: Final = "$__rate_interval"  # Grafana replaces it by four scrape intervals or more
 _SOURCE: Final = DataSourceRef("prometheus", "${datasource}")
@@ -128,6 +129,7 @@ PIPELINE: Final = Dashboard(
               SECONDS, _quantiles("whyflag_decision_latency_seconds")),
         Panel("Error budgets", "Errors of the last hour as a multiple of what each objective allows. At 1, the budget lasts for its 30 days.",
               NONE, _burn_rates()),
+        Panel("Silence", "Time since Kafka or the database last answered a worker.", SECONDS, (_largest("whyflag_silence_seconds", "dependency"),)),
         Panel("Records read", "Records per second, by stage and topic.", PER_SECOND, (_rate("whyflag_records_total", "stage", "topic"),)),
         Panel("Lag", "How long the next record has been waiting, by stage and topic.", SECONDS, (_largest("whyflag_lag_seconds", "stage", "topic"),)),
         Panel("Unprocessed records", "By stage and topic.", NONE, (_sum("whyflag_lag_records", "stage", "topic"),)),
@@ -167,7 +169,7 @@ MODEL: Final = Dashboard(
         Panel("Alert budget", "Alerts per day that the policy was made for.", NONE, (Query("max(whyflag_alert_budget)", "budget"),), NUMBER),
         Panel("Score stability", "Population stability index of the score. From 0.25, retrain.", NONE,
               (Query("max(whyflag_score_stability_index)", "index"),), NUMBER),
-        Panel("Bundles", "Workers that have used a bundle version.", NONE,
+        Panel("Bundles", "Workers that decide with a bundle version.", NONE,
               (Query("count by (version) (whyflag_bundle_info)", "{{version}}"),), NUMBER),
         Panel("Decisions by outcome", "Decisions per second.", PER_SECOND, (_rate("whyflag_decisions_total", "outcome"),), STACK),
         Panel("Doubtful transactions", "Transactions per second that need at least a review, by reason.", PER_SECOND,
@@ -198,6 +200,8 @@ EXPLANATIONS: Final = Dashboard(
               _quantiles("whyflag_explanation_latency_seconds")),
         Panel("Explanations by narrator", "Explanations published per second.", PER_SECOND, (_rate("whyflag_explanations_total", "narrator"),), STACK),
         Panel("Time to explain", "Time to explain one alert and add it to the queue.", SECONDS, _quantiles("whyflag_explain_seconds")),
+        Panel("Narratives of the language model", "Narratives asked for per second, by result.", PER_SECOND,
+              (_rate("whyflag_narratives_total", "result"),), STACK),
         Panel("Sentences of the language model", "Sentences per second, by result of the check.", PER_SECOND,
               (_rate("whyflag_narrative_sentences_total", "result"),), STACK),
         Panel("Requests to the language model", "Requests per second, by result.", PER_SECOND, (_rate("whyflag_llm_requests_total", "result"),), STACK),
@@ -228,6 +232,10 @@ QUEUE: Final = Dashboard(
         Panel("Oldest alert", "Age of the oldest alert that waits, by severity.", SECONDS, (_largest("whyflag_queue_oldest_seconds", "severity"),)),
         Panel("Verdicts by finding", "Verdicts per second.", PER_SECOND, (_rate("whyflag_verdicts_total", "finding"),), STACK),
         Panel("Outbox", "How long the first verdict has been waiting for Kafka.", SECONDS, (_largest("whyflag_outbox_seconds", "state"),)),
+        Panel("Assistant", "Investigations and questions per second, by how they ended.", PER_SECOND,
+              (_rate("whyflag_investigations_total", "ended"),), STACK),
+        Panel("Time of the assistant", "Time of an investigation or an answer.", SECONDS, _quantiles("whyflag_investigation_seconds")),
+        Panel("Tokens of the assistant", "Tokens per second.", PER_SECOND, (_total_rate("whyflag_investigation_tokens_total", "tokens"),)),
         Panel("Requests to the console", "Requests per second, by status.", PER_SECOND, (_rate("whyflag_http_requests_total", "status"),), STACK),
         Panel("Slowest pages", "99th percentile of the time until the answer began, for the ten slowest routes.", SECONDS,
               (Query(f"topk(10, {_p99('whyflag_http_request_seconds', 'route').expression})", "{{route}}"),)),
@@ -245,23 +253,23 @@ def panels(interval: str = "1m") -> Iterator[PanelQuery]:
                 yield PanelQuery(dashboard.name, panel.title, query.expression.replace(INTERVAL, interval))
 
 
-def dashboard_json(dashboard: Dashboard) -> dict[str, Any]:
-    """Return a dashboard as Grafana's JSON."""
+def dashboard_json(dashboard: Dashboard, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return a dashboard as Grafana's JSON. With ``labels``, it shows only series with these labels."""
     made = (
-        grafana.Dashboard(dashboard.title)
-        .uid(f"whyflag-{dashboard.name}")
+        grafana.Dashboard(" ".join((dashboard.title, *(labels or {}).values())))
+        .uid("-".join(("whyflag", dashboard.name, *(labels or {}).values())))
         .tags(["whyflag"])
         .refresh("30s")
         .time("now-1h", "now")
         .with_variable(grafana.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     )
     for number, panel in enumerate(dashboard.panels, start=1):
-        made.with_panel(_panel(panel).id(number))
+        made.with_panel(_panel(panel, labels or {}).id(number))
     content: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))
     return content
 
 
-def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
+def _panel(panel: Panel, labels: Mapping[str, str]) -> stat.Panel | timeseries.Panel:
     made = stat.Panel().span(6).height(4) if panel.kind is Kind.NUMBER else timeseries.Panel().span(8).height(8)
     made.title(panel.title).description(panel.description).unit(panel.unit.value).datasource(_SOURCE)
     if isinstance(made, timeseries.Panel):
@@ -269,5 +277,7 @@ def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
         if panel.kind is Kind.STACK:
             made.stacking(common.StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(40)
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
-        made.with_target(prometheus.Dataquery().expr(query.expression).legend_format(query.legend).ref_id(letter))
+        made.with_target(
+            prometheus.Dataquery().expr(selecting(query.expression, labels)).legend_format(query.legend).ref_id(letter)
+        )
     return made

@@ -25,10 +25,15 @@ class EventRatio(Struct, frozen=True, tag=True):
 
 
 class LatencyLimit(Struct, frozen=True, tag=True):
-    """Events that take longer than a limit are bad. ``seconds`` must be the upper bound of a bucket of the histogram."""
+    """
+    Events that take longer than a limit are bad. ``seconds`` must be the upper bound of a bucket of the histogram.
+
+    ``lost`` is PromQL with the placeholder ``{window}`` for the rate of events that never end, which are bad, too.
+    """
 
     histogram: str
     seconds: float
+    lost: str = ""
 
     def error_ratio(self, window: str) -> str:
         """Return PromQL for the share of slow events in a window; NaN without events."""
@@ -36,7 +41,10 @@ class LatencyLimit(Struct, frozen=True, tag=True):
         # Prometheus 2 stores the label as we write it, 30; Prometheus 3 stores 30.0
         within = f'le="{bound}"' if "." in bound else f'le=~"{bound}(.0)?"'
         fast = f"sum(rate({self.histogram}_bucket{{{within}}}[{window}]))"
-        return f"1 - {fast} / sum(rate({self.histogram}_count[{window}]))"
+        all_events = f"sum(rate({self.histogram}_count[{window}]))"
+        if self.lost:
+            all_events = f"({all_events} + {self.lost})".replace("{window}", window)
+        return f"1 - {fast} / {all_events}"
 
 
 class Objective(Struct, frozen=True):
@@ -99,9 +107,13 @@ OBJECTIVES: Final = (
         name="explanation-timeliness",
         title="ExplanationTimeliness",
         description="99 % of alerts are in the queue, explained, within 30 s of their arrival in Kafka.",
-        failure="of alerts reached the queue later than 30 s after they were raised",
+        failure="of alerts reached the queue later than 30 s after they were raised, or never",
         target=0.99,
-        indicator=LatencyLimit("whyflag_explanation_latency_seconds", 30),
+        indicator=LatencyLimit(
+            "whyflag_explanation_latency_seconds",
+            30,
+            _rate('whyflag_dead_letters_total{stage="explain",reason="not_explainable"}'),
+        ),
         severity=Severity.PAGE,
     ),
     Objective(

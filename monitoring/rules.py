@@ -1,5 +1,11 @@
-"""Recording rules and alerting rules for Prometheus, made from the objectives and the table of alerts."""
+"""
+Recording rules and alerting rules for Prometheus, made from the objectives and the table of alerts.
 
+If one Prometheus scrapes several installations, each needs rules of its own, with labels that select its series.
+"""
+
+import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -10,6 +16,7 @@ from monitoring.objectives import OBJECTIVES, Objective, Severity
 RUNBOOK_URL: Final = (
     "https://whyflag.example.org/docs/runbooks/{page}.html"  # replace it with `python -m monitoring.generate --runbook-url`
 )
+_SELECTOR: Final = re.compile(r"(?<![\w:])(whyflag[:_][\w:]+|up|process_start_time_seconds)(?![\w:(])(?:\{([^}]*)\})?")
 WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 
 
@@ -41,15 +48,15 @@ class Speed(Struct, frozen=True):
 FAST: Final = Speed("Fast", "The error budget of {} will be spent within days.", (Burn(14.4, "1h", "5m"), Burn(6, "6h", "30m")))
 SLOW: Final = Speed("Slow", "The error budget of {} will not last.", (Burn(3, "1d", "2h"), Burn(1, "3d", "6h")))
 
-# matured decisions are a gauge, which each archive worker measures for the whole archive: max counts them once
-_FRAUD_ALERTS: Final = 'max(avg_over_time(whyflag_matured_decisions{alert="true",fraud="true"}[{window}]))'
-_FALSE_ALERTS: Final = 'max(avg_over_time(whyflag_matured_decisions{alert="true",fraud="false"}[{window}]))'
+_MATURED_ALERTS: Final = "whyflag:matured_alerts"
 
 
 def recordings() -> list[Recording]:
     """Return the recording rules."""
     return [
         *(_errors(objective, window) for objective in OBJECTIVES for window in WINDOWS),
+        # each archive worker measures the whole archive: max counts it once, and the series outlives the worker
+        Recording(_MATURED_ALERTS, 'max by (fraud) (whyflag_matured_decisions{alert="true"})'),
         *(_precision(window) for window in ("7d", "28d")),
     ]
 
@@ -69,11 +76,29 @@ def alerts() -> list[Alert]:
     ]
 
 
-def rule_file(runbook_url: str = RUNBOOK_URL) -> dict[str, Any]:
-    """Return the content of the rule file. ``runbook_url`` is the address of a runbook, in which ``{page}`` stands for its name."""
+def rule_file(runbook_url: str = RUNBOOK_URL, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """
+    Return the content of the rule file.
+
+    ``runbook_url`` is the address of a runbook, in which ``{page}`` stands for its name. With ``labels``, the rules read only series
+    with these labels, and their alerts have them, too.
+    """
+    own = dict(labels or {})
     # one group, because Prometheus evaluates the rules of a group in order: alerts read the recordings of the same evaluation
     rules = [*map(_recording_rule, recordings()), *(_alerting_rule(alert, runbook_url) for alert in alerts())]
-    return {"groups": [{"name": "whyflag", "rules": rules}]}
+    if own:
+        rules = [rule | {"expr": selecting(rule["expr"], own), "labels": rule.get("labels", {}) | own} for rule in rules]
+    return {"groups": [{"name": "-".join(("whyflag", *own.values())), "rules": rules}]}
+
+
+def selecting(expression: str, labels: Mapping[str, str]) -> str:
+    """Return PromQL that reads only series with the given labels."""
+    chosen = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    return (
+        _SELECTOR.sub(lambda found: f"{found[1]}{{{','.join(filter(None, (found[2], chosen)))}}}", expression)
+        if chosen
+        else expression
+    )
 
 
 def _errors(objective: Objective, window: str) -> Recording:
@@ -82,8 +107,8 @@ def _errors(objective: Objective, window: str) -> Recording:
 
 
 def _precision(window: str) -> Recording:
-    expression = f"{_FRAUD_ALERTS} / ({_FRAUD_ALERTS} + {_FALSE_ALERTS})".replace("{window}", window)
-    return Recording(f"whyflag:precision:ratio_{window}", expression)
+    fraud, other = (f'sum(avg_over_time({_MATURED_ALERTS}{{fraud="{fraud}"}}[{window}]))' for fraud in ("true", "false"))
+    return Recording(f"whyflag:precision:ratio_{window}", f"{fraud} / ({fraud} + {other})")
 
 
 def _burning(objective: Objective, speed: Speed, severity: Severity) -> Alert:

@@ -87,6 +87,18 @@ SCENARIOS: Final = (
         "No instance of the program explain serves metrics.",
     ),
     Scenario(
+        "WhyflagRestarts",
+        {'process_start_time_seconds{job="whyflag",instance="score:9464"}': Counter((0, 30, 0))},
+        {"job": "whyflag", "instance": "score:9464"},
+        "score:9464 was restarted 6 times in 30 minutes.",
+    ),
+    Scenario(
+        "WhyflagDependencySilent",
+        {'whyflag_silence_seconds{dependency="Kafka"}': Gauge((3, 90, 3))},
+        {"dependency": "Kafka"},
+        "Kafka has not answered a worker for 1m 30s.",
+    ),
+    Scenario(
         "WhyflagStandstill",
         {
             'whyflag_lag_records{stage="profile",topic="transactions",partition="0"}': Gauge((5, 100, 5)),
@@ -202,6 +214,20 @@ SCENARIOS: Final = (
         lengths=(120, 40, 60),
         step="6h",
     ),
+    Scenario(  # the archive worker is replaced when the precision falls, and when it recovers
+        "WhyflagPrecisionHalved",
+        {
+            f'whyflag_matured_decisions{{alert="true",fraud="{fraud}",instance="archive-{number}"}}': Gauge(
+                tuple(value if phase == number else None for phase, value in enumerate(values))  # type: ignore[arg-type]
+            )
+            for fraud, values in (("true", (40, 10, 40)), ("false", (60, 90, 60)))
+            for number in range(3)
+        },
+        {},
+        "10% of the last 7 days' alerts were fraud, less than half of the share in 28 days.",
+        lengths=(120, 40, 60),
+        step="6h",
+    ),
     Scenario(
         "WhyflagLanguageModelDown",
         {"whyflag_llm_breaker_open": Gauge((0, 1, 0))},
@@ -284,6 +310,8 @@ def _burning(objective: Objective) -> Iterable[Scenario]:
 _HEALTHY: Final[Series] = {
     **_RUNNING,
     'up{job="whyflag",instance="score:9464"}': _steady(1),
+    'process_start_time_seconds{job="whyflag",instance="score:9464"}': _steady(1),
+    'whyflag_silence_seconds{dependency="Kafka"}': _steady(5),
     'whyflag_decision_latency_seconds_bucket{le="0.1"}': Counter((996, 996, 996)),
     "whyflag_decision_latency_seconds_count": Counter((1000, 1000, 1000)),
     'whyflag_explanation_latency_seconds_bucket{le="30.0"}': Counter((9.96, 9.96, 9.96)),

@@ -25,19 +25,18 @@ class Gauges:
     def __init__(self, operators: Sequence[Operator], clock: Clock) -> None:
         self._operators, self._clock = operators, clock
         self._caught_up: dict[Place, int] = {}  # when no record of the partition was waiting, epoch ms
-        for operator in operators:
-            if operator.keeps_checkpoints:  # measured at each scrape, so that it grows while Kafka is away
-                CHECKPOINT_AGE.labels(operator.stage.name).set_function(partial(_checkpoint_age, operator))
 
     def update(self, ends: Mapping[Place, int]) -> None:
         """Set all gauges. ``ends`` holds the end offsets of the owned partitions in Kafka."""
-        for gauge in (LAG_RECORDS, LAG_SECONDS, WATERMARK_DELAY):
+        for gauge in (LAG_RECORDS, LAG_SECONDS, WATERMARK_DELAY, CHECKPOINT_AGE):
             gauge.clear()
         now = self._clock.now_ms()
         for operator in self._operators:
             name = operator.stage.name
             positions, written = operator.positions, operator.written
             PARTITIONS.labels(name).set(len({partition for _, partition in positions}))
+            if operator.keeps_checkpoints and positions:  # measured at each scrape, so that it grows while Kafka is away
+                CHECKPOINT_AGE.labels(name).set_function(partial(_checkpoint_age, operator))
             for place, position in positions.items():
                 labels = (name, place[0], str(place[1]))
                 waiting = max(0, ends[place] - position)

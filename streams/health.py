@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from core.errors import SettingsError
-from core.metrics import Program, registry_of
+from core.metrics import SILENCE, Program, registry_of
 from core.settings import Settings
 
 
@@ -36,6 +36,8 @@ class Health:
 
     def answered(self, dependency: str) -> None:
         """Record that a dependency (Kafka, the database) has just answered."""
+        if dependency not in self._answered:  # measured at each scrape, so that it grows while nothing answers
+            SILENCE.labels(dependency).set_function(lambda: monotonic() - self._answered[dependency])
         self._answered[dependency] = monotonic()
 
     @property

@@ -152,5 +152,6 @@ class StoreDeciderSource:
 def _show(bundle: Bundle | None) -> None:
     """Show a bundle and its alert budget in the metrics."""
     if bundle is not None:
+        BUNDLE_INFO.clear()
         BUNDLE_INFO.labels(bundle.version).set(1)
         ALERT_BUDGET.set(bundle.metrics.budget or None)

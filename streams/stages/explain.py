@@ -98,12 +98,12 @@ class ExplainStage(Stage):
     async def _explained(self, alert: Alert, record: Any) -> Outputs:
         began, ids = time(), {"alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id}
         with bound(**ids):
-            output = await self._explained_and_queued(alert)
+            output = await self._explained_and_queued(alert, parent_of(record))
         if not self._tracing.enabled or not (parent := parent_of(record)):
             return output
         return output._replace(traces=[self._tracing.span("explain", parent, began, ids)])
 
-    async def _explained_and_queued(self, alert: Alert) -> Outputs:
+    async def _explained_and_queued(self, alert: Alert, parent: str) -> Outputs:
         begin = perf_counter()
         try:
             explainer, explanation = await asyncio.to_thread(self._in_words, alert)
@@ -118,7 +118,7 @@ class ExplainStage(Stage):
         metrics.EXPLAIN_SECONDS.observe(perf_counter() - begin)
         metrics.EXPLANATIONS.labels(explanation.narrator).inc()
         if explainer.has_language_model and len(self._narrating) < _WAITING:
-            task = asyncio.create_task(self._narrate(explainer, alert, explanation))
+            task = asyncio.create_task(self._narrate(explainer, alert, explanation, parent))
             self._narrating.add(task)
             task.add_done_callback(self._narrating.discard)
         return _output(explanation)
@@ -140,13 +140,17 @@ class ExplainStage(Stage):
         same = before and (before.narrator, before.bundle) == (explainer.narrator, explanation.bundle)
         return before if same else None
 
-    async def _narrate(self, explainer: "Explainer", alert: Alert, explanation: Explanation) -> None:
+    async def _narrate(self, explainer: "Explainer", alert: Alert, explanation: Explanation, parent: str) -> None:
+        began, ids = time(), {"alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id}
         try:
             narrated = await explainer.narrate(explanation)
             if narrated is None or self._publisher is None:
                 return
             await asyncio.to_thread(self._queue.put, alert, narrated)
-            await self._publisher.publish([_output(narrated)])
+            output = _output(narrated)
+            if self._tracing.enabled and parent:
+                output = output._replace(traces=[self._tracing.span("narrate", parent, began, ids)])
+            await self._publisher.publish([output])
             metrics.EXPLANATIONS.labels("language-model").inc()
         except Exception:  # only the language model's wording is lost
             logger.exception("the narrative could not be saved")

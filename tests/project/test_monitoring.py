@@ -12,7 +12,7 @@ from core.metrics import CATALOGUE
 from monitoring.dashboards import DASHBOARDS, dashboard_json, panels
 from monitoring.generate import files
 from monitoring.objectives import OBJECTIVES, LatencyLimit, Severity
-from monitoring.rules import WINDOWS, alerts, recordings, rule_file
+from monitoring.rules import RUNBOOK_URL, WINDOWS, alerts, recordings, rule_file, selecting
 from monitoring.scenarios import SCENARIOS, promtool_tests
 from tests.conftest import ROOT, needs
 
@@ -36,7 +36,12 @@ def _catalogue():
 
 
 SERVED = _catalogue()
-KNOWN = SERVED | {recording.name: {*recording.labels} for recording in recordings()} | {"up": set()}
+KNOWN = (
+    SERVED
+    | {recording.name: {*recording.labels} for recording in recordings()}
+    | {"up": set(), "process_start_time_seconds": set()}
+)
+KNOWN["whyflag:matured_alerts"] = {"fraud"}
 SCRAPED = {"job", "instance"}  # labels that Prometheus adds
 EXPRESSIONS = {
     **{f"{recording.name} {recording.labels}": recording.expression for recording in recordings()},
@@ -56,7 +61,7 @@ def _used(expression):
     """The metrics of an expression, each with the labels of its selector."""
     return [
         (name, set(re.findall(r"(\w+)(?==|!)", selector)))
-        for name, selector in re.findall(r"(up\b|whyflag[:_][\w:]+)((?:\{[^}]*\})?)", expression)
+        for name, selector in re.findall(r"(\bup\b|process_start_time_seconds|whyflag[:_][\w:]+)((?:\{[^}]*\})?)", expression)
     ]
 
 
@@ -186,4 +191,38 @@ def test_promtool_accepts_every_expression_of_dashboards_and_runbooks(tmp_path):
     path = tmp_path / "expressions.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "checked", "rules": rules}]}))
     done = subprocess.run([needs("promtool"), "check", "rules", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_series_of_an_installation_s_rules_and_dashboards_is_selected():
+    labels = {"namespace": "shop"}
+    for rule in rule_file(labels=labels)["groups"][0]["rules"]:
+        assert rule["labels"]["namespace"] == "shop"
+        assert all("namespace" in used for _, used in _used(rule["expr"])), rule["expr"]
+    for query in panels():
+        assert all("namespace" in used for _, used in _used(selecting(query.expression, labels))), query.expression
+    assert selecting("up", {}) == "up"
+
+
+@pytest.mark.system
+def test_another_installation_does_not_hide_a_fault(tmp_path):
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule_file(labels={"namespace": "shop"})))
+    absent = {"alertname": "WhyflagProgramAbsent", "eval_time": "20m"}
+    firing = {"exp_labels": {"severity": "page", "namespace": "shop", "program": "score"}}
+    series = [
+        {"series": f'whyflag_build_info{{program="{program}",namespace="{namespace}"}}', "values": "1x30"}
+        for namespace in ("shop", "other")
+        for program in ("score", "explain", "archive", "console")
+        if (namespace, program) != ("shop", "score")
+    ]
+    alert = next(one for one in alerts() if one.name == "WhyflagProgramAbsent")
+    firing["exp_annotations"] = {
+        "summary": alert.summary,
+        "description": "No instance of the program score serves metrics.",
+        "runbook_url": RUNBOOK_URL.format(page=alert.page),
+    }
+    test = {"interval": "1m", "input_series": series, "alert_rule_test": [absent | {"exp_alerts": [firing]}]}
+    content = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(content))
+    done = subprocess.run([needs("promtool"), "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
