@@ -17,9 +17,17 @@ def command() -> None:
 @click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Model bundle. [default: WHYFLAG_BUNDLE]")
 @click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions that Kafka no longer holds.")
 @click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
-@click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
+@click.option("--labels", type=click.Path(path_type=Path), multiple=True, help="Labels of the history file; repeatable.")
 @click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="Rebuild only this partition; repeatable.")
-def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Path | None, partitions: tuple[int, ...]) -> None:
+@click.option(
+    "--token-keys",
+    is_flag=True,
+    help="Kafka's records have the tokens of card numbers as keys, as `whyflag produce` writes them, not the numbers.",
+)
+def rebuild(
+    bundle: Path | None, history: Path | None, mapping: str, labels: tuple[Path, ...], partitions: tuple[int, ...],
+    token_keys: bool,
+) -> None:  # fmt: skip
     """
     Recompute the state and write it to the checkpoint logs. No transaction is decided again.
 
@@ -33,6 +41,7 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     from models.bundles.signing import verifying_keys
     from models.bundles.store import open_bundle
     from models.scorer import Decider
+    from streams.history import key_hash
     from streams.rebuild import rebuild as write
     from streams.stages.decider_sources import SingleDecider
     from streams.stages.profile import ProfileStage
@@ -44,9 +53,11 @@ def rebuild(bundle: Path | None, history: Path | None, mapping: str, labels: Pat
     loaded = open_bundle(bundle or settings.bundle_dir, verifying_keys(settings))
     key = settings.privacy
     check_key(loaded, key.fingerprint)
-    profile, score = ProfileStage(loaded.spec, key), ScoreStage(loaded.spec, SingleDecider(Decider(loaded)))
-    past = past_of(TransactionFile(history, load_mapping(mapping), key), loaded.spec) if history else ()
-    known = read_labels(labels, key) if labels else []
+    profile = ProfileStage(loaded.spec, key, ceiling=settings.state_keys)
+    score = ScoreStage(loaded.spec, SingleDecider(Decider(loaded)), ceiling=settings.state_keys)
+    hashed = None if token_keys else key_hash
+    past = past_of(TransactionFile(history, load_mapping(mapping), key, key_hash=hashed), loaded.spec) if history else ()
+    known = sorted((label for file in labels for label in read_labels(file, key)), key=lambda label: label.label_time)
     counted = 0
     with stages() as progress:
 

@@ -33,7 +33,12 @@ def command() -> None:
 @click.option(
     "--rules", type=click.Path(path_type=Path, dir_okay=False), default=None, help="TOML file of rules and lists to apply."
 )
-@click.option("--history", type=click.Path(path_type=Path), default=None, help="Past transactions for the initial state.")
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Past transactions for the initial state, placed as `whyflag produce` does.",
+)
 @click.option("--mapping", default="whyflag", show_default=True, help="Mapping of the history file.")
 @click.option("--labels", type=click.Path(path_type=Path), default=None, help="Labels of the history file.")
 def score(bundle: Path | None, rules: Path | None, history: Path | None, mapping: str, labels: Path | None) -> None:
@@ -115,7 +120,7 @@ def past_of(source: "TransactionFile", spec: "FeatureSpec") -> "Iterator[History
 
     for chunk in source.chunks():
         cards, merchants = (chunk.table[name].combine_chunks() for name in ("card_id", "merchant_id"))
-        yield HistoryChunk(cards, merchants, columns_of(chunk.table, spec))
+        yield HistoryChunk(cards, merchants, columns_of(chunk.table, spec), chunk.key_hashes)
 
 
 def _learner(

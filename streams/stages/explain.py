@@ -97,9 +97,10 @@ class ExplainStage(Stage):
 
     async def _explained(self, alert: Alert, record: Any) -> Outputs:
         began, ids = time(), {"alert_id": alert.alert_id, "transaction_id": alert.transaction.transaction_id}
+        parent = parent_of(record) if self._tracing.enabled else ""
         with bound(**ids):
-            output = await self._explained_and_queued(alert, parent_of(record))
-        if not self._tracing.enabled or not (parent := parent_of(record)):
+            output = await self._explained_and_queued(alert, parent)
+        if not parent:
             return output
         return output._replace(traces=[self._tracing.span("explain", parent, began, ids)])
 
@@ -148,7 +149,7 @@ class ExplainStage(Stage):
                 return
             await asyncio.to_thread(self._queue.put, alert, narrated)
             output = _output(narrated)
-            if self._tracing.enabled and parent:
+            if parent:
                 output = output._replace(traces=[self._tracing.span("narrate", parent, began, ids)])
             await self._publisher.publish([output])
             metrics.EXPLANATIONS.labels("language-model").inc()

@@ -12,6 +12,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.operations.worker import past_of
 from core.clock import FixedClock
 from core.event_time import AHEAD_MS
 from core.messages import (
@@ -30,7 +31,7 @@ from core.topics import ALERTS, DEAD_LETTERS, DECISIONS, LABELS, PROFILED, TRANS
 from models.bundles.bundle import load_bundle
 from models.features.spec import default_spec
 from models.scorer import Decider
-from streams.history import HistoryChunk, load_history
+from streams.history import HistoryChunk, key_hash, load_history
 from streams.kafka.clients import Sender, create_topics
 from streams.kafka.connection import Connection
 from streams.kafka.embedded import API_VERSION, EmbeddedBroker
@@ -173,6 +174,32 @@ def test_a_history_warms_state_up_by_partition(part, bundle, world, tmp_path):
         own = partition_of(transaction.merchant_id.encode(), 3)
         outputs = _process(scored, PROFILED, [_record(profiled.value, topic=PROFILED)], own)
         assert decode_decision(_by_topic(outputs)[DECISIONS][0].value) == wanted[transaction.transaction_id]
+
+
+def test_a_history_with_card_numbers_is_placed_by_the_numbers_that_producers_use_as_keys(bundle, world, tmp_path):
+    privacy, number = Privacy(b"a key of sixteen bytes"), "4111111111111111"
+    table = pq.read_table(world / "transactions.parquet").slice(0, 3)
+    table = table.set_column(table.schema.get_field_index("card_id"), "card_id", [[number, "c1", number]])
+    pq.write_table(table, tmp_path / "history.parquet")
+    profile, scored = ProfileStage(bundle.spec, privacy), ScoreStage(bundle.spec, SingleDecider(Decider(bundle)))
+
+    async def count(topic):
+        return 4096
+
+    def loaded(token_keys):
+        profile.states.clear()
+        hashed = None if token_keys else key_hash
+        source = TransactionFile(tmp_path / "history.parquet", load_mapping("whyflag"), privacy, key_hash=hashed)
+        past = past_of(source, bundle.spec)
+        assert asyncio.run(load_history(past, [], profile, scored, SimpleNamespace(partitions=count))) == 3
+        return set(profile.states)
+
+    def placed(*keys):
+        everywhere = range(4096)
+        return {DefaultPartitioner()(key.encode(), everywhere, everywhere) for key in keys}
+
+    assert loaded(token_keys=False) == placed(number, "c1")
+    assert loaded(token_keys=True) == placed(privacy.private("card_id", number), "c1")
 
 
 # -- stages alone: every kind of bad input, without a broker ----------------------------------------------------------------------

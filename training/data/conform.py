@@ -40,10 +40,15 @@ _TEXTS = ("merchant_name", "memo", "ip")
 
 
 class TransactionChunk(Struct, frozen=True):
-    """Some rows in file order: a table with ``SCHEMA`` and, if the mapping names a label, which rows are fraud, bool [n]."""
+    """
+    Some rows in file order: a table with ``SCHEMA`` and, if the mapping names a label, which rows are fraud, bool [n].
+
+    ``key_hashes`` has, for each card whose number became a token, a hash of the number; it is empty unless it was asked for.
+    """
 
     table: pa.Table
     fraud: Mask | None
+    key_hashes: dict[str, int] = {}
 
 
 class Refusal(NamedTuple):
@@ -63,8 +68,9 @@ class Conformed(NamedTuple):
 class Conformer:
     """Converts rows of files to transactions by one mapping."""
 
-    def __init__(self, mapping: Mapping, privacy: Privacy) -> None:
-        self._mapping, self._privacy = mapping, privacy
+    def __init__(self, mapping: Mapping, privacy: Privacy, key_hash: Callable[[bytes], int] | None = None) -> None:
+        """``key_hash`` is the hash of ``TransactionChunk.key_hashes``, if they are needed."""
+        self._mapping, self._privacy, self._key_hash = mapping, privacy, key_hash
 
     def conform(self, raw: pa.Table, now_ms: int) -> Conformed:
         """
@@ -82,6 +88,7 @@ class Conformer:
 
         mapping = self._mapping
         columns = {field: self._raw(raw, field) for field in FIELDS}
+        cards = columns["card_id"]
         open_quote = _with_open_quote(columns, len(raw.column_names), mapping.separator)
         refuse(open_quote, "a value holds whole lines of the file: is a quote left open?")
         for field in _IDENTIFIERS:
@@ -102,7 +109,15 @@ class Conformer:
         if refusals:
             table = table.filter(pa.array(~bad))
             fraud = fraud[~bad] if fraud is not None else None
-        return Conformed(TransactionChunk(table, fraud), refusals)
+        return Conformed(TransactionChunk(table, fraud, self._key_hashes(cards, columns["card_id"])), refusals)
+
+    def _key_hashes(self, cards: pa.Array, tokens: pa.Array) -> dict[str, int]:
+        if self._key_hash is None:
+            return {}
+        given = cards.cast(pa.string())
+        changed = pa.table({"card": given, "token": tokens}).filter(pc.not_equal(given, tokens))
+        pairs = changed.group_by(["card", "token"]).aggregate([]).to_pylist()
+        return {pair["token"]: self._key_hash(pair["card"].encode()) for pair in pairs}
 
     def _raw(self, raw: pa.Table, field: str) -> pa.Array:
         """Return the values of a field as the file has them: its columns joined by a space, a constant, or nulls."""

@@ -9,7 +9,7 @@ number leaves this package.
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,10 +85,12 @@ class TransactionFile:
         privacy: Privacy = WITHOUT_KEY,
         rejects: Path | None = None,
         clock: Clock | None = None,
+        key_hash: Callable[[bytes], int] | None = None,
     ) -> None:
         """
         ``rejects`` is the JSON Lines file for rows that cannot be used. It holds the columns that the mapping reads, masked.
-        ``clock`` tells which events lie in the future.
+        ``clock`` tells which events lie in the future. ``key_hash`` hashes the card numbers that become tokens, for the chunks'
+        ``key_hashes``.
 
         Raises:
             InputError: if there is no such file, or its format is unknown.
@@ -103,7 +105,7 @@ class TransactionFile:
         self.first_reject = ""
         self.reasons: Counter[str] = Counter()
         self._clock = clock or SystemClock()
-        self._conformer = Conformer(mapping, privacy)
+        self._conformer = Conformer(mapping, privacy, key_hash)
         self._rejects = _Rejects(rejects, mapping.privacy.card_number)
         self._label_delay = duration_ms(mapping.label.delay) if mapping.label else 0
 
