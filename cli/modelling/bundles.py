@@ -47,12 +47,14 @@ def list_(store: Path) -> None:
 @click.option("--challenge", is_flag=True, help="Make it the challenger, which scores in shadow mode.")
 def add(store: Path, folder: Path, challenge: bool) -> None:
     """Copy a bundle into the store."""
+    from core.settings import read_settings
+    from models.bundles.signing import signing_key
     from models.bundles.store import BundleStore
 
     held = BundleStore(store)
     version = held.add(folder)
     if challenge:
-        held.challenge(version)
+        held.challenge(version, signing_key(read_settings()))
     click.echo(f"bundle {version} in {store}{', scoring in shadow' if challenge else ''}")
 
 
@@ -61,10 +63,12 @@ def add(store: Path, folder: Path, challenge: bool) -> None:
 @click.argument("version", required=False, default="")
 def challenge(store: Path, version: str) -> None:
     """Make a bundle the challenger, which scores in shadow mode. Without a version, remove the challenger."""
+    from core.settings import read_settings
+    from models.bundles.signing import signing_key
     from models.bundles.store import BundleStore
 
     with audited_change() as audited:
-        BundleStore(store).challenge(version)
+        BundleStore(store).challenge(version, signing_key(read_settings()))
         audited.record("challenger", version or "none", str(store))
     click.echo(f"challenger {version} scores in shadow mode" if version else "no challenger")
 
@@ -122,7 +126,7 @@ def sign(store: Path, why: str) -> None:
     """
     Sign the champions so far, with their rules, and the challenger, for example with a new key.
 
-    WHYFLAG_BUNDLE_SIGNING_KEY signs. What none of the keys in WHYFLAG_BUNDLE_PUBLIC_KEY has signed is refused.
+    WHYFLAG_BUNDLE_SIGNING_KEY signs. What none of the keys in WHYFLAG_BUNDLE_PUBLIC_KEY has signed is not signed again.
     """
     from core.errors import InputError
     from core.settings import read_settings
@@ -134,9 +138,14 @@ def sign(store: Path, why: str) -> None:
     if key is None:
         raise InputError("WHYFLAG_BUNDLE_SIGNING_KEY is not set: set it to the PEM file of the private key")
     with audited_change() as audited:
-        versions = BundleStore(store, verifying_keys(settings)).sign(key)
-        audited.record("signed", ", ".join(versions), why)
-    click.echo("\n".join(f"signed {version}" for version in versions) or f"{store} has no champion yet: nothing to sign")
+        signed, refused = BundleStore(store, verifying_keys(settings)).sign(key)
+        audited.record("signed", f"{len(signed)} bundles", f"{why}: {', '.join(signed)}")
+    for version in signed:
+        click.echo(f"signed {version}")
+    for version, reason in refused.items():
+        click.echo(f"not signed: {version}: {reason}", err=True)
+    if not signed:
+        click.echo(f"{store} has no champion yet: nothing to sign")
 
 
 @command.command()
@@ -188,6 +197,7 @@ def disagreements(limit: int, as_json: bool) -> None:
 
 def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: str, labels: Path | None) -> bool:
     """Measure a bundle against the champion, print the result of each gate, and return whether all gates passed."""
+    from core.errors import BundleError
     from core.settings import read_settings
     from training.data.mapping import load_mapping
     from training.data.readers import TransactionFile
@@ -195,8 +205,13 @@ def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: 
     from training.gates import gates
 
     settings = read_settings()
-    challenger = store.open(version)
-    champion = store.open(store.champion.bundle) if store.champion else None
+    challenger, champion, readable = store.open(version), None, True
+    if store.champion:
+        try:
+            champion = store.open(store.champion.bundle)
+        except BundleError as error:  # after an upgrade, a bundle of an older format
+            click.echo(f"FAILED  {'champion':<28} cannot be compared: {error}")
+            readable = False
     with stages() as progress:
 
         def seen(bundle: Any) -> Any:
@@ -206,4 +221,4 @@ def pass_gates(store: "BundleStore", version: str, transactions: Path, mapping: 
         found = gates(challenger, seen(challenger), champion, seen(champion) if champion else None)
     for gate in found:
         click.echo(f"{'passed' if gate.passed else 'FAILED'}  {gate.name:<28} {gate.found}")
-    return all(gate.passed for gate in found)
+    return readable and all(gate.passed for gate in found)

@@ -62,7 +62,7 @@ def command(
         if version == champion.version:
             click.echo(f"nothing new: training reproduced the champion {version}")
             return
-        held.challenge(version)
+        held.challenge(version, signing_key(settings))
         click.echo(f"challenger {version}")
         passed = pass_gates(held, version, transactions, mapping, labels)
     if not passed:

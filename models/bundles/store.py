@@ -197,15 +197,18 @@ class BundleStore:
             verify(self._keys, _signed_rules(loaded.digest), signature, f"rules {rules} in {self.root}")
         return Decider(bundle, loaded)
 
-    def challenge(self, version: str) -> None:
+    def challenge(self, version: str, key: Ed25519PrivateKey | None = None) -> None:
         """
-        Make a bundle the challenger, which scores in shadow. An empty version removes the challenger.
+        Make a bundle the challenger, which scores in shadow. An empty version removes the challenger. With ``key``, it is signed.
 
         Raises:
             InputError: if the store has no bundle of that version.
+            BundleError: if the bundle is to be signed, but was altered.
         """
         if version:
-            self.folder(version)
+            folder = self.folder(version)
+            if key is not None:
+                sign_bundle(folder, key)
         with self._changing() as current:
             self._write(structs.replace(current, challenger=version))
 
@@ -232,19 +235,29 @@ class BundleStore:
             self._write(Current((*current.champions, champion), challenger))
         return champion
 
-    def sign(self, key: Ed25519PrivateKey) -> list[str]:
+    def sign(self, key: Ed25519PrivateKey) -> tuple[list[str], dict[str, str]]:
         """
-        Sign every champion so far, with its rules, and the challenger with another key. Return the versions of their deciders.
+        Sign every champion so far, with its rules, and the challenger with another key.
+
+        Return the versions that were signed, and those that cannot be loaded, for example because nobody has signed them, with the
+        reason.
 
         Raises:
-            WhyflagError: if one of them cannot be loaded, for example because nobody has signed it; nothing is signed then.
+            WhyflagError: if the champion cannot be loaded; nothing is signed then.
         """
         current = self.current
-        names = [*(champion.decider for champion in current.champions), *([current.challenger] if current.challenger else [])]
-        deciders = [self.load(name) for name in dict.fromkeys(names)]
-        for decider in deciders:
-            self._sign(decider, key)
-        return [decider.version for decider in deciders]
+        names = [*([current.challenger] if current.challenger else []), *(champion.decider for champion in current.champions)]
+        signed, refused = list[str](), dict[str, str]()
+        for name in dict.fromkeys(reversed(names)):  # the champion first
+            try:
+                self._sign(self.load(name), key)
+            except WhyflagError as error:
+                if name == current.champions[-1].decider:
+                    raise
+                refused[name] = str(error)
+            else:
+                signed.append(name)
+        return signed, refused
 
     def _sign(self, decider: Decider, key: Ed25519PrivateKey) -> None:
         assert decider.bundle is not None

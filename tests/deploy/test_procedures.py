@@ -267,7 +267,7 @@ def _pem(path, key, private=False):
     return str(path)
 
 
-def test_the_signing_key_is_rotated_while_workers_accept_both_keys(bundle_dir, tmp_path, monkeypatch):
+def test_the_signing_key_is_rotated_while_workers_accept_both_keys(bundle_dir, other_bundle_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("WHYFLAG_DATABASE", f"sqlite:///{tmp_path}/q.db")
     old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     root, both = tmp_path / "store", tmp_path / "public.pem"
@@ -283,7 +283,13 @@ def test_the_signing_key_is_rotated_while_workers_accept_both_keys(bundle_dir, t
         CliRunner().invoke(whyflag, ["bundles", "sign", "--why", "x"]).exception
     )
     monkeypatch.setenv("WHYFLAG_BUNDLE_SIGNING_KEY", _pem(tmp_path / "signing.pem", new, private=True))
-    assert run("bundles", "sign", "--store", root, "--why", "rotation of the signing key") == f"signed {champion}\n"
+    challenger = store.add(other_bundle_dir)
+    store.challenge(challenger)
+    shown = run("bundles", "sign", "--store", root, "--why", "rotation of the signing key")
+    assert f"signed {champion}\n" in shown
+    assert f"not signed: {challenger}: " in shown, "nobody has signed the challenger"
+    run("bundles", "challenge", challenger, "--store", root)
+    assert BundleStore(root, (new.public_key(),)).load(challenger).version == challenger, "a new challenger is signed"
     running._looked = float("-inf")
     assert running.newest().version == champion
     assert BundleStore(root, (new.public_key(),)).load(champion).version == champion

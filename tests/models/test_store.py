@@ -281,6 +281,24 @@ def test_a_bundle_goes_through_the_gates_from_the_command_line(world, bundle_dir
     assert "add --transactions" in str(without.exception)
 
 
+def test_a_champion_that_can_no_longer_be_read_is_replaced_despite_the_gates(
+    world, bundle_dir, tmp_path, versions, other_bundle_dir
+):
+    root = tmp_path / "bundles"
+    BundleStore(root).add(bundle_dir)
+    BundleStore(root).add(other_bundle_dir)
+    BundleStore(root).promote(versions[0], "", "ops", "first")
+    manifest = root / "bundles" / versions[0] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    files = ("--transactions", world / "transactions.parquet", "--labels", world / "labels.parquet", "--store", root)
+    refused = _run("bundles", "promote", versions[1], *files, "--why", "upgrade")
+    assert "FAILED  champion " in refused.output
+    assert "a gate failed" in str(refused.exception)
+    promoted = _run("bundles", "promote", versions[1], *files, "--why", "upgrade", "--despite-gates")
+    assert promoted.exit_code == 0, promoted.output
+    assert BundleStore(root).champion.bundle == versions[1]
+
+
 def test_rules_of_the_champion_are_changed_without_gates(bundle_dir, tmp_path, versions):
     root, rules = tmp_path / "bundles", tmp_path / "rules.toml"
     rules.write_text("""
