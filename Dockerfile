@@ -34,7 +34,7 @@ RUN ls /usr/lib/*-linux-gnu/libgomp.so.1 > /dev/null 2>&1 \
     || { apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*; }
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin whyflag
 COPY --from=build /opt/whyflag /opt/whyflag
-ARG PROGRAM VERSION=0.1.0 REVISION=unknown
+ARG PROGRAM VERSION=0.2.0 REVISION=unknown
 LABEL org.opencontainers.image.title="whyflag-${PROGRAM}" \
     org.opencontainers.image.description="Real-time card-fraud pipeline that explains its alerts: ${PROGRAM}" \
     org.opencontainers.image.version="${VERSION}" \

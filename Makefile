@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check docs reference mutate demo demo-llm test test-llm test-system test-faults fuzz kafka lint bench clean
+.PHONY: help setup check docs reference mutate demo demo-llm test test-llm test-system test-cluster test-faults fuzz kafka lint bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,12 +27,12 @@ demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
 
 check: lint ## Lint, types, layers and the fast tests: a minute.
-	WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm" $(PARALLEL) \
+	WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm and not cluster" $(PARALLEL) \
 	  tests/core tests/models tests/explain/test_claims.py tests/explain/test_words.py tests/project/test_docs.py \
 	  --ignore tests/models/test_store.py --ignore tests/models/test_drift.py --ignore tests/models/test_trust.py
 
 test: setup ## Run the tests that need only Python; `make test-system` runs the slow ones and those that need other programs.
-	$(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm" $(PARALLEL)
+	$(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm and not cluster" $(PARALLEL)
 
 test-system: setup ## Install the external programs with apt and run the tests that need them, none skipped.
 	.ci/install-system
@@ -51,6 +51,11 @@ demo-llm: .venv/.local-llm ## Run the demo with narratives by a small language m
 
 test-llm: .venv/.local-llm ## Test a small language model's narratives, in process and over HTTP; not part of `make test`.
 	$(BIN)/python -m pytest -rs -s -m local_llm tests/explain/test_local_llm.py
+
+test-cluster: setup ## Run the deployment guide on a Kubernetes node of this machine (root, Go 1.24; builds Kubernetes once); not part of `make test`.
+	.ci/install-system cluster
+	$(BIN)/python -m tests.cluster
+	unshare --net $(BIN)/python -m pytest -rs -x -m cluster tests/cluster
 
 test-faults: setup ## Run the fault tests on Apache Kafka with fifty kills (needs Java and Maven).
 	WHYFLAG_FAULT_KILLS=50 $(BIN)/python -m pytest -rs -m faults

@@ -218,8 +218,8 @@ def explained(alerts, explainer):
 
 
 @contextmanager
-def postgres_server(bin_dir: Path, fsync: bool = False):
-    """Run a PostgreSQL server on loopback in a temporary folder and yield its SQLAlchemy URL."""
+def postgres_server(bin_dir: Path, fsync: bool = False, host: str = "127.0.0.1", superuser: str = "whyflag"):
+    """Run a PostgreSQL server in a temporary folder and yield its SQLAlchemy URL. Whoever reaches ``host`` needs no password."""
     folder = tempfile.mkdtemp(prefix="whyflag-pg-")
     (port,) = free_ports(1)
     user = None
@@ -231,11 +231,14 @@ def postgres_server(bin_dir: Path, fsync: bool = False):
         subprocess.run(command, check=True, capture_output=True, cwd=folder, user=user)
 
     data = f"{folder}/data"
-    run(bin_dir / "initdb", "-D", data, "-U", "whyflag", "-A", "trust")
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder} -c fsync={'on' if fsync else 'off'}"
+    run(bin_dir / "initdb", "-D", data, "-U", superuser, "-A", "trust")
+    if host != "127.0.0.1":
+        with open(f"{data}/pg_hba.conf", "a") as rules:
+            rules.write("host all all all trust\n")
+    options = f"-c listen_addresses={host} -p {port} -c unix_socket_directories={folder} -c fsync={'on' if fsync else 'off'}"
     run(bin_dir / "pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
     try:
-        yield f"postgresql+psycopg://whyflag@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg://{superuser}@{host}:{port}/postgres"
     finally:
         run(bin_dir / "pg_ctl", "-D", data, "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)

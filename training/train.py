@@ -1,6 +1,5 @@
 """Training of a bundle from a history: features, booster, calibration, thresholds, novelty, and evaluation on later data."""
 
-import importlib.metadata
 import io
 import math
 import os
@@ -12,10 +11,12 @@ from time import monotonic
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
+import sklearn
 import xgboost as xgb
 from msgspec import Meta, Struct, structs
 
@@ -345,8 +346,9 @@ def _sorted_sample(X: Matrix, most: int, seed: int) -> Matrix:
 
 def environment() -> dict[str, str]:
     """Return the versions of Python and of the packages that a model's numbers depend on."""
-    packages = ("xgboost", "numpy", "scikit-learn", "numba", "pyarrow")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+    # not the versions of distributions: the images install XGBoost as xgboost-cpu
+    modules = {"xgboost": xgb, "numpy": np, "scikit-learn": sklearn, "numba": numba, "pyarrow": pa}
+    return {"python": platform.python_version(), **{name: module.__version__ for name, module in modules.items()}}
 
 
 def fit_booster(

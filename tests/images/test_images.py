@@ -1,5 +1,6 @@
 """Images: each program's is built without a daemon and run with a read-only root as an unprivileged user."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -93,6 +94,13 @@ def mounted(world, bundle_dir):
         path.chmod(0o755 if path.is_dir() else 0o644)
     yield folder
     shutil.rmtree(folder)
+
+
+def test_the_jobs_image_can_train(store):
+    code = "from training.train import environment; print(environment()['xgboost'])"
+    shown = store.podman("run", "--rm", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--network", "host",
+                         "--entrypoint", "/opt/whyflag/bin/python", "localhost/whyflag-jobs", "-c", code)  # fmt: skip
+    assert shown.stdout.strip() == importlib.metadata.version("xgboost")
 
 
 def test_the_jobs_image_replays_a_file(store, mounted):

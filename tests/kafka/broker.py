@@ -59,13 +59,13 @@ class Node:
 
     def __init__(
         self, number: int, folder: Path, jars: Path, voters: list[tuple[int, int]], port: int, advertised: int, options: list[str],
-        others: dict[str, object] | None = None,
+        others: dict[str, object] | None = None, host: str = "127.0.0.1",
     ) -> None:  # fmt: skip
         """
-        ``voters`` are the (number, controller port) pairs of all nodes; clients are told to connect to port ``advertised``.
-        ``others`` overrides broker settings.
+        ``voters`` are the (number, controller port) pairs of all nodes; clients are told to connect to port ``advertised`` of the
+        address ``host``, where the broker listens. ``others`` overrides broker settings.
         """
-        self.port, self._jars, self.folder, self._options = port, jars, folder, options
+        self.host, self.port, self._jars, self.folder, self._options = host, port, jars, folder, options
         folder.mkdir()
         self.log = folder / "broker.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -77,8 +77,8 @@ class Node:
             "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p}" for n, p in voters),
             "controller.listener.names": "CONTROLLER",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT",
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{own}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised}",
+            "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{own}",
+            "advertised.listeners": f"PLAINTEXT://{host}:{advertised}",
             "log.dirs": folder / "data",
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": replicas,
@@ -148,10 +148,12 @@ class Node:
 class KafkaCluster:
     """``with KafkaCluster(folder) as kafka: ... kafka.bootstrap``: a cluster whose ``nodes`` can be killed, paused, restarted."""
 
-    def __init__(self, folder: Path, nodes: int = 1, advertised: list[int] | None = None, lasting: bool = False) -> None:
+    def __init__(
+        self, folder: Path, nodes: int = 1, advertised: list[int] | None = None, lasting: bool = False, host: str = "127.0.0.1"
+    ) -> None:
         """
         ``advertised`` lists one proxy port per node; clients connect to it instead of the broker. A ``lasting`` broker starts
-        more slowly but runs faster, because Java uses its full JIT compiler.
+        more slowly but runs faster, because Java uses its full JIT compiler. Brokers listen on the address ``host``.
         """
         folder.mkdir(parents=True, exist_ok=True)
         ports = free_ports(2 * nodes)
@@ -159,11 +161,20 @@ class KafkaCluster:
         self._jars = obtain_jars()
         options = [] if lasting else ["-XX:TieredStopAtLevel=1"]
         self.nodes = [
-            Node(n + 1, folder / f"node-{n + 1}", self._jars, voters, ports[nodes + n], (advertised or ports[nodes:])[n], options)
+            Node(
+                n + 1,
+                folder / f"node-{n + 1}",
+                self._jars,
+                voters,
+                ports[nodes + n],
+                (advertised or ports[nodes:])[n],
+                options,
+                host=host,
+            )
             for n in range(nodes)
         ]
-        self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in advertised or ports[nodes:])
-        self.behind = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        self.bootstrap = ",".join(f"{host}:{port}" for port in advertised or ports[nodes:])
+        self.behind = ",".join(f"{host}:{node.port}" for node in self.nodes)
 
     def __enter__(self) -> "KafkaCluster":
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -184,7 +195,7 @@ class KafkaCluster:
     @staticmethod
     def wait_for(nodes: list[Node]) -> None:
         """Wait until the given brokers answer on the port passed to ``Node``."""
-        servers = [f"127.0.0.1:{node.port}" for node in nodes]
+        servers = [f"{node.host}:{node.port}" for node in nodes]
         deadline = time.monotonic() + _START_SECONDS
         while True:
             for node in nodes:
@@ -192,7 +203,7 @@ class KafkaCluster:
                     raise RuntimeError(f"a Kafka node exited while starting:\n{node.log.read_text()[-3000:]}")
             try:
                 for node in nodes:  # kafka-python leaks its socket if nothing listens on the port yet
-                    socket.create_connection(("127.0.0.1", node.port), timeout=1).close()
+                    socket.create_connection((node.host, node.port), timeout=1).close()
                 admin = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=2000)
                 try:
                     if len(admin.describe_cluster()["brokers"]) == len(nodes):

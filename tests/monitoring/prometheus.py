@@ -17,18 +17,21 @@ from cli.supervisor import free_ports
 from monitoring.rules import rule_file
 
 FASTER = 300  # a window of 5 minutes becomes the shortest one
+WINDOWS = {"process_start_time_seconds": 90}  # seconds: a program cannot restart three times within six
 SHORTEST = 5  # seconds: five scrapes
 THRESHOLDS = {  # seconds in conditions, which are scaled, too: a fault is held for seconds, not for minutes
     "whyflag_lag_seconds": 100,
-    "whyflag_checkpoint_age_seconds": 100,
+    "whyflag_checkpoint_age_seconds": 12,
     "whyflag_outbox_seconds": 100,
+    "whyflag_silence_seconds": 5,  # workers ask Kafka every 5 seconds
 }
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def in_fast_motion(expression: str) -> str:
     """Divide the windows of an expression, and the thresholds that are waiting times."""
-    expression = re.sub(r"\[(\d+)([smhd])\]", lambda found: f"[{_shorter(found)}s]", expression)
+    window = next((seconds for metric, seconds in WINDOWS.items() if metric in expression), None)
+    expression = re.sub(r"\[(\d+)([smhd])\]", lambda found: f"[{window or _shorter(found)}s]", expression)
     for metric, factor in THRESHOLDS.items():
         if metric in expression:
             expression = re.sub(r"> (\d+)$", lambda found, by=factor: f"> {int(found[1]) / by:g}", expression)
@@ -93,6 +96,13 @@ class Prometheus:
 
     def firing(self) -> set[str]:
         return {one["labels"]["alertname"] for one in self.get("alerts")["alerts"] if one["state"] == "firing"}
+
+    def wait_until_quiet(self, unwanted: set[str], seconds: float) -> None:
+        """Wait until none of some alerts is firing."""
+        deadline = time.monotonic() + seconds
+        while firing := unwanted & self.firing():
+            assert time.monotonic() < deadline, f"firing without a fault: {sorted(firing)}"
+            time.sleep(0.5)
 
     def wait_for(self, wanted: set[str], seconds: float) -> None:
         """Wait until each wanted alert has been firing, not necessarily all at once."""
