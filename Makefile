@@ -6,6 +6,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # all tests of a file run on one worker, so that its bundle, database and broker are created only once
 PARALLEL := -n $(or $(WORKERS),2) --dist loadfile
+# two workers whose libraries use two threads each wait for each other: training takes almost three times as long
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 help: ## Show the available targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -27,16 +29,16 @@ demo: setup ## Simulate, train and watch the pipeline run; Ctrl-C stops.
 	@$(BIN)/whyflag demo
 
 check: lint ## Lint, types, layers and the fast tests: a minute.
-	WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm and not cluster" $(PARALLEL) \
+	$(ONE_THREAD) WHYFLAG_TEST_EXAMPLES=0.1 $(BIN)/python -m pytest -m "not system and not slow and not faults and not local_llm and not cluster" $(PARALLEL) \
 	  tests/core tests/models tests/explain/test_claims.py tests/explain/test_words.py tests/project/test_docs.py \
 	  --ignore tests/models/test_store.py --ignore tests/models/test_drift.py --ignore tests/models/test_trust.py
 
 test: setup ## Run the tests that need only Python; `make test-system` runs the slow ones and those that need other programs.
-	$(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm and not cluster" $(PARALLEL)
+	$(ONE_THREAD) $(BIN)/python -m pytest -rs -m "not system and not slow and not faults and not local_llm and not cluster" $(PARALLEL)
 
 test-system: setup ## Install the external programs with apt and run the tests that need them, none skipped.
 	.ci/install-system
-	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "(system or slow) and not faults and not local_llm" $(PARALLEL)
+	$(ONE_THREAD) WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m "(system or slow) and not faults and not local_llm" $(PARALLEL)
 	WHYFLAG_TEST_SYSTEM=1 $(BIN)/python -m pytest -rs -m faults
 
 .venv/.local-llm: $(STAMP) local-llm.lock
@@ -85,7 +87,7 @@ mutate: setup ## Mutation tests of policy, calibration, decoding, checkpoints an
 	test -x .venv-mutation/bin/mutmut || ($(BIN)/uv venv --quiet .venv-mutation \
 	  && $(BIN)/uv pip install --quiet --python .venv-mutation/bin/python --no-deps --require-hashes -r requirements.lock \
 	  && $(BIN)/uv pip install --quiet --python .venv-mutation/bin/python mutmut==3.8.1)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 WHYFLAG_TEST_EXAMPLES=0.1 .venv-mutation/bin/mutmut run $(MUTANTS)
+	$(ONE_THREAD) WHYFLAG_TEST_EXAMPLES=0.1 .venv-mutation/bin/mutmut run $(MUTANTS)
 	.venv-mutation/bin/mutmut results
 
 # Quix Streams and Bytewax need other versions of shared dependencies than whyflag

@@ -210,10 +210,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 1_000_000
     bundle_public_key: Annotated[
-        str, Meta(description="PEM file of an Ed25519 public key; only bundles signed with its private key are used; empty: any")
+        str,
+        Meta(
+            description="PEM file of Ed25519 public keys; only what one of their private keys has signed is used; empty: any bundle"
+        ),
     ] = ""
     bundle_signing_key: Annotated[
-        str, Meta(description="PEM file of the Ed25519 private key that `bundles promote` signs with; empty: no signature")
+        str,
+        Meta(
+            description="PEM file of the Ed25519 private key that promotions, challenges and list changes sign with; empty: none"
+        ),
     ] = ""
     trace_url: Annotated[
         str,

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 
 import click
@@ -49,6 +50,22 @@ def test_every_procedure_names_its_test_or_says_that_there_is_none(page):
     for section in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
         if "```" in section or re.search(r"^\d+\. ", section, re.MULTILINE):
             assert "::test_" in section or "Not tested: " in section, section.splitlines()[0]
+
+
+PROGRAMS_OF_LINES = (
+    "kubectl", "whyflag ", "kafka-", "connect-", "openssl", "docker", "images/build", "buildah", "cat", "tar", "python", "pg_", "createdb",
+    "promtool", "curl", "for ", "done", "DATABASE=", "PAN_KEY=", "AUDIT_KEY=", "RESTORED_URL=",
+)  # fmt: skip
+
+
+@pages_and_runbooks
+def test_every_line_of_commands_begins_with_a_program(page):
+    """A line that was wrapped would be run in pieces."""
+    for block in blocks(page.read_text()):
+        lines = [line for line in textwrap.dedent(block).splitlines() if line and not line.startswith("#")]
+        if lines[0].startswith(PROGRAMS_OF_LINES) and "<<END" not in block:
+            wrong = [line for line in lines if not line.startswith((*PROGRAMS_OF_LINES, "  ", "}"))]
+            assert wrong == []
 
 
 @pages_and_runbooks

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from core.metrics import VERSION
 from core.settings import Settings
 from tests.conftest import ROOT, needs
 
@@ -62,3 +63,10 @@ def test_docker_compose_accepts_the_file():
     )
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["services"].keys() == _services().keys()
+
+
+def test_dockerfile_overlays_and_guide_name_the_present_version():
+    assert f"ARG PROGRAM VERSION={VERSION} " in (ROOT / "Dockerfile").read_text()
+    for path in ("k8s/overlays/prod/kustomization.yaml", "docs/deploy/index.md"):
+        tags = re.findall(r"newTag: ([\w.]+)|registry\.example\.org/whyflag-\S+:([\w.]+)", (ROOT / path).read_text())
+        assert {one or other for one, other in tags} == {VERSION}, path
