@@ -7,7 +7,8 @@ the audit key, so that nobody can sign a changed trail without the key. The trai
 (scheme 1); they can only stand at the beginning.
 
 The key can be changed: an entry signed with the new key, whose detail is signed with the former one, hands the trail over. What a
-restored backup has lost can be accepted: an entry names the first lost number, and anchors of the lost part count no longer.
+restored backup has lost can be accepted: an entry and an anchor name the first lost number, and anchors of the lost part count no
+longer. The anchor is needed, too, so that nobody can forge an acceptance with the key and the database alone.
 """
 
 import hashlib
@@ -68,14 +69,15 @@ class AcceptedLoss(NamedTuple):
 
     def excuses(self, anchor: AuditAnchor) -> bool:
         """Whether the anchor may be of the lost part of the trail."""
-        return anchor.number >= self.loss.first and anchor.at <= self.entry.at
+        return self.loss.first <= anchor.number <= self.loss.newest and anchor.at <= self.entry.at
 
 
 class TrailCheck(NamedTuple):
     """
     What a check of the trail found.
 
-    ``first_broken`` is the number of the first entry that breaks the chain or contradicts an anchor, None if there is none.
+    ``first_broken`` is the number of the first entry that breaks the chain or contradicts an anchor, None if there is none. ``losses``
+    are those that an anchor confirms.
     ``anchored`` is the newest number that an anchor confirms, ``changes`` are the numbers of the entries that changed the key, and
     ``current`` is whether the last entry has the present key.
     """
@@ -91,10 +93,8 @@ class AuditTrail:
     """The audit trail of one database."""
 
     def __init__(self, clock: Clock, key: bytes = b"", former_keys: Sequence[bytes] = ()) -> None:
-        """``former_keys`` are the keys that were used before, oldest first; only checks and a change of the key need them."""
-        self._clock, self._key = clock, key
-        # a trail may begin without a key; nobody can hand it over to the present key without knowing that one
-        self._former = [b"", *former_keys]
+        """``former_keys`` are the keys that were used before; only checks and a change of the key need them."""
+        self._clock, self._key, self._former = clock, key, [*former_keys]
 
     def record(self, connection: Connection, *events: Event) -> None:
         """
@@ -120,9 +120,12 @@ class AuditTrail:
             )
         return last
 
-    def change_key(self, connection: Connection, actor: str) -> int:
+    def change_key(self, connection: Connection, actor: str, from_no_key: bool = False, despite_broken: bool = False) -> int:
         """
         Hand the trail over to the present key, and return the number of the entry that does it. The transaction must hold the lock.
+
+        ``from_no_key``: the trail may have been signed without a key, as anybody can. ``despite_broken``: the last entry may be one that
+        no key verifies; the trail is then broken there for ever.
 
         Raises:
             AuditKeyError: if the last entry has the present key already, or a key that is not among the former ones.
@@ -130,20 +133,26 @@ class AuditTrail:
         last = _last(connection)
         if last is None or last.scheme == _PLAIN or self._signed(last, self._key):
             raise AuditKeyError("the audit trail needs no change: its last entry has the key of WHYFLAG_AUDIT_KEY, or none")
-        former = next((key for key in self._former if self._signed(last, key)), None)
-        if former is None:
+        former = next((key for key in [*self._former, *([b""] if from_no_key else [])] if self._signed(last, key)), None)
+        if former is None and not despite_broken:
             raise AuditKeyError(
-                f"entry {last.number}, the last one of the audit trail, has none of the keys in WHYFLAG_AUDIT_FORMER_KEYS: add its key"
+                f"entry {last.number}, the last one of the audit trail, has none of the keys in WHYFLAG_AUDIT_FORMER_KEYS: add its key. If "
+                "there was none, use --from-no-key; if the entry is damaged, --despite-broken"
             )
-        handover = _hmac(former, _handover(last.number, last.hash, self._key))
+        handover = "" if former is None else _hmac(former, _handover(last.number, last.hash, self._key))
         return self._append(connection, last, [Event(actor, KEY_CHANGED, "audit trail", handover)])
 
-    def accept_loss(self, connection: Connection, anchors: Iterable[AuditAnchor], actor: str, why: str) -> Loss:
+    def accept_loss(
+        self, connection: Connection, anchors: Sequence[AuditAnchor], actor: str, why: str
+    ) -> tuple[Loss, AuditAnchor]:
         """
         Record that the entries which the anchors name, but a restored backup does not have, are lost. The transaction must hold the lock.
 
+        The loss counts only once the anchor that is returned has been published.
+
         Raises:
-            InputError: if the trail itself is broken, or nothing is lost.
+            AuditKeyError: if the last entry has another key than this program's.
+            InputError: if the trail itself is broken, nothing is lost, or an anchor is dated after now.
         """
         newest = {anchor.number for anchor in anchors}
         if (broken := self.check(connection).first_broken) is not None:
@@ -155,20 +164,26 @@ class AuditTrail:
             raise InputError("nothing is lost: the trail agrees with its anchors")
         loss = Loss(first, max(newest), why)
         self.record(connection, Event(actor, LOSS_ACCEPTED, "audit trail", msgspec.json.encode(loss).decode()))
-        return loss
+        entry = _last(connection)
+        anchor = AuditAnchor(number=entry.number, hash=entry.hash, at=self._clock.now_ms(), first_lost=first)
+        if (still := self.check(connection, [*anchors, anchor]).first_broken) is not None:
+            raise InputError(f"the loss does not explain entry {still}: an anchor is dated after now, so somebody else wrote it")
+        return loss, anchor
 
     def check(self, connection: Connection, anchors: Iterable[AuditAnchor] = ()) -> TrailCheck:
         """Check the chain of entries, and that it agrees with the ``anchors``, the heads of the chain that were published."""
         published = list(anchors)
         wanted, hashes = {anchor.number for anchor in published}, dict[int, str]()
+        confirmed = {(anchor.number, anchor.hash, anchor.first_lost) for anchor in published if anchor.first_lost}
         losses, changes = list[AcceptedLoss](), list[int]()
         previous, expected, scheme, key, broken = FIRST, 1, _PLAIN, b"", False
         for row in connection.execute(select(audit).order_by(audit.c.number)).yield_per(1_000):
             if row.scheme == _KEYED and scheme == _PLAIN:  # the first entry with a key
-                key = next((one for one in (self._key, *self._former) if self._signed(row, one)), self._key)
+                # a trail may begin without a key: nobody can hand it over to the present one without knowing that
+                key = next((one for one in (self._key, *self._former, b"") if self._signed(row, one)), self._key)
             scheme = max(scheme, row.scheme)
-            if row.action == KEY_CHANGED and not self._signed(row, key):
-                key = self._handed_over(row, key)
+            if row.action == KEY_CHANGED and (new := self._handed_over(row, key)) != key:
+                key = new
                 changes.append(row.number)
             in_order = (row.number, row.previous, row.scheme) == (expected, previous, scheme)
             if broken := not (in_order and self._signed(row, key)):
@@ -177,7 +192,9 @@ class AuditTrail:
                 hashes[row.number] = row.hash
             if row.action == LOSS_ACCEPTED:
                 with suppress(msgspec.MsgspecError):  # without a key, anybody can write anything
-                    losses.append(AcceptedLoss(msgspec.json.decode(row.detail, type=Loss), _entry(row)))
+                    loss = msgspec.json.decode(row.detail, type=Loss)
+                    if (row.number, row.hash, loss.first) in confirmed:
+                        losses.append(AcceptedLoss(loss, _entry(row)))
             previous, expected = row.hash, expected + 1
         contradicted = [
             min(anchor.number, expected)  # the first missing entry, if the trail was cut off

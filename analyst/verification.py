@@ -18,6 +18,10 @@ from core.messages import AuditAnchor, Finding, decode_verdict
 
 _MOST_SHOWN: Final = 20  # contradictions listed by name
 _ANCHORED_MS: Final = 5 * MS_PER_MINUTE  # an entry older than that must be covered by an anchor
+_FORMER_KEY: Final = (
+    "the last entry has a former key, or none: if you have just set a new key, run `whyflag audit change-key`; otherwise, somebody "
+    "else has signed the trail"
+)
 _LEARNED_MS: Final = MS_PER_HOUR  # a verdict older than that must have reached the casebook
 
 
@@ -53,7 +57,7 @@ def verify(queue: Queue, anchors: Sequence[AuditAnchor] | None) -> Verification:
     now = queue.clock.now_ms()
     with queue.database.snapshot() as connection:
         trail = queue.database.audit.check(connection, anchors or ())
-        found: list[str] = [] if trail.current else ["the last entry has a former key: run `whyflag audit change-key`"]
+        found: list[str] = [] if trail.current else [_FORMER_KEY]
         if trail.first_broken is None:
             found += [] if anchors is None else _not_anchored(connection, trail.anchored, now)
             found += [

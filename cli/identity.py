@@ -73,7 +73,8 @@ def opened_queue() -> Iterator["Queue"]:
     from core.settings import read_settings
 
     settings = read_settings()
-    former = [key.strip().encode() for key in settings.audit_former_keys.split(",") if key.strip()]
+    text = settings.audit_former_keys
+    former = [key.strip().encode() for key in (text.splitlines() if "\n" in text else text.split(",")) if key.strip()]
     queue = Queue(settings.database, SystemClock(), policy_of(settings), settings.audit_key.encode(), former)
     try:
         yield queue

@@ -6,6 +6,7 @@ numbers and personal data are masked in each line, and the fields of a message t
 """
 
 import logging
+import math
 import sys
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -26,7 +27,9 @@ OWN_PACKAGES: Final = ("core", "models", "explain", "analyst", "training", "stre
 _QUIET: Final = ("faust", "mode")
 _REPEATED_SECONDS = 10
 _PRIVATE: Final = frozenset(FIELD_KINDS) - {"transaction_id"}  # by this id, which is opaque, the lines of one event are found
-_OF_STRUCTLOG: Final = ("_record", "_from_structlog")  # removed before a line is written
+# structlog's own, which are removed before a line is written, and addresses of the console, whose digits may look like a card number
+_AS_IT_IS: Final = ("_record", "_from_structlog", "link")
+_DEPTH: Final = 5
 
 _Event = MutableMapping[str, Any]
 
@@ -61,24 +64,28 @@ _handler.addFilter(NoiseFilter())
 def remove_private(_: Any, __: str, event: _Event) -> _Event:
     """Remove the fields that may hold personal data, and mask such data in all values. A structlog processor."""
     return {
-        name: value if name in _OF_STRUCTLOG else _without_private(value) for name, value in event.items() if name not in _PRIVATE
+        name: value if name in _AS_IT_IS else _without_private(value) for name, value in event.items() if name not in _PRIVATE
     }
 
 
-def _without_private(value: Any) -> Any:
+def _without_private(value: Any, depth: int = 0) -> Any:
     """Return a value of JSON without personal data. A message is shown as its fields, any other object as its ``repr``."""
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int):
-        shown = mask(str(value))
-        return value if shown == str(value) else shown
-    if isinstance(value, Struct):
-        value = structs.asdict(value)
-    if isinstance(value, Mapping):
-        return {mask(str(name)): _without_private(one) for name, one in value.items() if name not in _PRIVATE}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_without_private(one) for one in value]
-    return mask(value if isinstance(value, str) else repr(value))
+    if isinstance(value, int | float):
+        shown = mask(str(int(value)) if math.isfinite(value) and value == int(value) else str(value))
+        return value if "[" not in shown else shown
+    if depth < _DEPTH:  # a value may contain itself
+        if isinstance(value, Struct):
+            value = structs.asdict(value)
+        if isinstance(value, Mapping):
+            return {mask(str(name)): _without_private(one, depth + 1) for name, one in value.items() if name not in _PRIVATE}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_without_private(one, depth + 1) for one in value]
+    try:
+        return mask(value if isinstance(value, str) else repr(value))
+    except Exception as error:  # a line must not fail because of a value
+        return f"[a {type(value).__name__} that cannot be shown: {type(error).__name__}]"
 
 
 def set_up_logs(program: Program, settings: Settings) -> None:
@@ -133,7 +140,8 @@ def log_end(error: Exception) -> bool:
 
 
 def _unexpected(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    logging.getLogger("whyflag").critical("an unexpected error", exc_info=(kind, error or kind(), trace))
+    if not issubclass(kind, SystemExit):  # a thread may end itself
+        logging.getLogger("whyflag").critical("an unexpected error", exc_info=(kind, error, trace) if error else None)
 
 
 @contextmanager

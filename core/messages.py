@@ -482,12 +482,14 @@ class AuditAnchor(Message, frozen=True):
     """
     The last entry of the console's audit trail at a time: its number and hash. Topic ``audit-anchors``, key ``audit``.
 
-    A trail that was cut off or signed again contradicts the anchors.
+    A trail that was cut off or signed again contradicts the anchors. With ``first_lost``, the entry accepts that a restored backup lacks
+    the entries from this number on.
     """
 
     number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     hash: Annotated[str, Meta(min_length=64, max_length=64)]
     at: EpochMs
+    first_lost: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     v: Version = 1
 
 

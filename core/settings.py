@@ -155,7 +155,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audit_former_keys: Annotated[
         str,
         Meta(
-            description="former values of WHYFLAG_AUDIT_KEY, separated by commas, oldest first; the commands `whyflag audit` need them"
+            description="former values of WHYFLAG_AUDIT_KEY, separated by commas or one in a line; `whyflag audit verify`, `change-key` "
+            "and `accept-loss` need them"
         ),
     ] = ""
     assistant_daily_questions: Annotated[

@@ -1,5 +1,6 @@
 """From errors to HTTP: the only place where an error of the domain becomes a status."""
 
+import logging
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from analyst.web.rendering import page, words_of
 from analyst.web.verdict_view import conflict_view
 from core.errors import (
     AccessError,
+    AuditKeyError,
     ConflictError,
     DatabaseError,
     InputError,
@@ -26,6 +28,8 @@ from core.errors import (
     VerdictConflict,
     WhyflagError,
 )
+
+logger = logging.getLogger(__name__)
 
 # the first class that an error belongs to gives its status
 STATUSES: Final[dict[type[Exception], int]] = {
@@ -91,6 +95,9 @@ async def _known(request: Request, error: Exception) -> Response:
     status = status_of(error)
     # the text of a database error says nothing that helps a reader, and may say too much
     message = "the database does not answer: try again in a moment" if status == 503 else str(error)
+    if isinstance(error, AuditKeyError):
+        logger.error("%s", error)
+        message = "this console cannot sign changes: its operator has to restart it with the present audit key"
     return _answer(request, status, message, type(error).__name__)
 
 

@@ -54,7 +54,9 @@ def add(store: Path, folder: Path, challenge: bool) -> None:
     held = BundleStore(store)
     version = held.add(folder)
     if challenge:
-        held.challenge(version, signing_key(read_settings()))
+        with audited_change() as audited:
+            held.challenge(version, signing_key(read_settings()))
+            audited.record("challenger", version, str(store))
     click.echo(f"bundle {version} in {store}{', scoring in shadow' if challenge else ''}")
 
 
@@ -114,7 +116,7 @@ def promote(
         raise InputError("not promoted: a gate failed. To promote anyway, use --despite-gates; the store records that")
     reason = why if passed else f"{why} (despite the gates)"
     with audited_change() as audited:
-        promoted = held.promote(version, kept, audited.name, reason, signing_key(read_settings()))
+        promoted = held.promote(version, kept, audited.name, reason, signing_key(read_settings()), champion)
         audited.record("promoted", promoted.decider, reason)
     click.echo(f"champion {promoted.decider}")
 
@@ -122,7 +124,10 @@ def promote(
 @command.command()
 @_store
 @click.option("--why", required=True, help="Reason, recorded in the audit trail.")
-def sign(store: Path, why: str) -> None:
+@click.option(
+    "--unsigned", is_flag=True, help="Sign what nobody has signed, without WHYFLAG_BUNDLE_PUBLIC_KEY: to begin with signatures."
+)
+def sign(store: Path, why: str, unsigned: bool) -> None:
     """
     Sign the champions so far, with their rules, and the challenger, for example with a new key.
 
@@ -137,15 +142,20 @@ def sign(store: Path, why: str) -> None:
     key = signing_key(settings)
     if key is None:
         raise InputError("WHYFLAG_BUNDLE_SIGNING_KEY is not set: set it to the PEM file of the private key")
+    keys = verifying_keys(settings)
+    if bool(keys) == unsigned:
+        raise InputError(
+            "set WHYFLAG_BUNDLE_PUBLIC_KEY, so that only what you have signed is signed again, or use --unsigned without it"
+        )
     with audited_change() as audited:
-        signed, refused = BundleStore(store, verifying_keys(settings)).sign(key)
+        signed, refused = BundleStore(store, keys).sign(key)
         audited.record("signed", f"{len(signed)} bundles", f"{why}: {', '.join(signed)}")
     for version in signed:
         click.echo(f"signed {version}")
     for version, reason in refused.items():
         click.echo(f"not signed: {version}: {reason}", err=True)
-    if not signed:
-        click.echo(f"{store} has no champion yet: nothing to sign")
+    if not signed and not refused:
+        click.echo(f"{store} has neither champion nor challenger: nothing to sign")
 
 
 @command.command()

@@ -62,7 +62,9 @@ def command(
         if version == champion.version:
             click.echo(f"nothing new: training reproduced the champion {version}")
             return
-        held.challenge(version, signing_key(settings))
+        with audited_change() as audited:
+            held.challenge(version, signing_key(settings))
+            audited.record("challenger", version, "retrained")
         click.echo(f"challenger {version}")
         passed = pass_gates(held, version, transactions, mapping, labels)
     if not passed:

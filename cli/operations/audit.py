@@ -55,12 +55,13 @@ def verify(without_kafka: bool) -> None:
 
 @command.command("change-key")
 @click.option("--without-kafka", is_flag=True, help="Do not compare the trail with its anchors in Kafka before.")
+@click.option("--from-no-key", is_flag=True, help="The trail was signed without a key so far.")
 @click.option("--despite-broken", is_flag=True, help="Change the key even if the trail is broken.")
-def change_key(without_kafka: bool, despite_broken: bool) -> None:
+def change_key(without_kafka: bool, from_no_key: bool, despite_broken: bool) -> None:
     """
     Begin to sign the audit trail with another key.
 
-    WHYFLAG_AUDIT_KEY is the new key, WHYFLAG_AUDIT_FORMER_KEYS the one before. Consoles with the former key refuse changes from then on.
+    WHYFLAG_AUDIT_KEY is the new key, WHYFLAG_AUDIT_FORMER_KEYS all earlier ones. Consoles with the former key refuse changes from then on.
     """
     from analyst.access.roles import Permission
     from core.errors import InputError
@@ -79,22 +80,33 @@ def change_key(without_kafka: bool, despite_broken: bool) -> None:
                 raise InputError(
                     f"the trail is broken at entry {broken}: find out why first (`whyflag audit verify`), or use --despite-broken"
                 )
-            number = queue.database.audit.change_key(connection, actor.name)
+            number = queue.database.audit.change_key(connection, actor.name, from_no_key, despite_broken)
     click.echo(f"entry {number} changed the audit key")
 
 
 @command.command("accept-loss")
 @click.option("--why", required=True, help="Why the entries are missing, for example which backup was restored.")
 def accept_loss(why: str) -> None:
-    """Accept that a restored backup lacks entries which anchors in Kafka name. `whyflag audit verify` shows this from then on."""
-    from analyst.access.roles import Permission
-    from core.settings import read_settings
+    """
+    Accept that a restored backup lacks entries which anchors in Kafka name. `whyflag audit verify` shows this from then on.
 
-    anchors = _anchors(read_settings())
+    The acceptance is written to the trail and to the topic audit-anchors: the Kafka user must be able to read and write this topic.
+    """
+    from analyst.access.roles import Permission
+    from core.messages import encode
+    from core.settings import read_settings
+    from core.topics import AUDIT_ANCHORS
+    from streams.kafka.clients import Sender
+
+    settings = read_settings()
+    anchors = _anchors(settings)
     with audited_change() as audited:
         audited.actor.require(Permission.ADMINISTER)
         with audited.queue.database.changing() as connection:
-            loss = audited.queue.database.audit.accept_loss(connection, anchors, audited.name, why)
+            loss, anchor = audited.queue.database.audit.accept_loss(connection, anchors, audited.name, why)
+    sender = Sender(settings, 0)  # if Kafka refuses it, the entry does not count, and the command can be called again
+    sender.send(AUDIT_ANCHORS, b"audit", encode(anchor))
+    sender.close()
     click.echo(f"accepted: entries {loss.first} to {loss.newest} or later are lost")
 
 

@@ -57,11 +57,11 @@ def command() -> None:
         address = settings.console_url or f"{scheme}://{settings.console_host}:{pages.getsockname()[1]}"
 
         def announce() -> None:
-            logger.info("console on %s; probes and metrics on port %d", address, probes.getsockname()[1])
+            logger.info("console started; probes and metrics on port %d", probes.getsockname()[1], extra={"link": address})
             if (secret := services.accounts.first_invitation()) and not settings.oidc_issuer:
                 # a warning, so that only the level error hides it
                 link = f"{address}/invitation/{secret}"
-                logger.warning("no administrator yet: open %s within 24 hours to choose a password", link)
+                logger.warning("no administrator yet: open the link within 24 hours to choose a password", extra={"link": link})
 
         relay.start()
         try:

@@ -173,16 +173,16 @@ def load_bundle(folder: Path, version: str = "", keys: PublicKeys = ()) -> Bundl
     return bundle
 
 
-def sign_bundle(folder: Path, key: Ed25519PrivateKey) -> None:
+def sign_bundle(folder: Path, key: Ed25519PrivateKey, version: str) -> None:
     """
     Sign a bundle and write the signature next to its manifest.
 
     Raises:
-        BundleError: if the bundle cannot be read or was altered.
+        BundleError: if the bundle cannot be read, or is not the one of this version, which is the hash of its content.
     """
     manifest, files, _ = _read(folder)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    if digests != manifest.files:
+    if digests != manifest.files or not manifest.version == version == _version(digests):
         raise BundleError(f"the bundle in {folder} was altered: restore it or train again")
     write_signature(folder, sign(key, _signed(digests)))
 

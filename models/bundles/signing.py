@@ -44,7 +44,10 @@ def public_keys(path: Path) -> PublicKeys:
     """
     try:
         content = path.read_bytes()
-        keys = [load_pem_public_key(block) for block in _PUBLIC_KEY.findall(content) or [content]]
+        blocks = _PUBLIC_KEY.findall(content)
+        if len(blocks) != content.count(b"-----BEGIN "):
+            raise ValueError("it holds something else than complete blocks PUBLIC KEY")
+        keys = [load_pem_public_key(block) for block in blocks or [content]]
     except (OSError, ValueError) as error:
         raise SettingsError(f"WHYFLAG_BUNDLE_PUBLIC_KEY: {path} cannot be read as PEM public keys: {error}") from None
     usable = tuple(key for key in keys if isinstance(key, Ed25519PublicKey))
@@ -91,10 +94,12 @@ def verify(keys: PublicKeys, content: bytes, signature: bytes | None, what: str)
         return
     if signature is None:
         raise BundleError(
-            f"{what} is not signed, but WHYFLAG_BUNDLE_PUBLIC_KEY is set: promote it again with WHYFLAG_BUNDLE_SIGNING_KEY"
+            f"{what} is not signed, but WHYFLAG_BUNDLE_PUBLIC_KEY is set: sign it with `whyflag bundles sign`, or promote it again"
         )
     if not any(_signed(key, content, signature) for key in keys):
-        raise BundleError(f"the signature of {what} does not match WHYFLAG_BUNDLE_PUBLIC_KEY: promote it again")
+        raise BundleError(
+            f"the signature of {what} matches no key of WHYFLAG_BUNDLE_PUBLIC_KEY: sign it with `whyflag bundles sign`, or promote it again"
+        )
 
 
 def _signed(key: Ed25519PublicKey, content: bytes, signature: bytes) -> bool:

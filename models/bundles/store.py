@@ -203,25 +203,28 @@ class BundleStore:
 
         Raises:
             InputError: if the store has no bundle of that version.
-            BundleError: if the bundle is to be signed, but was altered.
+            BundleError: if the bundle is to be signed, but is not the one of that version.
         """
         if version:
             folder = self.folder(version)
             if key is not None:
-                sign_bundle(folder, key)
+                sign_bundle(folder, key, version)
         with self._changing() as current:
             self._write(structs.replace(current, challenger=version))
 
-    def promote(self, bundle: str, rules: str, by: str, why: str, key: Ed25519PrivateKey | None = None) -> Champion:
+    def promote(
+        self, bundle: str, rules: str, by: str, why: str, key: Ed25519PrivateKey | None = None, expected: Champion | None = None
+    ) -> Champion:
         """
         Make a bundle the champion, with the rules of version ``rules``; an empty version means no rules.
 
-        If the bundle is the challenger, it stops being the challenger. With ``key``, bundle and rules are signed.
+        If the bundle is the challenger, it stops being the challenger. With ``key``, bundle and rules are signed. With ``expected``,
+        refuse if another champion was promoted in the meantime.
 
         Raises:
             WhyflagError: if the store does not have it, or it cannot be loaded with these rules.
         """
-        return self._promote(Champion(bundle, rules, _now(), by, why), key, None)
+        return self._promote(Champion(bundle, rules, _now(), by, why), key, expected)
 
     def _promote(self, champion: Champion, key: Ed25519PrivateKey | None, expected: Champion | None) -> Champion:
         """Promote a champion. With ``expected``, refuse if another champion was promoted in the meantime."""
@@ -237,7 +240,7 @@ class BundleStore:
 
     def sign(self, key: Ed25519PrivateKey) -> tuple[list[str], dict[str, str]]:
         """
-        Sign every champion so far, with its rules, and the challenger with another key.
+        Sign every champion so far, with its rules, and the challenger anew, for example with another key.
 
         Return the versions that were signed, and those that cannot be loaded, for example because nobody has signed them, with the
         reason.
@@ -252,7 +255,7 @@ class BundleStore:
             try:
                 self._sign(self.load(name), key)
             except WhyflagError as error:
-                if name == current.champions[-1].decider:
+                if current.champions and name == current.champions[-1].decider:
                     raise
                 refused[name] = str(error)
             else:
@@ -261,7 +264,8 @@ class BundleStore:
 
     def _sign(self, decider: Decider, key: Ed25519PrivateKey) -> None:
         assert decider.bundle is not None
-        sign_bundle(self.folder(decider.bundle.version), key)
+        version = decider.bundle.version
+        sign_bundle(self.folder(version), key, version)
         if decider.rules is not None:
             write_signature(self.root / "rules" / decider.rules.version, sign(key, _signed_rules(decider.rules.digest)))
 

@@ -7,6 +7,7 @@ import threading
 
 import msgspec
 import pytest
+from msgspec import structs
 from sqlalchemy import delete, func, insert, select, text, update
 
 from analyst.access.accounts import Accounts
@@ -200,9 +201,14 @@ def record(queue, *events):
         queue.database.audit.record(connection, *(events or [Event("ann", "tested", "x", "")]))
 
 
-def change_key(queue):
+def change_key(queue, **options):
     with queue.database.changing() as connection:
-        return queue.database.audit.change_key(connection, "root")
+        return queue.database.audit.change_key(connection, "root", **options)
+
+
+def accept(queue, anchors, why="backup of Monday"):
+    with queue.database.changing() as connection:
+        return queue.database.audit.accept_loss(connection, anchors, "root", why)
 
 
 def test_a_program_with_another_key_changes_nothing(queue):
@@ -242,7 +248,9 @@ def test_a_trail_without_a_key_gets_one(database_url, clock):
     without = Queue(database_url, clock)
     record(without)
     keyed = with_key(without, KEY)
-    change_key(keyed)
+    with pytest.raises(AuditKeyError, match="--from-no-key"):
+        change_key(keyed)
+    change_key(keyed, from_no_key=True)
     record(keyed)
     assert verify(keyed, None).intact
     without.close(), keyed.close()
@@ -264,54 +272,97 @@ def test_a_former_key_that_leaked_cannot_change_the_past_or_hand_over_again(queu
     changed.close(), thief.close()
 
 
+def test_after_a_damaged_last_entry_the_key_is_changed_only_on_purpose(queue):
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 7).values(actor="eve"))
+    with pytest.raises(AuditKeyError, match="was changed"):
+        record(queue)
+    other = with_key(queue, OTHER_KEY, KEY)
+    with pytest.raises(AuditKeyError, match="--despite-broken"):
+        change_key(other)
+    change_key(other, despite_broken=True)
+    record(other)
+    assert verify(other, None).first_broken == 7
+    other.close()
+
+
 # -- a restored backup ---------------------------------------------------------------------------------------------------------
+
+
+def older(queue, entries):
+    """Put back what a backup has that was made after some entries and before any verdict."""
+    with queue.engine.begin() as connection:
+        connection.execute(delete(audit).where(audit.c.number > entries))
+        connection.execute(delete(verdicts))
+        connection.execute(update(alerts).values(state="open", finding=None))
 
 
 def test_a_loss_that_somebody_accepted_is_named_and_new_entries_are_still_protected(queue, clock):
     lost = anchor_of(queue, clock)
-    with queue.engine.begin() as connection:
-        connection.execute(delete(audit).where(audit.c.number > 5))
-    with queue.engine.begin() as connection:  # what a backup of that time has
-        connection.execute(delete(verdicts)), connection.execute(update(alerts).values(state="open", finding=None))
-        connection.execute(delete(audit))
-    with pytest.raises(InputError, match="nothing is lost"), queue.database.changing() as connection:
-        queue.database.audit.accept_loss(connection, [], "root", "x")
+    older(queue, 0)
+    with pytest.raises(InputError, match="nothing is lost"):
+        accept(queue, [])
     record(queue)
     assert verify(queue, [lost]).first_broken == 2
-    with queue.database.changing() as connection:
-        loss = queue.database.audit.accept_loss(connection, [lost], "root", "backup of Monday")
+    loss, acceptance = accept(queue, [lost])
     assert (loss.first, loss.newest) == (2, 7)
-    found = verify(queue, [lost, anchor_of(queue, clock)])
+    assert not verify(queue, [lost]).intact, "the loss counts only once it is in Kafka"
+    found = verify(queue, [lost, acceptance])
     assert found.intact, found
     assert [(one.loss.why, one.entry.actor, one.entry.number) for one in found.losses] == [("backup of Monday", "root", 2)]
     for _ in range(6):  # the trail grows beyond the lost part
         record(queue)
     newest = anchor_of(queue, clock)
-    assert verify(queue, [lost, newest]).intact
+    assert verify(queue, [lost, acceptance, newest]).intact
     with queue.engine.begin() as connection:
         connection.execute(delete(audit).where(audit.c.number > 6))
-    assert verify(queue, [lost, newest]).first_broken == 7, "anchors from after the acceptance count"
+    assert verify(queue, [lost, acceptance, newest]).first_broken == 7, "anchors from after the acceptance count"
 
 
 def test_an_anchor_of_the_lost_part_does_not_cover_new_entries(queue, clock):
     lost = anchor_of(queue, clock)
-    with queue.engine.begin() as connection:
-        for table in (verdicts, audit):
-            connection.execute(delete(table))
-        connection.execute(update(alerts).values(state="open", finding=None))
-    with queue.database.changing() as connection:
-        queue.database.audit.accept_loss(connection, [lost], "root", "backup")
-    record(queue)
+    older(queue, 0)
+    _, acceptance = accept(queue, [lost])
+    for _ in range(3):
+        record(queue)
     clock.pass_by(400)
-    assert "entry 1 " in verify(queue, [lost]).contradictions[0]
+    assert "entry 2 " in verify(queue, [lost, acceptance]).contradictions[0]
+
+
+def test_an_anchor_of_the_future_is_not_explained_by_a_loss(queue, clock):
+    lost = structs.replace(anchor_of(queue, clock), at=clock.now_ms() + 60_000)
+    older(queue, 0)
+    with pytest.raises(InputError, match="dated after now"):
+        accept(queue, [lost])
+    assert verify(queue, None).entries == 0, "nothing was recorded"
+
+
+@pytest.mark.parametrize("key", [b"", KEY], ids=["no key", "the key"])
+def test_whoever_has_the_database_and_a_key_cannot_forge_a_loss_without_kafka(queue, clock, key):
+    """The trail is changed, signed again, and given a loss that would excuse every anchor."""
+    anchors = [anchor_of(queue, clock)]
+    with queue.engine.begin() as connection:
+        connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
+    resigned(queue, key)
+    forger = with_key(queue, key)
+    clock.pass_by(10_000_000)
+    detail = json.dumps({"first": 1, "newest": 99, "why": "x"})
+    record(forger, Event("eve", "loss accepted", "audit trail", detail))
+    assert not verify(queue, anchors).intact
+    if not key:
+        with pytest.raises(AuditKeyError):
+            change_key(queue)
+    with queue.reading() as connection:
+        assert queue.database.audit.check(connection, anchors).first_broken == 7
+    forger.close()
 
 
 def test_a_broken_trail_is_no_loss(queue, clock):
     anchor = anchor_of(queue, clock)
     with queue.engine.begin() as connection:
         connection.execute(update(audit).where(audit.c.number == 2).values(actor="eve"))
-    with pytest.raises(InputError, match="broken at entry 2"), queue.database.changing() as connection:
-        queue.database.audit.accept_loss(connection, [anchor], "root", "x")
+    with pytest.raises(InputError, match="broken at entry 2"):
+        accept(queue, [anchor])
 
 
 def test_many_writers_at_once_keep_the_chain(queue):

@@ -36,7 +36,7 @@ def test_a_console_that_is_told_to_stop_says_so_and_exits_with_0(environment, mo
             watchdog.start()
             for line in process.stderr:
                 lines.append(json.loads(line))
-                if "/invitation/" in lines[-1]["event"]:
+                if "/invitation/" in lines[-1].get("link", ""):
                     process.send_signal(number)
         assert process.returncode == 0, lines
         watchdog.cancel()

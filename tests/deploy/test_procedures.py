@@ -1,5 +1,6 @@
 """The procedures of the deployment guide: backup and restore, migration back and forward, rotation of keys."""
 
+import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -293,11 +294,33 @@ def test_the_signing_key_is_rotated_while_workers_accept_both_keys(bundle_dir, o
     running._looked = float("-inf")
     assert running.newest().version == champion
     assert BundleStore(root, (new.public_key(),)).load(champion).version == champion
-    with pytest.raises(BundleError, match="does not match"):
+    with pytest.raises(BundleError, match="matches no key"):
         BundleStore(root, (old.public_key(),)).load(champion)
     monkeypatch.setenv("WHYFLAG_BUNDLE_PUBLIC_KEY", str(tmp_path / "old.pem"))
     stranger = CliRunner().invoke(whyflag, ["bundles", "sign", "--store", str(root), "--why", "x"])
     assert isinstance(stranger.exception, BundleError), "what no accepted key has signed is not signed again"
+
+
+def test_signatures_begin_on_purpose_and_cover_only_what_has_the_name_of_its_content(
+    bundle_dir, other_bundle_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WHYFLAG_DATABASE", f"sqlite:///{tmp_path}/q.db")
+    key, root = Ed25519PrivateKey.generate(), tmp_path / "store"
+    store = BundleStore(root)
+    monkeypatch.setenv("WHYFLAG_BUNDLE_SIGNING_KEY", _pem(tmp_path / "signing.pem", key, private=True))
+    options = ("--store", str(root), "--why", "x")
+    assert "neither champion nor challenger" in run("bundles", "sign", *options, "--unsigned")
+    champion, other = store.add(bundle_dir), store.add(other_bundle_dir)
+    store.challenge(other)
+    assert f"signed {other}" in run("bundles", "sign", *options, "--unsigned"), "a store without a champion"
+    store.promote(champion, "", "ops", "first")
+    refused = CliRunner().invoke(whyflag, ["bundles", "sign", *options])
+    assert "use --unsigned" in str(refused.exception)
+    assert f"signed {champion}" in run("bundles", "sign", *options, "--unsigned")
+    shutil.rmtree(root / "bundles" / other)
+    shutil.copytree(bundle_dir, root / "bundles" / other)
+    with pytest.raises(BundleError):
+        store.challenge(other, key)
 
 
 def test_a_token_that_was_revoked_or_whose_owner_was_changed_no_longer_works(explained, bundle, tmp_path, monkeypatch):

@@ -755,7 +755,11 @@ def test_one_broker_of_three_is_killed(tmp_path, short_input, bundle, bundle_dir
     needs("java"), needs("mvn")
     with KafkaCluster(tmp_path / "kafka", nodes=3) as cluster:
         kafka = Settings(kafka_bootstrap=cluster.bootstrap, session_seconds=3, checkpoint_seconds=0.3)
-        create_topics(kafka, partitions=PARTITIONS, replication=3)
+        create_topics(kafka, partitions=PARTITIONS)
+        assert create_topics(kafka, partitions=PARTITIONS, replication=3).differences == [], "three brokers: three replicas"
+        fewer = "\n".join(create_topics(kafka, partitions=PARTITIONS, replication=1).differences)
+        assert "replicas is 3, not 1" in fewer
+        assert "min.insync.replicas is 2, not 1" in fewer
         with Load(kafka, short_input, 200) as load, Worker("score", kafka, bundle=bundle_dir) as worker:
             for node in cluster.nodes[: 3 if LONG else 2]:
                 time.sleep(2.0)

@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
@@ -200,6 +201,9 @@ def test_a_history_with_card_numbers_is_placed_by_the_numbers_that_producers_use
 
     assert loaded(token_keys=False) == placed(number, "c1")
     assert loaded(token_keys=True) == placed(privacy.private("card_id", number), "c1")
+    numbers = table.set_column(table.schema.get_field_index("card_id"), "card_id", [pa.array([1.23456789013e11] * 3)])
+    pq.write_table(numbers, tmp_path / "history.parquet")
+    assert loaded(token_keys=False) == placed("123456789013")
 
 
 # -- stages alone: every kind of bad input, without a broker ----------------------------------------------------------------------

@@ -43,7 +43,7 @@ class TransactionChunk(Struct, frozen=True):
     """
     Some rows in file order: a table with ``SCHEMA`` and, if the mapping names a label, which rows are fraud, bool [n].
 
-    ``key_hashes`` has, for each card whose number became a token, a hash of the number; it is empty unless it was asked for.
+    ``key_hashes`` has, for each card whose id became a token, a hash of the id in the file; it is empty unless it was asked for.
     """
 
     table: pa.Table
@@ -114,6 +114,8 @@ class Conformer:
     def _key_hashes(self, cards: pa.Array, tokens: pa.Array) -> dict[str, int]:
         if self._key_hash is None:
             return {}
+        if pa.types.is_floating(cards.type):  # a whole number, as the checks have found
+            cards = pc.cast(cards, pa.int64(), safe=False)
         given = cards.cast(pa.string())
         changed = pa.table({"card": given, "token": tokens}).filter(pc.not_equal(given, tokens))
         pairs = changed.group_by(["card", "token"]).aggregate([]).to_pylist()
