@@ -237,11 +237,12 @@ def test_the_key_is_changed_and_changed_again(queue, clock):
     assert (found.intact, found.key_changes) == (True, [8, 10])
     with pytest.raises(AuditKeyError, match="needs no change"):
         change_key(last)
-    assert verify(with_key(queue, third, OTHER_KEY), None).first_broken == 1, "the first key is missing"
+    forgetful = with_key(queue, third, OTHER_KEY)
+    assert verify(forgetful, None).first_broken == 1, "the first key is missing"
     with queue.engine.begin() as connection:
         connection.execute(update(audit).where(audit.c.number == 3).values(actor="eve"))
     assert verify(last, None).first_broken == 3
-    second.close(), last.close()
+    second.close(), last.close(), forgetful.close()
 
 
 def test_a_trail_without_a_key_gets_one(database_url, clock):

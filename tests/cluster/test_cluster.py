@@ -13,6 +13,7 @@ import textwrap
 import time
 import urllib.request
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -161,12 +162,17 @@ def test_the_programs_start(guide):
     pods = yaml.safe_load(guide.cluster.kubectl("get", "pods", "-o", "yaml").stdout)["items"]
     programs = [pod for pod in pods if pod["metadata"]["labels"].get("app.kubernetes.io/component") in PROGRAMS]
     assert len(programs) == 4
+    for pod in programs:
+        began = datetime.fromisoformat(pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"])
+        (ready,) = [one for one in pod["status"]["conditions"] if one["type"] == "Ready"]
+        waited = (datetime.fromisoformat(ready["lastTransitionTime"]) - began).total_seconds()
+        print(f"{pod['metadata']['name']} was ready {waited:.0f} s after its start")
     assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in programs] == [0] * 4
 
 
 def test_the_first_administrator_opens_the_link(guide):
     logs, forward = guide.block(INDEX, "6. The first administrator", 0).splitlines()
-    link = re.search(r"http://\S+/invitation/\S+", guide.run(logs))[0]
+    link = re.search(r"http://[^\s\"]+/invitation/[^\s\"]+", guide.run(logs))[0]
     with guide.forwarded(forward):
         assert b"password" in urllib.request.urlopen(link, timeout=30).read()
 
