@@ -74,6 +74,7 @@ LOUD = {  # alerts that fire without their fault in this run
     "CriticalBreaches": "alerts have a second for their verdict",
     "QueueAgeBurnFast": "alerts have a second for their verdict",
     "QueueAgeBurnSlow": "alerts have a second for their verdict",
+    "LagHigh": "transactions and alerts come in bursts, which wait longer than 0.6 s",
     "DecisionLatencyBurnFast": "transactions come in bursts, which wait longer than 0.1 s",
     "DecisionLatencyBurnSlow": "transactions come in bursts, which wait longer than 0.1 s",
     "ExplanationTimelinessBurnFast": "alerts come in bursts, which may wait longer than 30 s",
