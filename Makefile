@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 # all tests of a file run on one worker, so that its bundle, database and broker are created only once
-PARALLEL := -n $(or $(WORKERS),2) --dist loadfile
+# the order is that of tests/conftest.py, the longest first; xdist would begin with the files that have most tests
+PARALLEL := -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
 # two workers whose libraries use two threads each wait for each other: training takes almost three times as long
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 

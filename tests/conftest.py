@@ -48,13 +48,19 @@ GIVEN = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith
 
 # The files that take longest begin first, so that no worker is left alone with one of them at the end.
 SLOWEST = (
+    "images/test_images",
     "training/test_handbook",
+    "monitoring/test_live",
+    "analyst/test_access",
     "streams/test_streams",
     "training/test_tuning",
     "models/test_features",
     "streams/test_canary",
     "cli/test_cli",
+    "models/test_store",
+    "project/test_wheel",
     "training/test_training",
+    "cli/test_console_journey",
 )
 
 
