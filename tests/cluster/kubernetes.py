@@ -177,6 +177,7 @@ state = "{self.folder}/containerd-state"
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"}, "enforceNodeAllocatable": [], "cgroupsPerQOS": True,
             "resolvConf": str(self.folder / "resolv.conf"), "podLogsDir": str(self.folder / "logs"), "maxPods": 50,
+            "imageGCHighThresholdPercent": 100,  # images cannot be pulled again
             "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
         }))  # fmt: skip
 
