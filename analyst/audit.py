@@ -6,9 +6,10 @@ the audit key, so that nobody can sign a changed trail without the key. The trai
 ``streams.relay``), so that a trail cut off or signed again is detected, too. Entries of version 0.1 have plain SHA-256 hashes
 (scheme 1); they can only stand at the beginning.
 
-The key can be changed: an entry signed with the new key, whose detail is signed with the former one, hands the trail over. What a
-restored backup has lost can be accepted: an entry and an anchor name the first lost number, and anchors of the lost part count no
-longer. The anchor is needed, too, so that nobody can forge an acceptance with the key and the database alone.
+The key can be changed: an entry signed with the new key, whose detail is signed with the former one, hands the trail over. The
+entries that a restored backup lacks can be accepted as lost: an entry and an anchor name the first of them, and anchors of lost
+entries are then ignored. Without the anchor in Kafka, the acceptance does not count, so the key and the database are not enough to
+forge one.
 """
 
 import hashlib
@@ -76,10 +77,9 @@ class TrailCheck(NamedTuple):
     """
     What a check of the trail found.
 
-    ``first_broken`` is the number of the first entry that breaks the chain or contradicts an anchor, None if there is none. ``losses``
-    are those that an anchor confirms.
-    ``anchored`` is the newest number that an anchor confirms, ``changes`` are the numbers of the entries that changed the key, and
-    ``current`` is whether the last entry has the present key.
+    ``first_broken`` is the number of the first entry that breaks the chain or contradicts an anchor; None if the trail is intact.
+    ``anchored`` is the newest number that an anchor confirms. ``losses`` are the accepted losses that an anchor confirms. ``changes``
+    are the numbers of the entries that changed the key. ``current`` is whether the last entry is signed with the present key.
     """
 
     first_broken: int | None
@@ -107,10 +107,10 @@ class AuditTrail:
 
     def require_key(self, connection: Connection) -> Any:
         """
-        Return the last entry, None if there is none.
+        Return the last entry; None if the trail is empty.
 
         Raises:
-            AuditKeyError: if it has another key than this program's: one more entry would break the trail for ever.
+            AuditKeyError: if the last entry has another key than this program's: one more entry would break the trail for ever.
         """
         last = _last(connection)
         if last is not None and last.scheme == _KEYED and not self._signed(last, self._key):
@@ -179,7 +179,7 @@ class AuditTrail:
         previous, expected, scheme, key, broken = FIRST, 1, _PLAIN, b"", False
         for row in connection.execute(select(audit).order_by(audit.c.number)).yield_per(1_000):
             if row.scheme == _KEYED and scheme == _PLAIN:  # the first entry with a key
-                # a trail may begin without a key: nobody can hand it over to the present one without knowing that
+                # a trail may begin with the empty key: only an entry signed with the present key can end that part
                 key = next((one for one in (self._key, *self._former, b"") if self._signed(row, one)), self._key)
             scheme = max(scheme, row.scheme)
             if row.action == KEY_CHANGED and (new := self._handed_over(row, key)) != key:

@@ -59,7 +59,8 @@ def verify(queue: Queue, anchors: Sequence[AuditAnchor] | None) -> Verification:
         trail = queue.database.audit.check(connection, anchors or ())
         found: list[str] = [] if trail.current else [_FORMER_KEY]
         if trail.first_broken is None:
-            found += [] if anchors is None else _not_anchored(connection, trail.anchored, now)
+            if anchors is not None:
+                found += _not_anchored(connection, trail.anchored, now)
             found += [
                 *_verdicts(connection), *_alerts(connection), *_cases(connection, now), *_proposals(connection), *_lists(connection),
                 *_users(connection),

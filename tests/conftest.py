@@ -252,14 +252,19 @@ def postgres_server(bin_dir: Path, fsync: bool = False, host: str = "127.0.0.1",
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def postgres():
-    """URL of a server run from the PostgreSQL installed on the system."""
+def installed_postgres() -> Path:
+    """Return the folder of the programs of the newest PostgreSQL that is installed on the system."""
     needs("psql")
     servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not servers:
         needs("initdb")
-    with postgres_server(servers[-1].parent) as url:
+    return servers[-1].parent
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """URL of a server run from the PostgreSQL installed on the system."""
+    with postgres_server(installed_postgres()) as url:
         yield url
 
 

@@ -5,26 +5,24 @@ import subprocess
 import sys
 
 from core.metrics import VERSION
+from tests.cluster import ARCHIVES, IMAGES
 from tests.cluster.kubernetes import obtain_programs
 from tests.conftest import ROOT
 from tests.kafka import obtain_jars
 from tests.kubernetes.schemas import obtain
 
-PROGRAMS = ("score", "explain", "archive", "console", "jobs")
-
 
 def main() -> None:
     """Build Kubernetes and all images, and fetch Kafka and the definitions of the operators."""
-    folder = ROOT / ".test_cache"
     obtain_jars()
     obtain("go", "mvn")
     obtain_programs()
     print("building the images:", flush=True)
-    store = folder / "images"
-    subprocess.run([ROOT / "images" / "build", *PROGRAMS], check=True, env=os.environ | {"STORE": str(store)})
-    (folder / "cluster").mkdir(exist_ok=True)
-    for program in PROGRAMS:
-        archive = folder / "cluster" / f"{program}.tar"
+    store = ROOT / ".test_cache" / "images"
+    subprocess.run([ROOT / "images" / "build", *IMAGES], check=True, env=os.environ | {"STORE": str(store)})
+    ARCHIVES.mkdir(exist_ok=True)
+    for program in IMAGES:
+        archive = ARCHIVES / f"{program}.tar"
         archive.unlink(missing_ok=True)
         name = f"registry.example.org/whyflag-{program}:{VERSION}"
         subprocess.run(

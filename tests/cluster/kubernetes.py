@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -203,7 +204,7 @@ state = "{self.folder}/containerd-state"
         with (self.folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
-    def _until(self, what: str, holds) -> None:  # type: ignore[no-untyped-def]
+    def _until(self, what: str, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not holds():
             for name, process in self._processes.items():

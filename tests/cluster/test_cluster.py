@@ -21,16 +21,15 @@ import yaml
 from sqlalchemy import create_engine, make_url, text
 
 from cli.supervisor import free_ports
+from tests.cluster import ARCHIVES, IMAGES, PROGRAMS
 from tests.cluster.kubernetes import ADDRESS, Cluster
-from tests.conftest import ROOT, needs, postgres_server
+from tests.conftest import ROOT, installed_postgres, needs, postgres_server
 from tests.kafka import KafkaCluster
 from tests.kubernetes.schemas import obtain
 
 pytestmark = pytest.mark.cluster
 
 DEPLOY = ROOT / "docs" / "deploy"
-PROGRAMS = ("score", "explain", "archive", "console")
-IMAGES = (*PROGRAMS, "jobs")
 VOLUME = """
 apiVersion: v1
 kind: PersistentVolume
@@ -101,14 +100,13 @@ class Guide:
 def cluster():
     with tempfile.TemporaryDirectory(prefix="whyflag-cluster-", dir="/var/tmp") as folder, Cluster(Path(folder)) as running:
         for program in IMAGES:
-            running.load(ROOT / ".test_cache" / "cluster" / f"{program}.tar")
+            running.load(ARCHIVES / f"{program}.tar")
         yield running
 
 
 @pytest.fixture(scope="module")
 def postgres_url(cluster):
-    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    with postgres_server(servers[-1].parent, host=ADDRESS, superuser="postgres") as url:
+    with postgres_server(installed_postgres(), host=ADDRESS, superuser="postgres") as url:
         yield url
 
 

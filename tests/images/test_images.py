@@ -53,6 +53,12 @@ class Store:
         named = ["--detach", "--name", name] if name else ["--rm"]
         return self.podman("run", *named, *options, f"localhost/whyflag-{program}", *command, check=check)
 
+    def run(self, program, entrypoint, *arguments):
+        """Run another program of an image and return what it prints."""
+        limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"]
+        options = ["--rm", *limits, "--network", "host", "--entrypoint", entrypoint]
+        return self.podman("run", *options, f"localhost/whyflag-{program}", *arguments).stdout
+
 
 @pytest.fixture(scope="module")
 def store():
@@ -76,10 +82,7 @@ def test_an_image_starts_and_holds_only_what_its_program_needs(store, program):
     assert labels["org.opencontainers.image.title"] == f"whyflag-{program}"
     assert len(labels["org.opencontainers.image.revision"]) == 40
     assert image["Healthcheck"]["Test"] == ["CMD", "/opt/whyflag/bin/health"]
-    listed = store.podman(
-        "run", "--rm", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--network", "host", "--entrypoint", "/bin/sh",
-        f"localhost/whyflag-{program}", "-c", "ls /opt/whyflag/lib/python3*/site-packages",
-    ).stdout.split()  # fmt: skip
+    listed = store.run(program, "/bin/sh", "-c", "ls /opt/whyflag/lib/python3*/site-packages").split()
     assert {"core", "msgspec"} <= set(listed)
     assert not set(listed).intersection((*FOREIGN.get(program, ()), *DEVELOPMENT))
 
@@ -98,9 +101,8 @@ def mounted(world, bundle_dir):
 
 def test_the_jobs_image_can_train(store):
     code = "from training.train import environment; print(environment()['xgboost'])"
-    shown = store.podman("run", "--rm", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--network", "host",
-                         "--entrypoint", "/opt/whyflag/bin/python", "localhost/whyflag-jobs", "-c", code)  # fmt: skip
-    assert shown.stdout.strip() == importlib.metadata.version("xgboost")
+    shown = store.run("jobs", "/opt/whyflag/bin/python", "-c", code)
+    assert shown.strip() == importlib.metadata.version("xgboost")
 
 
 def test_the_jobs_image_replays_a_file(store, mounted):
