@@ -134,10 +134,8 @@ async def _serve(
     announce: Callable[[], None],
 ) -> None:  # fmt: skip
     """Serve both applications until SIGTERM or SIGINT ends the console. Call ``announce`` once these signals are handled."""
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # uvicorn's own handlers would raise the signal again and end the process at once
+    # uvicorn's own handlers would raise the signal again and end the process at once
+    for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, console.handle_exit, number, None)
     announce()
     side = asyncio.create_task(operations._serve([probes]))
